@@ -1,0 +1,638 @@
+//! Values as JSON: a serde serializer that writes straight into the batch's bytes.
+//!
+//! Byte for byte what serde_json writes (the property tests compare them), with two differences in
+//! what it tells its caller: whether the value was `null`, which is how an absent property shows
+//! whatever its type is called, and errors that hold no more than a message.
+
+use std::fmt::{self, Write as _};
+
+use serde::ser::{self, Impossible, Serialize, Serializer};
+
+/// Whether a value was there or serialised to `null`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Value,
+    Null,
+}
+
+/// Why a value cannot be a property.
+#[derive(Debug)]
+pub struct EncodeError {
+    /// The property, where it is known.
+    pub(crate) property: Option<String>,
+    pub(crate) message: String,
+}
+
+impl EncodeError {
+    #[cold]
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            property: None,
+            message: message.into(),
+        }
+    }
+
+    /// The same of `property`, unless it names one already.
+    #[cold]
+    pub(crate) fn of(mut self, property: &str) -> Self {
+        self.property.get_or_insert_with(|| property.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.property {
+            Some(property) => write!(f, "property \"{property}\": {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for EncodeError {}
+
+impl ser::Error for EncodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+}
+
+/// Writes one value.
+pub(crate) struct Json<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+}
+
+/// Writes `text` as a JSON string, with its quotes.
+#[inline]
+pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Writes `text` as it stands between the quotes of a JSON string.
+#[inline]
+pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
+    while let Some(at) = find_special(rest) {
+        out.extend_from_slice(&rest[..at]);
+        write_escape(out, rest[at]);
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cold]
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        0x09 => b't',
+        0x0A => b'n',
+        0x0C => b'f',
+        0x0D => b'r',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 0xF)]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// The first byte that a JSON string must escape: a quote, a backslash or a control character.
+#[inline]
+fn find_special(bytes: &[u8]) -> Option<usize> {
+    let is_special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    let mut words = bytes.chunks_exact(8);
+    let mut at = 0;
+    for word in &mut words {
+        if word_has_special(word) {
+            break;
+        }
+        at += 8;
+    }
+    bytes[at..]
+        .iter()
+        .position(is_special)
+        .map(|found| at + found)
+}
+
+/// Eight bytes at a time. May say yes where only a neighbour byte borrows; never no wrongly.
+#[inline]
+fn word_has_special(word: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xFF;
+    const HIGH: u64 = ONES * 0x80;
+    let word = word.try_into().map_or(0, u64::from_le_bytes);
+    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = is_zero(word ^ (ONES * u64::from(b'"')));
+    let backslash = is_zero(word ^ (ONES * u64::from(b'\\')));
+    (control | quote | backslash) & HIGH != 0
+}
+
+/// Text that is displayed rather than held: escaped as it arrives.
+struct Escaped<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        write_escaped(self.0, text);
+        Ok(())
+    }
+}
+
+fn write_displayed<T: fmt::Display + ?Sized>(
+    out: &mut Vec<u8>,
+    value: &T,
+) -> Result<(), EncodeError> {
+    out.push(b'"');
+    write!(Escaped(out), "{value}")
+        .map_err(|fmt::Error| EncodeError::new("its `Display` implementation failed"))?;
+    out.push(b'"');
+    Ok(())
+}
+
+macro_rules! integers {
+    ($($method:ident: $type:ty),*) => {$(
+        #[inline]
+        fn $method(self, value: $type) -> Result<Written, EncodeError> {
+            self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+            Ok(Written::Value)
+        }
+    )*};
+}
+
+macro_rules! floats {
+    ($($method:ident: $type:ty),*) => {$(
+        #[inline]
+        fn $method(self, value: $type) -> Result<Written, EncodeError> {
+            if value.is_finite() {
+                self.out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+                Ok(Written::Value)
+            } else {
+                self.serialize_unit()
+            }
+        }
+    )*};
+}
+
+impl<'a> Serializer for Json<'a> {
+    type Ok = Written;
+    type Error = EncodeError;
+    type SerializeSeq = Compound<'a>;
+    type SerializeTuple = Compound<'a>;
+    type SerializeTupleStruct = Compound<'a>;
+    type SerializeTupleVariant = Compound<'a>;
+    type SerializeMap = Compound<'a>;
+    type SerializeStruct = Compound<'a>;
+    type SerializeStructVariant = Compound<'a>;
+
+    integers!(
+        serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
+        serialize_i128: i128, serialize_u8: u8, serialize_u16: u16, serialize_u32: u32,
+        serialize_u64: u64, serialize_u128: u128
+    );
+    floats!(serialize_f32: f32, serialize_f64: f64);
+
+    #[inline]
+    fn serialize_bool(self, value: bool) -> Result<Written, EncodeError> {
+        self.out
+            .extend_from_slice(if value { b"true" } else { b"false" });
+        Ok(Written::Value)
+    }
+
+    #[inline]
+    fn serialize_char(self, value: char) -> Result<Written, EncodeError> {
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+    }
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Result<Written, EncodeError> {
+        write_str(self.out, value);
+        Ok(Written::Value)
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<Written, EncodeError> {
+        self.collect_seq(value)
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<Written, EncodeError> {
+        self.out.extend_from_slice(b"null");
+        Ok(Written::Null)
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<Written, EncodeError> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<Written, EncodeError> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Written, EncodeError> {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<Written, EncodeError> {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_unit_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+    ) -> Result<Written, EncodeError> {
+        self.serialize_str(variant)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<Written, EncodeError> {
+        let mut object = Compound::open(self.out, "{", "}");
+        ser::SerializeMap::serialize_entry(&mut object, variant, value)?;
+        ser::SerializeMap::end(object)
+    }
+
+    #[inline]
+    fn serialize_seq(self, _len: Option<usize>) -> Result<Compound<'a>, EncodeError> {
+        Ok(Compound::open(self.out, "[", "]"))
+    }
+
+    #[inline]
+    fn serialize_tuple(self, _len: usize) -> Result<Compound<'a>, EncodeError> {
+        Ok(Compound::open(self.out, "[", "]"))
+    }
+
+    #[inline]
+    fn serialize_tuple_struct(
+        self,
+        _name: &'static str,
+        _len: usize,
+    ) -> Result<Compound<'a>, EncodeError> {
+        Ok(Compound::open(self.out, "[", "]"))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        _len: usize,
+    ) -> Result<Compound<'a>, EncodeError> {
+        Ok(Compound::open_variant(self.out, variant, "[", "]}"))
+    }
+
+    #[inline]
+    fn serialize_map(self, _len: Option<usize>) -> Result<Compound<'a>, EncodeError> {
+        Ok(Compound::open(self.out, "{", "}"))
+    }
+
+    #[inline]
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        _len: usize,
+    ) -> Result<Compound<'a>, EncodeError> {
+        // How serde_json's `RawValue` and, with its feature, `Number` carry JSON through serde.
+        let is_raw = matches!(
+            name,
+            "$serde_json::private::RawValue" | "$serde_json::private::Number"
+        );
+        Ok(if is_raw {
+            Compound::raw(self.out)
+        } else {
+            Compound::open(self.out, "{", "}")
+        })
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        _len: usize,
+    ) -> Result<Compound<'a>, EncodeError> {
+        Ok(Compound::open_variant(self.out, variant, "{", "}}"))
+    }
+
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<Written, EncodeError> {
+        write_displayed(self.out, value)?;
+        Ok(Written::Value)
+    }
+}
+
+/// A list or an object that is being written.
+pub(crate) struct Compound<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the brackets start, to tell the first item from the others.
+    start: usize,
+    close: &'static str,
+    raw: bool,
+}
+
+impl<'a> Compound<'a> {
+    #[inline]
+    fn open(out: &'a mut Vec<u8>, open: &str, close: &'static str) -> Self {
+        out.extend_from_slice(open.as_bytes());
+        Self {
+            start: out.len(),
+            out,
+            close,
+            raw: false,
+        }
+    }
+
+    /// An enum's variant with several fields: `{"Variant":[…]}`.
+    fn open_variant(out: &'a mut Vec<u8>, variant: &str, open: &str, close: &'static str) -> Self {
+        out.push(b'{');
+        write_str(out, variant);
+        out.push(b':');
+        Self::open(out, open, close)
+    }
+
+    /// A value that is JSON text already.
+    fn raw(out: &'a mut Vec<u8>) -> Self {
+        Self {
+            start: out.len(),
+            out,
+            close: "",
+            raw: true,
+        }
+    }
+
+    #[inline]
+    fn comma(&mut self) {
+        if self.out.len() > self.start {
+            self.out.push(b',');
+        }
+    }
+
+    #[inline]
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.comma();
+        value.serialize(Json { out: self.out }).map(drop)
+    }
+
+    #[inline]
+    fn field<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), EncodeError> {
+        if self.raw {
+            return self.raw_field(value);
+        }
+        self.comma();
+        write_str(self.out, key);
+        self.out.push(b':');
+        value.serialize(Json { out: self.out }).map(drop)
+    }
+
+    /// JSON text arrives as a string: written as one, then replaced by what it holds.
+    fn raw_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        value.serialize(Json { out: self.out })?;
+        let text: String = serde_json::from_slice(&self.out[self.start..])
+            .map_err(|error| EncodeError::new(error.to_string()))?;
+        self.out.truncate(self.start);
+        self.out.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    #[inline]
+    fn close(self) -> Written {
+        self.out.extend_from_slice(self.close.as_bytes());
+        if self.raw && self.out[self.start..].trim_ascii() == b"null" {
+            return Written::Null;
+        }
+        Written::Value
+    }
+}
+
+macro_rules! compounds {
+    ($($trait:ident::$method:ident),*) => {$(
+        impl ser::$trait for Compound<'_> {
+            type Ok = Written;
+            type Error = EncodeError;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+                self.item(value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<Written, EncodeError> {
+                Ok(self.close())
+            }
+        }
+    )*};
+    (struct $($trait:ident),*) => {$(
+        impl ser::$trait for Compound<'_> {
+            type Ok = Written;
+            type Error = EncodeError;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), EncodeError> {
+                self.field(key, value)
+            }
+
+            #[inline]
+            fn end(self) -> Result<Written, EncodeError> {
+                Ok(self.close())
+            }
+        }
+    )*};
+}
+
+compounds!(
+    SerializeSeq::serialize_element,
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field,
+    SerializeTupleVariant::serialize_field
+);
+compounds!(struct SerializeStruct, SerializeStructVariant);
+
+impl ser::SerializeMap for Compound<'_> {
+    type Ok = Written;
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        self.comma();
+        key.serialize(Key { out: self.out })
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.out.push(b':');
+        value.serialize(Json { out: self.out }).map(drop)
+    }
+
+    #[inline]
+    fn end(self) -> Result<Written, EncodeError> {
+        Ok(self.close())
+    }
+}
+
+/// The methods that a serializer of only some kinds of value refuses, all with one error.
+macro_rules! refuse {
+    ($error:expr => $ok:ty: $($kind:ident),*) => {
+        $($crate::json::refuse!(@$kind $error, $ok);)*
+    };
+    (@scalars $error:expr, $ok:ty) => {
+        $crate::json::refuse!(@methods $error =>
+            serialize_bool(bool) -> $ok;
+            serialize_i8(i8) -> $ok;
+            serialize_i16(i16) -> $ok;
+            serialize_i32(i32) -> $ok;
+            serialize_i64(i64) -> $ok;
+            serialize_u8(u8) -> $ok;
+            serialize_u16(u16) -> $ok;
+            serialize_u32(u32) -> $ok;
+            serialize_u64(u64) -> $ok;
+            serialize_char(char) -> $ok;
+            serialize_str(&str) -> $ok;
+            serialize_unit_variant(&'static str, u32, &'static str) -> $ok;
+        );
+    };
+    (@floats $error:expr, $ok:ty) => {
+        $crate::json::refuse!(@methods $error =>
+            serialize_f32(f32) -> $ok;
+            serialize_f64(f64) -> $ok;
+        );
+    };
+    (@bytes $error:expr, $ok:ty) => {
+        $crate::json::refuse!(@methods $error => serialize_bytes(&[u8]) -> $ok;);
+    };
+    (@nothing $error:expr, $ok:ty) => {
+        $crate::json::refuse!(@methods $error =>
+            serialize_none() -> $ok;
+            serialize_unit() -> $ok;
+            serialize_unit_struct(&'static str) -> $ok;
+        );
+    };
+    (@lists $error:expr, $ok:ty) => {
+        $crate::json::refuse!(@methods $error =>
+            serialize_seq(Option<usize>) -> Self::SerializeSeq;
+            serialize_tuple(usize) -> Self::SerializeTuple;
+            serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
+        );
+    };
+    (@objects $error:expr, $ok:ty) => {
+        $crate::json::refuse!(@methods $error =>
+            serialize_map(Option<usize>) -> Self::SerializeMap;
+            serialize_struct(&'static str, usize) -> Self::SerializeStruct;
+        );
+    };
+    (@variants $error:expr, $ok:ty) => {
+        $crate::json::refuse!(@methods $error =>
+            serialize_newtype_variant(&'static str, u32, &'static str, &T) <T> -> $ok;
+            serialize_tuple_variant(&'static str, u32, &'static str, usize)
+                -> Self::SerializeTupleVariant;
+            serialize_struct_variant(&'static str, u32, &'static str, usize)
+                -> Self::SerializeStructVariant;
+        );
+    };
+    (@methods $error:expr =>
+        $($method:ident($($type:ty),*) $(<$generic:ident>)? -> $ok:ty;)*
+    ) => {$(
+        fn $method $(<$generic: serde::Serialize + ?Sized>)? (self, $(_: $type),*)
+            -> Result<$ok, Self::Error>
+        {
+            Err($error)
+        }
+    )*};
+}
+pub(crate) use refuse;
+
+/// Writes a map's key: text, or a number or boolean in quotes, as serde_json does.
+pub(crate) struct Key<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+}
+
+macro_rules! quoted {
+    ($($method:ident: $type:ty),*) => {$(
+        fn $method(self, value: $type) -> Result<(), EncodeError> {
+            self.out.push(b'"');
+            let written = Json { out: self.out }.$method(value)?;
+            if written == Written::Null {
+                return Err(EncodeError::new("float key must be finite (got NaN or +/-inf)"));
+            }
+            self.out.push(b'"');
+            Ok(())
+        }
+    )*};
+}
+
+impl Serializer for Key<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+    type SerializeSeq = Impossible<(), EncodeError>;
+    type SerializeTuple = Impossible<(), EncodeError>;
+    type SerializeTupleStruct = Impossible<(), EncodeError>;
+    type SerializeTupleVariant = Impossible<(), EncodeError>;
+    type SerializeMap = Impossible<(), EncodeError>;
+    type SerializeStruct = Impossible<(), EncodeError>;
+    type SerializeStructVariant = Impossible<(), EncodeError>;
+
+    quoted!(
+        serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32,
+        serialize_i64: i64, serialize_i128: i128, serialize_u8: u8, serialize_u16: u16,
+        serialize_u32: u32, serialize_u64: u64, serialize_u128: u128, serialize_f32: f32,
+        serialize_f64: f64
+    );
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Result<(), EncodeError> {
+        write_str(self.out, value);
+        Ok(())
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), EncodeError> {
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+    ) -> Result<(), EncodeError> {
+        self.serialize_str(variant)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        value.serialize(self)
+    }
+
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        write_displayed(self.out, value)
+    }
+
+    refuse!(EncodeError::new("key must be a string") => ():
+        bytes, nothing, lists, objects, variants);
+}

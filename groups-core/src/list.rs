@@ -1,0 +1,178 @@
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::ser::{self, Impossible, Serialize, Serializer};
+
+use crate::json::{EncodeError, Json, Written, refuse};
+
+/// A list or set: the type of a field with `#[mixpanel(union)]`.
+///
+/// Implemented for `Vec`, `VecDeque`, slices, arrays, `HashSet`, `BTreeSet`, and for `Option`s,
+/// references, boxes and shared pointers of these. Its items are text or numbers; an item that
+/// serialises to `null` is left out.
+///
+/// A newtype that serialises as a list says so:
+///
+/// ```
+/// # use serde::Serialize;
+/// #[derive(Serialize)]
+/// struct Tags(Vec<String>);
+///
+/// impl mixpanel_groups::List for Tags {}
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`$union` takes a list or a set, which `{Self}` is not",
+    label = "not a list or a set",
+    note = "use `Vec`, `VecDeque`, a slice, an array, `HashSet`, `BTreeSet` or an `Option` of one; \
+            without `union` the property is sent with `$set`",
+    note = "for your own type that serialises as a list, write \
+            `impl mixpanel_groups::List for {Self} {{}}`"
+)]
+pub trait List: Serialize {}
+
+impl<T: Serialize> List for Vec<T> {}
+impl<T: Serialize> List for VecDeque<T> {}
+impl<T: Serialize> List for [T] {}
+impl<T, const N: usize> List for [T; N] where [T; N]: Serialize {}
+impl<T: Serialize, S> List for HashSet<T, S> {}
+impl<T: Serialize> List for BTreeSet<T> {}
+impl<T: List> List for Option<T> {}
+impl<T: List + ?Sized> List for &T {}
+impl<T: List + ?Sized> List for Box<T> {}
+impl<T: List + ToOwned + ?Sized> List for std::borrow::Cow<'_, T> {}
+impl<T: ?Sized> List for Rc<T>
+where
+    Rc<T>: Serialize,
+    T: List,
+{
+}
+impl<T: ?Sized> List for Arc<T>
+where
+    Arc<T>: Serialize,
+    T: List,
+{
+}
+
+/// Writes the value of a `$union` property: a list with at least one item, or nothing.
+pub(crate) struct ListJson<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+}
+
+/// The items that are being written.
+pub(crate) struct Items<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl Items<'_> {
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let mark = self.out.len();
+        self.out.push(b',');
+        match value.serialize(Json { out: self.out })? {
+            Written::Null => self.out.truncate(mark),
+            Written::Value => {
+                if !matches!(self.out[mark + 1], b'"' | b'-' | b'0'..=b'9') {
+                    return Err(EncodeError::new("`$union` adds text or numbers only"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first item's comma becomes the bracket.
+    fn close(self) -> Written {
+        match self.out.get_mut(self.start) {
+            None => Written::Null,
+            Some(comma) => {
+                *comma = b'[';
+                self.out.push(b']');
+                Written::Value
+            }
+        }
+    }
+}
+
+macro_rules! items {
+    ($($trait:ident::$method:ident),*) => {$(
+        impl ser::$trait for Items<'_> {
+            type Ok = Written;
+            type Error = EncodeError;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+                self.item(value)
+            }
+
+            fn end(self) -> Result<Written, EncodeError> {
+                Ok(self.close())
+            }
+        }
+    )*};
+}
+
+items!(
+    SerializeSeq::serialize_element,
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field
+);
+
+impl<'a> Serializer for ListJson<'a> {
+    type Ok = Written;
+    type Error = EncodeError;
+    type SerializeSeq = Items<'a>;
+    type SerializeTuple = Items<'a>;
+    type SerializeTupleStruct = Items<'a>;
+    type SerializeTupleVariant = Impossible<Written, EncodeError>;
+    type SerializeMap = Impossible<Written, EncodeError>;
+    type SerializeStruct = Impossible<Written, EncodeError>;
+    type SerializeStructVariant = Impossible<Written, EncodeError>;
+
+    fn serialize_none(self) -> Result<Written, EncodeError> {
+        Ok(Written::Null)
+    }
+
+    fn serialize_unit(self) -> Result<Written, EncodeError> {
+        Ok(Written::Null)
+    }
+
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<Written, EncodeError> {
+        Ok(Written::Null)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Written, EncodeError> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<Written, EncodeError> {
+        value.serialize(self)
+    }
+
+    fn serialize_seq(self, _len: Option<usize>) -> Result<Items<'a>, EncodeError> {
+        Ok(Items {
+            start: self.out.len(),
+            out: self.out,
+        })
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<Items<'a>, EncodeError> {
+        self.serialize_seq(Some(len))
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        _name: &'static str,
+        len: usize,
+    ) -> Result<Items<'a>, EncodeError> {
+        self.serialize_seq(Some(len))
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<Written, EncodeError> {
+        self.collect_seq(value)
+    }
+
+    refuse!(EncodeError::new("`$union` takes a list") => Written: scalars, floats, objects, variants);
+}

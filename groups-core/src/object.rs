@@ -1,0 +1,204 @@
+//! The properties of a map or struct whose names are known at run time only.
+
+use std::collections::HashSet;
+
+use serde::ser::{self, Impossible, Serialize, Serializer};
+
+use crate::json::{EncodeError, Json, Key, Written, refuse};
+use crate::list::ListJson;
+use crate::{Operation, Property};
+
+/// The longest property name, in characters.
+/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles))
+pub(crate) const MAX_NAME: usize = 255;
+
+/// Writes one value as the operation takes it: any JSON, a list of items or a single item.
+pub(crate) fn write_value<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    operation: Operation,
+    value: &T,
+) -> Result<Written, EncodeError> {
+    match operation {
+        Operation::Union => value.serialize(ListJson { out }),
+        Operation::Remove => {
+            let start = out.len();
+            let written = value.serialize(Json { out })?;
+            if matches!(out[start], b'[' | b'{') {
+                return Err(EncodeError::new(
+                    "`$remove` takes one item, not a list or an object",
+                ));
+            }
+            Ok(written)
+        }
+        _ => value.serialize(Json { out }),
+    }
+}
+
+/// The names that an update has used so far.
+pub(crate) struct Names {
+    fixed: &'static [Property],
+    seen: HashSet<String>,
+}
+
+impl Names {
+    /// No names but those of the struct's own fields.
+    pub(crate) fn new(fixed: &'static [Property]) -> Self {
+        Self {
+            fixed,
+            seen: HashSet::new(),
+        }
+    }
+
+    fn claim(&mut self, name: String) -> Result<(), EncodeError> {
+        check_name(&name)?;
+        if self.fixed.iter().any(|property| property.name == name) || self.seen.contains(&name) {
+            return Err(EncodeError::new("two properties have this name").of(&name));
+        }
+        self.seen.insert(name);
+        Ok(())
+    }
+}
+
+/// Refuses what cannot be a property's name.
+pub(crate) fn check_name(name: &str) -> Result<(), EncodeError> {
+    if name.is_empty() {
+        return Err(EncodeError::new("a property's name is empty"));
+    }
+    if name.chars().count() > MAX_NAME {
+        let message = format!("a property's name has at most {MAX_NAME} characters");
+        return Err(EncodeError::new(message).of(name));
+    }
+    Ok(())
+}
+
+/// Writes each entry as `,"name":value`, without the object's brackets.
+pub(crate) struct Object<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) operation: Operation,
+    pub(crate) names: &'a mut Names,
+}
+
+/// The entries that are being written.
+pub(crate) struct Entries<'a> {
+    object: Object<'a>,
+    /// Where the entry of the last key starts.
+    start: usize,
+}
+
+impl Entries<'_> {
+    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        let out = &mut *self.object.out;
+        self.start = out.len();
+        out.push(b',');
+        key.serialize(Key { out })?;
+        let name = self.name()?;
+        self.object.names.claim(name)?;
+        self.object.out.push(b':');
+        Ok(())
+    }
+
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let key_end = self.object.out.len();
+        let written = write_value(self.object.out, self.object.operation, value);
+        match written {
+            Ok(Written::Value) => {}
+            Ok(Written::Null) => self.object.out.truncate(self.start),
+            Err(error) => {
+                self.object.out.truncate(key_end - 1);
+                return Err(error.of(&self.name()?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The name that was written last.
+    fn name(&self) -> Result<String, EncodeError> {
+        serde_json::from_slice(&self.object.out[self.start + 1..])
+            .map_err(|error| EncodeError::new(error.to_string()))
+    }
+}
+
+impl ser::SerializeMap for Entries<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        self.key(key)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.value(value)
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl ser::SerializeStruct for Entries<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        self.key(key)?;
+        self.value(value)
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl<'a> Serializer for Object<'a> {
+    type Ok = ();
+    type Error = EncodeError;
+    type SerializeSeq = Impossible<(), EncodeError>;
+    type SerializeTuple = Impossible<(), EncodeError>;
+    type SerializeTupleStruct = Impossible<(), EncodeError>;
+    type SerializeTupleVariant = Impossible<(), EncodeError>;
+    type SerializeMap = Entries<'a>;
+    type SerializeStruct = Entries<'a>;
+    type SerializeStructVariant = Impossible<(), EncodeError>;
+
+    fn serialize_none(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
+    fn serialize_unit(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        value.serialize(self)
+    }
+
+    fn serialize_map(self, _len: Option<usize>) -> Result<Entries<'a>, EncodeError> {
+        Ok(Entries {
+            start: self.out.len(),
+            object: self,
+        })
+    }
+
+    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<Entries<'a>, EncodeError> {
+        self.serialize_map(Some(len))
+    }
+
+    refuse!(EncodeError::new("properties come from a map or a struct") => ():
+        scalars, floats, bytes, lists, variants);
+}

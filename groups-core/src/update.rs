@@ -1,0 +1,196 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
+use crate::error::Error;
+use crate::rejection::Rejection;
+use crate::{Group, MixpanelGroup, Operation};
+
+/// One change of one group profile, ready to be sent.
+///
+/// Made by the methods of [`MixpanelGroup`] and [`Group`]. Those of a derived struct borrow it and
+/// are encoded when they are sent, straight into the request's body.
+#[derive(Clone)]
+#[must_use = "an update does nothing until it is sent"]
+pub struct Update<'a>(Repr<'a>);
+
+#[derive(Clone)]
+enum Repr<'a> {
+    /// To be encoded when it is sent.
+    Derived(&'a dyn Source, Operation),
+    /// The object's members after `$token`, to its closing bracket. Nothing, if there is nothing
+    /// to say.
+    Encoded(Cow<'a, [u8]>, Option<Encoded>),
+    /// Cannot be sent, and says why when it is.
+    Invalid(Box<Rejection>),
+}
+
+/// A derived struct, whatever its type.
+trait Source {
+    fn is_empty(&self, operation: Operation) -> bool;
+    fn write(
+        &self,
+        operation: Operation,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Encoded>, Box<Rejection>>;
+}
+
+/// The operations that a struct's fields can have.
+const OF_FIELDS: [Operation; 3] = [Operation::Set, Operation::SetOnce, Operation::Union];
+
+impl<T: MixpanelGroup> Source for T {
+    fn is_empty(&self, operation: Operation) -> bool {
+        if operation == Operation::Unset {
+            let names = &mut Vec::new();
+            let has_any = T::PROPERTIES.iter().any(|property| property.unset_none);
+            return !has_any || write_unset(self, names).is_ok_and(|()| names.is_empty());
+        }
+        let mut present = AnyPresent::default();
+        let visited = self.visit_properties(self, operation, &mut present);
+        visited.is_ok() && !present.0
+    }
+
+    fn write(
+        &self,
+        operation: Operation,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Encoded>, Box<Rejection>> {
+        write_update(out, &self.group(), operation, |out| {
+            let start = out.len();
+            if operation == Operation::Unset {
+                write_unset(self, out)?;
+                close(out, start, *b"[]");
+            } else {
+                let mut encoder = Encoder { out, names: None };
+                self.visit_properties(self, operation, &mut encoder)?;
+                close(out, start, *b"{}");
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Appends the names that `updates()` unsets, whatever operation their fields have.
+fn write_unset<T: MixpanelGroup>(
+    group: &T,
+    out: &mut Vec<u8>,
+) -> Result<(), crate::json::EncodeError> {
+    let mut unsetter = Unsetter(out);
+    OF_FIELDS
+        .into_iter()
+        .try_for_each(|operation| group.visit_properties(group, operation, &mut unsetter))
+}
+
+impl<'a> Update<'a> {
+    pub(crate) fn derived<T: MixpanelGroup>(source: &'a T, operation: Operation) -> Self {
+        Self(Repr::Derived(source, operation))
+    }
+
+    pub(crate) fn encoded(
+        json: impl Into<Cow<'a, [u8]>>,
+        written: Result<Option<Encoded>, Box<Rejection>>,
+    ) -> Self {
+        Self(match written {
+            Ok(encoded) => Repr::Encoded(json.into(), encoded),
+            Err(rejection) => Repr::Invalid(rejection),
+        })
+    }
+
+    /// An update that is refused when it is sent.
+    pub(crate) fn invalid(group: &Group<'_>, operation: Operation, message: String) -> Self {
+        let rejection = Rejection::local(group, operation, None, message);
+        Self(Repr::Invalid(Box::new(rejection)))
+    }
+
+    /// What the update does.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        match &self.0 {
+            Repr::Derived(_, operation) => Some(*operation),
+            Repr::Encoded(_, encoded) => encoded.map(|encoded| encoded.operation),
+            Repr::Invalid(rejection) => Some(rejection.operation),
+        }
+    }
+
+    /// Appends what follows `$token`; nothing if there is nothing to say.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        match &self.0 {
+            Repr::Derived(source, operation) => source.write(*operation, out),
+            Repr::Encoded(json, encoded) => {
+                out.extend_from_slice(json);
+                Ok(*encoded)
+            }
+            Repr::Invalid(rejection) => Err(rejection.clone()),
+        }
+    }
+
+    /// The update as it goes over the wire, but for `$token`, which the client adds; the empty text
+    /// if it has nothing to say.
+    ///
+    /// # Errors
+    /// If the update cannot be sent: the error names group, property and cause.
+    pub fn to_json(&self) -> Result<String, Error> {
+        let mut json = vec![b'{'];
+        match self.write(&mut json) {
+            Ok(None) => Ok(String::new()),
+            Ok(Some(_)) => String::from_utf8(json).map_err(Error::bug),
+            Err(rejection) => Err(Error::invalid(&rejection)),
+        }
+    }
+
+    /// The same update, encoded and free of what it borrowed.
+    pub fn into_owned(self) -> Update<'static> {
+        let mut json = Vec::new();
+        let written = self.write(&mut json);
+        Update::encoded(json, written)
+    }
+}
+
+impl fmt::Debug for Update<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_json() {
+            Ok(json) => write!(f, "Update({json})"),
+            Err(error) => write!(f, "Update({error})"),
+        }
+    }
+}
+
+/// The updates that say all of a struct: see [`MixpanelGroup::updates`].
+#[derive(Clone)]
+#[must_use = "updates do nothing until they are sent"]
+pub struct Updates<'a> {
+    source: &'a dyn Source,
+    rest: std::slice::Iter<'static, Operation>,
+}
+
+impl<'a> Updates<'a> {
+    pub(crate) fn of<T: MixpanelGroup>(source: &'a T) -> Self {
+        const ORDER: [Operation; 4] = [
+            Operation::Set,
+            Operation::SetOnce,
+            Operation::Union,
+            Operation::Unset,
+        ];
+        Self {
+            source,
+            rest: ORDER.iter(),
+        }
+    }
+}
+
+impl<'a> Iterator for Updates<'a> {
+    type Item = Update<'a>;
+
+    fn next(&mut self) -> Option<Update<'a>> {
+        let source = self.source;
+        self.rest
+            .find(|operation| !source.is_empty(**operation))
+            .map(|operation| Update(Repr::Derived(source, *operation)))
+    }
+}
+
+impl fmt::Debug for Updates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
