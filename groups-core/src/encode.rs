@@ -6,7 +6,7 @@ use crate::absent::{is_absent, is_empty_list};
 use crate::json::{EncodeError, Json, Written, write_escaped, write_str};
 use crate::list::ListJson;
 use crate::object::{Names, Object};
-use crate::rejection::Rejection;
+use crate::rejection::{RecordName, Rejection};
 use crate::visit::Visitor;
 use crate::{Group, Id, Operation, Property};
 
@@ -51,7 +51,8 @@ pub(crate) fn write_update(
     };
     write().map_err(|EncodeError { property, message }| {
         out.truncate(start);
-        Box::new(Rejection::local(group, operation, property, message))
+        let record = RecordName::update(group, operation);
+        Box::new(Rejection::local(record, property, message))
     })
 }
 

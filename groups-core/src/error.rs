@@ -1,21 +1,202 @@
+use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use crate::rejection::Rejection;
+use crate::{Report, Undelivered};
 
-/// placeholder
-#[derive(Debug)]
-pub struct Error(String);
+/// What went wrong, with what a program needs to go on.
+///
+/// An error of a `send` carries the [`Report`] so far and every update that was
+/// [not delivered](Self::undelivered), in order and ready to be sent again. No error shows a token
+/// or a secret.
+#[must_use = "an error of `send` holds the updates that were not delivered"]
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    delivery: Option<(Report, Undelivered)>,
+}
+
+/// The kinds of [`Error`], for a program to match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting of the client is wrong: nothing was sent.
+    Config,
+    /// An update cannot be sent: it names no group, has a value that cannot be JSON, is too large.
+    InvalidUpdate,
+    /// Mixpanel does not accept the credentials (401, 403).
+    Unauthorized,
+    /// There is no such address (404): the endpoint is not Mixpanel's.
+    NotFound,
+    /// The project exceeded its rate limit (429), also after all retries.
+    RateLimited,
+    /// The server failed (5xx), also after all retries.
+    Server,
+    /// There was no answer in time, also after all retries.
+    Timeout,
+    /// There was no connection, or it broke: name resolution, refused, reset.
+    Network,
+    /// There was no secure connection: certificates, protocol versions.
+    Tls,
+    /// The answer is none that Mixpanel gives: a proxy's page, an empty body.
+    UnexpectedAnswer,
+    /// The operating system refused something: a thread, a file.
+    Io,
+    /// The caller asked to stop.
+    Cancelled,
+}
+
 impl Error {
-    pub(crate) fn bug(e: impl fmt::Display) -> Self {
-        Self(e.to_string())
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            status: None,
+            retry_after: None,
+            source: None,
+            delivery: None,
+        }))
     }
-    pub(crate) fn invalid(r: &Rejection) -> Self {
-        Self(r.to_string())
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    pub(crate) fn invalid(rejection: &Rejection) -> Self {
+        Self::new(ErrorKind::InvalidUpdate, rejection.reason().to_string())
+    }
+
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.0.retry_after = retry_after;
+        self
+    }
+
+    pub(crate) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn with_delivery(mut self, report: Report, undelivered: Undelivered) -> Self {
+        self.0.delivery = Some((report, undelivered));
+        self
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The HTTP status of the answer, if there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// How long the server asked to wait (`Retry-After`).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// What was sent before the error, for an error of `send`.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        self.0.delivery.as_ref().map(|(report, _)| report)
+    }
+
+    /// The updates that were not delivered, in the caller's order, for an error of `send`.
+    ///
+    /// `client.send(undelivered)` sends them again. One whose answer was lost may have been
+    /// applied; applying it again changes nothing.
+    #[must_use]
+    pub fn undelivered(&self) -> Option<&Undelivered> {
+        self.0.delivery.as_ref().map(|(_, undelivered)| undelivered)
+    }
+
+    /// The same, taken out of the error; empty if it is no error of `send`.
+    #[must_use]
+    pub fn into_undelivered(self) -> Undelivered {
+        self.0
+            .delivery
+            .map(|(_, undelivered)| undelivered)
+            .unwrap_or_default()
+    }
+
+    /// Whether an answer did not come in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == ErrorKind::Timeout
+    }
+
+    /// Whether the project exceeded its rate limit.
+    #[must_use]
+    pub fn is_rate_limited(&self) -> bool {
+        self.kind() == ErrorKind::RateLimited
+    }
+
+    /// Whether Mixpanel did not accept the credentials.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        self.kind() == ErrorKind::Unauthorized
+    }
+
+    /// Whether the caller asked to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
+    }
+
+    /// Whether sending the same again later can succeed without changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        use ErrorKind::{Cancelled, Network, RateLimited, Server, Timeout};
+        matches!(
+            self.kind(),
+            RateLimited | Server | Timeout | Network | Cancelled
+        )
     }
 }
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.0.message)?;
+        match self.undelivered() {
+            None => Ok(()),
+            Some(undelivered) => write!(f, " ({} undelivered)", undelivered.len()),
+        }
     }
 }
-impl std::error::Error for Error {}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("status", &self.0.status)
+            .field("source", &self.0.source)
+            .field("report", &self.report())
+            .field("undelivered", &self.undelivered().map(Undelivered::len))
+            .finish_non_exhaustive()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

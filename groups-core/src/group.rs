@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -69,6 +70,16 @@ impl<'a> Group<'a> {
     #[must_use]
     pub fn company_id(&self) -> Option<&Id<'a>> {
         self.company_id.as_ref()
+    }
+
+    /// The same group, free of what it borrowed.
+    #[must_use]
+    pub fn into_owned(self) -> Group<'static> {
+        Group {
+            key: Cow::Owned(self.key.into_owned()),
+            id: self.id.into_owned(),
+            company_id: self.company_id.map(Id::into_owned),
+        }
     }
 
     /// `$set`: creates or overwrites properties; creates the group.
@@ -148,5 +159,12 @@ impl<'a> Group<'a> {
         let mut json = Vec::new();
         let written = write_update(&mut json, self, operation, write);
         Update::encoded(json, written)
+    }
+}
+
+/// Key and id: `company "acme"`.
+impl fmt::Display for Group<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.key, self.id)
     }
 }

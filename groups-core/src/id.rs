@@ -44,6 +44,19 @@ impl<'a> Id<'a> {
         self
     }
 
+    /// The same id, free of what it borrowed.
+    #[must_use]
+    pub fn into_owned(self) -> Id<'static> {
+        let text = match self.text {
+            Text::Str(text) => Text::Str(Cow::Owned(text.into_owned())),
+            Text::Short(short) => Text::Short(short),
+        };
+        Id {
+            prefix: self.prefix,
+            text,
+        }
+    }
+
     /// Whether the id is the empty text, which no group can have.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -3,8 +3,13 @@
 #![warn(missing_docs)]
 
 mod absent;
+mod batch;
 mod changes;
+mod client;
+mod compression;
+mod delivery;
 mod encode;
+mod endpoint;
 mod error;
 mod group;
 mod id;
@@ -13,20 +18,36 @@ mod list;
 mod mixpanel_group;
 mod object;
 mod operation;
+mod progress;
 mod property;
+mod random;
 mod rejection;
+mod report;
+mod response;
+mod retry;
+mod sending;
+mod transport;
+mod undelivered;
 mod update;
 mod visit;
 
 pub use changes::Changes;
-pub use error::Error;
+pub use client::{Client, ClientBuilder};
+pub use compression::Compression;
+pub use endpoint::Region;
+pub use error::{Error, ErrorKind};
 pub use group::Group;
 pub use id::{GroupId, Id};
 pub use list::List;
 pub use mixpanel_group::MixpanelGroup;
 pub use operation::Operation;
+pub use progress::Progress;
 pub use property::Property;
-pub use rejection::Rejection;
+pub use rejection::{RecordName, Rejection};
+pub use report::Report;
+pub use retry::Retry;
+pub use sending::Sending;
+pub use undelivered::{Undelivered, UndeliveredIter};
 pub use update::{Update, Updates};
 
 #[cfg(feature = "derive")]

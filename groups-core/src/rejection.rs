@@ -2,18 +2,14 @@ use std::fmt;
 
 use crate::{Group, Operation};
 
-/// An update that Mixpanel refused, or that could not be sent to it at all: which, and why.
+/// A record that Mixpanel refused, or that could not be sent to it at all: which, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
     /// Which of the caller's updates, counted from 0 over all that were passed to one `send`.
     pub position: usize,
-    /// The update's group key.
-    pub group_key: String,
-    /// The update's group id.
-    pub group_id: String,
-    /// The update's operation.
-    pub operation: Operation,
+    /// What the record says of itself.
+    pub record: RecordName,
     /// The property or other field that is wrong, where it is known.
     pub field: Option<String>,
     /// What is wrong with it, in the words of who refused it.
@@ -23,44 +19,87 @@ pub struct Rejection {
     pub by_server: bool,
 }
 
-impl Rejection {
-    /// Refused here; the position is known only once the update is sent.
-    #[cold]
-    pub(crate) fn local(
-        group: &Group<'_>,
+/// What a rejected record is, in terms that its sender knows it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordName {
+    /// An update of a group profile.
+    #[non_exhaustive]
+    Update {
+        /// The group that it was meant for.
+        group: Group<'static>,
+        /// What it was to do.
         operation: Operation,
-        field: Option<String>,
-        message: String,
-    ) -> Self {
+    },
+}
+
+impl RecordName {
+    pub(crate) fn update(group: &Group<'_>, operation: Operation) -> Self {
+        let group = group.clone().into_owned();
+        Self::Update { group, operation }
+    }
+}
+
+impl Rejection {
+    /// Refused here; the position is known only once the record is sent.
+    #[cold]
+    pub(crate) fn local(record: RecordName, field: Option<String>, message: String) -> Self {
         Self {
             position: 0,
-            group_key: group.key().to_owned(),
-            group_id: group.id().to_string(),
-            operation,
+            record,
             field,
             message,
             by_server: false,
         }
     }
+
+    /// The group of a rejected update.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group<'static>> {
+        let RecordName::Update { group, .. } = &self.record;
+        Some(group)
+    }
+
+    /// The operation of a rejected update.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        let RecordName::Update { operation, .. } = &self.record;
+        Some(*operation)
+    }
+
+    /// The rejection without its position, for an error about the one record there is.
+    pub(crate) fn reason(&self) -> impl fmt::Display + '_ {
+        Reason(self)
+    }
+}
+
+struct Reason<'a>(&'a Rejection);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rejection {
+            record,
+            field,
+            message,
+            ..
+        } = self.0;
+        write!(f, "{record}: ")?;
+        if let Some(field) = field {
+            write!(f, "\"{field}\": ")?;
+        }
+        f.write_str(message)
+    }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            position,
-            group_key,
-            group_id,
-            operation,
-            message,
-            ..
-        } = self;
-        write!(
-            f,
-            "update {position}, {operation} of {group_key} {group_id:?}: "
-        )?;
-        if let Some(field) = &self.field {
-            write!(f, "{field}: ")?;
-        }
-        f.write_str(message)
+        write!(f, "record {}, {}", self.position, Reason(self))
+    }
+}
+
+impl fmt::Display for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Update { group, operation } = self;
+        write!(f, "{operation} of {group}")
     }
 }

@@ -1,9 +1,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde_json::{Map, Value};
+
+use crate::batch::Record;
 use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
 use crate::error::Error;
-use crate::rejection::Rejection;
+use crate::rejection::{RecordName, Rejection};
 use crate::{Group, MixpanelGroup, Operation};
 
 /// One change of one group profile, ready to be sent.
@@ -98,7 +101,7 @@ impl<'a> Update<'a> {
 
     /// An update that is refused when it is sent.
     pub(crate) fn invalid(group: &Group<'_>, operation: Operation, message: String) -> Self {
-        let rejection = Rejection::local(group, operation, None, message);
+        let rejection = Rejection::local(RecordName::update(group, operation), None, message);
         Self(Repr::Invalid(Box::new(rejection)))
     }
 
@@ -108,19 +111,7 @@ impl<'a> Update<'a> {
         match &self.0 {
             Repr::Derived(_, operation) => Some(*operation),
             Repr::Encoded(_, encoded) => encoded.map(|encoded| encoded.operation),
-            Repr::Invalid(rejection) => Some(rejection.operation),
-        }
-    }
-
-    /// Appends what follows `$token`; nothing if there is nothing to say.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
-        match &self.0 {
-            Repr::Derived(source, operation) => source.write(*operation, out),
-            Repr::Encoded(json, encoded) => {
-                out.extend_from_slice(json);
-                Ok(*encoded)
-            }
-            Repr::Invalid(rejection) => Err(rejection.clone()),
+            Repr::Invalid(rejection) => rejection.operation(),
         }
     }
 
@@ -133,7 +124,7 @@ impl<'a> Update<'a> {
         let mut json = vec![b'{'];
         match self.write(&mut json) {
             Ok(None) => Ok(String::new()),
-            Ok(Some(_)) => String::from_utf8(json).map_err(Error::bug),
+            Ok(Some(_)) => Ok(String::from_utf8_lossy(&json).into_owned()),
             Err(rejection) => Err(Error::invalid(&rejection)),
         }
     }
@@ -143,6 +134,48 @@ impl<'a> Update<'a> {
         let mut json = Vec::new();
         let written = self.write(&mut json);
         Update::encoded(json, written)
+    }
+}
+
+impl Record for Update<'_> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        match &self.0 {
+            Repr::Derived(source, operation) => source.write(*operation, out),
+            Repr::Encoded(json, encoded) => {
+                out.extend_from_slice(json);
+                Ok(*encoded)
+            }
+            Repr::Invalid(rejection) => Err(rejection.clone()),
+        }
+    }
+
+    fn name(json: &[u8]) -> RecordName {
+        let json = [b"{", json].concat();
+        let members: Map<String, Value> = serde_json::from_slice(&json).unwrap_or_default();
+        let text = |key| {
+            members
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let mut group = Group::new(text("$group_key"), text("$group_id"));
+        if members.contains_key("$company_id") {
+            group = group.in_company(text("$company_id"));
+        }
+        let operation = members.keys().find_map(|key| Operation::from_name(key));
+        RecordName::update(&group, operation.unwrap_or(Operation::Set))
+    }
+}
+
+/// The same update, borrowed.
+impl<'a> From<&'a Update<'_>> for Update<'a> {
+    fn from(update: &'a Update<'_>) -> Self {
+        Self(match &update.0 {
+            Repr::Derived(source, operation) => Repr::Derived(*source, *operation),
+            Repr::Encoded(json, encoded) => Repr::Encoded(Cow::Borrowed(json), *encoded),
+            Repr::Invalid(rejection) => Repr::Invalid(rejection.clone()),
+        })
     }
 }
 

@@ -1,0 +1,44 @@
+use std::fmt;
+
+use crate::Rejection;
+
+/// What became of the updates of one `send`.
+///
+/// Each ends in exactly one place: accepted, rejected, or
+/// [undelivered](crate::Error::undelivered) in the error. One with nothing to say is no update and
+/// is counted nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Updates that went out in at least one request, each counted once.
+    pub sent: usize,
+    /// Updates that Mixpanel accepted.
+    pub accepted: usize,
+    /// Updates that were refused, by Mixpanel or before they were sent, in the caller's order.
+    pub rejected: Vec<Rejection>,
+    /// Requests, repeated ones included.
+    pub requests: usize,
+    /// Requests that were repeated after a failure.
+    pub retries: usize,
+    /// Bytes of all request bodies, as they went out (compressed, if they were).
+    pub bytes: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sent,
+            accepted,
+            rejected,
+            requests,
+            retries,
+            bytes,
+        } = self;
+        write!(
+            f,
+            "{sent} sent, {accepted} accepted, {} rejected, in {requests} requests \
+             ({retries} retries) of {bytes} bytes",
+            rejected.len()
+        )
+    }
+}

@@ -1,0 +1,149 @@
+//! From a status and a body to what became of the records.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::retry::Failure;
+use crate::{Error, ErrorKind};
+
+/// How much of an answer is kept.
+pub(crate) const MAX_ANSWER: u64 = 1 << 20;
+
+/// How much of an answer that is not understood an error shows.
+const SHOWN: usize = 200;
+
+/// What the server said of a request.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Every record was accepted.
+    Accepted,
+    /// The records at these places were not, the others were.
+    Partly(BTreeMap<usize, Complaint>),
+    /// At least one record was not accepted, and the answer does not say which.
+    Refused(String),
+    /// The request has too many bytes or records.
+    TooLarge(String),
+    /// The request may be repeated.
+    Again(Failure, Error),
+    /// Repeating the request leads nowhere.
+    Final(Error),
+}
+
+/// What is wrong with one record.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Complaint {
+    pub(crate) field: Option<String>,
+    pub(crate) message: String,
+}
+
+/// Reads the answer to a request of that many records.
+pub(crate) fn interpret(status: u16, body: &[u8], records: usize) -> Verdict {
+    let answer = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let error = |kind, message: &str| {
+        Error::new(kind, format!("{message}: {}", excerpt(status, body))).with_status(status)
+    };
+    match status {
+        200..300 => accepted(&answer, records)
+            .unwrap_or_else(|| Verdict::Final(error(ErrorKind::UnexpectedAnswer, UNEXPECTED))),
+        400 => refused(&answer, records)
+            .unwrap_or_else(|| Verdict::Final(error(ErrorKind::UnexpectedAnswer, UNEXPECTED))),
+        401 | 403 => Verdict::Final(error(
+            ErrorKind::Unauthorized,
+            "Mixpanel does not accept the credentials",
+        )),
+        404 => Verdict::Final(error(
+            ErrorKind::NotFound,
+            "there is no such address; is the endpoint Mixpanel's?",
+        )),
+        413 => Verdict::TooLarge(reason(&answer)),
+        429 => Verdict::Again(
+            Failure::Overload,
+            error(
+                ErrorKind::RateLimited,
+                "the project exceeded its rate limit",
+            ),
+        ),
+        502 | 503 => Verdict::Again(
+            Failure::Overload,
+            error(ErrorKind::Server, "the server is overloaded"),
+        ),
+        408 => Verdict::Again(
+            Failure::Breakage,
+            error(
+                ErrorKind::Timeout,
+                "the server waited too long for the request",
+            ),
+        ),
+        500..600 => Verdict::Again(
+            Failure::Breakage,
+            error(ErrorKind::Server, "the server failed"),
+        ),
+        _ => Verdict::Final(error(ErrorKind::UnexpectedAnswer, UNEXPECTED)),
+    }
+}
+
+const UNEXPECTED: &str = "this is no answer of Mixpanel";
+
+/// An answer of success, which with `verbose` or without `strict` may still say no.
+fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
+    if let Some(complaints) = complaints(answer, records) {
+        return Some(Verdict::Partly(complaints));
+    }
+    let status = match answer {
+        Value::Object(_) => answer
+            .get("status")
+            .or_else(|| answer.get("code"))
+            .unwrap_or(answer),
+        bare => bare,
+    };
+    match (status.as_u64(), status.as_str()) {
+        (Some(1 | 200), _) => Some(Verdict::Accepted),
+        (_, Some(text)) if text.eq_ignore_ascii_case("ok") => Some(Verdict::Accepted),
+        (Some(0), _) => Some(Verdict::Refused(reason(answer))),
+        _ => None,
+    }
+}
+
+fn refused(answer: &Value, records: usize) -> Option<Verdict> {
+    match complaints(answer, records) {
+        Some(complaints) => Some(Verdict::Partly(complaints)),
+        None if answer.is_object() || *answer == 0 => Some(Verdict::Refused(reason(answer))),
+        None => None,
+    }
+}
+
+/// The records that `failed_records` lists; nothing, if it lists none of this request.
+fn complaints(answer: &Value, records: usize) -> Option<BTreeMap<usize, Complaint>> {
+    let failed = answer.get("failed_records")?.as_array()?;
+    let mut complaints = BTreeMap::new();
+    for record in failed {
+        let index = record.get("index").and_then(Value::as_u64);
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        if let Some(index) = index.filter(|index| *index < records) {
+            let text = |key| record.get(key).and_then(Value::as_str).map(str::to_owned);
+            let field = text("field").filter(|field| !field.is_empty());
+            let message = text("message").unwrap_or_else(|| reason(answer));
+            complaints
+                .entry(index)
+                .or_insert(Complaint { field, message });
+        }
+    }
+    (!complaints.is_empty()).then_some(complaints)
+}
+
+/// The server's own words.
+fn reason(answer: &Value) -> String {
+    let error = answer.get("error").and_then(Value::as_str);
+    error.unwrap_or("the server does not say why").to_owned()
+}
+
+/// The beginning of an answer, for a person to see what it was.
+fn excerpt(status: u16, body: &[u8]) -> String {
+    let start = &body[..body.len().min(4 * SHOWN)];
+    let text: String = String::from_utf8_lossy(start).chars().take(SHOWN).collect();
+    match text.trim() {
+        "" => format!("status {status} with an empty body"),
+        text => format!("status {status}, {text:?}"),
+    }
+}

@@ -1,0 +1,208 @@
+use std::time::Duration;
+
+/// When a request that failed is sent again, and when it is given up.
+///
+/// A pure function of the attempt, the failure, the server's `Retry-After` and the time that has
+/// passed; it reads no clock. The default is Mixpanel's advice: the wait starts at 2 s, doubles up
+/// to 60 s, and has 1–5 s of jitter on top.
+/// ([Import API, rate limits](https://developer.mixpanel.com/reference/import-events))
+///
+/// ```
+/// use std::time::Duration;
+/// use mixpanel_groups::Retry;
+///
+/// let patient = Retry::default().attempts(20).deadline(Duration::from_secs(3600));
+/// let never = Retry::none();
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Retry {
+    attempts: u32,
+    first_delay: Duration,
+    ceiling: Duration,
+    deadline: Duration,
+}
+
+/// Why a request is to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The server asks for patience: 429, 502, 503.
+    Overload,
+    /// The exchange broke, or the server did: 500, 504, no answer, no connection.
+    Breakage,
+    /// The server had closed a kept connection before the request came.
+    StaleConnection,
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send again after this time.
+    After(Duration),
+    GiveUp,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 7,
+            first_delay: Duration::from_secs(2),
+            ceiling: Duration::from_secs(60),
+            deadline: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Retry {
+    /// No request is sent twice.
+    pub fn none() -> Self {
+        Self::default().attempts(1)
+    }
+
+    /// How often a request is sent at most, the first time included; default 7.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// The wait before the second attempt, which doubles from there; default 2 s. The jitter on top
+    /// of each wait is half to two and a half times this.
+    pub fn first_delay(mut self, delay: Duration) -> Self {
+        self.first_delay = delay;
+        self
+    }
+
+    /// What the wait doubles up to, and how much of a server's `Retry-After` is honoured; default
+    /// 60 s.
+    pub fn ceiling(mut self, ceiling: Duration) -> Self {
+        self.ceiling = ceiling;
+        self
+    }
+
+    /// The time from a request's first attempt after which none is begun; default 5 min.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// What to do after the attempt of that number, counted from 1, failed.
+    ///
+    /// `random` is in 0..1; `elapsed` is the time since the first attempt.
+    pub(crate) fn step(
+        &self,
+        attempt: u32,
+        failure: Failure,
+        retry_after: Option<Duration>,
+        elapsed: Duration,
+        random: f64,
+    ) -> Step {
+        if attempt >= self.attempts {
+            return Step::GiveUp;
+        }
+        let doublings = match (failure, attempt) {
+            (Failure::StaleConnection, 1) => return Step::After(Duration::ZERO),
+            (Failure::Overload, _) => Some(attempt - 1),
+            // The first time soon, since such a fault is often over at once.
+            (Failure::Breakage | Failure::StaleConnection, _) => attempt.checked_sub(2),
+        };
+        let wait = match doublings {
+            None => self.first_delay.mul_f64(random.clamp(0.0, 1.0) / 10.0),
+            Some(doublings) => {
+                let doubled = self
+                    .first_delay
+                    .saturating_mul(2_u32.saturating_pow(doublings));
+                let jitter = self.first_delay.mul_f64(0.5 + 2.0 * random.clamp(0.0, 1.0));
+                doubled.min(self.ceiling) + jitter
+            }
+        };
+        let wait = wait.max(retry_after.unwrap_or_default().min(self.ceiling));
+        if elapsed.saturating_add(wait) > self.deadline {
+            return Step::GiveUp;
+        }
+        Step::After(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn steps() {
+        use Failure::{Breakage, Overload, StaleConnection};
+        use Step::{After, GiveUp};
+        let retry = Retry::default();
+        let ms = Duration::from_millis;
+        let rows = [
+            // attempt, failure, retry after, elapsed, random → step
+            // Mixpanel's advice: 2 s, doubling to 60 s, 1 to 5 s of jitter.
+            (1, Overload, None, 0, 0.0, After(secs(2 + 1))),
+            (1, Overload, None, 0, 1.0, After(secs(2 + 5))),
+            (2, Overload, None, 0, 0.0, After(secs(4 + 1))),
+            (3, Overload, None, 0, 0.5, After(secs(8 + 3))),
+            (6, Overload, None, 0, 0.0, After(secs(60 + 1))),
+            (7, Overload, None, 0, 0.0, GiveUp),
+            // Breakage: the first time soon, then the same.
+            (1, Breakage, None, 0, 0.0, After(ms(0))),
+            (1, Breakage, None, 0, 1.0, After(ms(200))),
+            (2, Breakage, None, 0, 0.0, After(secs(2 + 1))),
+            (3, Breakage, None, 0, 1.0, After(secs(4 + 5))),
+            (7, Breakage, None, 0, 0.0, GiveUp),
+            // A stale connection: at once, but only the first time.
+            (1, StaleConnection, None, 0, 1.0, After(secs(0))),
+            (2, StaleConnection, None, 0, 0.0, After(secs(2 + 1))),
+            // Retry-After is a minimum, and clamped.
+            (1, Overload, Some(30), 0, 0.0, After(secs(30))),
+            (1, Overload, Some(1), 0, 0.0, After(secs(3))),
+            (1, Overload, Some(100_000), 0, 0.0, After(secs(60))),
+            (1, Overload, Some(u64::MAX), 0, 0.0, After(secs(60))),
+            (1, Breakage, Some(10), 0, 0.0, After(secs(10))),
+            // The deadline.
+            (1, Overload, None, 297, 0.0, After(secs(3))),
+            (1, Overload, None, 298, 0.0, GiveUp),
+            (1, Overload, None, u64::MAX, 0.0, GiveUp),
+        ];
+        for (attempt, failure, retry_after, elapsed, random, expected) in rows {
+            let step = retry.step(
+                attempt,
+                failure,
+                retry_after.map(secs),
+                secs(elapsed),
+                random,
+            );
+            assert_eq!(
+                step, expected,
+                "{attempt} {failure:?} {retry_after:?} {elapsed} {random}"
+            );
+        }
+    }
+
+    #[test]
+    fn none_never_retries() {
+        for failure in [
+            Failure::Overload,
+            Failure::Breakage,
+            Failure::StaleConnection,
+        ] {
+            let step = Retry::none().step(1, failure, Some(secs(1)), secs(0), 0.5);
+            assert_eq!(step, Step::GiveUp);
+        }
+    }
+
+    #[test]
+    fn extreme_settings_do_not_overflow() {
+        let retry = Retry::default()
+            .attempts(u32::MAX)
+            .first_delay(secs(1 << 40))
+            .ceiling(Duration::MAX)
+            .deadline(Duration::MAX);
+        for attempt in [1, 2, 33, u32::MAX - 1] {
+            let step = retry.step(attempt, Failure::Overload, None, Duration::MAX, 1.0);
+            assert!(matches!(step, Step::After(_) | Step::GiveUp));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use crate::batch::{Batch, Record};
+use crate::delivery::{Delivery, Route};
+use crate::{Client, Error, ErrorKind, Progress, Report, Update};
+
+/// How often [`Sending::on_progress`] is called at most.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the caller's thread sleeps before it looks at its flag again.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// One `send` with options of its own: see [`Client::sending`].
+#[must_use = "nothing is sent before `send` is called"]
+pub struct Sending<'a> {
+    client: &'a Client,
+    cancel: Option<&'a AtomicBool>,
+    progress: Option<Box<dyn FnMut(&Progress) + 'a>>,
+}
+
+impl<'a> Sending<'a> {
+    pub(crate) fn new(client: &'a Client) -> Self {
+        Self {
+            client,
+            cancel: None,
+            progress: None,
+        }
+    }
+
+    /// Stops soon after the flag is set, by a handler of Ctrl-C for instance: a request under way
+    /// is broken off, and all that is not delivered comes back in an error of the kind
+    /// [`ErrorKind::Cancelled`].
+    pub fn cancel_on(mut self, flag: &'a AtomicBool) -> Self {
+        self.cancel = Some(flag);
+        self
+    }
+
+    /// Calls the function with what is done so far, at most every 100 ms and once at the end, on
+    /// the thread that sends.
+    pub fn on_progress(mut self, callback: impl FnMut(&Progress) + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Sends updates: see [`Client::send`].
+    ///
+    /// # Errors
+    /// As [`Client::send`], and when the flag of [`cancel_on`](Self::cancel_on) is set.
+    pub fn send<'u, I>(self, updates: I) -> Result<Report, Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<Update<'u>>,
+    {
+        let route = self.client.groups_route();
+        self.run(route, updates.into_iter().map(Into::into))
+    }
+
+    fn run<R: Record>(
+        self,
+        route: &Route,
+        records: impl Iterator<Item = R>,
+    ) -> Result<Report, Error> {
+        let client = self.client;
+        let delivery = Delivery::new(route, client.take_connections());
+        thread::scope(|scope| {
+            let mut lanes = Lanes::new(scope, &delivery, self);
+            lanes.fill(records);
+            lanes.finish();
+        });
+        let (connections, result) = delivery.finish();
+        if !result.as_ref().is_err_and(Error::is_cancelled) {
+            client.keep_connections(connections);
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Sending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending")
+            .field("client", self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The caller's side of a delivery: reads the records and fills a batch for each lane.
+struct Lanes<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    delivery: &'env Delivery<'env>,
+    sending: Sending<'env>,
+    filling: Vec<Filling>,
+    cancelled: bool,
+    progressed: Instant,
+}
+
+#[derive(Default)]
+struct Filling {
+    batch: Batch,
+    /// Whether the lane's thread runs.
+    started: bool,
+}
+
+impl<'scope, 'env> Lanes<'scope, 'env> {
+    fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        delivery: &'env Delivery<'env>,
+        sending: Sending<'env>,
+    ) -> Self {
+        let mut filling = Vec::new();
+        filling.resize_with(delivery.lanes(), Filling::default);
+        Self {
+            scope,
+            delivery,
+            sending,
+            filling,
+            cancelled: false,
+            progressed: Instant::now(),
+        }
+    }
+
+    /// Reads all records, no further ahead than the lanes can hold.
+    fn fill<R: Record>(&mut self, records: impl Iterator<Item = R>) {
+        let route = self.delivery.route();
+        let mut inbox = Batch::default();
+        for (position, record) in records.enumerate() {
+            self.look();
+            match inbox.push(position, &route.opening, &record, route.limits) {
+                Err(rejection) => self.delivery.reject(*rejection),
+                Ok(()) if inbox.is_empty() => {}
+                Ok(()) => self.add::<R>(&mut inbox),
+            }
+        }
+        for lane in 0..self.filling.len() {
+            let batch = std::mem::take(&mut self.filling[lane].batch);
+            self.ship::<R>(lane, batch);
+        }
+    }
+
+    /// Moves the one record of `inbox` to its lane's batch, and ships that if it is full.
+    fn add<R: Record>(&mut self, inbox: &mut Batch) {
+        let lane = self.lane_of(inbox);
+        let batch = &mut self.filling[lane].batch;
+        inbox.move_last_to(batch);
+        if !batch.fits(self.delivery.route().limits) {
+            let mut next = self.delivery.spare();
+            batch.move_last_to(&mut next);
+            let full = std::mem::replace(batch, next);
+            self.ship::<R>(lane, full);
+        }
+    }
+
+    /// The same lane for every record of a group.
+    fn lane_of(&self, inbox: &Batch) -> usize {
+        let lanes = self.filling.len();
+        if lanes == 1 {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(inbox.head(0, self.delivery.route().opening.len()));
+        let lanes_as_hash = u64::try_from(lanes).unwrap_or(u64::MAX);
+        usize::try_from(hasher.finish() % lanes_as_hash).unwrap_or_default()
+    }
+
+    fn ship<R: Record>(&mut self, lane: usize, mut batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        if !std::mem::replace(&mut self.filling[lane].started, true) {
+            let delivery = self.delivery;
+            let spawned = thread::Builder::new()
+                .name(format!("mixpanel-groups lane {lane}"))
+                .spawn_scoped(self.scope, move || delivery.run_lane::<R>(lane));
+            if let Err(error) = spawned {
+                let message = format!("no thread to send from: {error}");
+                self.delivery
+                    .stop(Error::new(ErrorKind::Io, message).with_source(error));
+            }
+        }
+        while let Err(back) = self.delivery.offer(lane, batch) {
+            batch = back;
+            self.wait();
+        }
+    }
+
+    /// Waits for the lanes to finish.
+    fn finish(mut self) {
+        self.delivery.close();
+        while !self.delivery.is_done() {
+            self.wait();
+        }
+        if let Some(callback) = &mut self.sending.progress {
+            callback(&self.delivery.progress());
+        }
+    }
+
+    fn wait(&mut self) {
+        self.delivery.wait(LOOK_EVERY);
+        self.look();
+    }
+
+    /// Looks whether the caller wants to stop, and tells how far it is.
+    fn look(&mut self) {
+        if !self.cancelled
+            && self
+                .sending
+                .cancel
+                .is_some_and(|flag| flag.load(Ordering::Relaxed))
+        {
+            self.cancelled = true;
+            self.delivery
+                .stop(Error::new(ErrorKind::Cancelled, "the caller asked to stop"));
+        }
+        if let Some(callback) = &mut self.sending.progress {
+            if self.progressed.elapsed() >= PROGRESS_EVERY {
+                callback(&self.delivery.progress());
+                self.progressed = Instant::now();
+            }
+        }
+    }
+}
+
+/// Also when the caller's iterator or callback panics, the lanes' threads must end.
+impl Drop for Lanes<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.delivery
+                .stop(Error::new(ErrorKind::Cancelled, "the caller panicked"));
+        }
+        self.delivery.close();
+    }
+}

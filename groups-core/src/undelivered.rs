@@ -1,0 +1,122 @@
+use std::fmt;
+
+use crate::Update;
+use crate::batch::Batch;
+use crate::encode::Encoded;
+
+/// The updates that were not delivered, in the caller's order, ready to be sent again.
+///
+/// Holds their JSON without the project's token, so it can be sent by another client, kept or
+/// moved to another thread.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mixpanel_groups::Error> {
+/// # let client = mixpanel_groups::Client::new("token")?;
+/// # let updates = Vec::<mixpanel_groups::Update>::new();
+/// if let Err(error) = client.send(updates) {
+///     eprintln!("{error}");
+///     client.send(error.undelivered().into_iter().flatten())?; // later, for instance
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Undelivered {
+    json: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    start: usize,
+    end: usize,
+    position: usize,
+    encoded: Encoded,
+}
+
+impl Undelivered {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Each of them, with its position among the updates that were passed to `send`.
+    pub fn positions(&self) -> impl Iterator<Item = (usize, Update<'_>)> {
+        self.entries
+            .iter()
+            .map(|entry| (entry.position, self.update(entry)))
+    }
+
+    fn update(&self, entry: &Entry) -> Update<'_> {
+        let json = &self.json[entry.start..entry.end];
+        Update::encoded(json, Ok(Some(entry.encoded)))
+    }
+
+    /// Adds a record of a batch, without the `opening` that the client wrote before it.
+    pub(crate) fn add(&mut self, batch: &Batch, index: usize, opening: &[u8]) {
+        let start = self.json.len();
+        self.json
+            .extend_from_slice(&batch.json(index)[opening.len()..]);
+        self.entries.push(Entry {
+            start,
+            end: self.json.len(),
+            position: batch.position(index),
+            encoded: batch.encoded(index),
+        });
+    }
+
+    /// Restores the caller's order.
+    pub(crate) fn sort(&mut self) {
+        self.entries.sort_by_key(|entry| entry.position);
+    }
+}
+
+/// Iterates over updates that borrow from [`Undelivered`].
+#[derive(Clone)]
+pub struct UndeliveredIter<'a> {
+    undelivered: &'a Undelivered,
+    rest: std::slice::Iter<'a, Entry>,
+}
+
+impl<'a> Iterator for UndeliveredIter<'a> {
+    type Item = Update<'a>;
+
+    fn next(&mut self) -> Option<Update<'a>> {
+        self.rest.next().map(|entry| self.undelivered.update(entry))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.rest.size_hint()
+    }
+}
+
+impl<'a> IntoIterator for &'a Undelivered {
+    type Item = Update<'a>;
+    type IntoIter = UndeliveredIter<'a>;
+
+    fn into_iter(self) -> UndeliveredIter<'a> {
+        UndeliveredIter {
+            undelivered: self,
+            rest: self.entries.iter(),
+        }
+    }
+}
+
+impl fmt::Debug for UndeliveredIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+impl fmt::Debug for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
