@@ -4,6 +4,8 @@
 
 mod absent;
 mod changes;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod encode;
 mod error;
 mod group;
@@ -13,18 +15,22 @@ mod list;
 mod mixpanel_group;
 mod object;
 mod operation;
+mod profile;
 mod property;
 mod rejection;
 mod update;
 mod visit;
 
 pub use changes::Changes;
+#[cfg(feature = "emulator")]
+pub use emulator::{Emulator, EmulatorBuilder, Fault, Received};
 pub use error::Error;
 pub use group::Group;
 pub use id::{GroupId, Id};
 pub use list::List;
 pub use mixpanel_group::MixpanelGroup;
 pub use operation::Operation;
+pub use profile::Profile;
 pub use property::Property;
 pub use rejection::Rejection;
 pub use update::{Update, Updates};
