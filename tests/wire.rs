@@ -154,7 +154,10 @@ fn expected(value: &impl Serialize) -> String {
 }
 
 fn sent(value: &impl Serialize) -> String {
-    Group::new("company", "acme").set(BTreeMap::from([("v", value)])).to_json().unwrap()
+    Group::new("company", "acme")
+        .set(BTreeMap::from([("v", value)]))
+        .to_json()
+        .unwrap()
 }
 
 #[test]
@@ -168,7 +171,10 @@ fn corner_cases() {
     assert_eq!(sent(&f32::INFINITY), "");
     assert_eq!(sent(&f64::MIN_POSITIVE), expected(&f64::MIN_POSITIVE));
     assert_eq!(sent(&1e300), expected(&1e300));
-    assert_eq!(sent(&"\u{2028}\u{0}\"\\🦀"), expected(&"\u{2028}\u{0}\"\\🦀"));
+    assert_eq!(
+        sent(&"\u{2028}\u{0}\"\\🦀"),
+        expected(&"\u{2028}\u{0}\"\\🦀")
+    );
     let raw = serde_json::value::RawValue::from_string(r#"{"a": [1, 2]}"#.to_owned()).unwrap();
     assert_eq!(sent(&raw), expected(&raw));
     let null = serde_json::value::RawValue::from_string(" null ".to_owned()).unwrap();
@@ -179,9 +185,12 @@ fn corner_cases() {
 fn text_of_every_length_is_escaped_wherever_it_must_be() {
     for length in 0..40 {
         for at in 0..length {
-            for special in ['"', '\\', '\u{0}', '\u{1f}', '\u{20}', '\u{7f}', 'é', '!', '#', '['] {
-                let text: String =
-                    (0..length).map(|i| if i == at { special } else { 'x' }).collect();
+            for special in [
+                '"', '\\', '\u{0}', '\u{1f}', '\u{20}', '\u{7f}', 'é', '!', '#', '[',
+            ] {
+                let text: String = (0..length)
+                    .map(|i| if i == at { special } else { 'x' })
+                    .collect();
                 assert_eq!(sent(&text), expected(&text));
             }
         }

@@ -1,0 +1,187 @@
+//! The forms of answer that Mixpanel's documentation shows.
+
+use serde_json::{Value, json};
+use ureq_proto::http::{Response, StatusCode, header};
+
+use super::fault::Fault;
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    content_type: &'static str,
+    /// One header more, where there is one.
+    header: Option<(header::HeaderName, String)>,
+    pub(super) body: String,
+}
+
+/// How a request wants to be answered: `strict=1`, `verbose=1`.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Flags {
+    pub(super) strict: bool,
+    pub(super) verbose: bool,
+}
+
+impl Flags {
+    /// Reads the query, and the form too: the official Python SDK sends `verbose` beside `data`.
+    /// The values are 0 and 1; any other counts as 0.
+    pub(super) fn read(&mut self, parameters: &[u8]) {
+        for (name, value) in form_urlencoded::parse(parameters) {
+            match &*name {
+                "strict" => self.strict = value == "1",
+                "verbose" => self.verbose = value == "1",
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Why a record is invalid.
+pub(super) struct Failure {
+    pub(super) index: usize,
+    pub(super) field: String,
+    pub(super) message: String,
+}
+
+impl Answer {
+    fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            content_type,
+            header: None,
+            body: body.into(),
+        }
+    }
+
+    fn json(status: StatusCode, body: &Value) -> Self {
+        Self::new(status, "application/json", body.to_string())
+    }
+
+    fn with(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.header = Some((name, value.into()));
+        self
+    }
+
+    /// What a whole request is refused with. The documented 401 and 403 have another form than the
+    /// other statuses.
+    pub(super) fn error(status: StatusCode, message: &str) -> Self {
+        let body = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                json!({"error": message, "status": "error"})
+            }
+            _ => json!({
+                "code": status.as_u16(),
+                "error": message,
+                "status": reason(status),
+            }),
+        };
+        Self::json(status, &body)
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        Self::error(StatusCode::METHOD_NOT_ALLOWED, "use POST").with(header::ALLOW, "POST")
+    }
+
+    pub(super) fn too_large(max: usize, unit: &str) -> Self {
+        let message = format!("request exceeds max limit of {max} {unit}");
+        Self::error(StatusCode::PAYLOAD_TOO_LARGE, &message)
+    }
+
+    /// How a request of `good` valid records is answered. Not documented, and chosen here: `strict`
+    /// decides where `verbose` is on too, and without `strict` the records that are valid are all
+    /// that counts, so `error` is null then.
+    pub(super) fn to_records(flags: Flags, good: usize, failed: &[Failure]) -> Self {
+        let first = match failed.first() {
+            Some(failure) => failure.message.as_str(),
+            None => "no data objects in the body",
+        };
+        if flags.strict {
+            return Self::strict(good, failed);
+        }
+        if !flags.verbose {
+            let body = if good > 0 { "1" } else { "0" };
+            return Self::new(StatusCode::OK, "text/plain", body);
+        }
+        let body = if good > 0 {
+            json!({"status": 1, "error": null})
+        } else {
+            json!({"status": 0, "error": first})
+        };
+        Self::json(StatusCode::OK, &body)
+    }
+
+    fn strict(good: usize, failed: &[Failure]) -> Self {
+        if failed.is_empty() && good > 0 {
+            let body = json!({"code": 200, "num_good_events": good, "status": "OK"});
+            return Self::json(StatusCode::OK, &body);
+        }
+        let error = if failed.is_empty() {
+            "no data objects in the body"
+        } else {
+            "some data points in the request failed validation"
+        };
+        let failed: Vec<Value> = failed
+            .iter()
+            .map(|f| json!({"index": f.index, "field": f.field, "message": f.message}))
+            .collect();
+        let status = StatusCode::BAD_REQUEST;
+        let body = json!({
+            "code": status.as_u16(),
+            "status": reason(status),
+            "error": error,
+            "num_records_imported": good,
+            "failed_records": failed,
+        });
+        Self::json(status, &body)
+    }
+
+    /// The answer that the fault gives in place of the documented one.
+    pub(super) fn of_fault(fault: &Fault) -> Option<Self> {
+        Some(match fault {
+            Fault::Status(code) => Self::faulty(*code),
+            Fault::RetryAfter { status, after } => {
+                Self::faulty(*status).with(header::RETRY_AFTER, after.as_str())
+            }
+            Fault::Answer { status, body } => {
+                Self::new(code(*status), "application/json", body.as_str())
+            }
+            Fault::Html => Self::new(StatusCode::BAD_GATEWAY, "text/html", HTML),
+            _ => return None,
+        })
+    }
+
+    fn faulty(status: u16) -> Self {
+        let message = match status {
+            429 => {
+                "Project exceeded rate limits. Please retry the request with exponential backoff."
+            }
+            _ => "a fault of the emulator, as asked for",
+        };
+        Self::error(code(status), message)
+    }
+
+    pub(super) fn head(&self) -> Result<Response<()>, ureq_proto::http::Error> {
+        let mut head = Response::builder()
+            .status(self.status)
+            .header(header::CONTENT_TYPE, self.content_type)
+            .header(header::CONTENT_LENGTH, self.body.len());
+        if let Some((name, value)) = &self.header {
+            head = head.header(name, value);
+        }
+        head.body(())
+    }
+}
+
+const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
+    <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
+
+/// A number that is no status becomes 500.
+fn code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Mixpanel's name of the status, which for 413 is not the one of the current RFC.
+fn reason(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "Request Entity Too Large",
+        _ => status.canonical_reason().unwrap_or("Error"),
+    }
+}

@@ -1,0 +1,163 @@
+//! One record of `POST /groups`: whether it is valid, and what it says.
+//!
+//! Where the documentation is silent, a record is invalid: a stand-in that takes more than Mixpanel
+//! does would hide mistakes. So a top-level key that no source names is refused, as is an id that
+//! is no text, with `strict` and without; without it the record is dropped without a word, as
+//! documented.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value};
+
+use super::profiles::Change;
+use crate::Operation;
+use crate::object::MAX_NAME;
+
+/// The most bytes of one update, 1 MB, as JSON without spaces. (Groups API, Limits)
+pub(super) const MAX_UPDATE: usize = 1024 * 1024;
+
+/// What else may stand beside the operation: what official SDKs let a caller add.
+const EXTRAS: [&str; 9] = [
+    "$token",
+    "$group_key",
+    "$group_id",
+    "$company_id",
+    "$time",
+    "$ip",
+    "$ignore_time",
+    "$latitude",
+    "$longitude",
+];
+
+/// The group keys of Hierarchical Groups, whose updates need `$company_id`.
+const COMPANY: &str = "$company_id";
+const USER: &str = "$user_id";
+
+/// The field of a record that is wrong, and why.
+pub(super) type Invalid = (String, String);
+
+/// What the record says, if it is valid.
+pub(super) fn read(record: Value, check_size: bool) -> Result<Change, Invalid> {
+    if check_size && is_too_large(&record) {
+        return invalid("", format!("the update is larger than {MAX_UPDATE} bytes"));
+    }
+    let Value::Object(mut record) = record else {
+        return invalid("", "the record is not an object");
+    };
+    let operation = find_operation(&record)?;
+    text(&mut record, "$token")?;
+    let key = text(&mut record, "$group_key")?;
+    let id = text(&mut record, "$group_id")?;
+    check_company(&mut record, &key, &id)?;
+    let value = record.remove(operation.name()).unwrap_or_default();
+    check_value(operation, &value)?;
+    Ok(Change {
+        key,
+        id,
+        operation,
+        value,
+    })
+}
+
+/// Whether an update is over 1 MB.
+fn is_too_large(record: &Value) -> bool {
+    let mut room = Room(MAX_UPDATE);
+    serde_json::to_writer(&mut room, record).is_err()
+}
+
+/// Takes so many bytes and no more.
+struct Room(usize);
+
+impl Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.0.checked_sub(bytes.len());
+        self.0 = left.ok_or(io::ErrorKind::WriteZero)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) fn invalid<T>(field: &str, message: impl Into<String>) -> Result<T, Invalid> {
+    Err((field.to_owned(), message.into()))
+}
+
+fn find_operation(record: &Map<String, Value>) -> Result<Operation, Invalid> {
+    let mut found = None;
+    for name in record.keys() {
+        match Operation::from_name(name) {
+            Some(operation) if found.is_none() => found = Some(operation),
+            Some(_) => return invalid(name, "the record has more than one operation"),
+            None if EXTRAS.contains(&name.as_str()) => {}
+            None => return invalid(name, "no operation on groups and no other known key"),
+        }
+    }
+    found.map_or_else(|| invalid("", "the record has no operation"), Ok)
+}
+
+fn text(record: &mut Map<String, Value>, field: &str) -> Result<String, Invalid> {
+    match record.remove(field) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text),
+        Some(Value::String(_)) => invalid(field, "the text is empty"),
+        Some(_) => invalid(field, "not a text"),
+        None => invalid(field, "missing"),
+    }
+}
+
+fn check_company(record: &mut Map<String, Value>, key: &str, id: &str) -> Result<(), Invalid> {
+    if ![COMPANY, USER].contains(&key) && !record.contains_key(COMPANY) {
+        return Ok(());
+    }
+    let company = text(record, COMPANY)?;
+    if key == COMPANY && company != id {
+        return invalid(COMPANY, "a company's $group_id is its $company_id");
+    }
+    Ok(())
+}
+
+fn check_value(operation: Operation, value: &Value) -> Result<(), Invalid> {
+    let field = operation.name();
+    match (operation, value) {
+        (Operation::Delete, _) => Ok(()),
+        (Operation::Unset, Value::Array(names)) if !names.is_empty() => {
+            names.iter().try_for_each(|name| match name {
+                Value::String(name) => check_name(field, name),
+                _ => invalid(field, "a property name is a text"),
+            })
+        }
+        (Operation::Unset, _) => invalid(field, "not a list of at least one property name"),
+        (_, Value::Object(properties)) => properties.iter().try_for_each(|(name, value)| {
+            check_name(field, name)?;
+            match check_property(operation, value) {
+                None => Ok(()),
+                Some(message) => invalid(&format!("{field}.{name}"), message),
+            }
+        }),
+        _ => invalid(field, "not an object"),
+    }
+}
+
+fn check_name(field: &str, name: &str) -> Result<(), Invalid> {
+    if name.chars().count() > MAX_NAME {
+        let message = format!("a property name is longer than {MAX_NAME} characters");
+        return invalid(field, message);
+    }
+    Ok(())
+}
+
+fn check_property(operation: Operation, value: &Value) -> Option<&'static str> {
+    let is_good = match operation {
+        Operation::Union => value.as_array().is_some_and(|items| {
+            !items.is_empty() && items.iter().all(|i| i.is_string() || i.is_number())
+        }),
+        Operation::Remove => !value.is_array() && !value.is_object(),
+        _ => true,
+    };
+    match operation {
+        _ if is_good => None,
+        Operation::Union => Some("not a list of at least one item, each text or number"),
+        _ => Some("not a single value"),
+    }
+}

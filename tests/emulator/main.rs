@@ -1,0 +1,5 @@
+//! The emulator over real sockets, with clients that are not ours.
+
+mod wire;
+
+mod answers;
