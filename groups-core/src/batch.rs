@@ -107,7 +107,7 @@ impl Batch {
         if json.len() <= most {
             return Ok(());
         }
-        let message = format!("{} bytes, of which one record may have {most}", json.len());
+        let message = format!("it has {} bytes, and {most} are allowed", json.len());
         let name = R::name(&json[opening.len()..]);
         Err(Box::new(Rejection::local(name, None, message)))
     }

@@ -20,13 +20,15 @@ pub struct Received {
     /// The JSON, freed of gzip, form and base64. If that failed, the body as it came; nothing if it
     /// was not read.
     pub body: String,
+    /// Which of the emulator's connections it came over, counted from 0.
+    pub connection: usize,
     /// The answer's status, if there was an answer.
     pub status: Option<u16>,
 }
 
 impl Received {
     /// A request whose body is not read yet.
-    pub(super) fn new(request: &Request<()>) -> Self {
+    pub(super) fn new(request: &Request<()>, connection: usize) -> Self {
         let headers = request.headers().iter();
         Self {
             method: request.method().to_string(),
@@ -39,6 +41,7 @@ impl Received {
                 })
                 .collect(),
             body: String::new(),
+            connection,
             status: None,
         }
     }

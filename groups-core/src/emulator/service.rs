@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ureq_proto::http::{Method, Request, StatusCode};
@@ -23,6 +24,8 @@ pub(super) struct Settings {
 pub(super) struct Service {
     settings: Settings,
     memory: Mutex<Memory>,
+    /// How many connections there have been.
+    connections: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -43,8 +46,11 @@ impl Memory {
 
 impl Service {
     pub(super) fn new(settings: Settings) -> Self {
-        let memory = Mutex::default();
-        Self { settings, memory }
+        Self {
+            settings,
+            memory: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -53,10 +59,11 @@ impl Service {
 
     /// Answers the requests of one connection.
     pub(super) fn serve(&self, stream: &TcpStream, life: &Life) -> io::Result<()> {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let mut connection = Connection::new(stream)?;
         while let Some((request, unread)) = connection.head()? {
             let fault = self.memory().next_fault();
-            let mut received = Received::new(&request);
+            let mut received = Received::new(&request, number);
             if fault == Some(Fault::CloseBefore) {
                 self.memory().log.push(received);
                 return Ok(());
