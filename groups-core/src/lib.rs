@@ -64,7 +64,8 @@ pub use mixpanel_groups_derive::MixpanelGroup;
 pub mod __private {
     pub use crate::json::EncodeError;
     pub use crate::visit::{Field, SerializeField, Visitor, list, unless};
-    pub use core::option::Option;
+    pub use core::convert::From;
+    pub use core::primitive::str;
     pub use core::result::Result::{self, Ok};
     pub use serde::{Serialize, Serializer};
 }

@@ -34,11 +34,11 @@ impl fmt::Display for Report {
             retries,
             bytes,
         } = self;
+        let rejected = rejected.len();
         write!(
             f,
-            "{sent} sent, {accepted} accepted, {} rejected, in {requests} requests \
-             ({retries} retries) of {bytes} bytes",
-            rejected.len()
+            "sent {sent}, accepted {accepted}, rejected {rejected}; \
+             requests {requests}, retries {retries}, bytes {bytes}"
         )
     }
 }

@@ -1,0 +1,132 @@
+//! Real companies from a CSV file, sent in batches with a progress bar.
+//!
+//! ```sh
+//! cargo run --release --example backfill -- examples/data/fortune1000_2022.csv
+//! ```
+//!
+//! Sends to a stand-in for Mixpanel on a loopback port, or with `MIXPANEL_TOKEN` set to that
+//! project. You see a bar that moves as updates are accepted, with retries and back-off if there
+//! are any, and then the report. A row that is malformed is reported with its line number, and the
+//! rest is sent.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use mixpanel_groups::{Client, Emulator, MixpanelGroup, Progress};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// A row of the file, and the profile of a company.
+#[derive(Deserialize, MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: String,
+    #[mixpanel(rename = "$name")]
+    name: String,
+    rank: u32,
+    previous_rank: Option<u32>,
+    /// In millions of US dollars, as all amounts.
+    revenue_musd: f64,
+    profit_musd: Option<f64>,
+    employees: Option<u32>,
+    sector: String,
+    city: String,
+    state: String,
+    ticker: Option<String>,
+    #[serde(deserialize_with = "unless_dash")]
+    market_cap_musd: Option<f64>,
+    website: Option<String>,
+    #[serde(deserialize_with = "yes_or_no")]
+    newcomer: bool,
+    #[serde(deserialize_with = "yes_or_no")]
+    profitable: bool,
+}
+
+/// The file has a dash for the market value of a company that is not listed.
+fn unless_dash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "" | "-" => Ok(None),
+        number => number.parse().map(Some).map_err(D::Error::custom),
+    }
+}
+
+fn yes_or_no<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        other => Err(D::Error::custom(format!("{other:?} is neither yes nor no"))),
+    }
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let Some(path) = std::env::args().nth(1) else {
+        eprintln!("usage: cargo run --release --example backfill -- FILE.csv");
+        return Ok(ExitCode::FAILURE);
+    };
+    let (companies, malformed) = read(&path)?;
+    // Kept alive while the client sends to it.
+    let emulator;
+    let client = if std::env::var_os("MIXPANEL_TOKEN").is_some() {
+        Client::from_env()?
+    } else {
+        emulator = Emulator::start()?;
+        Client::builder("PROJECT_TOKEN")
+            .endpoint(emulator.endpoint())
+            .max_batch(100)
+            .build()?
+    };
+
+    let bar = ProgressBar::new(companies.len() as u64).with_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} accepted, {elapsed} {msg}",
+    )?);
+    let report = client
+        .sending()
+        .on_progress(|progress| show(&bar, progress))
+        .send(companies.iter().map(MixpanelGroup::set))?;
+    bar.finish();
+
+    println!(
+        "{path}: {} companies, {malformed} malformed rows",
+        companies.len()
+    );
+    println!("{report}");
+    for rejection in &report.rejected {
+        println!("rejected: {rejection}");
+    }
+    let is_good = malformed == 0 && report.rejected.is_empty();
+    Ok(if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The companies, and how many rows are none.
+fn read(path: &str) -> Result<(Vec<Company>, usize), Box<dyn Error>> {
+    let mut reader = csv::Reader::from_path(path).map_err(|error| format!("{path}: {error}"))?;
+    let (mut companies, mut malformed) = (Vec::new(), 0);
+    for row in reader.deserialize() {
+        match row {
+            Ok(company) => companies.push(company),
+            Err(error) => {
+                eprintln!("{path}: {error}"); // names the line
+                malformed += 1;
+            }
+        }
+    }
+    Ok((companies, malformed))
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_position(progress.accepted as u64);
+    let mut message = String::new();
+    if progress.retries > 0 {
+        message = format!("{} retries", progress.retries);
+    }
+    if let Some(wait) = progress.backing_off {
+        message += &format!(", the next in {:.1} s", wait.as_secs_f64());
+    }
+    bar.set_message(message);
+}

@@ -1,0 +1,197 @@
+//! The model: what the generated code says, free of how it was written.
+
+use proc_macro2::{Ident, Span};
+use syn::ext::IdentExt as _;
+use syn::{Data, DeriveInput, ExprPath, Fields, Generics, LitStr, Path, Type, WherePredicate};
+
+use crate::attr::{self, FieldAttrs, StructAttrs};
+use crate::check;
+use crate::ctxt::Ctxt;
+
+/// A struct that maps to a group.
+pub(crate) struct Group<'a> {
+    pub(crate) ident: &'a Ident,
+    pub(crate) generics: &'a Generics,
+    /// Where the library is.
+    pub(crate) krate: Path,
+    pub(crate) key: String,
+    pub(crate) id: Id<'a>,
+    pub(crate) company_id: Option<Id<'a>>,
+    pub(crate) properties: Vec<Property<'a>>,
+    pub(crate) bound: Option<Vec<WherePredicate>>,
+}
+
+/// A field that names a group.
+pub(crate) struct Id<'a> {
+    pub(crate) member: Ident,
+    pub(crate) ty: &'a Type,
+    pub(crate) prefix: Option<LitStr>,
+    pub(crate) with: Option<ExprPath>,
+}
+
+/// A field that is sent.
+pub(crate) struct Property<'a> {
+    pub(crate) member: Ident,
+    pub(crate) ty: &'a Type,
+    /// The name on the wire; none of a flattened field.
+    pub(crate) name: Option<Name>,
+    pub(crate) operation: Operation,
+    pub(crate) doc: String,
+    pub(crate) skip_if: Option<ExprPath>,
+    pub(crate) with: Option<ExprPath>,
+    pub(crate) unset_none: bool,
+}
+
+/// A property's name and the place it has it from.
+pub(crate) struct Name {
+    pub(crate) text: String,
+    pub(crate) span: Span,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Operation {
+    Set,
+    SetOnce,
+    Union,
+}
+
+/// A field and its attributes.
+pub(crate) struct Field<'a> {
+    pub(crate) ident: &'a Ident,
+    pub(crate) source: &'a syn::Field,
+    pub(crate) attrs: FieldAttrs,
+}
+
+/// Where the library is, by the attributes or by its own name.
+pub(crate) fn krate(attrs: &StructAttrs) -> Path {
+    let own = || syn::parse_quote!(::mixpanel_groups);
+    attrs.krate.value().cloned().unwrap_or_else(own)
+}
+
+impl<'a> Group<'a> {
+    /// The model of the struct; none, and errors in `ctxt`, if it has mistakes.
+    pub(crate) fn new(
+        ctxt: &mut Ctxt,
+        input: &'a DeriveInput,
+        attrs: &StructAttrs,
+    ) -> Option<Self> {
+        let fields = named_fields(ctxt, input)?;
+        let fields: Vec<Field<'a>> = fields
+            .iter()
+            .filter_map(|field| Field::read(ctxt, field, attrs.serde.is_given()))
+            .collect();
+        let key = check::group_key(ctxt, &input.ident, attrs);
+        let id = check::group_id(ctxt, &input.ident, &fields).map(Field::id);
+        let company_id = check::company_id(ctxt, &fields).map(Field::id);
+        let properties: Vec<_> = fields
+            .iter()
+            .filter_map(|field| field.property(attrs))
+            .collect();
+        check::names(ctxt, &properties);
+        Some(Self {
+            ident: &input.ident,
+            generics: &input.generics,
+            krate: krate(attrs),
+            key: key?,
+            id: id?,
+            company_id: company_id.map(|id| Id { prefix: None, ..id }),
+            properties,
+            bound: attrs.bound.value().cloned(),
+        })
+    }
+}
+
+fn named_fields<'a>(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Option<&'a Fields> {
+    match &input.data {
+        Data::Struct(data) => match &data.fields {
+            Fields::Named(_) => return Some(&data.fields),
+            Fields::Unnamed(fields) => ctxt.error(fields, check::TUPLE_STRUCT),
+            Fields::Unit => ctxt.error(&input.ident, check::UNIT_STRUCT),
+        },
+        Data::Enum(data) => ctxt.error(data.enum_token, check::ENUM),
+        Data::Union(data) => ctxt.error(data.union_token, check::UNION),
+    }
+    None
+}
+
+impl<'a> Field<'a> {
+    fn read(ctxt: &mut Ctxt, field: &'a syn::Field, serde: bool) -> Option<Self> {
+        let mut attrs = FieldAttrs::read(ctxt, &field.attrs);
+        check::keys(ctxt, &attrs);
+        if serde {
+            attrs.read_serde(&field.attrs);
+        }
+        let ident = field.ident.as_ref()?;
+        Some(Self {
+            ident,
+            source: field,
+            attrs,
+        })
+    }
+
+    fn id(&self) -> Id<'a> {
+        let attrs = self.attrs.group_id.value();
+        Id {
+            member: self.ident.clone(),
+            ty: &self.source.ty,
+            prefix: attrs.and_then(|id| id.prefix.value()).cloned(),
+            with: attrs.and_then(|id| id.with.value()).cloned(),
+        }
+    }
+
+    /// The property that the field is, if it is one.
+    fn property(&self, of_struct: &StructAttrs) -> Option<Property<'a>> {
+        let attrs = &self.attrs;
+        let is_id = attrs.group_id.is_given() || attrs.company_id.is_given();
+        if is_id || attrs.skip.is_given() {
+            return None;
+        }
+        let is_flat = attrs.flatten.is_given();
+        let unset_none = attrs.unset_none.is_given() || of_struct.unset_none.is_given();
+        Some(Property {
+            member: self.ident.clone(),
+            ty: &self.source.ty,
+            name: (!is_flat).then(|| self.name(of_struct)),
+            operation: if attrs.union.is_given() {
+                Operation::Union
+            } else if attrs.set_once.is_given() {
+                Operation::SetOnce
+            } else {
+                Operation::Set
+            },
+            doc: attr::doc(&self.source.attrs),
+            skip_if: attrs.skip_if.value().cloned(),
+            with: attrs.with.value().cloned(),
+            unset_none: unset_none && !is_flat,
+        })
+    }
+
+    fn name(&self, of_struct: &StructAttrs) -> Name {
+        if let Some(name) = self.attrs.rename.value() {
+            return Name {
+                text: name.value(),
+                span: name.span(),
+            };
+        }
+        let field = self.ident.unraw().to_string();
+        let text = match of_struct.rename_all.value() {
+            Some(rule) => rule.apply(&field),
+            None => field,
+        };
+        Name {
+            text,
+            span: self.ident.span(),
+        }
+    }
+}
+
+/// The type behind invisible and written parentheses: what a macro's `$t:ty` is wrapped in.
+pub(crate) fn ungroup(mut ty: &Type) -> &Type {
+    loop {
+        ty = match ty {
+            Type::Group(group) => &group.elem,
+            Type::Paren(paren) => &paren.elem,
+            _ => return ty,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{DeriveInput, Path};
+
+use crate::expand::call_site;
+
+/// An impl without properties, so that a mistake in the struct is not also one wherever the struct
+/// is used.
+pub(crate) fn expand(input: &DeriveInput, krate: &Path) -> TokenStream {
+    let ident = call_site(&input.ident);
+    let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
+    quote! {
+        #[automatically_derived]
+        impl #impl_generics #krate::MixpanelGroup for #ident #ty_generics #where_clause {
+            const GROUP_KEY: &'static #krate::__private::str = "";
+            const PROPERTIES: &'static [#krate::Property] = &[];
+
+            fn group(&self) -> #krate::Group<'_> {
+                #krate::Group::new("", "")
+            }
+
+            fn visit_properties<__V: #krate::__private::Visitor>(
+                &self,
+                _: &Self,
+                _: #krate::Operation,
+                _: &mut __V,
+            ) -> #krate::__private::Result<(), #krate::__private::EncodeError> {
+                #krate::__private::Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What a derived struct says, as it goes over the wire.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mixpanel_groups::{Group, GroupId, Id, MixpanelGroup, Operation, Update};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+/// What one update says, without the group.
+fn says(update: &Update<'_>) -> Value {
+    let json = update.to_json().expect("a good update");
+    if json.is_empty() {
+        return Value::Null;
+    }
+    let update: Value = serde_json::from_str(&json).expect("good JSON");
+    let operations = Operation::ALL.map(Operation::name);
+    let mut found = operations.iter().filter_map(|name| update.get(name));
+    let value = found.next().expect("one operation").clone();
+    assert_eq!(found.next(), None, "one operation only");
+    value
+}
+
+/// All that a struct says, by operation.
+fn all<T: MixpanelGroup>(group: &T) -> Value {
+    let says = |update: Update<'_>| (update.operation().expect("one").name(), says(&update));
+    let all: BTreeMap<_, _> = group.updates().map(says).collect();
+    json!(all)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Plan {
+    Enterprise,
+}
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: String,
+    /// The name that people know it by.
+    name: String,
+    plan: Plan,
+    industry: Option<String>,
+    /// Year of foundation,
+    /// as four digits.
+    #[mixpanel(set_once)]
+    founding_year: u16,
+    #[mixpanel(union)]
+    integrations: Vec<String>,
+    #[mixpanel(rename = "Seats Purchased")]
+    seats: u32,
+    #[mixpanel(skip)]
+    #[expect(dead_code, reason = "never sent, so never read")]
+    password_hash: String,
+}
+
+fn acme() -> Company {
+    Company {
+        id: "acme".into(),
+        name: "Acme".into(),
+        plan: Plan::Enterprise,
+        industry: None,
+        founding_year: 2009,
+        integrations: vec!["slack".into(), "jira".into()],
+        seats: 100,
+        password_hash: "hunter2".into(),
+    }
+}
+
+#[test]
+fn each_field_goes_to_its_operation() {
+    let acme = acme();
+    assert_eq!(
+        acme.set().to_json().unwrap(),
+        r#"{"$group_key":"company","$group_id":"acme","$set":{"name":"Acme","plan":"enterprise","Seats Purchased":100}}"#
+    );
+    assert_eq!(says(&acme.set_once()), json!({"founding_year": 2009}));
+    assert_eq!(
+        says(&acme.union()),
+        json!({"integrations": ["slack", "jira"]})
+    );
+    assert_eq!(
+        says(&acme.unset(["temp_field", "old_data"])),
+        json!(["temp_field", "old_data"])
+    );
+    assert_eq!(
+        says(&acme.remove("integrations", "jira")),
+        json!({"integrations": "jira"})
+    );
+    assert_eq!(says(&acme.delete()), json!(""));
+    assert_eq!(
+        all(&acme),
+        json!({
+            "$set": {"name": "Acme", "plan": "enterprise", "Seats Purchased": 100},
+            "$set_once": {"founding_year": 2009},
+            "$union": {"integrations": ["slack", "jira"]},
+        })
+    );
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn as_text<S: Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
+fn doubled<S: Serializer>(items: &[u32], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(items.iter().map(|item| item * 2))
+}
+
+#[test]
+fn a_field_is_skipped_where_its_function_says_so() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company", unset_none)]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u64,
+        #[mixpanel(skip_if = "is_zero")]
+        seats: u32,
+        #[mixpanel(skip_if = is_zero, with = "as_text")]
+        users: u32,
+        #[mixpanel(union, skip_if = "Vec::is_empty", with = doubled)]
+        numbers: Vec<u32>,
+        #[mixpanel(union, skip_if = "Vec::is_empty")]
+        tags: Vec<&'static str>,
+    }
+    let mut company = Company {
+        id: 7,
+        seats: 0,
+        users: 0,
+        numbers: vec![],
+        tags: vec![],
+    };
+    assert_eq!(
+        all(&company),
+        json!({"$unset": ["seats", "users", "numbers", "tags"]})
+    );
+    company = Company {
+        seats: 3,
+        users: 4,
+        numbers: vec![1, 2],
+        tags: vec!["a"],
+        ..company
+    };
+    assert_eq!(
+        all(&company),
+        json!({
+            "$set": {"seats": 3, "users": "4"},
+            "$union": {"numbers": [2, 4], "tags": ["a"]},
+        })
+    );
+}
+
+#[test]
+fn none_is_left_out_or_unset() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u64,
+        left_out: Option<u8>,
+        #[mixpanel(unset_none)]
+        unset: Option<u8>,
+    }
+    let company = Company {
+        id: 7,
+        left_out: None,
+        unset: None,
+    };
+    assert_eq!(all(&company), json!({"$unset": ["unset"]}));
+    let company = Company {
+        left_out: Some(1),
+        unset: Some(2),
+        ..company
+    };
+    assert_eq!(all(&company), json!({"$set": {"left_out": 1, "unset": 2}}));
+}
+
+#[test]
+fn an_id_has_a_prefix_or_a_function() {
+    struct Account {
+        number: u32,
+    }
+
+    fn name(account: &Account) -> String {
+        format!("account-{}", account.number)
+    }
+
+    fn borrowed(name: &str) -> Id<'_> {
+        name.trim().into()
+    }
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Prefixed {
+        #[mixpanel(group_id(prefix = "company_"))]
+        id: u64,
+    }
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "account")]
+    struct Named {
+        #[mixpanel(group_id(with = "name"))]
+        account: Account,
+    }
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "account")]
+    struct Both {
+        #[mixpanel(group_id(with = "borrowed", prefix = "a-"))]
+        id: String,
+    }
+    let prefixed = Prefixed { id: 12345 };
+    assert_eq!(prefixed.group(), Group::new("company", "company_12345"));
+    let account = Account { number: 7 };
+    assert_eq!(
+        Named { account }.group(),
+        Group::new("account", "account-7")
+    );
+    let both = Both { id: " b ".into() };
+    assert_eq!(both.group(), Group::new("account", "a-b"));
+}
+
+#[test]
+fn anything_that_names_a_group_is_an_id() {
+    struct AccountId(u64);
+
+    impl GroupId for AccountId {
+        fn group_id(&self) -> Id<'_> {
+            self.0.group_id()
+        }
+    }
+
+    macro_rules! ids {
+        ($($type:ty: $id:expr => $text:literal;)*) => {$({
+            #[derive(MixpanelGroup)]
+            #[mixpanel(group_key = "company")]
+            struct Company<'a> {
+                #[mixpanel(group_id)]
+                id: $type,
+                #[mixpanel(skip)]
+                #[expect(dead_code, reason = "so that `'a` is in use")]
+                name: &'a str,
+            }
+            let company = Company { id: $id, name: "" };
+            assert_eq!(company.group(), Group::new("company", $text));
+        })*};
+    }
+
+    ids! {
+        String: "acme".to_owned() => "acme";
+        &'a str: "acme" => "acme";
+        Cow<'a, str>: Cow::Borrowed("acme") => "acme";
+        Box<str>: "acme".into() => "acme";
+        Rc<str>: "acme".into() => "acme";
+        Arc<str>: "acme".into() => "acme";
+        u8: 1 => "1";
+        u16: 1 => "1";
+        u32: 1 => "1";
+        u64: u64::MAX => "18446744073709551615";
+        u128: u128::MAX => "340282366920938463463374607431768211455";
+        usize: 1 => "1";
+        i8: -1 => "-1";
+        i16: -1 => "-1";
+        i32: -1 => "-1";
+        i64: i64::MIN => "-9223372036854775808";
+        i128: i128::MIN => "-170141183460469231731687303715884105728";
+        isize: -1 => "-1";
+        AccountId: AccountId(7) => "7";
+        &'a AccountId: &AccountId(7) => "7";
+        uuid::Uuid: uuid::Uuid::from_u128(7) => "00000000-0000-0000-0000-000000000007";
+    }
+}
+
+#[test]
+fn union_takes_lists_and_sets() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company<'a> {
+        #[mixpanel(group_id)]
+        id: u64,
+        #[mixpanel(union)]
+        vec: Vec<u8>,
+        #[mixpanel(union)]
+        deque: VecDeque<u8>,
+        #[mixpanel(union)]
+        slice: &'a [u8],
+        #[mixpanel(union)]
+        array: [u8; 1],
+        #[mixpanel(union)]
+        hash_set: HashSet<u8>,
+        #[mixpanel(union)]
+        tree_set: BTreeSet<u8>,
+        #[mixpanel(union)]
+        some: Option<Vec<u8>>,
+        #[mixpanel(union)]
+        none: Option<Vec<u8>>,
+        #[mixpanel(union)]
+        empty: Vec<u8>,
+    }
+    let company = Company {
+        id: 7,
+        vec: vec![1],
+        deque: [2].into(),
+        slice: &[3],
+        array: [4],
+        hash_set: [5].into(),
+        tree_set: [6].into(),
+        some: Some(vec![7]),
+        none: None,
+        empty: vec![],
+    };
+    assert_eq!(
+        all(&company),
+        json!({"$union": {
+            "vec": [1], "deque": [2], "slice": [3], "array": [4],
+            "hash_set": [5], "tree_set": [6], "some": [7],
+        }})
+    );
+}
