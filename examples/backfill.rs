@@ -7,7 +7,7 @@
 //! Sends to a stand-in for Mixpanel on a loopback port, or with `MIXPANEL_TOKEN` set to that
 //! project. You see a bar that moves as updates are accepted, with retries and back-off if there
 //! are any, and then the report. A row that is malformed is reported with its line number, and the
-//! rest is sent.
+//! rest is sent; the program then fails.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -1,175 +1,99 @@
-//! One request's body: records written straight into one byte buffer, within limits.
+use std::fmt;
 
-use std::ops::Range;
+use crate::json::write_str;
+use crate::records::{Limits, Records};
+use crate::{Error, Update};
 
-use crate::encode::Encoded;
-use crate::rejection::{RecordName, Rejection};
-
-/// The largest record: 1 MB, in the reading that every server takes.
-/// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))
-pub(crate) const MAX_RECORD: usize = 1_000_000;
-
-/// What a batch holds: group updates, and whatever else the API takes as an array.
-pub(crate) trait Record {
-    /// Appends the members of the record's object, but for the first bracket; nothing, if there is
-    /// nothing to say.
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>>;
-
-    /// What the written record says of itself.
-    fn name(json: &[u8]) -> RecordName;
-}
-
-/// How much goes into one request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) records: usize,
-    pub(crate) bytes: usize,
-}
-
-/// The records of one request.
+/// The body of one request to `/groups`, for those who send it themselves.
 ///
-/// In the buffer a byte precedes each record and one follows the last: brackets or commas, put
-/// right when a body is taken, so that any run of records is a body without being copied.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    buffer: Vec<u8>,
-    entries: Vec<Entry>,
+/// [`Client::send`](crate::Client::send) makes its own.
+///
+/// ```
+/// use mixpanel_groups::{Batch, Group};
+///
+/// let mut batch = Batch::new("PROJECT_TOKEN");
+/// batch.push(Group::new("company", "old_company").delete())?;
+/// assert_eq!(
+///     batch.body(),
+///     br#"[{"$token":"PROJECT_TOKEN","$group_key":"company","$group_id":"old_company","$delete":""}]"#,
+/// );
+/// # Ok::<(), mixpanel_groups::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Batch {
+    /// How each record begins; a secret.
+    opening: Vec<u8>,
+    limits: Limits,
+    records: Records,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// Where the byte before the record is.
-    start: usize,
-    /// Which of the caller's records it is.
-    position: usize,
-    encoded: Encoded,
+/// How every update begins: with the project's token.
+pub(crate) fn opening(token: &str) -> Vec<u8> {
+    let mut opening = b"{\"$token\":".to_vec();
+    write_str(&mut opening, token);
+    opening.push(b',');
+    opening
 }
 
 impl Batch {
-    /// An empty batch, with the buffers of this one.
-    pub(crate) fn clear(&mut self) {
-        self.buffer.clear();
-        self.entries.clear();
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Appends one record, `opening` first: the bracket and the members that all records share.
-    pub(crate) fn push<R: Record>(
-        &mut self,
-        position: usize,
-        opening: &[u8],
-        record: &R,
-        limits: Limits,
-    ) -> Result<(), Box<Rejection>> {
-        let start = self.buffer.len().saturating_sub(1);
-        self.buffer.truncate(start);
-        self.buffer.push(b',');
-        self.buffer.extend_from_slice(opening);
-        let written = record.write(&mut self.buffer);
-        let written = written.and_then(|written| match written {
-            None => Ok(None),
-            Some(encoded) => self
-                .check_size::<R>(start, opening, limits)
-                .map(|()| Some(encoded)),
-        });
-        match written {
-            Ok(Some(encoded)) => self.entries.push(Entry {
-                start,
-                position,
-                encoded,
-            }),
-            Ok(None) | Err(_) => self.buffer.truncate(start),
+    /// An empty batch for the project of that token.
+    #[must_use]
+    pub fn new(token: &str) -> Self {
+        Self {
+            opening: opening(token),
+            limits: Limits::default(),
+            records: Records::default(),
         }
-        if !self.buffer.is_empty() {
-            self.buffer.push(b',');
+    }
+
+    /// Adds an update if it fits, and says whether it did: a request has at most 2,000 updates and
+    /// 2,000,000 bytes. One with nothing to say adds nothing.
+    ///
+    /// # Errors
+    /// If the update cannot be sent; the batch is as before then.
+    pub fn push<'u>(&mut self, update: impl Into<Update<'u>>) -> Result<bool, Error> {
+        let (position, opening) = (self.records.len(), &self.opening);
+        self.records
+            .push(position, opening, &update.into(), self.limits)
+            .map_err(|rejection| Error::invalid(&rejection))?;
+        let fits = self.records.fits(self.limits);
+        if !fits {
+            self.records.pop();
         }
-        written.map(drop).map_err(|mut rejection| {
-            rejection.position = position;
-            rejection
-        })
+        Ok(fits)
     }
 
-    fn check_size<R: Record>(
-        &self,
-        start: usize,
-        opening: &[u8],
-        limits: Limits,
-    ) -> Result<(), Box<Rejection>> {
-        let json = &self.buffer[start + 1..];
-        let most = MAX_RECORD.min(limits.bytes.saturating_sub(2));
-        if json.len() <= most {
-            return Ok(());
+    /// How many updates there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The request's body: a JSON array, with the token in it.
+    #[must_use]
+    pub fn body(&mut self) -> &[u8] {
+        match self.records.len() {
+            0 => b"[]",
+            len => self.records.body(&(0..len)),
         }
-        let message = format!("it has {} bytes, and {most} are allowed", json.len());
-        let name = R::name(&json[opening.len()..]);
-        Err(Box::new(Rejection::local(name, None, message)))
     }
 
-    /// Whether the records fit into one request.
-    pub(crate) fn fits(&self, limits: Limits) -> bool {
-        self.entries.len() <= limits.records && self.buffer.len() <= limits.bytes
+    /// Takes all updates out, and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.records.clear();
     }
+}
 
-    /// Moves the last record to the end of `other`.
-    pub(crate) fn move_last_to(&mut self, other: &mut Self) {
-        let Some(entry) = self.entries.pop() else {
-            return;
-        };
-        let start = entry.start;
-        let at = other.buffer.len().saturating_sub(1);
-        other.buffer.truncate(at);
-        other.buffer.extend_from_slice(&self.buffer[start..]);
-        other.entries.push(Entry { start: at, ..entry });
-        self.buffer.truncate(start + usize::from(start > 0));
-    }
-
-    /// A run of records as a JSON array.
-    pub(crate) fn body(&mut self, range: &Range<usize>) -> &[u8] {
-        for entry in &self.entries[range.clone()] {
-            self.buffer[entry.start] = b',';
-        }
-        let Range { start, end } = self.span(range);
-        self.buffer[start] = b'[';
-        self.buffer[end - 1] = b']';
-        &self.buffer[start..end]
-    }
-
-    /// The bytes of a run of records, with the byte before and the byte after.
-    fn span(&self, range: &Range<usize>) -> Range<usize> {
-        let start = self.entries[range.start].start;
-        let end = self
-            .entries
-            .get(range.end)
-            .map_or(self.buffer.len(), |next| next.start + 1);
-        start..end
-    }
-
-    /// One record's bytes, from its bracket to its bracket.
-    pub(crate) fn json(&self, index: usize) -> &[u8] {
-        let Range { start, end } = self.span(&(index..index + 1));
-        &self.buffer[start + 1..end - 1]
-    }
-
-    /// The bytes that say what a record is about, after its `opening` of that length: the same
-    /// bytes, the same group.
-    pub(crate) fn head(&self, index: usize, opening: usize) -> &[u8] {
-        &self.json(index)[opening..][..self.entries[index].encoded.head]
-    }
-
-    /// Which of the caller's records it is.
-    pub(crate) fn position(&self, index: usize) -> usize {
-        self.entries[index].position
-    }
-
-    /// What was written of it.
-    pub(crate) fn encoded(&self, index: usize) -> Encoded {
-        self.entries[index].encoded
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }

@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::batch::Limits;
+use crate::batch::opening;
 use crate::compression::Compression;
 use crate::delivery::Route;
 use crate::endpoint::{Endpoint, Region};
-use crate::json::write_str;
+use crate::records::{Limits, MAX_RECORDS};
 use crate::transport::{HttpConfig, Transport};
 use crate::{Error, Report, Retry, Sending, Update};
 
@@ -142,20 +142,13 @@ pub struct ClientBuilder {
     strict: bool,
 }
 
-/// How many records a request may have.
-/// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))
-const MAX_BATCH: usize = 2_000;
-
 impl ClientBuilder {
     fn new(token: String) -> Self {
         Self {
             token,
             endpoint: Region::default().endpoint().to_owned(),
             allow_plain_http: false,
-            limits: Limits {
-                records: MAX_BATCH,
-                bytes: 2_000_000,
-            },
+            limits: Limits::default(),
             connections: 1,
             compression: Compression::default(),
             retry: Retry::default(),
@@ -204,7 +197,7 @@ impl ClientBuilder {
     /// How many updates go into a request at most: from 1 to 2,000, which is Mixpanel's limit and
     /// the default. Others count as the nearest of these.
     pub fn max_batch(mut self, records: usize) -> Self {
-        self.limits.records = records.clamp(1, MAX_BATCH);
+        self.limits.records = records.clamp(1, MAX_RECORDS);
         self
     }
 
@@ -265,14 +258,11 @@ impl ClientBuilder {
             return Err(Error::config("the project token is empty"));
         }
         let endpoint = Endpoint::parse(&self.endpoint, self.allow_plain_http)?;
-        let mut opening = b"{\"$token\":".to_vec();
-        write_str(&mut opening, &self.token);
-        opening.push(b',');
         let strict = u8::from(self.strict);
         let groups = Route {
             url: endpoint.url(&format!("/groups?ip=0&strict={strict}&verbose=1")),
             authorization: None,
-            opening,
+            opening: opening(&self.token),
             limits: self.limits,
             compression: self.compression,
             retry: self.retry,

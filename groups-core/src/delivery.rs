@@ -10,9 +10,9 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Limits, Record};
 use crate::compression::Compression;
 use crate::random::random;
+use crate::records::{Limits, Record, Records};
 use crate::rejection::Rejection;
 use crate::response::{Complaint, Verdict, interpret};
 use crate::retry::{Retry, Step};
@@ -44,7 +44,7 @@ pub(crate) struct Delivery<'a> {
 struct State {
     lanes: Vec<Lane>,
     /// Empty batches, for their buffers.
-    spare: Vec<Batch>,
+    spare: Vec<Records>,
     /// No further batch will come.
     closed: bool,
     /// Nothing more is to be sent, and why.
@@ -58,7 +58,7 @@ struct State {
 /// One connection's work.
 struct Lane {
     connection: Arc<dyn Transport>,
-    queue: VecDeque<Batch>,
+    queue: VecDeque<Records>,
     busy: bool,
     /// When the request that failed is sent again.
     backs_off: Option<Instant>,
@@ -104,7 +104,7 @@ impl<'a> Delivery<'a> {
     }
 
     /// An empty batch.
-    pub(crate) fn spare(&self) -> Batch {
+    pub(crate) fn spare(&self) -> Records {
         self.state().spare.pop().unwrap_or_default()
     }
 
@@ -116,7 +116,7 @@ impl<'a> Delivery<'a> {
 
     /// Hands a batch to a lane if it has room; gives it back if not. When nothing more is to be
     /// sent, the batch is undelivered.
-    pub(crate) fn offer(&self, lane: usize, batch: Batch) -> Result<(), Batch> {
+    pub(crate) fn offer(&self, lane: usize, batch: Records) -> Result<(), Records> {
         let mut state = self.state();
         if state.stopped.is_some() {
             state.hand_back(&batch, 0..batch.len(), &self.route.opening);
@@ -214,7 +214,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    fn next(&self, lane: usize) -> Option<Batch> {
+    fn next(&self, lane: usize) -> Option<Records> {
         let mut state = self.state();
         loop {
             if let Some(batch) = state.lanes[lane].queue.pop_front() {
@@ -234,7 +234,7 @@ impl<'a> Delivery<'a> {
 }
 
 impl State {
-    fn hand_back(&mut self, batch: &Batch, range: Range<usize>, opening: &[u8]) {
+    fn hand_back(&mut self, batch: &Records, range: Range<usize>, opening: &[u8]) {
         for index in range {
             self.undelivered.add(batch, index, opening);
         }
@@ -254,10 +254,10 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     /// Brings every record of a batch to its place: accepted, rejected or undelivered.
-    fn deliver<R: Record>(&mut self, batch: &mut Batch) {
+    fn deliver<R: Record>(&mut self, batch: &mut Records) {
         let mut sent = 0;
         // Runs of records that wait for their turn, the next one last.
-        let mut runs = vec![0..batch.len()];
+        let mut runs = Vec::from_iter([0..batch.len()]);
         while let Some(run) = runs.pop() {
             if run.len() > self.most {
                 let rest = run.start + self.most..run.end;
@@ -302,7 +302,7 @@ impl Sender<'_> {
         self.delivery.state().report.accepted += records;
     }
 
-    fn reject<R: Record>(&self, batch: &Batch, index: usize, complaint: Complaint) {
+    fn reject<R: Record>(&self, batch: &Records, index: usize, complaint: Complaint) {
         let json = &batch.json(index)[self.delivery.route.opening.len()..];
         let rejection = Rejection {
             position: batch.position(index),
@@ -318,7 +318,7 @@ impl Sender<'_> {
     /// Sends one run, again and again if need be, until its fate is known.
     fn exchange(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut Records,
         run: &Range<usize>,
         newly_sent: usize,
     ) -> Result<Verdict, Stopped> {

@@ -1,6 +1,6 @@
 //! Values as JSON: a serde serializer that writes straight into the batch's bytes.
 //!
-//! Byte for byte what serde_json writes (the property tests compare them), with two differences in
+//! Byte for byte what `serde_json` writes (the property tests compare them), with two differences in
 //! what it tells its caller: whether the value was `null`, which is how an absent property shows
 //! whatever its type is called, and errors that hold no more than a message.
 
@@ -542,7 +542,7 @@ macro_rules! refuse {
     };
     (@variants $error:expr, $ok:ty) => {
         $crate::json::refuse!(@methods $error =>
-            serialize_newtype_variant(&'static str, u32, &'static str, &T) <T> -> $ok;
+            serialize_newtype_variant(&'static str, u32, &'static str, &V) <V> -> $ok;
             serialize_tuple_variant(&'static str, u32, &'static str, usize)
                 -> Self::SerializeTupleVariant;
             serialize_struct_variant(&'static str, u32, &'static str, usize)
@@ -561,7 +561,7 @@ macro_rules! refuse {
 }
 pub(crate) use refuse;
 
-/// Writes a map's key: text, or a number or boolean in quotes, as serde_json does.
+/// Writes a map's key: text, or a number or boolean in quotes, as `serde_json` does.
 pub(crate) struct Key<'a> {
     pub(crate) out: &'a mut Vec<u8>,
 }

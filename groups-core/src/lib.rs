@@ -1,4 +1,4 @@
-//! Keeps Mixpanel group profiles in sync with your own structs.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -24,16 +24,19 @@ mod profile;
 mod progress;
 mod property;
 mod random;
+mod records;
 mod rejection;
 mod report;
 mod response;
 mod retry;
+mod same;
 mod sending;
 mod transport;
 mod undelivered;
 mod update;
 mod visit;
 
+pub use batch::Batch;
 pub use changes::Changes;
 pub use client::{Client, ClientBuilder};
 pub use compression::Compression;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Record};
 use crate::delivery::{Delivery, Route};
+use crate::records::{Record, Records};
 use crate::{Client, Error, ErrorKind, Progress, Report, Update};
 
 /// How often [`Sending::on_progress`] is called at most.
@@ -14,12 +14,14 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How long the caller's thread sleeps before it looks at its flag again.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
+
 /// One `send` with options of its own: see [`Client::sending`].
 #[must_use = "nothing is sent before `send` is called"]
 pub struct Sending<'a> {
     client: &'a Client,
     cancel: Option<&'a AtomicBool>,
-    progress: Option<Box<dyn FnMut(&Progress) + 'a>>,
+    progress: Option<Callback<'a>>,
 }
 
 impl<'a> Sending<'a> {
@@ -99,7 +101,7 @@ struct Lanes<'scope, 'env> {
 
 #[derive(Default)]
 struct Filling {
-    batch: Batch,
+    batch: Records,
     /// Whether the lane's thread runs.
     started: bool,
 }
@@ -125,7 +127,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     /// Reads all records, no further ahead than the lanes can hold.
     fn fill<R: Record>(&mut self, records: impl Iterator<Item = R>) {
         let route = self.delivery.route();
-        let mut inbox = Batch::default();
+        let mut inbox = Records::default();
         for (position, record) in records.enumerate() {
             self.look();
             match inbox.push(position, &route.opening, &record, route.limits) {
@@ -141,7 +143,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 
     /// Moves the one record of `inbox` to its lane's batch, and ships that if it is full.
-    fn add<R: Record>(&mut self, inbox: &mut Batch) {
+    fn add<R: Record>(&mut self, inbox: &mut Records) {
         let lane = self.lane_of(inbox);
         let batch = &mut self.filling[lane].batch;
         inbox.move_last_to(batch);
@@ -154,7 +156,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 
     /// The same lane for every record of a group.
-    fn lane_of(&self, inbox: &Batch) -> usize {
+    fn lane_of(&self, inbox: &Records) -> usize {
         let lanes = self.filling.len();
         if lanes == 1 {
             return 0;
@@ -165,7 +167,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         usize::try_from(hasher.finish() % lanes_as_hash).unwrap_or_default()
     }
 
-    fn ship<R: Record>(&mut self, lane: usize, mut batch: Batch) {
+    fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
         if batch.is_empty() {
             return;
         }

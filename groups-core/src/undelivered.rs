@@ -1,8 +1,8 @@
 use std::fmt;
 
 use crate::Update;
-use crate::batch::Batch;
 use crate::encode::Encoded;
+use crate::records::Records;
 
 /// The updates that were not delivered, in the caller's order, ready to be sent again.
 ///
@@ -47,6 +47,12 @@ impl Undelivered {
         self.entries.is_empty()
     }
 
+    /// The updates.
+    #[must_use]
+    pub fn iter(&self) -> UndeliveredIter<'_> {
+        self.into_iter()
+    }
+
     /// Each of them, with its position among the updates that were passed to `send`.
     pub fn positions(&self) -> impl Iterator<Item = (usize, Update<'_>)> {
         self.entries
@@ -60,7 +66,7 @@ impl Undelivered {
     }
 
     /// Adds a record of a batch, without the `opening` that the client wrote before it.
-    pub(crate) fn add(&mut self, batch: &Batch, index: usize, opening: &[u8]) {
+    pub(crate) fn add(&mut self, batch: &Records, index: usize, opening: &[u8]) {
         let start = self.json.len();
         self.json
             .extend_from_slice(&batch.json(index)[opening.len()..]);

@@ -3,9 +3,9 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::batch::Record;
 use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
 use crate::error::Error;
+use crate::records::Record;
 use crate::rejection::{RecordName, Rejection};
 use crate::{Group, MixpanelGroup, Operation};
 
@@ -100,9 +100,16 @@ impl<'a> Update<'a> {
     }
 
     /// An update that is refused when it is sent.
-    pub(crate) fn invalid(group: &Group<'_>, operation: Operation, message: String) -> Self {
-        let rejection = Rejection::local(RecordName::update(group, operation), None, message);
-        Self(Repr::Invalid(Box::new(rejection)))
+    pub(crate) fn invalid(
+        group: &Group<'_>,
+        operation: Operation,
+        property: Option<String>,
+        message: String,
+    ) -> Self {
+        let record = RecordName::update(group, operation);
+        Self(Repr::Invalid(Box::new(Rejection::local(
+            record, property, message,
+        ))))
     }
 
     /// What the update does.
