@@ -43,11 +43,13 @@ pub(super) struct Failure {
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
+        let has_body = !status.is_informational()
+            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         Self {
             status,
             content_type,
             header: None,
-            body: body.into(),
+            body: if has_body { body.into() } else { String::new() },
         }
     }
 
