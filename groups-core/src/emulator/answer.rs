@@ -91,10 +91,6 @@ impl Answer {
     /// decides where `verbose` is on too, and without `strict` the records that are valid are all
     /// that counts, so `error` is null then.
     pub(super) fn to_records(flags: Flags, good: usize, failed: &[Failure]) -> Self {
-        let first = match failed.first() {
-            Some(failure) => failure.message.as_str(),
-            None => "no data objects in the body",
-        };
         if flags.strict {
             return Self::strict(good, failed);
         }
@@ -102,10 +98,11 @@ impl Answer {
             let body = if good > 0 { "1" } else { "0" };
             return Self::new(StatusCode::OK, "text/plain", body);
         }
+        let error = failed.first().map_or(NO_RECORDS, |first| &first.message);
         let body = if good > 0 {
             json!({"status": 1, "error": null})
         } else {
-            json!({"status": 0, "error": first})
+            json!({"status": 0, "error": error})
         };
         Self::json(StatusCode::OK, &body)
     }
@@ -116,7 +113,7 @@ impl Answer {
             return Self::json(StatusCode::OK, &body);
         }
         let error = if failed.is_empty() {
-            "no data objects in the body"
+            NO_RECORDS
         } else {
             "some data points in the request failed validation"
         };
@@ -172,6 +169,7 @@ impl Answer {
     }
 }
 
+const NO_RECORDS: &str = "no data objects in the body";
 const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
