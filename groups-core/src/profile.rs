@@ -52,7 +52,8 @@ impl Profile {
     /// Does to the profile what the update says; whose update it is does not matter.
     ///
     /// # Errors
-    /// If the update cannot be sent; the profile is unchanged then.
+    /// If the update cannot be sent, or has values nested deeper than 127 levels; the profile is
+    /// unchanged then.
     pub fn apply(&mut self, update: &Update<'_>) -> Result<(), Error> {
         let json = update.to_json()?;
         if json.is_empty() {

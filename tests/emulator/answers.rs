@@ -3,29 +3,140 @@
 use mixpanel_groups::Emulator;
 use serde_json::{Value, json};
 
-use crate::wire::{Answer, Sender, update};
+use crate::wire::{Answer, JSON, Sender, update};
 
-fn answer(query: &str, body: &Value) -> (Answer, Emulator) {
-    let emulator = Emulator::start().unwrap();
-    let answer = Sender::new(&emulator).send(query, body);
-    (answer, emulator)
+fn good(id: &str) -> Value {
+    update(id, "$set", json!({"plan": "enterprise"}))
 }
 
-fn good() -> Value {
-    update("acme", "$set", json!({"plan": "enterprise"}))
-}
-
+/// `$group_id` is always text.
 fn bad() -> Value {
     json!({"$token": "TOKEN", "$group_key": "company", "$group_id": 12345, "$set": {}})
 }
 
-#[test]
-fn bare() {
-    let (answer, emulator) = answer("", &json!([good()]));
-    assert_eq!((answer.status, answer.body.as_str()), (200, "1"));
+fn send(query: &str, body: &Value) -> Answer {
+    let emulator = Emulator::start().unwrap();
+    Sender::new(&emulator).send(query, body)
+}
+
+fn assert_bare(answer: &Answer, body: &str) {
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body, body);
     assert_eq!(answer.content_type, "text/plain");
-    assert_eq!(
-        emulator.profile("company", "acme").unwrap(),
-        json!({"plan": "enterprise"})
+}
+
+#[test]
+fn bare_one_where_any_record_is_valid() {
+    assert_bare(&send("", &json!([good("acme")])), "1");
+    assert_bare(&send("", &json!([bad(), good("acme")])), "1");
+    assert_bare(
+        &send("ip=0&strict=0&verbose=0", &json!([good("acme")])),
+        "1",
     );
+    assert_bare(&send("verbose=yes", &json!([good("acme")])), "1");
+}
+
+#[test]
+fn bare_zero_where_no_record_is_valid() {
+    for body in [json!([bad()]), json!([]), json!(5), json!([[], "text"])] {
+        assert_bare(&send("", &body), "0");
+    }
+}
+
+#[test]
+fn verbose() {
+    let answer = send("verbose=1", &json!([bad(), good("acme")]));
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json(), json!({"status": 1, "error": null}));
+
+    let answer = send("verbose=1", &json!([bad()]));
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["status"], 0);
+    assert!(answer.json()["error"].is_string());
+}
+
+#[test]
+fn strict_success() {
+    for query in ["strict=1", "ip=0&strict=1&verbose=1"] {
+        let answer = send(query, &json!([good("acme"), good("globex")]));
+        assert_eq!(answer.status, 200);
+        let expected = json!({"code": 200, "status": "OK", "num_good_events": 2});
+        assert_eq!(answer.json(), expected);
+    }
+}
+
+#[test]
+fn strict_failure_names_the_records_and_applies_the_others() {
+    let emulator = Emulator::start().unwrap();
+    let body = json!([good("acme"), bad(), good("globex"), {"$token": "TOKEN"}]);
+    let answer = Sender::new(&emulator).send("strict=1", &body);
+    assert_eq!(answer.status, 400);
+    let json = answer.json();
+    assert_eq!(json["code"], 400);
+    assert_eq!(json["status"], "Bad Request");
+    assert_eq!(json["num_records_imported"], 2);
+    assert!(json["error"].is_string());
+    let failed = json["failed_records"].as_array().unwrap();
+    assert_eq!(failed.len(), 2);
+    assert_eq!(failed[0]["index"], 1);
+    assert_eq!(failed[0]["field"], "$group_id");
+    assert_eq!(failed[0]["message"], "not a text");
+    assert_eq!(failed[1]["index"], 3);
+
+    let groups: Vec<_> = emulator.profiles().into_keys().collect();
+    let company = |id: &str| ("company".to_owned(), id.to_owned());
+    assert_eq!(groups, [company("acme"), company("globex")]);
+}
+
+#[test]
+fn strict_without_any_record() {
+    let answer = send("strict=1", &json!([]));
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.json()["failed_records"], json!([]));
+}
+
+#[test]
+fn a_body_that_is_not_json() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    for body in ["", "{", "[1,]", "data", "\u{0}"] {
+        let answer = sender.post("/groups", &JSON, body.as_bytes()).unwrap();
+        assert_eq!(answer.status, 400, "{body:?}");
+        let json = answer.json();
+        assert_eq!(json["code"], 400);
+        assert_eq!(json["status"], "Bad Request");
+        assert!(json["error"].is_string());
+    }
+    assert!(emulator.profiles().is_empty());
+}
+
+#[test]
+fn other_paths() {
+    let emulator = Emulator::start().unwrap();
+    for path in ["/", "/engage", "/groups/acme"] {
+        let answer = Sender::new(&emulator).post(path, &JSON, b"[]").unwrap();
+        assert_eq!(answer.status, 404);
+        assert_eq!(answer.json()["code"], 404);
+    }
+}
+
+#[test]
+fn a_token_that_the_project_does_not_have() {
+    let emulator = Emulator::builder().token("TOKEN").start().unwrap();
+    let sender = Sender::new(&emulator);
+    let mut other = good("acme");
+    other["$token"] = json!("OTHER");
+    let mut none = good("acme");
+    none.as_object_mut().unwrap().remove("$token");
+    for wrong in [other, none] {
+        let answer = sender.send("strict=1", &json!([good("acme"), wrong]));
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.json()["status"], "error");
+        assert!(answer.json()["error"].is_string());
+        assert!(!answer.body.contains("OTHER"));
+    }
+    assert!(emulator.profiles().is_empty());
+
+    assert_eq!(sender.send("", &json!([good("acme")])).body, "1");
+    assert!(emulator.profile("company", "acme").is_some());
 }

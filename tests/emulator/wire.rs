@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 /// Long enough for any answer; reached only where a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+pub(crate) const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -70,8 +72,7 @@ impl Sender {
     /// Posts JSON to `/groups` with this query.
     pub(crate) fn send(&self, query: &str, body: &Value) -> Answer {
         let path = format!("/groups?{query}");
-        let json = [("content-type", "application/json")];
-        self.post(&path, &json, body.to_string().as_bytes())
+        self.post(&path, &JSON, body.to_string().as_bytes())
             .unwrap()
     }
 }
@@ -91,6 +92,23 @@ pub(crate) fn connect(emulator: &Emulator) -> TcpStream {
     let stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
+}
+
+/// One answer whose end its `content-length` tells.
+pub(crate) fn read_answer(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    let mut byte = [0];
+    let mut read = |answer: &mut String| {
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0].into());
+    };
+    while !answer.ends_with("\r\n\r\n") {
+        read(&mut answer);
+    }
+    let (_, length) = answer.split_once("content-length: ").unwrap();
+    let length = length.split_once("\r\n").unwrap().0.parse().unwrap();
+    (0..length).for_each(|_: usize| read(&mut answer));
+    answer
 }
 
 /// An update of the group `company` of this id.

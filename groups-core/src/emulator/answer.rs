@@ -43,11 +43,13 @@ pub(super) struct Failure {
 
 impl Answer {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
+        let has_body = !status.is_informational()
+            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         Self {
             status,
             content_type,
             header: None,
-            body: body.into(),
+            body: if has_body { body.into() } else { String::new() },
         }
     }
 
@@ -89,10 +91,6 @@ impl Answer {
     /// decides where `verbose` is on too, and without `strict` the records that are valid are all
     /// that counts, so `error` is null then.
     pub(super) fn to_records(flags: Flags, good: usize, failed: &[Failure]) -> Self {
-        let first = match failed.first() {
-            Some(failure) => failure.message.as_str(),
-            None => "no data objects in the body",
-        };
         if flags.strict {
             return Self::strict(good, failed);
         }
@@ -100,10 +98,11 @@ impl Answer {
             let body = if good > 0 { "1" } else { "0" };
             return Self::new(StatusCode::OK, "text/plain", body);
         }
+        let error = failed.first().map_or(NO_RECORDS, |first| &first.message);
         let body = if good > 0 {
             json!({"status": 1, "error": null})
         } else {
-            json!({"status": 0, "error": first})
+            json!({"status": 0, "error": error})
         };
         Self::json(StatusCode::OK, &body)
     }
@@ -114,7 +113,7 @@ impl Answer {
             return Self::json(StatusCode::OK, &body);
         }
         let error = if failed.is_empty() {
-            "no data objects in the body"
+            NO_RECORDS
         } else {
             "some data points in the request failed validation"
         };
@@ -170,6 +169,7 @@ impl Answer {
     }
 }
 
+const NO_RECORDS: &str = "no data objects in the body";
 const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 

@@ -18,7 +18,9 @@ const BAD_REQUEST: &[u8] =
 
 pub(super) struct Connection<'a> {
     stream: &'a TcpStream,
-    /// What was read from the socket and not used yet.
+    /// Where the socket's bytes come in.
+    buffer: Vec<u8>,
+    /// Those that are not used yet.
     input: Vec<u8>,
 }
 
@@ -31,8 +33,11 @@ pub(super) struct Pending(Reply<ProvideResponse>);
 impl<'a> Connection<'a> {
     pub(super) fn new(stream: &'a TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        let input = Vec::new();
-        Ok(Self { stream, input })
+        Ok(Self {
+            stream,
+            buffer: vec![0; CHUNK],
+            input: Vec::new(),
+        })
     }
 
     /// The next request, if the client has one.
@@ -124,16 +129,15 @@ impl<'a> Connection<'a> {
     pub(super) fn answer_half(&mut self, pending: Pending, answer: &Answer) -> io::Result<()> {
         let (out, _) = write_answer(pending, answer)?;
         let missing = answer.body.len().div_ceil(2);
-        self.stream.write_all(&out[..out.len() - missing])
+        self.stream
+            .write_all(&out[..out.len().saturating_sub(missing)])
     }
 
     /// Reads more of the input; nothing comes after the client has closed its side.
     fn fill(&mut self) -> io::Result<bool> {
-        let start = self.input.len();
-        self.input.resize(start + CHUNK, 0);
-        let read = self.stream.read(&mut self.input[start..]);
-        self.input.truncate(start + read.as_ref().unwrap_or(&0));
-        Ok(read? > 0)
+        let read = self.stream.read(&mut self.buffer)?;
+        self.input.extend_from_slice(&self.buffer[..read]);
+        Ok(read > 0)
     }
 }
 

@@ -7,6 +7,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Fault {
     /// Answers this status, with a body as Mixpanel gives it. Nothing is applied.
+    ///
+    /// Here and below, a number that is no status counts as 500, and a status that allows no body,
+    /// such as 204, is answered without one.
     Status(u16),
     /// Answers this status with a `Retry-After` header: seconds or an HTTP date, or whatever else
     /// a client should survive. Nothing is applied.

@@ -13,6 +13,9 @@ pub(super) struct Change {
 }
 
 /// The profiles of all groups that exist, by group key and id.
+///
+/// `$company_id` says where a group belongs. It is no part of what names the group: no source says
+/// that the same key and id may come again in another company.
 #[derive(Default)]
 pub(super) struct Profiles(BTreeMap<String, BTreeMap<String, Profile>>);
 

@@ -16,7 +16,7 @@ use crate::object::MAX_NAME;
 /// The most bytes of one update, 1 MB, as JSON without spaces. (Groups API, Limits)
 pub(super) const MAX_UPDATE: usize = 1024 * 1024;
 
-/// What else may stand beside the operation: what official SDKs let a caller add.
+/// What may stand beside the operation; from `$time` on, what official SDKs let a caller add.
 const EXTRAS: [&str; 9] = [
     "$token",
     "$group_key",
@@ -130,10 +130,7 @@ fn check_value(operation: Operation, value: &Value) -> Result<(), Invalid> {
         (Operation::Unset, _) => invalid(field, "not a list of at least one property name"),
         (_, Value::Object(properties)) => properties.iter().try_for_each(|(name, value)| {
             check_name(field, name)?;
-            match check_property(operation, value) {
-                None => Ok(()),
-                Some(message) => invalid(&format!("{field}.{name}"), message),
-            }
+            check_property(operation, name, value)
         }),
         _ => invalid(field, "not an object"),
     }
@@ -147,17 +144,19 @@ fn check_name(field: &str, name: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn check_property(operation: Operation, value: &Value) -> Option<&'static str> {
-    let is_good = match operation {
-        Operation::Union => value.as_array().is_some_and(|items| {
-            !items.is_empty() && items.iter().all(|i| i.is_string() || i.is_number())
-        }),
-        Operation::Remove => !value.is_array() && !value.is_object(),
-        _ => true,
+fn check_property(operation: Operation, name: &str, value: &Value) -> Result<(), Invalid> {
+    let message = match operation {
+        Operation::Union if !is_items(value) => {
+            "not a list of at least one item, each text or number"
+        }
+        Operation::Remove if value.is_array() || value.is_object() => "not a single value",
+        _ => return Ok(()),
     };
-    match operation {
-        _ if is_good => None,
-        Operation::Union => Some("not a list of at least one item, each text or number"),
-        _ => Some("not a single value"),
-    }
+    invalid(&format!("{operation}.{name}"), message)
+}
+
+fn is_items(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| {
+        !items.is_empty() && items.iter().all(|i| i.is_string() || i.is_number())
+    })
 }

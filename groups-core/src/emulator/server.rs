@@ -68,18 +68,20 @@ impl Drop for Server {
 }
 
 impl Life {
-    /// Waits for this long, or until the server stops.
-    pub(super) fn pause(&self, time: Duration) {
-        self.wait(time, |open| open.is_stopped);
+    /// Waits for this long, or until the server stops; says whether it does.
+    pub(super) fn pause(&self, time: Duration) -> bool {
+        self.wait(time, |open| open.is_stopped)
     }
 
-    fn wait(&self, time: Duration, is_over: impl Fn(&Open) -> bool) {
+    fn wait(&self, time: Duration, is_over: impl Fn(&Open) -> bool) -> bool {
         let waiting = |open: &mut Open| !is_over(open);
-        drop(self.changed.wait_timeout_while(self.lock(), time, waiting));
+        let waited = self.changed.wait_timeout_while(self.lock(), time, waiting);
+        let (open, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        is_over(&open)
     }
 
     /// Makes a connection known to who stops the server, or refuses it after that.
-    fn register(&self, stream: &Arc<TcpStream>) -> bool {
+    fn admit(&self, stream: &Arc<TcpStream>) -> bool {
         let mut open = self.lock();
         open.connections.retain(|other| other.strong_count() > 0);
         open.connections.push(Arc::downgrade(stream));
@@ -98,18 +100,16 @@ where
     for stream in listener.incoming() {
         let served = stream.and_then(|stream| {
             let stream = Arc::new(stream);
-            if !life.register(&stream) {
-                return Ok(false);
-            }
+            let is_stopped = !life.admit(&stream);
             let (life, serve) = (Arc::clone(life), Arc::clone(serve));
-            spawn(move || serve(&stream, &life))?;
-            Ok(true)
+            if !is_stopped {
+                spawn(move || serve(&stream, &life))?;
+            }
+            Ok(is_stopped)
         });
-        match served {
-            Ok(true) => {}
-            Ok(false) => return,
-            // Too many open files or threads: there will be fewer again.
-            Err(_) => life.pause(Duration::from_millis(10)),
+        // An error is that of too many open files or threads: there will be fewer again.
+        if served.unwrap_or_else(|_| life.pause(Duration::from_millis(10))) {
+            return;
         }
     }
 }

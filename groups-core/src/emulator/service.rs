@@ -79,7 +79,7 @@ impl Service {
             match fault {
                 Some(Fault::CloseAfter) => return Ok(()),
                 Some(Fault::CloseMidAnswer) => return connection.answer_half(pending, &answer),
-                Some(Fault::Delay(time)) => life.pause(time),
+                Some(Fault::Delay(time)) if life.pause(time) => return Ok(()),
                 _ => {}
             }
             if !connection.answer(pending, &answer)? {

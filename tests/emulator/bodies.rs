@@ -1,0 +1,154 @@
+//! Each form in which updates may come.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use flate2::{Compression, write::GzEncoder};
+use mixpanel_groups::Emulator;
+use serde_json::json;
+
+use crate::wire::{Answer, JSON, Sender, update};
+
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+const GZIP: (&str, &str) = ("content-encoding", "gzip");
+/// What base64 of it has all of: padding, `+` and `/`.
+const NAME: &str = "a>>?~??ÿÿ";
+
+fn updates() -> String {
+    json!([update("acme", "$set", json!({"name": NAME}))]).to_string()
+}
+
+fn form(data: &str) -> String {
+    data.bytes().fold("data=".to_owned(), |form, byte| {
+        format!("{form}%{byte:02X}")
+    })
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn send(headers: Headers<'_>, body: &[u8]) -> (Answer, Emulator) {
+    let emulator = Emulator::start().unwrap();
+    let answer = Sender::new(&emulator).post("/groups", headers, body);
+    (answer.unwrap(), emulator)
+}
+
+fn assert_taken(headers: Headers<'_>, body: &[u8]) {
+    let (answer, emulator) = send(headers, body);
+    assert_eq!(answer.body, "1", "{headers:?} {answer:?}");
+    let profile = emulator.profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"name": NAME}));
+}
+
+#[test]
+fn json_list_and_single_object() {
+    let list = updates();
+    assert_taken(&JSON, list.as_bytes());
+    assert_taken(
+        &[("content-type", "application/json; charset=utf-8")],
+        list.as_bytes(),
+    );
+    assert_taken(&JSON, &list.as_bytes()[1..list.len() - 1]);
+    assert_taken(&JSON, format!(" \r\n\t{list}\n").as_bytes());
+}
+
+#[test]
+fn form_with_json() {
+    let list = updates();
+    assert_taken(&[FORM], form(&list).as_bytes());
+    assert_taken(&[FORM], form(&format!("\n  {list}")).as_bytes());
+    assert_taken(&[FORM], form(&list[1..list.len() - 1]).as_bytes());
+    let charset = (
+        "content-type",
+        "Application/X-WWW-Form-Urlencoded;charset=UTF-8",
+    );
+    assert_taken(&[charset], form(&list).as_bytes());
+    assert_taken(&[FORM], format!("ip=0&{}&x=%FF", form(&list)).as_bytes());
+}
+
+#[test]
+fn form_with_base64() {
+    let base64 = BASE64_STANDARD.encode(updates());
+    assert!(base64.contains('+') && base64.ends_with('='), "{base64}");
+    assert_taken(&[FORM], form(&base64).as_bytes());
+    // As some official SDKs send it: the `+` not escaped.
+    assert_taken(&[FORM], format!("data={base64}").as_bytes());
+    let no_padding = BASE64_STANDARD_NO_PAD.encode(updates());
+    assert_taken(&[FORM], form(&no_padding).as_bytes());
+}
+
+#[test]
+fn gzip_of_json_and_of_a_form() {
+    assert_taken(&[JSON[0], GZIP], &gzip(updates().as_bytes()));
+    assert_taken(&[FORM, GZIP], &gzip(form(&updates()).as_bytes()));
+}
+
+#[test]
+fn parameters_in_the_form() {
+    let body = format!("{}&verbose=1", form(&updates()));
+    let (answer, _) = send(&[FORM], body.as_bytes());
+    assert_eq!(answer.json(), json!({"status": 1, "error": null}));
+}
+
+#[test]
+fn what_cannot_be_decoded() {
+    let gzipped = gzip(updates().as_bytes());
+    let cases: [(Headers<'_>, &[u8]); 7] = [
+        (&[FORM], b"json=[]"),
+        (&[FORM], b""),
+        (&[FORM], b"data=no*base64"),
+        (&[FORM], b"data=bm8ganNvbg"),
+        (&[JSON[0], GZIP], b"[]"),
+        (&[JSON[0], GZIP], &gzipped[..gzipped.len() / 2]),
+        (&[JSON[0], ("content-encoding", "br")], b"[]"),
+    ];
+    for (headers, body) in cases {
+        let (answer, emulator) = send(headers, body);
+        assert_eq!(answer.status, 400, "{body:?}");
+        assert_eq!(answer.json()["code"], 400);
+        assert!(emulator.profiles().is_empty());
+    }
+}
+
+#[test]
+fn requests_show_the_json_that_was_sent() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let list = updates();
+    let bodies: [(Headers<'_>, &[u8]); 4] = [
+        (&JSON, list.as_bytes()),
+        (&[FORM], &form(&list).into_bytes()),
+        (&[FORM], &form(&BASE64_STANDARD.encode(&list)).into_bytes()),
+        (&[JSON[0], GZIP, ("x-test", "yes")], &gzip(list.as_bytes())),
+    ];
+    for (headers, body) in bodies {
+        sender
+            .post("/groups?ip=0&verbose=1", headers, body)
+            .unwrap();
+    }
+    sender.post("/nowhere", &JSON, b"no json").unwrap();
+
+    let requests = emulator.requests();
+    assert_eq!(requests.len(), 5);
+    for request in &requests[..4] {
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str()),
+            ("POST", "/groups")
+        );
+        assert_eq!(request.query, "ip=0&verbose=1");
+        assert_eq!(request.body, list);
+        assert_eq!(request.status, Some(200));
+        assert!(!format!("{request:?}").contains("TOKEN"));
+    }
+    assert_eq!(requests[3].header("x-test"), Some("yes"));
+    assert_eq!(requests[3].header("x-none"), None);
+    assert_eq!(requests[4].path, "/nowhere");
+    assert_eq!(requests[4].body, "no json");
+    assert_eq!(requests[4].status, Some(404));
+}

@@ -1,0 +1,253 @@
+//! Each fault, as a client sees it.
+
+use std::io::Write;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::{Emulator, Fault};
+use serde_json::{Value, json};
+
+use crate::wire::{Answer, JSON, Sender, connect, read_answer, update};
+
+fn updates(ids: &[&str]) -> Value {
+    let updates = ids.iter().map(|id| update(id, "$set", json!({"a": 1})));
+    updates.collect()
+}
+
+fn emulator(fault: Fault) -> (Emulator, Sender) {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(fault);
+    let sender = Sender::new(&emulator);
+    (emulator, sender)
+}
+
+fn try_send(sender: &Sender, body: &Value) -> Result<Answer, ureq::Error> {
+    sender.post("/groups", &JSON, body.to_string().as_bytes())
+}
+
+/// The fault was for one request: the next one is as it should be.
+fn assert_recovered(sender: &Sender) {
+    assert_eq!(sender.send("", &updates(&["next"])).body, "1");
+}
+
+#[test]
+fn status() {
+    let (emulator, sender) = emulator(Fault::Status(503));
+    let answer = sender.send("strict=1", &updates(&["acme"]));
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["code"], 503);
+    assert_eq!(answer.json()["status"], "Service Unavailable");
+    assert_eq!(answer.retry_after, None);
+    assert!(emulator.profiles().is_empty());
+    assert_eq!(emulator.requests()[0].status, Some(503));
+    assert_eq!(emulator.requests()[0].body, updates(&["acme"]).to_string());
+    assert_recovered(&sender);
+}
+
+#[test]
+fn statuses_as_documented() {
+    for (status, key) in [(401, "error"), (403, "error")] {
+        let (_emulator, sender) = emulator(Fault::Status(status));
+        let answer = sender.send("", &updates(&["acme"]));
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.json()["status"], key);
+    }
+    let (_emulator, sender) = emulator(Fault::Status(429));
+    let expected = json!({
+        "code": 429,
+        "error":
+            "Project exceeded rate limits. Please retry the request with exponential backoff.",
+        "status": "Too Many Requests",
+    });
+    assert_eq!(sender.send("", &updates(&["acme"])).json(), expected);
+}
+
+#[test]
+fn statuses_of_any_number() {
+    for (status, seen) in [(204, 204), (304, 304), (0, 500), (1000, 500), (599, 599)] {
+        let (_emulator, sender) = emulator(Fault::Status(status));
+        assert_eq!(sender.send("", &updates(&["acme"])).status, seen);
+        assert_recovered(&sender);
+    }
+}
+
+#[test]
+fn retry_after() {
+    for after in ["7", "Fri, 31 Dec 2055 23:59:59 GMT", "soon"] {
+        let (emulator, sender) = emulator(Fault::RetryAfter {
+            status: 429,
+            after: after.to_owned(),
+        });
+        let answer = sender.send("", &updates(&["acme"]));
+        assert_eq!(answer.status, 429);
+        assert_eq!(answer.retry_after.as_deref(), Some(after));
+        assert!(emulator.profiles().is_empty());
+        assert_recovered(&sender);
+    }
+}
+
+#[test]
+fn any_answer() {
+    for body in ["", "{\"status\":", "1", "\u{fffd}\u{0}"] {
+        let (emulator, sender) = emulator(Fault::Answer {
+            status: 200,
+            body: body.to_owned(),
+        });
+        let answer = sender.send("", &updates(&["acme"]));
+        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+        assert!(emulator.profiles().is_empty());
+        assert_recovered(&sender);
+    }
+}
+
+#[test]
+fn html() {
+    let (emulator, sender) = emulator(Fault::Html);
+    let answer = sender.send("strict=1&verbose=1", &updates(&["acme"]));
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.content_type, "text/html");
+    assert!(answer.body.starts_with("<html>"));
+    assert!(emulator.profiles().is_empty());
+    assert_recovered(&sender);
+}
+
+#[test]
+fn close_before() {
+    let (emulator, sender) = emulator(Fault::CloseBefore);
+    assert!(try_send(&sender, &updates(&["acme"])).is_err());
+    assert!(emulator.profiles().is_empty());
+    assert_eq!(emulator.requests().len(), 1);
+    assert_eq!(emulator.requests()[0].status, None);
+    assert_recovered(&sender);
+}
+
+#[test]
+fn close_after() {
+    let (emulator, sender) = emulator(Fault::CloseAfter);
+    assert!(try_send(&sender, &updates(&["acme"])).is_err());
+    assert!(emulator.profile("company", "acme").is_some());
+    assert_eq!(emulator.requests()[0].status, None);
+    assert_recovered(&sender);
+}
+
+#[test]
+fn close_mid_answer() {
+    let (emulator, sender) = emulator(Fault::CloseMidAnswer);
+    let path = "/groups?strict=1";
+    let body = updates(&["acme"]).to_string();
+    let answer = sender.post(path, &JSON, body.as_bytes());
+    let Err(ureq::Error::Io(error)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    assert!(emulator.profile("company", "acme").is_some());
+    assert_recovered(&sender);
+}
+
+#[test]
+fn reject() {
+    let (emulator, sender) = emulator(Fault::Reject(vec![0, 2, 9]));
+    let answer = sender.send("strict=1", &updates(&["a", "b", "c", "d"]));
+    assert_eq!(answer.status, 400);
+    let json = answer.json();
+    assert_eq!(json["num_records_imported"], 2);
+    let failed = json["failed_records"].as_array().unwrap();
+    let positions: Vec<_> = failed
+        .iter()
+        .map(|f| f["index"].as_u64().unwrap())
+        .collect();
+    assert_eq!(positions, [0, 2]);
+    let ids: Vec<_> = emulator.profiles().into_keys().map(|(_, id)| id).collect();
+    assert_eq!(ids, ["b", "d"]);
+    assert_recovered(&sender);
+}
+
+#[test]
+fn reject_without_strict() {
+    let (emulator, sender) = emulator(Fault::Reject(vec![0]));
+    assert_eq!(sender.send("", &updates(&["a"])).body, "0");
+    assert!(emulator.profiles().is_empty());
+}
+
+#[test]
+fn too_large() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::TooLarge(2));
+    let sender = Sender::new(&emulator);
+    let answer = sender.send("strict=1", &updates(&["a", "b", "c"]));
+    assert_eq!(answer.status, 413);
+    assert_eq!(answer.json()["status"], "Request Entity Too Large");
+    assert!(emulator.profiles().is_empty());
+    assert_eq!(sender.send("", &updates(&["a", "b"])).body, "1");
+    assert_eq!(emulator.profiles().len(), 2);
+}
+
+#[test]
+fn delay_is_after_the_request_is_applied_and_delays_no_other() {
+    let emulator = Emulator::start().unwrap();
+    // Longer than any test may take: the answer never comes.
+    emulator.fail_next(Fault::Delay(Duration::from_hours(1)));
+    let mut stalled = connect(&emulator);
+    let body = updates(&["slow"]).to_string();
+    let len = body.len();
+    let request =
+        format!("POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: {len}\r\n\r\n{body}");
+    stalled.write_all(request.as_bytes()).unwrap();
+    while emulator.profile("company", "slow").is_none() {
+        thread::yield_now();
+    }
+    let sender = Sender::new(&emulator);
+    assert_eq!(sender.send("", &updates(&["fast"])).body, "1");
+    stalled.set_nonblocking(true).unwrap();
+    let nothing_yet = stalled.peek(&mut [0]).unwrap_err();
+    assert_eq!(nothing_yet.kind(), std::io::ErrorKind::WouldBlock);
+
+    // A stopping emulator does not wait for it.
+    let (dropped, is_dropped) = mpsc::channel();
+    thread::spawn(move || {
+        drop(emulator);
+        dropped.send(())
+    });
+    is_dropped.recv_timeout(crate::wire::PATIENCE).unwrap();
+}
+
+#[test]
+fn delay_ends() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Delay(Duration::from_millis(5)));
+    let mut stream = connect(&emulator);
+    stream
+        .write_all(b"POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]")
+        .unwrap();
+    assert!(read_answer(&mut stream).ends_with("\r\n\r\n0"));
+}
+
+#[test]
+fn faults_queue_up_before_lasting_ones() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    emulator.fail_always(Fault::Status(500));
+    emulator.fail_next(Fault::Status(501));
+    emulator.fail_next(Fault::Html);
+    let status = || sender.send("", &updates(&["a"])).status;
+    assert_eq!(
+        [status(), status(), status(), status()],
+        [501, 502, 500, 500]
+    );
+
+    emulator.fail_next(Fault::Status(501));
+    emulator.recover();
+    assert_eq!(status(), 200);
+}
+
+#[test]
+fn faults_are_for_a_request_and_not_for_a_connection() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    assert_recovered(&sender);
+    // The pooled connection is closed while it is in use.
+    emulator.fail_next(Fault::CloseBefore);
+    assert!(try_send(&sender, &updates(&["a"])).is_err());
+    assert_recovered(&sender);
+}

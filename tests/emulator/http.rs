@@ -1,0 +1,150 @@
+//! HTTP as other clients may speak it.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
+use mixpanel_groups::Emulator;
+use serde_json::json;
+
+use crate::wire::{connect, raw, read_answer, update};
+
+fn body(id: &str) -> String {
+    json!([update(id, "$set", json!({"plan": "free"}))]).to_string()
+}
+
+fn request(head: &str, id: &str) -> String {
+    let body = body(id);
+    let len = body.len();
+    format!("POST /groups HTTP/1.1\r\nhost: x\r\n{head}content-length: {len}\r\n\r\n{body}")
+}
+
+#[test]
+fn keep_alive() {
+    let emulator = Emulator::start().unwrap();
+    let mut stream = connect(&emulator);
+    for id in ["a", "b", "c"] {
+        stream.write_all(request("", id).as_bytes()).unwrap();
+        let answer = read_answer(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
+        assert!(emulator.profile("company", id).is_some());
+    }
+}
+
+#[test]
+fn several_requests_at_once_on_one_connection() {
+    let emulator = Emulator::start().unwrap();
+    let requests = request("", "a") + &request("connection: close\r\n", "b");
+    let answers = raw(&emulator, requests.as_bytes());
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    assert_eq!(emulator.profiles().len(), 2);
+}
+
+#[test]
+fn byte_by_byte() {
+    let emulator = Emulator::start().unwrap();
+    let mut stream = connect(&emulator);
+    stream.set_nodelay(true).unwrap();
+    for byte in request("", "a").bytes() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert!(read_answer(&mut stream).ends_with("\r\n\r\n1"));
+}
+
+#[test]
+fn chunked() {
+    let emulator = Emulator::start().unwrap();
+    let body = body("a");
+    let (start, end) = body.split_at(7);
+    let request = format!(
+        "POST /groups HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+         {:x}\r\n{start}\r\n{:X};note=1\r\n{end}\r\n0\r\nx-trailer: 1\r\n\r\n",
+        start.len(),
+        end.len(),
+    );
+    let answer = raw(&emulator, request.as_bytes());
+    assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
+    assert!(emulator.profile("company", "a").is_some());
+}
+
+#[test]
+fn expect_100_continue() {
+    let emulator = Emulator::start().unwrap();
+    let mut stream = connect(&emulator);
+    let request = request("expect: 100-continue\r\n", "a");
+    let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(body.as_bytes()).unwrap();
+    assert!(read_answer(&mut stream).ends_with("\r\n\r\n1"));
+}
+
+#[test]
+fn http_1_0_closes() {
+    let emulator = Emulator::start().unwrap();
+    let request = request("", "a").replace("HTTP/1.1", "HTTP/1.0");
+    assert!(raw(&emulator, request.as_bytes()).ends_with("\r\n\r\n1"));
+}
+
+#[test]
+fn a_post_without_a_body() {
+    let emulator = Emulator::start().unwrap();
+    let request = b"POST /groups HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert!(raw(&emulator, request).starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn other_methods() {
+    let emulator = Emulator::start().unwrap();
+    for method in ["GET", "PUT", "DELETE", "OPTIONS", "HEAD"] {
+        let request = format!(
+            "{method} /groups?data=x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-length: 0\r\n\r\n"
+        );
+        let answer = raw(&emulator, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        assert!(answer.contains("\r\nallow: POST\r\n"), "{answer}");
+        assert_eq!(answer.ends_with("\r\n\r\n"), method == "HEAD", "{answer}");
+    }
+}
+
+#[test]
+fn what_is_not_http() {
+    let emulator = Emulator::start().unwrap();
+    let endless_head = format!("POST /groups HTTP/1.1\r\nx: {}", "x".repeat(100_000));
+    let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(1_000));
+    for bytes in [
+        "\u{16}\u{3}\u{1}TLS hello\r\n\r\n",
+        "no http\r\n\r\n",
+        &many_headers,
+    ] {
+        let answer = raw(&emulator, bytes.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{bytes:.20} {answer}");
+    }
+    // The answer may be lost, as there is more to read; that there is an end is what counts.
+    raw(&emulator, endless_head.as_bytes());
+    assert!(emulator.requests().is_empty());
+}
+
+#[test]
+fn bodies_that_end_early_or_are_not_chunked_as_they_say() {
+    let emulator = Emulator::start().unwrap();
+    let bodies = [
+        "content-length: 100\r\n\r\n[",
+        "transfer-encoding: chunked\r\n\r\nff\r\n[",
+        "transfer-encoding: chunked\r\n\r\nzz\r\n[]\r\n0\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\n2\r\n[]]\r\n0\r\n\r\n",
+    ];
+    for body in bodies {
+        let mut stream = connect(&emulator);
+        let request = format!("POST /groups HTTP/1.1\r\nhost: x\r\n{body}");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert_eq!(answer, "");
+    }
+    assert!(emulator.requests().is_empty());
+}

@@ -1,0 +1,117 @@
+//! How the emulator starts and stops.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread;
+
+use mixpanel_groups::Emulator;
+use serde_json::json;
+
+use crate::wire::{Sender, connect, read_answer, update};
+
+/// Other tests may get the port that one has just left, but not five times.
+fn once_in_five(succeeds: impl Fn() -> bool) -> bool {
+    (0..5).any(|_| succeeds())
+}
+
+#[test]
+fn dropping_closes_the_listener() {
+    assert!(once_in_five(|| {
+        let emulator = Emulator::start().unwrap();
+        let address = emulator.endpoint().replace("http://", "");
+        drop(emulator);
+        TcpStream::connect(address).is_err()
+    }));
+}
+
+#[test]
+fn dropping_closes_all_connections() {
+    let emulator = Emulator::start().unwrap();
+    let mut idle = connect(&emulator);
+    let mut used = connect(&emulator);
+    used.write_all(b"POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]")
+        .unwrap();
+    read_answer(&mut used);
+    let mut half = connect(&emulator);
+    half.write_all(b"POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[")
+        .unwrap();
+    // Answered after the others were accepted.
+    Sender::new(&emulator).send("", &json!([]));
+
+    drop(emulator);
+    for stream in [&mut idle, &mut used, &mut half] {
+        // An end or a reset, but no time-out.
+        let end = stream.read(&mut [0]);
+        assert!(
+            matches!(&end, Ok(0))
+                || end.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+        );
+    }
+}
+
+#[test]
+fn a_port_of_ones_own() {
+    assert!(once_in_five(|| {
+        let emulator = Emulator::start().unwrap();
+        let endpoint = emulator.endpoint();
+        let port = endpoint.rsplit(':').next().unwrap().parse().unwrap();
+        assert!(Emulator::builder().port(port).start().is_err());
+        // One that is used leaves connections behind, which hold the port for a while.
+        Sender::new(&emulator).send("", &json!([]));
+        drop(emulator);
+        let again = Emulator::builder().port(port).start();
+        again.is_ok_and(|emulator| emulator.endpoint() == endpoint)
+    }));
+}
+
+#[test]
+fn several_in_one_process() {
+    let first = Emulator::start().unwrap();
+    let second = Emulator::start().unwrap();
+    let body = json!([update("acme", "$set", json!({"a": 1}))]);
+    Sender::new(&first).send("", &body);
+    assert!(first.profile("company", "acme").is_some());
+    assert!(second.profile("company", "acme").is_none());
+    assert!(second.requests().is_empty());
+}
+
+#[test]
+fn many_connections_at_once() {
+    let emulator = Arc::new(Emulator::start().unwrap());
+    let threads: Vec<_> = (0..8)
+        .map(|lane| {
+            let emulator = Arc::clone(&emulator);
+            thread::spawn(move || {
+                let sender = Sender::new(&emulator);
+                for i in 0..50 {
+                    let body = json!([
+                        update("shared", "$union", json!({"ids": [lane * 50 + i]})),
+                        update(&lane.to_string(), "$set", json!({"last": i})),
+                    ]);
+                    assert_eq!(sender.send("", &body).body, "1");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let shared = emulator.profile("company", "shared").unwrap();
+    let mut ids: Vec<_> = shared.get("ids").unwrap().as_array().unwrap().clone();
+    ids.sort_by_key(serde_json::Value::as_u64);
+    assert_eq!(ids, (0..400).map(|i| json!(i)).collect::<Vec<_>>());
+    for lane in 0..8 {
+        let profile = emulator.profile("company", &lane.to_string()).unwrap();
+        assert_eq!(profile, json!({"last": 49}));
+    }
+}
+
+#[test]
+fn debug_shows_no_token() {
+    let builder = Emulator::builder().token("SECRET");
+    assert!(!format!("{builder:?}").contains("SECRET"));
+    let emulator = builder.start().unwrap();
+    let debug = format!("{emulator:?}");
+    assert!(debug.contains(&emulator.endpoint()) && !debug.contains("SECRET"));
+}

@@ -1,0 +1,134 @@
+//! The documented limits, each from both sides.
+
+use mixpanel_groups::Emulator;
+use serde_json::{Value, json};
+
+use crate::bodies::gzip;
+use crate::wire::{Answer, JSON, Sender, update};
+
+const MIB: usize = 1024 * 1024;
+
+/// An update of this many bytes.
+fn update_of(id: &str, bytes: usize) -> Value {
+    let empty = update(id, "$set", json!({"text": ""}));
+    let text = "x".repeat(bytes - empty.to_string().len());
+    update(id, "$set", json!({"text": text}))
+}
+
+/// A list of updates, each within its limit, of this many bytes.
+fn body_of(bytes: usize) -> Vec<u8> {
+    let half = (bytes - 3) / 2;
+    let body = json!([update_of("a", half), update_of("b", bytes - 3 - half)]);
+    let body = body.to_string().into_bytes();
+    assert_eq!(body.len(), bytes);
+    body
+}
+
+fn assert_too_large(answer: &Answer) {
+    assert_eq!(answer.status, 413);
+    assert_eq!(answer.json()["code"], 413);
+    assert_eq!(answer.json()["status"], "Request Entity Too Large");
+}
+
+#[test]
+fn updates_in_a_request() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let updates = |n: usize| -> Value {
+        let updates = (0..n).map(|i| update(&i.to_string(), "$set", json!({"i": i})));
+        updates.collect()
+    };
+    assert_too_large(&sender.send("", &updates(2_001)));
+    assert!(emulator.profiles().is_empty());
+
+    let answer = sender.send("strict=1", &updates(2_000));
+    assert_eq!(answer.json()["num_good_events"], 2_000);
+    assert_eq!(emulator.profiles().len(), 2_000);
+}
+
+#[test]
+fn bytes_of_a_request() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let post = |body: &[u8]| sender.post("/groups", &JSON, body).unwrap();
+    let zipped = |body: &[u8]| {
+        let headers = [JSON[0], ("content-encoding", "gzip")];
+        sender.post("/groups", &headers, &gzip(body)).unwrap()
+    };
+    for answer in [post(&body_of(2 * MIB + 1)), zipped(&body_of(2 * MIB + 1))] {
+        assert_too_large(&answer);
+        let message = "request exceeds max limit of 2097152 bytes";
+        assert_eq!(answer.json()["error"], message);
+    }
+    assert_too_large(&post(&vec![b' '; 4 * MIB]));
+    assert_too_large(&zipped(&vec![b' '; 4 * MIB]));
+    assert!(emulator.profiles().is_empty());
+
+    assert_eq!(post(&body_of(2 * MIB)).body, "1");
+    assert_eq!(zipped(&body_of(2 * MIB)).body, "1");
+    assert_eq!(emulator.profiles().len(), 2);
+}
+
+#[test]
+fn bytes_of_a_request_as_the_builder_says() {
+    let emulator = Emulator::builder().max_body(1_000).start().unwrap();
+    let sender = Sender::new(&emulator);
+    let post = |body: &[u8]| sender.post("/groups", &JSON, body).unwrap();
+    assert_too_large(&post(&body_of(1_001)));
+    assert_eq!(post(&body_of(1_000)).body, "1");
+}
+
+#[test]
+fn bytes_of_an_update() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let body = json!([update_of("small", 500), update_of("large", MIB + 1)]);
+    let answer = sender.send("strict=1", &body).json();
+    assert_eq!(answer["num_records_imported"], 1);
+    assert_eq!(answer["failed_records"].as_array().unwrap().len(), 1);
+    assert_eq!(answer["failed_records"][0]["index"], 1);
+    assert!(emulator.profile("company", "large").is_none());
+    assert!(emulator.profile("company", "small").is_some());
+
+    assert_eq!(sender.send("", &update_of("large", MIB)).body, "1");
+    assert!(emulator.profile("company", "large").is_some());
+}
+
+#[test]
+fn characters_of_a_property_name() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let updates = |name: &str| {
+        [
+            update("acme", "$set", json!({name: 1})),
+            update("acme", "$set_once", json!({name: 1})),
+            update("acme", "$union", json!({name: [1]})),
+            update("acme", "$remove", json!({name: 1})),
+            update("acme", "$unset", json!([name])),
+        ]
+    };
+    for update in updates(&"é".repeat(255)) {
+        assert_eq!(sender.send("", &update).body, "1");
+    }
+    for update in updates(&"é".repeat(256)) {
+        assert_eq!(sender.send("", &update).body, "0");
+    }
+}
+
+#[test]
+fn requests_that_are_kept() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    for i in 0..1_010 {
+        let answer = sender.post(&format!("/groups?i={i}"), &JSON, b"[]");
+        answer.unwrap();
+    }
+    let requests = emulator.requests();
+    assert_eq!(requests.len(), 1_000);
+    assert_eq!(requests[0].query, "i=10");
+
+    for _ in 0..9 {
+        sender.post("/groups", &JSON, &vec![b' '; 2 * MIB]).unwrap();
+    }
+    assert_eq!(emulator.requests().len(), 8);
+}
