@@ -199,7 +199,7 @@ impl Visitor for Differences {
         old: &T,
     ) -> Result<(), EncodeError> {
         let operation = property.operation;
-        let write = |value: &T| {
+        let write = |value: &T| -> Result<_, EncodeError> {
             let mut json = Vec::new();
             let object = Object {
                 out: &mut json,
@@ -243,7 +243,7 @@ impl Visitor for Differences {
 fn items(json: &[u8]) -> Result<Vec<&str>, EncodeError> {
     let items: Vec<&RawValue> = match json {
         b"" => Vec::new(),
-        json => serde_json::from_slice(json).map_err(not_json)?,
+        json => serde_json::from_slice(json)?,
     };
     Ok(items.into_iter().map(RawValue::get).collect())
 }
@@ -252,13 +252,8 @@ fn items(json: &[u8]) -> Result<Vec<&str>, EncodeError> {
 fn members(json: &[u8]) -> Result<BTreeMap<String, &RawValue>, EncodeError> {
     match json {
         b"" => Ok(BTreeMap::new()),
-        json => serde_json::from_slice(json).map_err(not_json),
+        json => Ok(serde_json::from_slice(json)?),
     }
-}
-
-/// Only a `RawValue` that lies can be the cause.
-fn not_json(error: serde_json::Error) -> EncodeError {
-    EncodeError::new(error.to_string())
 }
 
 /// `,"name":`

@@ -257,7 +257,8 @@ impl Sender<'_> {
     fn deliver<R: Record>(&mut self, batch: &mut Records) {
         let mut sent = 0;
         // Runs of records that wait for their turn, the next one last.
-        let mut runs = Vec::from_iter([0..batch.len()]);
+        let mut runs = Vec::new();
+        runs.push(0..batch.len());
         while let Some(run) = runs.pop() {
             if run.len() > self.most {
                 let rest = run.start + self.most..run.end;

@@ -51,6 +51,13 @@ impl fmt::Display for EncodeError {
 
 impl std::error::Error for EncodeError {}
 
+/// Text that should be JSON is not: a `RawValue` that lies.
+impl From<serde_json::Error> for EncodeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 impl ser::Error for EncodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(message.to_string())
@@ -404,8 +411,7 @@ impl<'a> Compound<'a> {
     /// JSON text arrives as a string: written as one, then replaced by what it holds.
     fn raw_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         value.serialize(Json { out: self.out })?;
-        let text: String = serde_json::from_slice(&self.out[self.start..])
-            .map_err(|error| EncodeError::new(error.to_string()))?;
+        let text: String = serde_json::from_slice(&self.out[self.start..])?;
         self.out.truncate(self.start);
         self.out.extend_from_slice(text.as_bytes());
         Ok(())

@@ -113,8 +113,7 @@ impl Entries<'_> {
 
     /// The name that was written last.
     fn name(&self) -> Result<String, EncodeError> {
-        serde_json::from_slice(&self.object.out[self.start + 1..])
-            .map_err(|error| EncodeError::new(error.to_string()))
+        Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
     }
 }
 

@@ -106,13 +106,13 @@ impl Retry {
             (Failure::Breakage | Failure::StaleConnection, _) => attempt.checked_sub(2),
         };
         let wait = match doublings {
-            None => self.first_delay.mul_f64(random.clamp(0.0, 1.0) / 10.0),
+            None => times(self.first_delay, random.clamp(0.0, 1.0) / 10.0),
             Some(doublings) => {
                 let doubled = self
                     .first_delay
                     .saturating_mul(2_u32.saturating_pow(doublings));
-                let jitter = self.first_delay.mul_f64(0.5 + 2.0 * random.clamp(0.0, 1.0));
-                doubled.min(self.ceiling) + jitter
+                let jitter = times(self.first_delay, 0.5 + 2.0 * random.clamp(0.0, 1.0));
+                doubled.min(self.ceiling).saturating_add(jitter)
             }
         };
         let wait = wait.max(retry_after.unwrap_or_default().min(self.ceiling));
@@ -121,6 +121,11 @@ impl Retry {
         }
         Step::After(wait)
     }
+}
+
+/// Without a panic for what no `Duration` holds.
+fn times(delay: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

@@ -13,16 +13,14 @@ pub(crate) fn is_same<T: Serialize + ?Sized>(
     old: &T,
     scratch: &mut Vec<u8>,
 ) -> Result<bool, EncodeError> {
-    match old.serialize(Against(new)) {
-        Ok(is_same) => Ok(is_same),
-        Err(Unclear) => {
-            scratch.clear();
-            old.serialize(Json { out: scratch })?;
-            let end = scratch.len();
-            new.serialize(Json { out: scratch })?;
-            Ok(scratch[..end] == scratch[end..])
-        }
+    if let Ok(is_same) = old.serialize(Against(new)) {
+        return Ok(is_same);
     }
+    scratch.clear();
+    old.serialize(Json { out: scratch })?;
+    let end = scratch.len();
+    new.serialize(Json { out: scratch })?;
+    Ok(scratch[..end] == scratch[end..])
 }
 
 /// A value that is no list and no object.
@@ -43,10 +41,7 @@ struct Against<'a, T: ?Sized>(&'a T);
 impl<T: Serialize + ?Sized> Against<'_, T> {
     #[inline]
     fn is(&self, old: Scalar<'_>) -> Result<bool, Unclear> {
-        match self.0.serialize(Is(old)) {
-            Ok(is_same) => Ok(is_same),
-            Err(Unclear) => Err(Unclear),
-        }
+        self.0.serialize(Is(old))
     }
 }
 
