@@ -69,7 +69,7 @@ fn company(id: u64) -> Company {
         id,
         name: "Acme \"Corporation\"".into(),
         plan: Plan::Enterprise,
-        industry: (id % 2 == 0).then(|| "Technology".into()),
+        industry: id.is_multiple_of(2).then(|| "Technology".into()),
         founding_year: 1999,
         integrations: vec!["salesforce".into(), "hubspot".into()],
         seats: 100,
