@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::absent::is_absent;
 use crate::encode::{close, write_update};
 use crate::json::{EncodeError, Json, Written, write_str};
-use crate::list::ListJson;
+use crate::list::{ListJson, parse_items};
 use crate::object::{Names, Object};
 use crate::same::is_same;
 use crate::visit::Visitor;
@@ -70,9 +70,8 @@ impl Differences {
             .try_for_each(|operation| new.visit_properties(old, operation, self))
     }
 
-    /// `$remove` comes before `$union`: an item may count as another form of one that is added.
     fn updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
-        let object = |operation| move |items: Vec<u8>| (operation, items, *b"{}");
+        let object = |operation| move |items| (operation, items, *b"{}");
         let mut all = vec![object(Operation::Set)(self.set)];
         all.push(object(Operation::SetOnce)(self.set_once));
         all.push((Operation::Unset, self.unset, *b"[]"));
@@ -93,38 +92,34 @@ impl Differences {
     }
 
     /// A list whose items may have come and gone; `key` is `,"name":`.
-    fn diff_lists(&mut self, key: &str, new: &[u8], old: &[u8]) -> Result<(), EncodeError> {
-        let (new, old) = (items(new)?, items(old)?);
+    fn diff_lists(&mut self, key: &str, new: &str, old: &str) {
+        let new: Vec<_> = parse_items(new).collect();
         if new.is_empty() {
-            self.unset_key(key);
-            return Ok(());
+            return self.unset_key(key);
         }
-        let start = self.union.len();
-        self.union.extend_from_slice(key.as_bytes());
-        let list = self.union.len();
-        let had: HashSet<_> = old.iter().copied().collect();
-        for item in new.iter().filter(|item| !had.contains(*item)) {
-            self.union.push(b',');
-            self.union.extend_from_slice(item.as_bytes());
-        }
-        if self.union.len() == list {
-            self.union.truncate(start);
-        } else {
+        let had: HashSet<_> = parse_items(old).map(|(_, item)| item).collect();
+        let came: Vec<_> = new.iter().filter(|(_, item)| !had.contains(item)).collect();
+        if !came.is_empty() {
+            self.union.extend_from_slice(key.as_bytes());
+            let list = self.union.len();
+            for (json, _) in came {
+                self.union.push(b',');
+                self.union.extend_from_slice(json.as_bytes());
+            }
             close(&mut self.union, list, *b"[]");
         }
-        let has: HashSet<_> = new.into_iter().collect();
+        let has: HashSet<_> = new.iter().map(|(_, item)| item).collect();
         let mut went = HashSet::new();
-        for item in old {
-            if !has.contains(item) && went.insert(item) {
+        for (json, item) in parse_items(old) {
+            if !has.contains(&item) && went.insert(item) {
                 if self.removes.len() < went.len() {
                     self.removes.push(Vec::new());
                 }
                 let remove = &mut self.removes[went.len() - 1];
                 remove.extend_from_slice(key.as_bytes());
-                remove.extend_from_slice(item.as_bytes());
+                remove.extend_from_slice(json.as_bytes());
             }
         }
-        Ok(())
     }
 
     fn unset_key(&mut self, key: &str) {
@@ -185,7 +180,7 @@ impl Visitor for Differences {
         write(new)?;
         let (old, new) = scratch.split_at(middle);
         if old != new {
-            self.diff_lists(property.key, new, old)?;
+            self.diff_lists(property.key, text(new), text(old));
         }
         self.scratch = scratch;
         Ok(())
@@ -224,7 +219,7 @@ impl Visitor for Differences {
             }
             match operation {
                 Operation::Union => {
-                    self.diff_lists(&key(name), value.get().as_bytes(), before.as_bytes())?;
+                    self.diff_lists(&key(name), value.get(), before);
                 }
                 Operation::SetOnce if !before.is_empty() => {}
                 Operation::SetOnce => extend(&mut self.set_once, name, value),
@@ -239,13 +234,9 @@ impl Visitor for Differences {
     }
 }
 
-/// The items of a JSON list; none, if there is no list.
-fn items(json: &[u8]) -> Result<Vec<&str>, EncodeError> {
-    let items: Vec<&RawValue> = match json {
-        b"" => Vec::new(),
-        json => serde_json::from_slice(json)?,
-    };
-    Ok(items.into_iter().map(RawValue::get).collect())
+/// JSON of ours, which is text.
+fn text(json: &[u8]) -> &str {
+    std::str::from_utf8(json).unwrap_or_default()
 }
 
 /// The members of a JSON object; none, if there is no object.

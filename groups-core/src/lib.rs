@@ -13,6 +13,7 @@ mod emulator;
 mod encode;
 mod endpoint;
 mod error;
+mod fold;
 mod group;
 mod id;
 mod json;
