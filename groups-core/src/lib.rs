@@ -8,6 +8,7 @@ mod changes;
 mod client;
 mod compression;
 mod delivery;
+mod differences;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod encode;

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
 use crate::error::Error;
 use crate::records::Record;
+use crate::json::EncodeError;
+use crate::operation::OF_FIELDS;
 use crate::rejection::{RecordName, Rejection};
 use crate::{Group, MixpanelGroup, Operation};
 
@@ -37,9 +39,6 @@ trait Source {
         out: &mut Vec<u8>,
     ) -> Result<Option<Encoded>, Box<Rejection>>;
 }
-
-/// The operations that a struct's fields can have.
-const OF_FIELDS: [Operation; 3] = [Operation::Set, Operation::SetOnce, Operation::Union];
 
 impl<T: MixpanelGroup> Source for T {
     fn is_empty(&self, operation: Operation) -> bool {
@@ -77,7 +76,7 @@ impl<T: MixpanelGroup> Source for T {
 fn write_unset<T: MixpanelGroup>(
     group: &T,
     out: &mut Vec<u8>,
-) -> Result<(), crate::json::EncodeError> {
+) -> Result<(), EncodeError> {
     let mut unsetter = Unsetter(out);
     OF_FIELDS
         .into_iter()
@@ -103,13 +102,11 @@ impl<'a> Update<'a> {
     pub(crate) fn invalid(
         group: &Group<'_>,
         operation: Operation,
-        property: Option<String>,
-        message: String,
+        error: EncodeError,
     ) -> Self {
         let record = RecordName::update(group, operation);
-        Self(Repr::Invalid(Box::new(Rejection::local(
-            record, property, message,
-        ))))
+        let rejection = Rejection::local(record, error.property, error.message);
+        Self(Repr::Invalid(Box::new(rejection)))
     }
 
     /// What the update does.
