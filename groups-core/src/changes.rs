@@ -26,7 +26,11 @@ impl Changes {
             }
         } else {
             let message = format!("the older version is another group, {}", old.group());
-            vec![Update::invalid(&group, Operation::Set, EncodeError::new(message))]
+            vec![Update::invalid(
+                &group,
+                Operation::Set,
+                EncodeError::new(message),
+            )]
         };
         Self(updates.into_iter())
     }
@@ -55,7 +59,9 @@ struct Comparison {
 
 impl Comparison {
     fn compare<T: MixpanelGroup>(&mut self, new: &T, old: &T) -> Result<(), EncodeError> {
-        OF_FIELDS.into_iter().try_for_each(|operation| new.visit_properties(old, operation, self))
+        OF_FIELDS
+            .into_iter()
+            .try_for_each(|operation| new.visit_properties(old, operation, self))
     }
 }
 
@@ -80,7 +86,9 @@ impl Visitor for Comparison {
         };
         let start = out.len();
         out.extend_from_slice(property.key.as_bytes());
-        let written = new.serialize(Json { out }).map_err(|error| error.of(property.name))?;
+        let written = new
+            .serialize(Json { out })
+            .map_err(|error| error.of(property.name))?;
         if written == Written::Null {
             out.truncate(start);
             if !is_absent(old) {
@@ -100,13 +108,17 @@ impl Visitor for Comparison {
         scratch.clear();
         let mut write = |value: &T| {
             let written = value.serialize(ListJson { out: scratch });
-            written.map(|_| scratch.len()).map_err(|error| error.of(property.name))
+            written
+                .map(|_| scratch.len())
+                .map_err(|error| error.of(property.name))
         };
         let middle = write(old)?;
         write(new)?;
         let (old, new) = self.scratch.split_at(middle);
         if old != new {
-            self.differences.change_list(property.key, text(new), text(old));
+            let old = text(old);
+            self.differences
+                .change_list(property.key, text(new), old, old);
         }
         Ok(())
     }
@@ -127,7 +139,10 @@ impl Visitor for Comparison {
             }
             let key = key_of(name);
             match property.operation {
-                Operation::Union => self.differences.change_list(&key, value.get(), before),
+                Operation::Union => {
+                    self.differences
+                        .change_list(&key, value.get(), before, before);
+                }
                 Operation::SetOnce if !before.is_empty() => {}
                 Operation::SetOnce => self.differences.set_once(&key, value.get()),
                 _ => self.differences.set(&key, value.get()),

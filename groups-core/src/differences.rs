@@ -30,16 +30,18 @@ impl Differences {
 
     pub(crate) fn unset(&mut self, key: &str) {
         // Without the colon.
-        self.unset.extend_from_slice(&key.as_bytes()[..key.len() - 1]);
+        self.unset
+            .extend_from_slice(&key.as_bytes()[..key.len() - 1]);
     }
 
-    /// A list of `$union` whose items may have come and gone; one without items is gone itself.
-    pub(crate) fn change_list(&mut self, key: &str, new: &str, old: &str) {
+    /// A list of `$union` whose items may have come and gone: it has those of `has` for sure and
+    /// those of `may_have` perhaps. One without items is gone itself.
+    pub(crate) fn change_list(&mut self, key: &str, new: &str, has: &str, may_have: &str) {
         let new: Vec<_> = parse_items(new).collect();
         if new.is_empty() {
             return self.unset(key);
         }
-        let had: HashSet<_> = parse_items(old).map(|(_, item)| item).collect();
+        let had: HashSet<_> = parse_items(has).map(|(_, item)| item).collect();
         let came: Vec<_> = new.iter().filter(|(_, item)| !had.contains(item)).collect();
         if !came.is_empty() {
             self.union.extend_from_slice(key.as_bytes());
@@ -50,10 +52,10 @@ impl Differences {
             }
             close(&mut self.union, list, *b"[]");
         }
-        let has: HashSet<_> = new.iter().map(|(_, item)| item).collect();
+        let stays: HashSet<_> = new.iter().map(|(_, item)| item).collect();
         let mut went = HashSet::new();
-        for (json, item) in parse_items(old) {
-            if !has.contains(&item) && went.insert(item) {
+        for (json, item) in parse_items(may_have) {
+            if !stays.contains(&item) && went.insert(item) {
                 if self.removes.len() < went.len() {
                     self.removes.push(Vec::new());
                 }
@@ -81,7 +83,9 @@ impl Differences {
         say(Operation::Set, self.set, *b"{}");
         say(Operation::SetOnce, self.set_once, *b"{}");
         say(Operation::Unset, self.unset, *b"[]");
-        self.removes.into_iter().for_each(|items| say(Operation::Remove, items, *b"{}"));
+        self.removes
+            .into_iter()
+            .for_each(|items| say(Operation::Remove, items, *b"{}"));
         say(Operation::Union, self.union, *b"{}");
         updates
     }

@@ -48,6 +48,8 @@ pub enum ErrorKind {
     UnexpectedAnswer,
     /// The operating system refused something: a thread, a file.
     Io,
+    /// A file of ours is damaged, or was written by a newer version of this library.
+    Damaged,
     /// The caller asked to stop.
     Cancelled,
 }

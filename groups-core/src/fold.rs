@@ -385,7 +385,7 @@ fn join<'j>(items: impl Iterator<Item = &'j str>) -> Cow<'static, str> {
 }
 
 /// What `$union` of a list makes of a value.
-fn union(value: &str, items: &str) -> Cow<'static, str> {
+pub(crate) fn union(value: &str, items: &str) -> Cow<'static, str> {
     if !is_list(value) {
         return Cow::Owned(value.to_owned());
     }

@@ -33,6 +33,8 @@ mod response;
 mod retry;
 mod same;
 mod sending;
+mod snapshot;
+mod snapshot_file;
 mod transport;
 mod undelivered;
 mod update;
@@ -58,6 +60,7 @@ pub use rejection::{RecordName, Rejection};
 pub use report::Report;
 pub use retry::Retry;
 pub use sending::Sending;
+pub use snapshot::Snapshot;
 pub use undelivered::{Undelivered, UndeliveredIter};
 pub use update::{Update, Updates};
 

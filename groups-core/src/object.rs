@@ -216,7 +216,9 @@ pub(crate) fn write_members<T: Serialize + ?Sized>(
         operation: property.operation,
         names: &mut Names::new(all),
     };
-    value.serialize(object).map_err(|error| error.of(property.field))?;
+    value
+        .serialize(object)
+        .map_err(|error| error.of(property.field))?;
     close(&mut json, 0, *b"{}");
     match &json[..] {
         [] => Ok(BTreeMap::new()),

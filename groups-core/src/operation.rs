@@ -21,8 +21,7 @@ pub enum Operation {
 }
 
 /// The operations that a struct's fields can have.
-pub(crate) const OF_FIELDS: [Operation; 3] =
-    [Operation::Set, Operation::SetOnce, Operation::Union];
+pub(crate) const OF_FIELDS: [Operation; 3] = [Operation::Set, Operation::SetOnce, Operation::Union];
 
 impl Operation {
     /// Every operation, in the order of Mixpanel's reference page.

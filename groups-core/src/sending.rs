@@ -91,6 +91,12 @@ impl<'a> Sending<'a> {
     }
 }
 
+impl<'a> From<&'a Client> for Sending<'a> {
+    fn from(client: &'a Client) -> Self {
+        client.sending()
+    }
+}
+
 impl fmt::Debug for Sending<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sending")

@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
 use crate::error::Error;
-use crate::records::Record;
 use crate::json::EncodeError;
 use crate::operation::OF_FIELDS;
+use crate::records::Record;
 use crate::rejection::{RecordName, Rejection};
 use crate::{Group, MixpanelGroup, Operation};
 
@@ -73,10 +73,7 @@ impl<T: MixpanelGroup> Source for T {
 }
 
 /// Appends the names that `updates()` unsets, whatever operation their fields have.
-fn write_unset<T: MixpanelGroup>(
-    group: &T,
-    out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
+fn write_unset<T: MixpanelGroup>(group: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let mut unsetter = Unsetter(out);
     OF_FIELDS
         .into_iter()
@@ -99,11 +96,7 @@ impl<'a> Update<'a> {
     }
 
     /// An update that is refused when it is sent.
-    pub(crate) fn invalid(
-        group: &Group<'_>,
-        operation: Operation,
-        error: EncodeError,
-    ) -> Self {
+    pub(crate) fn invalid(group: &Group<'_>, operation: Operation, error: EncodeError) -> Self {
         let record = RecordName::update(group, operation);
         let rejection = Rejection::local(record, error.property, error.message);
         Self(Repr::Invalid(Box::new(rejection)))
