@@ -8,7 +8,7 @@
 //! was, it becomes the same. An update opens at most one slot, so there are never more.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -21,20 +21,32 @@ use crate::records::{Limits, Records};
 /// would make one too large to be sent.
 pub(crate) fn fold(records: &mut Records, opening: usize, limits: Limits) -> usize {
     let before = records.len();
+    fold_with_members(records, opening, limits);
+    before - records.len()
+}
+
+/// The same; returns for each record that is left which ones became part of it.
+pub(crate) fn fold_with_members(
+    records: &mut Records,
+    opening: usize,
+    limits: Limits,
+) -> Vec<Vec<usize>> {
     let mut folded = Records::default();
+    let mut members = Vec::new();
     {
         let mut segments = Segments::default();
-        for index in 0..before {
+        for index in 0..records.len() {
             segments.add(records, index, opening);
         }
         for segment in segments.all {
-            segment.write(records, &mut folded);
+            segment.write(records, &mut folded, &mut members);
         }
     }
-    if folded.largest() <= limits.most_bytes_a_record() {
-        *records = folded;
+    if folded.largest() > limits.most_bytes_a_record() {
+        return (0..records.len()).map(|index| vec![index]).collect();
     }
-    before - records.len()
+    *records = folded;
+    members
 }
 
 /// The updates of each group, in the order in which the groups came up.
@@ -118,14 +130,14 @@ struct Segment<'a> {
     history: HashMap<String, Vec<usize>>,
     /// The first slot is `$delete`: nothing was there before.
     fresh: bool,
-    /// The last operation that created the group and became superfluous otherwise.
-    creator: Option<(usize, Operation, String, Cow<'a, str>)>,
+    /// The last update that created the group and became superfluous otherwise.
+    creator: Option<(Slot<'a>, String)>,
 }
 
 /// One update that is left.
 struct Slot<'a> {
-    /// The first record that is part of it.
-    index: usize,
+    /// The records that are part of it, or were superseded by it.
+    members: BTreeSet<usize>,
     /// None of a record that is left alone.
     operation: Option<Operation>,
     entries: BTreeMap<String, Cow<'a, str>>,
@@ -138,13 +150,24 @@ fn creates(operation: Operation) -> bool {
     )
 }
 
+impl Slot<'_> {
+    fn new(operation: Option<Operation>) -> Self {
+        Self {
+            members: BTreeSet::new(),
+            operation,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        !self.entries.is_empty() || matches!(self.operation, None | Some(Operation::Delete))
+    }
+}
+
 impl<'a> Segment<'a> {
     fn opaque(index: usize) -> Self {
-        let slot = Slot {
-            index,
-            operation: None,
-            entries: BTreeMap::new(),
-        };
+        let mut slot = Slot::new(None);
+        slot.members.insert(index);
         Self {
             slots: vec![slot],
             ..Self::default()
@@ -153,61 +176,73 @@ impl<'a> Segment<'a> {
 
     fn add(&mut self, index: usize, update: Parsed<'a>) {
         if update.operation == Operation::Delete {
-            let slot = Slot {
-                index,
-                operation: Some(Operation::Delete),
-                entries: BTreeMap::new(),
-            };
+            let mut delete = Slot::new(Some(Operation::Delete));
+            delete.members = self
+                .slots
+                .iter()
+                .flat_map(|slot| &slot.members)
+                .copied()
+                .collect();
+            delete.members.insert(index);
             *self = Self {
                 prefix: self.prefix,
-                slots: vec![slot],
+                slots: vec![delete],
                 fresh: true,
                 ..Self::default()
             };
-            return;
         }
         for (name, value) in update.entries {
-            self.say(index, update.operation, name, Cow::Borrowed(value));
+            let mut members = self.say(update.operation, &name, Cow::Borrowed(value));
+            members.insert(index);
+            // Where the property is now. If it is nowhere, the group was deleted: the first slot.
+            let at = self
+                .history
+                .get(&name)
+                .and_then(|slots| slots.last())
+                .copied();
+            self.slots[at.unwrap_or_default()].members.extend(members);
         }
     }
 
-    /// One operation on one property.
+    /// One operation on one property; returns the records whose part in it this one supersedes.
     #[allow(clippy::match_same_arms)] // Each arm has a reason of its own.
-    fn say(&mut self, index: usize, operation: Operation, name: String, value: Cow<'a, str>) {
+    fn say(&mut self, operation: Operation, name: &str, value: Cow<'a, str>) -> BTreeSet<usize> {
         use Operation::{Remove, Set, SetOnce, Union, Unset};
-        let last = self.last(&name);
+        let mut superseded = BTreeSet::new();
+        let last = self.last(name);
         match (last, operation) {
             // What was there before does not matter.
             (_, Set) => {
-                self.forget(&name);
-                self.put(index, 0, Set, name, value);
+                superseded = self.forget(name);
+                self.put(0, Set, name, value);
             }
-            (_, Unset) if self.fresh => self.forget(&name),
+            (_, Unset) if self.fresh => superseded = self.forget(name),
             (Some(Unset), Unset) => {}
             (_, Unset) => {
-                self.forget(&name);
-                self.put(index, 0, Unset, name, value);
+                superseded = self.forget(name);
+                self.put(0, Unset, name, value);
             }
             // The value is known: it becomes another one, or stays.
             (Some(Set), SetOnce) => {}
-            (Some(Set), Union) => self.change(&name, |list| union(list, &value)),
-            (Some(Set), Remove) => self.change(&name, |list| without(list, &value)),
+            (Some(Set), Union) => self.change(name, |list| union(list, &value)),
+            (Some(Set), Remove) => self.change(name, |list| without(list, &value)),
             // There is no list.
             (None, Remove) if self.fresh => {}
             (Some(Unset), Remove) => {}
             // There is a value, whatever it is.
             (Some(SetOnce | Union), SetOnce) => {}
-            (Some(Remove), SetOnce) if self.has_said(&name, &[SetOnce, Union]) => {}
-            (Some(Union), Union) => self.change(&name, |list| union(list, &value)),
-            (Some(Remove), Union) if self.join_earlier(&name, &value) => {}
-            (Some(Remove), Remove) if self.has_removed(&name, &value) => {}
+            (Some(Remove), SetOnce) if self.has_said(name, &[SetOnce, Union]) => {}
+            (Some(Union), Union) => self.change(name, |list| union(list, &value)),
+            (Some(Remove), Union) if self.join_earlier(name, &value) => {}
+            (Some(Remove), Remove) if self.has_removed(name, &value) => {}
             (_, SetOnce | Union | Remove) => {
-                let from = self.history.get(&name).and_then(|slots| slots.last());
+                let from = self.history.get(name).and_then(|slots| slots.last());
                 let from = from.map_or(0, |last| last + 1);
-                self.put(index, from, operation, name, value);
+                self.put(from, operation, name, value);
             }
             (_, Operation::Delete) => {}
         }
+        superseded
     }
 
     /// What was said of the property last.
@@ -273,75 +308,62 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// Takes the property out of every slot.
-    fn forget(&mut self, name: &str) {
+    /// Takes the property out of every slot; returns the records that are part of these.
+    fn forget(&mut self, name: &str) -> BTreeSet<usize> {
+        let mut members = BTreeSet::new();
         for at in self.history.remove(name).unwrap_or_default() {
             let slot = &mut self.slots[at];
-            let (Some(value), Some(operation)) = (slot.entries.remove(name), slot.operation) else {
-                continue;
-            };
-            if creates(operation) {
-                self.creator = Some((slot.index, operation, name.to_owned(), value));
+            members.extend(&slot.members);
+            if let Some(value) = slot.entries.remove(name) {
+                if slot.operation.is_some_and(creates) {
+                    let mut creator = Slot::new(slot.operation);
+                    creator.members.clone_from(&slot.members);
+                    creator.entries.insert(name.to_owned(), value);
+                    self.creator = Some((creator, name.to_owned()));
+                }
             }
         }
+        members
     }
 
     /// Puts the property into the first slot of that kind from `from` on, or into a new one.
-    fn put(
-        &mut self,
-        index: usize,
-        from: usize,
-        operation: Operation,
-        name: String,
-        value: Cow<'a, str>,
-    ) {
+    fn put(&mut self, from: usize, operation: Operation, name: &str, value: Cow<'a, str>) {
         let mut slots = self.slots.iter().enumerate().skip(from);
         let at = slots
             .find(|(_, slot)| slot.operation == Some(operation))
             .map(|(at, _)| at);
         let at = at.unwrap_or_else(|| {
-            let entries = BTreeMap::new();
-            self.slots.push(Slot {
-                index,
-                operation: Some(operation),
-                entries,
-            });
+            self.slots.push(Slot::new(Some(operation)));
             self.slots.len() - 1
         });
-        self.slots[at].entries.insert(name.clone(), value);
-        self.history.entry(name).or_default().push(at);
+        self.slots[at].entries.insert(name.to_owned(), value);
+        self.history.entry(name.to_owned()).or_default().push(at);
     }
 
     /// The updates that are left. If one of them created the group, one still has to.
-    fn write(mut self, records: &Records, folded: &mut Records) {
+    fn write(mut self, records: &Records, folded: &mut Records, members: &mut Vec<Vec<usize>>) {
         let mut slots = std::mem::take(&mut self.slots);
-        let is_left = |slot: &Slot<'_>| !slot.entries.is_empty();
-        let is_created = slots
-            .iter()
-            .any(|slot| slot.operation.is_some_and(creates) && is_left(slot));
-        if let Some((index, operation, name, value)) = self.creator.take().filter(|_| !is_created) {
-            let slot = |operation, name, value| Slot {
-                index,
-                operation: Some(operation),
-                entries: BTreeMap::from([(name, value)]),
-            };
+        slots.retain(Slot::is_left);
+        let is_created = slots.iter().any(|slot| slot.operation.is_some_and(creates));
+        if let Some((creator, name)) = self.creator.take().filter(|_| !is_created) {
             if self.fresh {
-                slots.push(slot(operation, name.clone(), value));
-                slots.push(slot(Operation::Unset, name, Cow::Borrowed("")));
+                let mut unset = Slot::new(Some(Operation::Unset));
+                unset.members.clone_from(&creator.members);
+                unset.entries.insert(name, Cow::Borrowed(""));
+                slots.extend([creator, unset]);
             } else {
-                slots.insert(0, slot(operation, name, value));
+                slots.insert(0, creator);
             }
         }
-        for slot in &slots {
+        for slot in slots {
+            let first = slot.members.first().copied().unwrap_or_default();
             match slot.operation {
-                None | Some(Operation::Delete) => folded.copy(records, slot.index),
-                Some(operation) if is_left(slot) => {
-                    folded.copy_with(records, slot.index, operation, |out| {
-                        slot.write(self.prefix, operation, out);
-                    });
-                }
-                Some(_) => {}
+                None => folded.copy(records, first),
+                Some(operation) => folded.copy_with(records, first, operation, |out| {
+                    slot.write(self.prefix, operation, out);
+                }),
             }
+            members.push(slot.members.into_iter().collect());
         }
     }
 }
@@ -352,6 +374,9 @@ impl Slot<'_> {
         out.extend_from_slice(b",\"");
         out.extend_from_slice(operation.name().as_bytes());
         out.extend_from_slice(b"\":");
+        if operation == Operation::Delete {
+            out.extend_from_slice(b"\"\"");
+        }
         let start = out.len();
         for (name, value) in &self.entries {
             out.push(b',');
