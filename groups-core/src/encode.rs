@@ -14,7 +14,7 @@ use crate::{Group, Id, Operation, Property};
 const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
 
 /// What was written of an update.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(crate) operation: Operation,
     /// How many of the bytes name the group: the same bytes, the same group.
