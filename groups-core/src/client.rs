@@ -7,8 +7,8 @@ use crate::compression::Compression;
 use crate::delivery::Route;
 use crate::endpoint::{Endpoint, Region};
 use crate::records::{Limits, MAX_RECORDS};
-use crate::transport::{HttpConfig, Transport};
-use crate::{Error, Report, Retry, Sending, Update};
+use crate::transport::{HttpConfig, Nowhere, Transport};
+use crate::{BufferedClientBuilder, Error, Report, Retry, Sending, Update};
 
 /// Sends updates to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
@@ -31,7 +31,8 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     groups: Route,
-    http: HttpConfig,
+    /// None, if nothing is to be sent.
+    http: Option<HttpConfig>,
     connections: usize,
     /// Connections that no `send` uses at the moment.
     idle: Mutex<Vec<Arc<dyn Transport>>>,
@@ -97,6 +98,17 @@ impl Client {
         Sending::new(self)
     }
 
+    /// A client that sends in the background.
+    pub fn buffered(&self) -> BufferedClientBuilder {
+        BufferedClientBuilder::new(self.clone())
+    }
+
+    /// A client that sends nothing and reports all as accepted, for tests and development machines.
+    #[must_use]
+    pub fn disabled() -> Self {
+        ClientBuilder::new("disabled".to_owned()).connect(Endpoint::nowhere(), None)
+    }
+
     pub(crate) fn groups_route(&self) -> &Route {
         &self.0.groups
     }
@@ -107,7 +119,10 @@ impl Client {
         let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.len().saturating_sub(inner.connections);
         let mut connections = idle.split_off(kept);
-        connections.resize_with(inner.connections, || Arc::new(inner.http.open()));
+        connections.resize_with(inner.connections, || match &inner.http {
+            Some(http) => Arc::new(http.open()),
+            None => Arc::new(Nowhere),
+        });
         connections
     }
 
@@ -258,6 +273,11 @@ impl ClientBuilder {
             return Err(Error::config("the project token is empty"));
         }
         let endpoint = Endpoint::parse(&self.endpoint, self.allow_plain_http)?;
+        let http = HttpConfig::new(&endpoint, self.timeout, self.connect_timeout);
+        Ok(self.connect(endpoint, Some(http)))
+    }
+
+    fn connect(self, endpoint: Endpoint, http: Option<HttpConfig>) -> Client {
         let strict = u8::from(self.strict);
         let groups = Route {
             url: endpoint.url(&format!("/groups?ip=0&strict={strict}&verbose=1")),
@@ -267,13 +287,13 @@ impl ClientBuilder {
             compression: self.compression,
             retry: self.retry,
         };
-        Ok(Client(Arc::new(Inner {
-            http: HttpConfig::new(&endpoint, self.timeout, self.connect_timeout),
+        Client(Arc::new(Inner {
             endpoint,
             groups,
+            http,
             connections: self.connections,
             idle: Mutex::default(),
-        })))
+        }))
     }
 }
 

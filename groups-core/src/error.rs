@@ -50,6 +50,10 @@ pub enum ErrorKind {
     Io,
     /// A file of ours is damaged, or was written by a newer version of this library.
     Damaged,
+    /// There is no room for more updates to wait.
+    Full,
+    /// The client has been shut down.
+    Closed,
     /// The caller asked to stop.
     Cancelled,
 }

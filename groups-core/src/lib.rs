@@ -4,6 +4,7 @@
 
 mod absent;
 mod batch;
+mod buffered;
 mod changes;
 mod client;
 mod compression;
@@ -29,6 +30,7 @@ mod property;
 mod random;
 mod records;
 mod rejection;
+mod relay;
 mod report;
 mod response;
 mod retry;
@@ -43,6 +45,7 @@ mod update;
 mod visit;
 
 pub use batch::Batch;
+pub use buffered::{BufferedClient, BufferedClientBuilder, Drained, Stats, Trouble, WhenFull};
 pub use changes::Changes;
 pub use client::{Client, ClientBuilder};
 pub use compression::Compression;

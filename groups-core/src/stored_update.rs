@@ -92,8 +92,12 @@ impl StoredUpdate {
         &self.members()[..self.encoded.head]
     }
 
+    pub(crate) fn encoded(&self) -> Encoded {
+        self.encoded
+    }
+
     /// All but the first bracket.
-    fn members(&self) -> &[u8] {
+    pub(crate) fn members(&self) -> &[u8] {
         &self.json.as_bytes()[1..]
     }
 }
