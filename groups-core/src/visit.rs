@@ -11,6 +11,9 @@ use crate::{List, Property};
 /// for all of them. Where there is no older version, the struct stands in for itself.
 pub trait Visitor {
     /// A property of `$set` or `$set_once`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the value.
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -19,6 +22,9 @@ pub trait Visitor {
     ) -> Result<(), EncodeError>;
 
     /// A property of `$union`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the value, which may not be a list.
     fn list<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -27,6 +33,9 @@ pub trait Visitor {
     ) -> Result<(), EncodeError>;
 
     /// A field whose own fields are properties; `all` are those that may not come up again.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the value, which may have no fields, or one of a name in use.
     fn flatten<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -51,6 +60,9 @@ pub fn list<T: List + ?Sized>(value: &T) -> &T {
 /// `#[mixpanel(with = "path")]`: how a struct serialises the field of that index.
 pub trait SerializeField<const FIELD: usize> {
     /// Calls the function that the attribute names.
+    ///
+    /// # Errors
+    /// Those of the function.
     fn serialize_field<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
 }
 

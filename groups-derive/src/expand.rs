@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt as _;
-use syn::spanned::Spanned as _;
 use syn::{ExprPath, Path};
 
 use crate::ast::{Group, Id, Operation, Property};
@@ -108,10 +107,10 @@ fn group_value(group: &Group<'_>) -> TokenStream {
 
 fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
     let value = if let Some(with) = &id.with {
-        let value = call(with, &field(&quote!(self), &id.member, with));
+        let value = call(with, &field("self", &id.member, with));
         quote!(<#krate::Id<'_> as #krate::__private::From<_>>::from(#value))
     } else {
-        let value = field(&quote!(self), &id.member, id.ty);
+        let value = field("self", &id.member, id.ty);
         quote!(#krate::GroupId::group_id(#value))
     };
     match &id.prefix {
@@ -159,28 +158,34 @@ fn visit(group: &Group<'_>) -> TokenStream {
 
 fn visit_property(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
     let index = Literal::usize_unsuffixed(index);
-    let new = value(krate, &quote!(self), &index, property);
-    let old = value(krate, &quote!(__old), &index, property);
-    let visitor = quote!(#krate::__private::Visitor);
+    let new = value(krate, "self", &index, property);
+    let old = value(krate, "__old", &index, property);
     // The struct may have a constant of that name itself.
     let all = quote!(<Self as #krate::MixpanelGroup>::PROPERTIES);
-    let constant = quote!(&#all[#index]);
-    match (&property.name, property.operation) {
-        (None, _) => quote!(#visitor::flatten(__visitor, #constant, #all, #new, #old)?;),
-        (_, Operation::Union) => quote!(#visitor::list(__visitor, #constant, #new, #old)?;),
-        (_, _) => quote!(#visitor::property(__visitor, #constant, #new, #old)?;),
-    }
+    // What is asked of both values is reported at the method's name.
+    let (first, last) = place(property.ty);
+    let visitor = quote_spanned!(first=> <__V as #krate::__private::Visitor>);
+    let (method, all_names) = match (&property.name, property.operation) {
+        (None, _) => ("flatten", Some(quote!(#all,))),
+        (_, Operation::Union) => ("list", None),
+        (_, _) => ("property", None),
+    };
+    let method = Ident::new(method, last);
+    quote!(#visitor::#method(__visitor, &#all[#index], #all_names #new, #old)?;)
 }
 
 /// A reference to what is sent of a field.
-fn value(krate: &Path, of: &TokenStream, index: &Literal, property: &Property<'_>) -> TokenStream {
+fn value(krate: &Path, of: &str, index: &Literal, property: &Property<'_>) -> TokenStream {
     let Property { member, ty, .. } = property;
     let is_list = property.operation == Operation::Union && property.name.is_some();
     let value = match &property.with {
-        Some(_) => quote!(&#krate::__private::Field::<Self, #index>(#of)),
+        Some(_) => {
+            let of = Ident::new(of, Span::call_site());
+            quote!(&#krate::__private::Field::<Self, #index>(#of))
+        }
         None if is_list => {
             let value = field(of, member, ty);
-            let span = span(*ty);
+            let (span, _) = place(ty);
             quote_spanned!(span=> #krate::__private::list(#value))
         }
         None => field(of, member, ty),
@@ -199,35 +204,33 @@ fn serialize_with<'a>(group: &'a Group<'_>) -> impl Iterator<Item = (Literal, To
     let properties = group.properties.iter().enumerate();
     properties.filter_map(|(index, property)| {
         let with = property.with.as_ref()?;
-        let value = field(&quote!(self), &property.member, with);
-        let span = span(with);
+        let value = field("self", &property.member, with);
+        let (span, _) = place(with);
         let body = quote_spanned!(span=> #with(#value, __serializer));
         Some((Literal::usize_unsuffixed(index), body))
     })
 }
 
 fn call(function: &ExprPath, argument: &TokenStream) -> TokenStream {
-    let span = span(function);
+    let (span, _) = place(function);
     quote_spanned!(span=> #function(#argument))
 }
 
-/// `&self.field`, in the place of what asks something of its type: there the compiler points.
-fn field(of: &TokenStream, member: &Ident, place: impl ToTokens) -> TokenStream {
-    let mut place = place
-        .into_token_stream()
-        .into_iter()
-        .map(|token| token.span());
-    let first = place.next().unwrap_or_else(Span::call_site);
-    let last = place.last().unwrap_or(first);
+/// `&self.field`, put where something is asked of the field: there the compiler points.
+fn field(of: &str, member: &Ident, asks: impl ToTokens) -> TokenStream {
+    let (first, last) = place(asks);
+    let of = Ident::new(of, first);
     let mut member = member.clone();
-    member.set_span(last.resolved_at(Span::call_site()));
-    let and = quote_spanned!(first.resolved_at(Span::call_site())=> &);
-    quote!(#and #of.#member)
+    member.set_span(last);
+    quote_spanned!(first=> &#of.#member)
 }
 
-/// The user's place for our code.
-fn span(tokens: impl ToTokens) -> Span {
-    tokens.span().resolved_at(Span::call_site())
+/// From where to where the user's tokens are, as a place for our code.
+fn place(tokens: impl ToTokens) -> (Span, Span) {
+    let tokens = tokens.into_token_stream().into_iter();
+    let mut spans = tokens.map(|token| token.span().resolved_at(Span::call_site()));
+    let first = spans.next().unwrap_or_else(Span::call_site);
+    (first, spans.last().unwrap_or(first))
 }
 
 /// The same name, but no longer as if the user had written this one: lints leave it alone.
