@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use crate::json::EncodeError;
-use crate::{List, Property};
+use crate::{Id, List, Property};
 
 /// Sees the properties of a struct one by one, beside those of an older version of the same.
 ///
@@ -25,7 +25,7 @@ pub trait Visitor {
     ///
     /// # Errors
     /// Whatever is wrong with the value, which may not be a list.
-    fn list<T: Serialize + ?Sized>(
+    fn list<T: List + ?Sized>(
         &mut self,
         property: &'static Property,
         new: &T,
@@ -45,16 +45,15 @@ pub trait Visitor {
     ) -> Result<(), EncodeError>;
 }
 
+/// `#[mixpanel(group_id(with = "path"))]`: what the function returns, as an id.
+pub fn id<'a>(id: impl Into<Id<'a>>) -> Id<'a> {
+    id.into()
+}
+
 /// `#[mixpanel(skip_if = "path")]`: a skipped value is absent, as `None` is.
 #[inline]
 pub fn unless<T: ?Sized>(skip: bool, value: &T) -> Option<&T> {
     (!skip).then_some(value)
-}
-
-/// The place where a field with `union` is required to be a list.
-#[inline]
-pub fn list<T: List + ?Sized>(value: &T) -> &T {
-    value
 }
 
 /// `#[mixpanel(with = "path")]`: how a struct serialises the field of that index.
@@ -75,3 +74,6 @@ impl<T: SerializeField<FIELD> + ?Sized, const FIELD: usize> Serialize for Field<
         self.0.serialize_field(serializer)
     }
 }
+
+/// What the function makes of a field is found at run time.
+impl<T: SerializeField<FIELD> + ?Sized, const FIELD: usize> List for Field<'_, T, FIELD> {}

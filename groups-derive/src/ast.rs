@@ -133,7 +133,7 @@ impl<'a> Field<'a> {
         let attrs = self.attrs.group_id.value();
         Id {
             member: self.ident.clone(),
-            ty: &self.source.ty,
+            ty: ungroup(&self.source.ty),
             prefix: attrs.and_then(|id| id.prefix.value()).cloned(),
             with: attrs.and_then(|id| id.with.value()).cloned(),
         }
@@ -150,7 +150,7 @@ impl<'a> Field<'a> {
         let unset_none = attrs.unset_none.is_given() || of_struct.unset_none.is_given();
         Some(Property {
             member: self.ident.clone(),
-            ty: &self.source.ty,
+            ty: ungroup(&self.source.ty),
             name: (!is_flat).then(|| self.name(of_struct)),
             operation: if attrs.union.is_given() {
                 Operation::Union

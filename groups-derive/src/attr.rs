@@ -24,11 +24,8 @@ impl<T> Default for Key<T> {
 impl<T> Key<T> {
     fn set(&mut self, ctxt: &mut Ctxt, key: &Ident, value: syn::Result<T>) {
         if let Some((first, _)) = &self.0 {
-            ctxt.error(first, format!("`{first}` is first given here"));
-            ctxt.error(
-                key,
-                format!("`{key}` is given twice: remove one of the two"),
-            );
+            let message = format!("`{key}` is given twice: remove one of the two");
+            ctxt.twice([first.span(), key.span()], message);
             return;
         }
         let value = value.map_err(|error| ctxt.push(error)).ok();
@@ -65,28 +62,25 @@ pub(crate) struct StructAttrs {
     pub(crate) serde: Key<()>,
     pub(crate) krate: Key<Path>,
     pub(crate) bound: Key<Vec<WherePredicate>>,
-    /// Whether a key was not understood: it may have been any.
-    pub(crate) has_unknown: bool,
 }
 
 impl StructAttrs {
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
         let mut read = Self::default();
-        let has_unknown =
-            !read_mixpanel(
-                ctxt,
-                attrs,
-                &OF_STRUCT,
-                |ctxt, name, key, input| match name {
-                    "group_key" => read.group_key.set(ctxt, key, string(key, input)),
-                    "rename_all" => read.rename_all.set(ctxt, key, rule(key, input)),
-                    "unset_none" => read.unset_none.set(ctxt, key, flag(key, input)),
-                    "serde" => read.serde.set(ctxt, key, flag(key, input)),
-                    "crate" => read.krate.set(ctxt, key, path(key, input)),
-                    _ => read.bound.set(ctxt, key, bound(key, input)),
-                },
-            );
-        read.has_unknown = has_unknown;
+
+        read_mixpanel(
+            ctxt,
+            attrs,
+            &OF_STRUCT,
+            |ctxt, name, key, input| match name {
+                "group_key" => read.group_key.set(ctxt, key, string(key, input)),
+                "rename_all" => read.rename_all.set(ctxt, key, rule(key, input)),
+                "unset_none" => read.unset_none.set(ctxt, key, flag(key, input)),
+                "serde" => read.serde.set(ctxt, key, flag(key, input)),
+                "crate" => read.krate.set(ctxt, key, path(key, input)),
+                _ => read.bound.set(ctxt, key, bound(key, input)),
+            },
+        );
         if read.serde.is_given() {
             read_serde(attrs, |name, key, input| {
                 if name == "rename_all" {
@@ -120,14 +114,12 @@ pub(crate) struct FieldAttrs {
     pub(crate) with: Key<ExprPath>,
     pub(crate) flatten: Key<()>,
     pub(crate) unset_none: Key<()>,
-    /// Whether a key was not understood: it may have been any.
-    pub(crate) has_unknown: bool,
 }
 
 impl FieldAttrs {
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
         let mut read = Self::default();
-        let has_unknown = !read_mixpanel(
+        read_mixpanel(
             ctxt,
             attrs,
             &OF_FIELD,
@@ -147,7 +139,6 @@ impl FieldAttrs {
                 _ => read.unset_none.set(ctxt, key, flag(key, input)),
             },
         );
-        read.has_unknown = has_unknown;
         read
     }
 
@@ -243,40 +234,35 @@ fn literal(expr: &syn::Expr) -> Option<&LitStr> {
     }
 }
 
-/// Whether every key was understood.
 fn read_mixpanel(
     ctxt: &mut Ctxt,
     attrs: &[Attribute],
     keys: &Keys,
     mut read: impl FnMut(&mut Ctxt, &str, &Ident, ParseStream<'_>),
-) -> bool {
-    let mut understood = true;
+) {
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("mixpanel")) {
-        let parser = |input: ParseStream<'_>| read_keys(ctxt, input, keys, &mut read);
-        understood &= attr.parse_args_with(parser).unwrap_or_else(|error| {
-            ctxt.push(error);
-            false
-        });
+        let all = |input: ParseStream<'_>| read_keys(ctxt, input, keys, &mut read);
+        if let Err(error) = attr.parse_args_with(all) {
+            ctxt.misread(error);
+        }
     }
-    understood
 }
 
-/// Reads `key, key = value, key(…)`, whatever is wrong with one of them, and whether each exists.
+/// Reads `key, key = value, key(…)`, whatever is wrong with one of them.
 fn read_keys(
     ctxt: &mut Ctxt,
     input: ParseStream<'_>,
     keys: &Keys,
     read: &mut dyn FnMut(&mut Ctxt, &str, &Ident, ParseStream<'_>),
-) -> syn::Result<bool> {
-    let mut understood = true;
+) -> syn::Result<()> {
     while !input.is_empty() {
-        let key = input.call(Ident::parse_any)?;
+        let no_key = |_| input.error(format!("expected a key; {}", keys.all()));
+        let key = input.call(Ident::parse_any).map_err(no_key)?;
         let name = key.unraw().to_string();
         match keys.check(&name) {
             Ok(()) => read(ctxt, &name, &key, input),
             Err(message) => {
-                ctxt.error(&key, message);
-                understood = false;
+                ctxt.misread(syn::Error::new(key.span(), message));
                 skip_value(input);
             }
         }
@@ -284,7 +270,7 @@ fn read_keys(
             input.parse::<Token![,]>()?;
         }
     }
-    Ok(understood)
+    Ok(())
 }
 
 /// serde's own derive reports what is wrong here, so this only takes what it understands.
@@ -338,13 +324,13 @@ fn value<T>(
 
 /// `key = "text"`.
 fn string(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
-    let what = format!("a text in quotes: `{}`", usage(key));
+    let what = format!("a text in quotes: `{}`", usage(&key.to_string()));
     value(key, input, &what, Parse::parse)
 }
 
 /// `key = "path"`, with or without the quotes.
 fn path<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
-    let what = format!("a path: `{}`", usage(key));
+    let what = format!("a path: `{}`", usage(&key.to_string()));
     value(key, input, &what, |input| {
         if input.peek(LitStr) {
             input.parse::<LitStr>()?.parse()
@@ -372,7 +358,10 @@ fn bound(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<WherePredicate>
     predicates
         .map(|all| all.into_iter().collect())
         .map_err(|error| {
-            let message = format!("this is no where-clause ({error}): `{}`", usage(key));
+            let message = format!(
+                "this is no where-clause ({error}): `{}`",
+                usage(&key.to_string())
+            );
             syn::Error::new_spanned(&text, message)
         })
 }

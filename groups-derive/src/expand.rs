@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, quote};
 use syn::ext::IdentExt as _;
 use syn::{ExprPath, Path};
 
@@ -106,12 +106,15 @@ fn group_value(group: &Group<'_>) -> TokenStream {
 }
 
 fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
-    let value = if let Some(with) = &id.with {
-        let value = call(with, &field("self", &id.member, with));
-        quote!(<#krate::Id<'_> as #krate::__private::From<_>>::from(#value))
-    } else {
-        let value = field("self", &id.member, id.ty);
-        quote!(#krate::GroupId::group_id(#value))
+    let value = match &id.with {
+        Some(with) => {
+            let value = call(with, "self", &id.member);
+            quote!(#krate::__private::id(#value))
+        }
+        None => {
+            let value = field("self", &id.member, id.ty);
+            quote!(#krate::GroupId::group_id(#value))
+        }
     };
     match &id.prefix {
         Some(prefix) => quote!(#value.with_prefix(#prefix)),
@@ -158,41 +161,31 @@ fn visit(group: &Group<'_>) -> TokenStream {
 
 fn visit_property(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
     let index = Literal::usize_unsuffixed(index);
-    let new = value(krate, "self", &index, property);
-    let old = value(krate, "__old", &index, property);
     // The struct may have a constant of that name itself.
     let all = quote!(<Self as #krate::MixpanelGroup>::PROPERTIES);
-    // What is asked of both values is reported at the method's name.
-    let (first, last) = place(property.ty);
-    let visitor = quote_spanned!(first=> <__V as #krate::__private::Visitor>);
-    let (method, all_names) = match (&property.name, property.operation) {
-        (None, _) => ("flatten", Some(quote!(#all,))),
-        (_, Operation::Union) => ("list", None),
-        (_, _) => ("property", None),
+    let new = value(krate, "self", &index, property);
+    let old = value(krate, "__old", &index, property);
+    let (method, arguments) = match (&property.name, property.operation) {
+        (None, _) => (quote!(flatten), quote!(&#all[#index], #all, #new, #old)),
+        (Some(_), Operation::Union) => (quote!(list), quote!(&#all[#index], #new, #old)),
+        (Some(_), _) => (quote!(property), quote!(&#all[#index], #new, #old)),
     };
-    let method = Ident::new(method, last);
-    quote!(#visitor::#method(__visitor, &#all[#index], #all_names #new, #old)?;)
+    let method = quote!(<__V as #krate::__private::Visitor>::#method);
+    let method = put(method, property.ty);
+    quote!(#method(__visitor, #arguments)?;)
 }
 
 /// A reference to what is sent of a field.
 fn value(krate: &Path, of: &str, index: &Literal, property: &Property<'_>) -> TokenStream {
-    let Property { member, ty, .. } = property;
-    let is_list = property.operation == Operation::Union && property.name.is_some();
-    let value = match &property.with {
-        Some(_) => {
-            let of = Ident::new(of, Span::call_site());
-            quote!(&#krate::__private::Field::<Self, #index>(#of))
-        }
-        None if is_list => {
-            let value = field(of, member, ty);
-            let (span, _) = place(ty);
-            quote_spanned!(span=> #krate::__private::list(#value))
-        }
-        None => field(of, member, ty),
+    let value = if property.with.is_some() {
+        let of = Ident::new(of, Span::call_site());
+        quote!(&#krate::__private::Field::<Self, #index>(#of))
+    } else {
+        field(of, &property.member, property.ty)
     };
     match &property.skip_if {
-        Some(path) => {
-            let skip = call(path, &field(of, member, path));
+        Some(skip_if) => {
+            let skip = call(skip_if, of, &property.member);
             quote!(&#krate::__private::unless(#skip, #value))
         }
         None => value,
@@ -205,32 +198,38 @@ fn serialize_with<'a>(group: &'a Group<'_>) -> impl Iterator<Item = (Literal, To
     properties.filter_map(|(index, property)| {
         let with = property.with.as_ref()?;
         let value = field("self", &property.member, with);
-        let (span, _) = place(with);
-        let body = quote_spanned!(span=> #with(#value, __serializer));
+        let body = put(quote!(#with(#value, __serializer)), with);
         Some((Literal::usize_unsuffixed(index), body))
     })
 }
 
-fn call(function: &ExprPath, argument: &TokenStream) -> TokenStream {
-    let (span, _) = place(function);
-    quote_spanned!(span=> #function(#argument))
+/// `function(&self.member)`, in the place of the function.
+fn call(function: &ExprPath, of: &str, member: &Ident) -> TokenStream {
+    let value = field(of, member, function);
+    put(quote!(#function(#value)), function)
 }
 
-/// `&self.field`, put where something is asked of the field: there the compiler points.
-fn field(of: &str, member: &Ident, asks: impl ToTokens) -> TokenStream {
-    let (first, last) = place(asks);
-    let of = Ident::new(of, first);
-    let mut member = member.clone();
-    member.set_span(last);
-    quote_spanned!(first=> &#of.#member)
+/// `&self.member`, in the place of what asks something of the field.
+fn field(of: &str, member: &Ident, place: impl ToTokens) -> TokenStream {
+    let place = place.into_token_stream();
+    let of = Ident::new(of, Span::call_site());
+    let of = put(quote!(#of), &place);
+    let member = call_site(member);
+    put(quote!(&#of.#member), place)
 }
 
-/// From where to where the user's tokens are, as a place for our code.
-fn place(tokens: impl ToTokens) -> (Span, Span) {
-    let tokens = tokens.into_token_stream().into_iter();
-    let mut spans = tokens.map(|token| token.span().resolved_at(Span::call_site()));
-    let first = spans.next().unwrap_or_else(Span::call_site);
-    (first, spans.last().unwrap_or(first))
+/// The same code, but from the start to the end of what the user wrote as `place`: there the
+/// compiler points if something is wrong with it. What the names in it mean stays as it is.
+fn put(code: TokenStream, place: impl ToTokens) -> TokenStream {
+    let place: Vec<_> = place.into_token_stream().into_iter().collect();
+    let mut code: Vec<_> = code.into_iter().collect();
+    if let (Some(token), Some(place)) = (code.last_mut(), place.last()) {
+        token.set_span(token.span().located_at(place.span()));
+    }
+    if let (Some(token), Some(place)) = (code.first_mut(), place.first()) {
+        token.set_span(token.span().located_at(place.span()));
+    }
+    code.into_iter().collect()
 }
 
 /// The same name, but no longer as if the user had written this one: lints leave it alone.

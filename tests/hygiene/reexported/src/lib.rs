@@ -34,7 +34,7 @@ pub mod nested {
     }
 }
 
-hygiene_renamed::company!(Written, u8);
+hygiene_renamed::company!(pub Written, u8);
 
 #[cfg(test)]
 mod tests {

@@ -5,16 +5,16 @@ pub use groups;
 /// Writes a struct for crates that do not depend on the library themselves.
 #[macro_export]
 macro_rules! company {
-    ($name:ident, $id:ty) => {
+    ($vis:vis $name:ident, $id:ty) => {
         /// A company.
         #[derive($crate::groups::MixpanelGroup)]
         #[mixpanel(group_key = "company", crate = $crate::groups)]
-        pub struct $name {
+        $vis struct $name {
             /// Which.
             #[mixpanel(group_id)]
-            pub id: $id,
+            $vis id: $id,
             /// Its name.
-            pub name: String,
+            $vis name: String,
         }
     };
 }
