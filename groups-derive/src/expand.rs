@@ -106,15 +106,12 @@ fn group_value(group: &Group<'_>) -> TokenStream {
 }
 
 fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
-    let value = match &id.with {
-        Some(with) => {
-            let value = call(with, "self", &id.member);
-            quote!(#krate::__private::id(#value))
-        }
-        None => {
-            let value = field("self", &id.member, id.ty);
-            quote!(#krate::GroupId::group_id(#value))
-        }
+    let value = if let Some(with) = &id.with {
+        let value = call(with, "self", &id.member);
+        quote!(#krate::__private::id(#value))
+    } else {
+        let value = field("self", &id.member, id.ty);
+        quote!(#krate::GroupId::group_id(#value))
     };
     match &id.prefix {
         Some(prefix) => quote!(#value.with_prefix(#prefix)),
@@ -135,16 +132,18 @@ fn visit(group: &Group<'_>) -> TokenStream {
         (!visits.is_empty()).then(|| quote!(#operation => { #(#visits)* }))
     });
     let arms: Vec<_> = arms.collect();
-    let (old, operation, visitor, walk) = if arms.is_empty() {
-        (quote!(_), quote!(_), quote!(_), None)
+    let [old, operation, visitor, walk] = if arms.is_empty() {
+        [quote!(_), quote!(_), quote!(_), quote!()]
     } else {
-        let walk = quote!(match __operation { #(#arms)* _ => {} });
-        (
-            quote!(__old),
-            quote!(__operation),
-            quote!(__visitor),
-            Some(walk),
-        )
+        // The struct may have a constant of that name itself.
+        let walk = quote! {
+            let __all = <Self as #krate::MixpanelGroup>::PROPERTIES;
+            match __operation {
+                #(#arms)*
+                _ => {}
+            }
+        };
+        [quote!(__old), quote!(__operation), quote!(__visitor), walk]
     };
     quote! {
         fn visit_properties<__V: #krate::__private::Visitor>(
@@ -161,18 +160,16 @@ fn visit(group: &Group<'_>) -> TokenStream {
 
 fn visit_property(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
     let index = Literal::usize_unsuffixed(index);
-    // The struct may have a constant of that name itself.
-    let all = quote!(<Self as #krate::MixpanelGroup>::PROPERTIES);
     let new = value(krate, "self", &index, property);
     let old = value(krate, "__old", &index, property);
-    let (method, arguments) = match (&property.name, property.operation) {
-        (None, _) => (quote!(flatten), quote!(&#all[#index], #all, #new, #old)),
-        (Some(_), Operation::Union) => (quote!(list), quote!(&#all[#index], #new, #old)),
-        (Some(_), _) => (quote!(property), quote!(&#all[#index], #new, #old)),
+    let (method, values) = match (&property.name, property.operation) {
+        (None, _) => (quote!(flatten), quote!(__all, #new, #old)),
+        (Some(_), Operation::Union) => (quote!(list), quote!(#new, #old)),
+        (Some(_), _) => (quote!(property), quote!(#new, #old)),
     };
     let method = quote!(<__V as #krate::__private::Visitor>::#method);
     let method = put(method, property.ty);
-    quote!(#method(__visitor, #arguments)?;)
+    quote!(#method(__visitor, &__all[#index], #values)?;)
 }
 
 /// A reference to what is sent of a field.
