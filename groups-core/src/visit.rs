@@ -45,6 +45,67 @@ pub trait Visitor {
     ) -> Result<(), EncodeError>;
 }
 
+/// The walk of a visitor over a struct's properties, each named by its index.
+///
+/// A step says whether to take the next one, which costs the compiler of generated code much less
+/// than a `Result` at each step.
+pub struct Walk<'a, V> {
+    visitor: &'a mut V,
+    properties: &'static [Property],
+    error: Option<EncodeError>,
+}
+
+impl<'a, V: Visitor> Walk<'a, V> {
+    /// At the first property.
+    #[inline]
+    pub fn new(visitor: &'a mut V, properties: &'static [Property]) -> Self {
+        Self {
+            visitor,
+            properties,
+            error: None,
+        }
+    }
+
+    /// [`Visitor::property`]
+    #[inline]
+    pub fn property<T: Serialize + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
+        let visited = self.visitor.property(&self.properties[index], new, old);
+        self.goes_on(visited)
+    }
+
+    /// [`Visitor::list`]
+    #[inline]
+    pub fn list<T: List + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
+        let visited = self.visitor.list(&self.properties[index], new, old);
+        self.goes_on(visited)
+    }
+
+    /// [`Visitor::flatten`]
+    #[inline]
+    pub fn flatten<T: Serialize + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
+        let all = self.properties;
+        let visited = self.visitor.flatten(&all[index], all, new, old);
+        self.goes_on(visited)
+    }
+
+    #[inline]
+    fn goes_on(&mut self, visited: Result<(), EncodeError>) -> bool {
+        visited.map_err(|error| self.error = Some(error)).is_ok()
+    }
+
+    /// What became of it; `is_complete` if every step was taken.
+    ///
+    /// # Errors
+    /// That of the step that was the last.
+    #[inline]
+    pub fn end(&mut self, is_complete: bool) -> Result<(), EncodeError> {
+        match self.error.take() {
+            Some(error) if !is_complete => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `#[mixpanel(group_id(with = "path"))]`: what the function returns, as an id.
 pub fn id<'a>(id: impl Into<Id<'a>>) -> Id<'a> {
     id.into()

@@ -43,7 +43,8 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
         #[automatically_derived]
         impl #impl_generics #krate::MixpanelGroup for #ident #ty_generics #where_clause {
             const GROUP_KEY: &'static #krate::__private::str = #key;
-            const PROPERTIES: &'static [#krate::Property] = &[#(#properties,)*];
+            const PROPERTIES: &'static [#krate::Property] =
+                &#krate::Property::all([#(#properties,)*]);
 
             fn group(&self) -> #krate::Group<'_> {
                 #group_value
@@ -63,8 +64,8 @@ fn constant(krate: &Path, property: &Property<'_>) -> TokenStream {
     let operation = operation(krate, property.operation);
     let doc = &property.doc;
     let key = json_key(name);
-    let unset_none = property.unset_none.then(|| quote!(.unset_none()));
-    quote!(#krate::Property::new(#name, #field, #operation, #doc, #key) #unset_none)
+    let unset_none = property.unset_none;
+    quote!((#name, #field, #operation, #doc, #key, #unset_none))
 }
 
 fn operation(krate: &Path, operation: Operation) -> TokenStream {
@@ -102,7 +103,9 @@ fn group_value(group: &Group<'_>) -> TokenStream {
         let id = id_value(krate, id);
         quote!(.in_company(#id))
     });
-    quote!(#krate::Group::new(<Self as #krate::MixpanelGroup>::GROUP_KEY, #id) #in_company)
+    // The struct may have a constant of that name itself.
+    let key = quote!(<Self as #krate::MixpanelGroup>::GROUP_KEY);
+    quote!(#krate::Group::new(#key, #id) #in_company)
 }
 
 fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
@@ -119,57 +122,49 @@ fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
     }
 }
 
-/// The walk over the fields.
+/// The walk over the fields, operation by operation.
 fn visit(group: &Group<'_>) -> TokenStream {
     let krate = &group.krate;
     let arms = OPERATIONS.into_iter().filter_map(|one| {
         let properties = group.properties.iter().enumerate();
-        let visits: Vec<_> = properties
+        let steps: Vec<_> = properties
             .filter(|(_, property)| property.operation == one)
-            .map(|(index, property)| visit_property(krate, index, property))
+            .map(|(index, property)| step(krate, index, property))
             .collect();
         let operation = operation(krate, one);
-        (!visits.is_empty()).then(|| quote!(#operation => { #(#visits)* }))
+        (!steps.is_empty()).then(|| quote!(#operation => #(#steps)&&*,))
     });
-    let arms: Vec<_> = arms.collect();
-    let [old, operation, visitor, walk] = if arms.is_empty() {
-        [quote!(_), quote!(_), quote!(_), quote!()]
-    } else {
-        // The struct may have a constant of that name itself.
-        let walk = quote! {
-            let __all = <Self as #krate::MixpanelGroup>::PROPERTIES;
-            match __operation {
-                #(#arms)*
-                _ => {}
-            }
-        };
-        [quote!(__old), quote!(__operation), quote!(__visitor), walk]
-    };
     quote! {
         fn visit_properties<__V: #krate::__private::Visitor>(
             &self,
-            #old: &Self,
-            #operation: #krate::Operation,
-            #visitor: &mut __V,
+            __old: &Self,
+            __operation: #krate::Operation,
+            __visitor: &mut __V,
         ) -> #krate::__private::Result<(), #krate::__private::EncodeError> {
-            #walk
-            #krate::__private::Ok(())
+            type __Walk<'__a, __V> = #krate::__private::Walk<'__a, __V>;
+            let __properties = <Self as #krate::MixpanelGroup>::PROPERTIES;
+            let __walk = &mut __Walk::new(__visitor, __properties);
+            let __is_complete = match __operation {
+                #(#arms)*
+                _ => true,
+            };
+            __walk.end(__is_complete)
         }
     }
 }
 
-fn visit_property(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
+/// One step of the walk.
+fn step(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
+    let method = match (&property.name, property.operation) {
+        (None, _) => quote!(__Walk::flatten),
+        (Some(_), Operation::Union) => quote!(__Walk::list),
+        (Some(_), _) => quote!(__Walk::property),
+    };
+    let method = put(method, property.ty);
     let index = Literal::usize_unsuffixed(index);
     let new = value(krate, "self", &index, property);
     let old = value(krate, "__old", &index, property);
-    let (method, values) = match (&property.name, property.operation) {
-        (None, _) => (quote!(flatten), quote!(__all, #new, #old)),
-        (Some(_), Operation::Union) => (quote!(list), quote!(#new, #old)),
-        (Some(_), _) => (quote!(property), quote!(#new, #old)),
-    };
-    let method = quote!(<__V as #krate::__private::Visitor>::#method);
-    let method = put(method, property.ty);
-    quote!(#method(__visitor, &__all[#index], #values)?;)
+    quote!(#method(__walk, #index, #new, #old))
 }
 
 /// A reference to what is sent of a field.

@@ -1,51 +1,49 @@
 #[automatically_derived]
 impl ::mixpanel_groups::MixpanelGroup for Company {
     const GROUP_KEY: &'static ::mixpanel_groups::__private::str = "company";
-    const PROPERTIES: &'static [::mixpanel_groups::Property] = &[
-        ::mixpanel_groups::Property::new(
+    const PROPERTIES: &'static [::mixpanel_groups::Property] = &::mixpanel_groups::Property::all([
+        (
             "name",
             "name",
             ::mixpanel_groups::Operation::Set,
             "The name that people know it by.",
             ",\"name\":",
+            false,
         ),
-        ::mixpanel_groups::Property::new(
-            "plan",
-            "plan",
+        ("plan", "plan", ::mixpanel_groups::Operation::Set, "", ",\"plan\":", false),
+        (
+            "industry",
+            "industry",
             ::mixpanel_groups::Operation::Set,
             "",
-            ",\"plan\":",
+            ",\"industry\":",
+            true,
         ),
-        ::mixpanel_groups::Property::new(
-                "industry",
-                "industry",
-                ::mixpanel_groups::Operation::Set,
-                "",
-                ",\"industry\":",
-            )
-            .unset_none(),
-        ::mixpanel_groups::Property::new(
+        (
             "foundingYear",
             "founding_year",
             ::mixpanel_groups::Operation::SetOnce,
             "",
             ",\"foundingYear\":",
+            false,
         ),
-        ::mixpanel_groups::Property::new(
+        (
             "integrations",
             "integrations",
             ::mixpanel_groups::Operation::Union,
             "",
             ",\"integrations\":",
+            false,
         ),
-        ::mixpanel_groups::Property::new(
+        (
             "Seats \"Purchased\"",
             "seats",
             ::mixpanel_groups::Operation::Set,
             "",
             ",\"Seats \\\"Purchased\\\"\":",
+            false,
         ),
-    ];
+    ]);
     fn group(&self) -> ::mixpanel_groups::Group<'_> {
         ::mixpanel_groups::Group::new(
             <Self as ::mixpanel_groups::MixpanelGroup>::GROUP_KEY,
@@ -61,52 +59,24 @@ impl ::mixpanel_groups::MixpanelGroup for Company {
         (),
         ::mixpanel_groups::__private::EncodeError,
     > {
-        let __all = <Self as ::mixpanel_groups::MixpanelGroup>::PROPERTIES;
-        match __operation {
+        type __Walk<'__a, __V> = ::mixpanel_groups::__private::Walk<'__a, __V>;
+        let __properties = <Self as ::mixpanel_groups::MixpanelGroup>::PROPERTIES;
+        let __walk = &mut __Walk::new(__visitor, __properties);
+        let __is_complete = match __operation {
             ::mixpanel_groups::Operation::Set => {
-                <__V as ::mixpanel_groups::__private::Visitor>::property(
-                    __visitor,
-                    &__all[0],
-                    &self.name,
-                    &__old.name,
-                )?;
-                <__V as ::mixpanel_groups::__private::Visitor>::property(
-                    __visitor,
-                    &__all[1],
-                    &self.plan,
-                    &__old.plan,
-                )?;
-                <__V as ::mixpanel_groups::__private::Visitor>::property(
-                    __visitor,
-                    &__all[2],
-                    &self.industry,
-                    &__old.industry,
-                )?;
-                <__V as ::mixpanel_groups::__private::Visitor>::property(
-                    __visitor,
-                    &__all[5],
-                    &self.seats,
-                    &__old.seats,
-                )?;
+                __Walk::property(__walk, 0, &self.name, &__old.name)
+                    && __Walk::property(__walk, 1, &self.plan, &__old.plan)
+                    && __Walk::property(__walk, 2, &self.industry, &__old.industry)
+                    && __Walk::property(__walk, 5, &self.seats, &__old.seats)
             }
             ::mixpanel_groups::Operation::SetOnce => {
-                <__V as ::mixpanel_groups::__private::Visitor>::property(
-                    __visitor,
-                    &__all[3],
-                    &self.founding_year,
-                    &__old.founding_year,
-                )?;
+                __Walk::property(__walk, 3, &self.founding_year, &__old.founding_year)
             }
             ::mixpanel_groups::Operation::Union => {
-                <__V as ::mixpanel_groups::__private::Visitor>::list(
-                    __visitor,
-                    &__all[4],
-                    &self.integrations,
-                    &__old.integrations,
-                )?;
+                __Walk::list(__walk, 4, &self.integrations, &__old.integrations)
             }
-            _ => {}
-        }
-        ::mixpanel_groups::__private::Ok(())
+            _ => true,
+        };
+        __walk.end(__is_complete)
     }
 }

@@ -6,39 +6,19 @@ where
     L: analytics::groups::List,
 {
     const GROUP_KEY: &'static analytics::groups::__private::str = "team";
-    const PROPERTIES: &'static [analytics::groups::Property] = &[
-        analytics::groups::Property::new(
-                "title",
-                "title",
-                analytics::groups::Operation::Set,
-                "",
-                ",\"title\":",
-            )
-            .unset_none(),
-        analytics::groups::Property::new(
-                "tags",
-                "tags",
-                analytics::groups::Operation::Union,
-                "",
-                ",\"tags\":",
-            )
-            .unset_none(),
-        analytics::groups::Property::new(
-                "created",
-                "created",
-                analytics::groups::Operation::SetOnce,
-                "",
-                ",\"created\":",
-            )
-            .unset_none(),
-        analytics::groups::Property::new(
+    const PROPERTIES: &'static [analytics::groups::Property] = &analytics::groups::Property::all([
+        ("title", "title", analytics::groups::Operation::Set, "", ",\"title\":", true),
+        ("tags", "tags", analytics::groups::Operation::Union, "", ",\"tags\":", true),
+        (
+            "created",
+            "created",
+            analytics::groups::Operation::SetOnce,
             "",
-            "settings",
-            analytics::groups::Operation::Set,
-            "",
-            ",\"\":",
+            ",\"created\":",
+            true,
         ),
-    ];
+        ("", "settings", analytics::groups::Operation::Set, "", ",\"\":", false),
+    ]);
     fn group(&self) -> analytics::groups::Group<'_> {
         analytics::groups::Group::new(
                 <Self as analytics::groups::MixpanelGroup>::GROUP_KEY,
@@ -55,41 +35,37 @@ where
         (),
         analytics::groups::__private::EncodeError,
     > {
-        let __all = <Self as analytics::groups::MixpanelGroup>::PROPERTIES;
-        match __operation {
+        type __Walk<'__a, __V> = analytics::groups::__private::Walk<'__a, __V>;
+        let __properties = <Self as analytics::groups::MixpanelGroup>::PROPERTIES;
+        let __walk = &mut __Walk::new(__visitor, __properties);
+        let __is_complete = match __operation {
             analytics::groups::Operation::Set => {
-                <__V as analytics::groups::__private::Visitor>::property(
-                    __visitor,
-                    &__all[0],
-                    &self.title,
-                    &__old.title,
-                )?;
-                <__V as analytics::groups::__private::Visitor>::flatten(
-                    __visitor,
-                    &__all[3],
-                    __all,
-                    &analytics::groups::__private::unless(
-                        Settings::is_default(&self.settings),
-                        &analytics::groups::__private::Field::<Self, 3>(self),
-                    ),
-                    &analytics::groups::__private::unless(
-                        Settings::is_default(&__old.settings),
-                        &analytics::groups::__private::Field::<Self, 3>(__old),
-                    ),
-                )?;
+                __Walk::property(__walk, 0, &self.title, &__old.title)
+                    && __Walk::flatten(
+                        __walk,
+                        3,
+                        &analytics::groups::__private::unless(
+                            Settings::is_default(&self.settings),
+                            &analytics::groups::__private::Field::<Self, 3>(self),
+                        ),
+                        &analytics::groups::__private::unless(
+                            Settings::is_default(&__old.settings),
+                            &analytics::groups::__private::Field::<Self, 3>(__old),
+                        ),
+                    )
             }
             analytics::groups::Operation::SetOnce => {
-                <__V as analytics::groups::__private::Visitor>::property(
-                    __visitor,
-                    &__all[2],
+                __Walk::property(
+                    __walk,
+                    2,
                     &analytics::groups::__private::Field::<Self, 2>(self),
                     &analytics::groups::__private::Field::<Self, 2>(__old),
-                )?;
+                )
             }
             analytics::groups::Operation::Union => {
-                <__V as analytics::groups::__private::Visitor>::list(
-                    __visitor,
-                    &__all[1],
+                __Walk::list(
+                    __walk,
+                    1,
                     &analytics::groups::__private::unless(
                         is_empty(&self.tags),
                         &self.tags,
@@ -98,11 +74,11 @@ where
                         is_empty(&__old.tags),
                         &__old.tags,
                     ),
-                )?;
+                )
             }
-            _ => {}
-        }
-        analytics::groups::__private::Ok(())
+            _ => true,
+        };
+        __walk.end(__is_complete)
     }
 }
 #[automatically_derived]
