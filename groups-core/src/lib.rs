@@ -78,8 +78,7 @@ pub use mixpanel_groups_derive::MixpanelGroup;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::json::EncodeError;
-    pub use crate::visit::{Field, SerializeField, Visitor, list, unless};
-    pub use core::convert::From;
+    pub use crate::visit::{Field, SerializeField, Visitor, Walk, id, unless};
     pub use core::primitive::str;
     pub use core::result::Result::{self, Ok};
     pub use serde::{Serialize, Serializer};
