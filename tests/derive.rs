@@ -477,8 +477,7 @@ fn properties_are_a_tracking_plan() {
             ("Seats Purchased", "seats", Operation::Set, ""),
         ]
     );
-    const KEY: &str = Company::GROUP_KEY;
-    assert_eq!(KEY, "company");
+    assert_eq!(const { Company::GROUP_KEY }, "company");
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn fields_may_be_conditional() {
         id: u8,
         #[cfg(any())]
         never: NoSuchType,
-        #[cfg(all())]
+        #[cfg(not(any()))]
         always: u8,
         #[cfg_attr(all(), mixpanel(rename = "renamed"))]
         name: u8,
@@ -233,6 +233,8 @@ macro_rules! company {
     };
 }
 
+type Same<T> = T;
+
 macro_rules! keyed {
     ($key:literal, $name:expr, $id:ident: $id_type:ty, $union:ty, $path:path, $with:ident) => {
         #[derive(MixpanelGroup)]
@@ -246,6 +248,10 @@ macro_rules! keyed {
             list: $union,
         }
     };
+}
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 #[test]
@@ -277,11 +283,7 @@ fn a_macro_may_write_the_struct() {
         "The plan that is paid for."
     );
 
-    fn is_zero(number: &u8) -> bool {
-        *number == 0
-    }
-    keyed!("team", "the field", id: Option1<u8>, Vec<u8>, is_zero, text);
-    type Option1<T> = T;
+    keyed!("team", "the field", id: Same<u8>, Vec<u8>, is_zero, text);
     let keyed = Keyed {
         id: 1,
         field: 2,

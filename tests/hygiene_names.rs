@@ -103,6 +103,10 @@ mod items {
         pub fn set(&self) -> &'static ::core::primitive::str {
             "mine"
         }
+        pub fn union(&mut self) -> &'static ::core::primitive::str {
+            self.once += 1;
+            "mine"
+        }
         pub fn visit_properties(&self) {}
     }
 }
@@ -111,7 +115,7 @@ mod items {
 fn ours_stays_reachable_beside_a_method_of_the_same_name() {
     use mixpanel_groups::{Group, MixpanelGroup};
 
-    let company = items::Company {
+    let mut company = items::Company {
         id: "1",
         company_id: "acme",
         with: 2,
@@ -120,6 +124,8 @@ fn ours_stays_reachable_beside_a_method_of_the_same_name() {
         more: [("more", 5)].into(),
     };
     assert_eq!(company.set(), "mine");
+    assert_eq!(items::Company::union(&mut company), "mine");
+    assert_eq!(company.once, 4);
     assert_eq!(
         MixpanelGroup::set(&company).to_json().unwrap(),
         r#"{"$group_key":"company","$group_id":"c1","$company_id":"acme","$set":{"with":"2","more":5}}"#

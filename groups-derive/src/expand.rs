@@ -18,10 +18,7 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
     let ident = call_site(group.ident);
     let (impl_generics, ty_generics, _) = group.generics.split_for_impl();
     let where_clause = where_clause(group);
-    let properties = group
-        .properties
-        .iter()
-        .map(|property| constant(krate, property));
+    let properties = group.properties.iter().map(constant);
     let group_value = group_value(group);
     let visit = visit(group);
     let with = serialize_with(group).map(|(index, body)| {
@@ -43,8 +40,10 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
         #[automatically_derived]
         impl #impl_generics #krate::MixpanelGroup for #ident #ty_generics #where_clause {
             const GROUP_KEY: &'static #krate::__private::str = #key;
-            const PROPERTIES: &'static [#krate::Property] =
-                &#krate::Property::all([#(#properties,)*]);
+            const PROPERTIES: &'static [#krate::Property] = {
+                type __Operation = #krate::Operation;
+                &#krate::Property::all([#(#properties,)*])
+            };
 
             fn group(&self) -> #krate::Group<'_> {
                 #group_value
@@ -58,21 +57,21 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
 }
 
 /// One entry of `PROPERTIES`.
-fn constant(krate: &Path, property: &Property<'_>) -> TokenStream {
+fn constant(property: &Property<'_>) -> TokenStream {
     let name = property.name.as_ref().map_or("", |name| &name.text);
     let field = property.member.unraw().to_string();
-    let operation = operation(krate, property.operation);
+    let operation = operation(property.operation);
     let doc = &property.doc;
     let key = json_key(name);
     let unset_none = property.unset_none;
     quote!((#name, #field, #operation, #doc, #key, #unset_none))
 }
 
-fn operation(krate: &Path, operation: Operation) -> TokenStream {
+fn operation(operation: Operation) -> TokenStream {
     match operation {
-        Operation::Set => quote!(#krate::Operation::Set),
-        Operation::SetOnce => quote!(#krate::Operation::SetOnce),
-        Operation::Union => quote!(#krate::Operation::Union),
+        Operation::Set => quote!(__Operation::Set),
+        Operation::SetOnce => quote!(__Operation::SetOnce),
+        Operation::Union => quote!(__Operation::Union),
     }
 }
 
@@ -131,7 +130,7 @@ fn visit(group: &Group<'_>) -> TokenStream {
             .filter(|(_, property)| property.operation == one)
             .map(|(index, property)| step(krate, index, property))
             .collect();
-        let operation = operation(krate, one);
+        let operation = operation(one);
         (!steps.is_empty()).then(|| quote!(#operation => #(#steps)&&*,))
     });
     quote! {
@@ -141,6 +140,7 @@ fn visit(group: &Group<'_>) -> TokenStream {
             __operation: #krate::Operation,
             __visitor: &mut __V,
         ) -> #krate::__private::Result<(), #krate::__private::EncodeError> {
+            type __Operation = #krate::Operation;
             type __Walk<'__a, __V> = #krate::__private::Walk<'__a, __V>;
             let __properties = <Self as #krate::MixpanelGroup>::PROPERTIES;
             let __walk = &mut __Walk::new(__visitor, __properties);

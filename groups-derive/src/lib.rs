@@ -24,7 +24,7 @@ use crate::ast::Group;
 use crate::attr::StructAttrs;
 use crate::ctxt::Ctxt;
 
-/// Derives.
+#[doc = include_str!("../derive.md")]
 #[proc_macro_derive(MixpanelGroup, attributes(mixpanel))]
 pub fn derive(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     derive_group(input.into()).into()

@@ -32,7 +32,7 @@ fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
 #[test]
 fn typical_structs_expand_as_recorded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/expand");
-    for name in ["company", "hierarchy", "generic"] {
+    for name in ["company", "generic", "wide"] {
         let input = fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();
         let input: TokenStream = input.parse().unwrap();
         let file = syn::parse2(derive_group(input)).unwrap();
@@ -247,7 +247,7 @@ impl Choices {
 #[test]
 fn nothing_makes_it_panic() {
     let mut good = 0;
-    for seed in 1..=5_000 {
+    for seed in 1..=3_000 {
         let mut choices = Choices(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
         let item = choices.item();
         let (impls, mistakes) = derive(&item);
@@ -264,7 +264,7 @@ fn nothing_makes_it_panic() {
         );
         good += usize::from(mistakes == 0);
     }
-    assert!((1_000..4_000).contains(&good), "{good} had no mistake");
+    assert!((500..2_500).contains(&good), "{good} had no mistake");
 }
 
 /// Whatever is no item at all, the compiler reports before us; still, it must not make us panic.

@@ -1,49 +1,45 @@
 #[automatically_derived]
 impl ::mixpanel_groups::MixpanelGroup for Company {
     const GROUP_KEY: &'static ::mixpanel_groups::__private::str = "company";
-    const PROPERTIES: &'static [::mixpanel_groups::Property] = &::mixpanel_groups::Property::all([
-        (
-            "name",
-            "name",
-            ::mixpanel_groups::Operation::Set,
-            "The name that people know it by.",
-            ",\"name\":",
-            false,
-        ),
-        ("plan", "plan", ::mixpanel_groups::Operation::Set, "", ",\"plan\":", false),
-        (
-            "industry",
-            "industry",
-            ::mixpanel_groups::Operation::Set,
-            "",
-            ",\"industry\":",
-            true,
-        ),
-        (
-            "foundingYear",
-            "founding_year",
-            ::mixpanel_groups::Operation::SetOnce,
-            "",
-            ",\"foundingYear\":",
-            false,
-        ),
-        (
-            "integrations",
-            "integrations",
-            ::mixpanel_groups::Operation::Union,
-            "",
-            ",\"integrations\":",
-            false,
-        ),
-        (
-            "Seats \"Purchased\"",
-            "seats",
-            ::mixpanel_groups::Operation::Set,
-            "",
-            ",\"Seats \\\"Purchased\\\"\":",
-            false,
-        ),
-    ]);
+    const PROPERTIES: &'static [::mixpanel_groups::Property] = {
+        type __Operation = ::mixpanel_groups::Operation;
+        &::mixpanel_groups::Property::all([
+            (
+                "name",
+                "name",
+                __Operation::Set,
+                "The name that people know it by.",
+                ",\"name\":",
+                false,
+            ),
+            ("plan", "plan", __Operation::Set, "", ",\"plan\":", false),
+            ("industry", "industry", __Operation::Set, "", ",\"industry\":", true),
+            (
+                "foundingYear",
+                "founding_year",
+                __Operation::SetOnce,
+                "",
+                ",\"foundingYear\":",
+                false,
+            ),
+            (
+                "integrations",
+                "integrations",
+                __Operation::Union,
+                "",
+                ",\"integrations\":",
+                false,
+            ),
+            (
+                "Seats \"Purchased\"",
+                "seats",
+                __Operation::Set,
+                "",
+                ",\"Seats \\\"Purchased\\\"\":",
+                false,
+            ),
+        ])
+    };
     fn group(&self) -> ::mixpanel_groups::Group<'_> {
         ::mixpanel_groups::Group::new(
             <Self as ::mixpanel_groups::MixpanelGroup>::GROUP_KEY,
@@ -59,20 +55,21 @@ impl ::mixpanel_groups::MixpanelGroup for Company {
         (),
         ::mixpanel_groups::__private::EncodeError,
     > {
+        type __Operation = ::mixpanel_groups::Operation;
         type __Walk<'__a, __V> = ::mixpanel_groups::__private::Walk<'__a, __V>;
         let __properties = <Self as ::mixpanel_groups::MixpanelGroup>::PROPERTIES;
         let __walk = &mut __Walk::new(__visitor, __properties);
         let __is_complete = match __operation {
-            ::mixpanel_groups::Operation::Set => {
+            __Operation::Set => {
                 __Walk::property(__walk, 0, &self.name, &__old.name)
                     && __Walk::property(__walk, 1, &self.plan, &__old.plan)
                     && __Walk::property(__walk, 2, &self.industry, &__old.industry)
                     && __Walk::property(__walk, 5, &self.seats, &__old.seats)
             }
-            ::mixpanel_groups::Operation::SetOnce => {
+            __Operation::SetOnce => {
                 __Walk::property(__walk, 3, &self.founding_year, &__old.founding_year)
             }
-            ::mixpanel_groups::Operation::Union => {
+            __Operation::Union => {
                 __Walk::list(__walk, 4, &self.integrations, &__old.integrations)
             }
             _ => true,

@@ -6,19 +6,15 @@ where
     L: analytics::groups::List,
 {
     const GROUP_KEY: &'static analytics::groups::__private::str = "team";
-    const PROPERTIES: &'static [analytics::groups::Property] = &analytics::groups::Property::all([
-        ("title", "title", analytics::groups::Operation::Set, "", ",\"title\":", true),
-        ("tags", "tags", analytics::groups::Operation::Union, "", ",\"tags\":", true),
-        (
-            "created",
-            "created",
-            analytics::groups::Operation::SetOnce,
-            "",
-            ",\"created\":",
-            true,
-        ),
-        ("", "settings", analytics::groups::Operation::Set, "", ",\"\":", false),
-    ]);
+    const PROPERTIES: &'static [analytics::groups::Property] = {
+        type __Operation = analytics::groups::Operation;
+        &analytics::groups::Property::all([
+            ("title", "title", __Operation::Set, "", ",\"title\":", true),
+            ("tags", "tags", __Operation::Union, "", ",\"tags\":", true),
+            ("created", "created", __Operation::SetOnce, "", ",\"created\":", true),
+            ("", "settings", __Operation::Set, "", ",\"\":", false),
+        ])
+    };
     fn group(&self) -> analytics::groups::Group<'_> {
         analytics::groups::Group::new(
                 <Self as analytics::groups::MixpanelGroup>::GROUP_KEY,
@@ -35,11 +31,12 @@ where
         (),
         analytics::groups::__private::EncodeError,
     > {
+        type __Operation = analytics::groups::Operation;
         type __Walk<'__a, __V> = analytics::groups::__private::Walk<'__a, __V>;
         let __properties = <Self as analytics::groups::MixpanelGroup>::PROPERTIES;
         let __walk = &mut __Walk::new(__visitor, __properties);
         let __is_complete = match __operation {
-            analytics::groups::Operation::Set => {
+            __Operation::Set => {
                 __Walk::property(__walk, 0, &self.title, &__old.title)
                     && __Walk::flatten(
                         __walk,
@@ -54,7 +51,7 @@ where
                         ),
                     )
             }
-            analytics::groups::Operation::SetOnce => {
+            __Operation::SetOnce => {
                 __Walk::property(
                     __walk,
                     2,
@@ -62,7 +59,7 @@ where
                     &analytics::groups::__private::Field::<Self, 2>(__old),
                 )
             }
-            analytics::groups::Operation::Union => {
+            __Operation::Union => {
                 __Walk::list(
                     __walk,
                     1,

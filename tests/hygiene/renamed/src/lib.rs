@@ -33,7 +33,7 @@ mod tests {
         #[mixpanel(group_id(prefix = "c"))]
         id: T,
         #[mixpanel(company_id)]
-        company_id: u8,
+        parent: u8,
         #[mixpanel(skip_if = "is_empty")]
         name: &'a str,
         #[mixpanel(union)]
@@ -54,7 +54,7 @@ mod tests {
     fn is_found_under_its_other_name() {
         let company = Company {
             id: 1,
-            company_id: 2,
+            parent: 2,
             name: "Acme",
             tags: vec![3],
         };
