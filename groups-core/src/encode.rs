@@ -37,9 +37,7 @@ pub(crate) fn write_update(
             out.extend_from_slice(b",\"$company_id\":");
             write_id(out, company_id, "$company_id")?;
         }
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(operation.name().as_bytes());
-        out.extend_from_slice(b"\":");
+        out.extend_from_slice(operation.key().as_bytes());
         let value = out.len();
         write_value(out)?;
         if out.len() == value {
@@ -107,7 +105,7 @@ pub(crate) struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    #[inline]
+    #[inline(always)]
     fn write(
         &mut self,
         property: &'static Property,
@@ -127,7 +125,7 @@ impl Encoder<'_> {
 }
 
 impl Visitor for Encoder<'_> {
-    #[inline]
+    #[inline(always)]
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,

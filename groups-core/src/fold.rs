@@ -111,7 +111,7 @@ impl<'a> Parsed<'a> {
             }
         };
         // The operation is the last member: `,"$set":` … `}`.
-        let rest = operation.name().len() + r#","":}"#.len() + value.len();
+        let rest = operation.key().len() + value.len() + "}".len();
         let prefix = json.get(..json.len().checked_sub(rest)?)?;
         Some(Self {
             prefix,
@@ -371,9 +371,7 @@ impl<'a> Segment<'a> {
 impl Slot<'_> {
     fn write(&self, prefix: &[u8], operation: Operation, out: &mut Vec<u8>) {
         out.extend_from_slice(prefix);
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(operation.name().as_bytes());
-        out.extend_from_slice(b"\":");
+        out.extend_from_slice(operation.key().as_bytes());
         if operation == Operation::Delete {
             out.extend_from_slice(b"\"\"");
         }

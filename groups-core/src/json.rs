@@ -72,6 +72,7 @@ pub(crate) struct Json<'a> {
 /// Writes `text` as a JSON string, with its quotes.
 #[inline]
 pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
     out.push(b'"');
     write_escaped(out, text);
     out.push(b'"');
@@ -80,16 +81,24 @@ pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
 /// Writes `text` as it stands between the quotes of a JSON string.
 #[inline]
 pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text.as_bytes();
-    while let Some(at) = find_special(rest) {
-        out.extend_from_slice(&rest[..at]);
-        write_escape(out, rest[at]);
-        rest = &rest[at + 1..];
+    if has_special(text.as_bytes()) {
+        write_with_escapes(out, text);
+    } else {
+        out.extend_from_slice(text.as_bytes());
     }
-    out.extend_from_slice(rest);
 }
 
 #[cold]
+fn write_with_escapes(out: &mut Vec<u8>, text: &str) {
+    for &byte in text.as_bytes() {
+        if is_special(byte) {
+            write_escape(out, byte);
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
 fn write_escape(out: &mut Vec<u8>, byte: u8) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let short = match byte {
@@ -109,30 +118,29 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// The first byte that a JSON string must escape: a quote, a backslash or a control character.
+/// Whether a JSON string must escape the byte: a quote, a backslash or a control character.
 #[inline]
-fn find_special(bytes: &[u8]) -> Option<usize> {
-    let is_special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    let mut words = bytes.chunks_exact(8);
-    let mut at = 0;
-    for word in &mut words {
-        if word_has_special(word) {
-            break;
-        }
-        at += 8;
-    }
-    bytes[at..]
-        .iter()
-        .position(is_special)
-        .map(|found| at + found)
+fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Eight bytes at a time. May say yes where only a neighbour byte borrows; never no wrongly.
+/// Whether a JSON string must escape any byte: eight at a time, the last eight perhaps twice.
 #[inline]
-fn word_has_special(word: &[u8]) -> bool {
+fn has_special(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk() else {
+        return bytes.iter().any(|byte| is_special(*byte));
+    };
+    let mut words = bytes.chunks_exact(8).filter_map(|word| word.first_chunk());
+    words.any(|word| word_has_special(*word)) || word_has_special(*last)
+}
+
+#[inline]
+fn word_has_special(word: [u8; 8]) -> bool {
     const ONES: u64 = u64::MAX / 0xFF;
     const HIGH: u64 = ONES * 0x80;
-    let word = word.try_into().map_or(0, u64::from_le_bytes);
+    let word = u64::from_le_bytes(word);
+    // The high bit of each byte that is zero, or of one above such a byte: never no wrongly, and
+    // yes wrongly only where the answer is yes anyway.
     let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     let quote = is_zero(word ^ (ONES * u64::from(b'"')));

@@ -47,6 +47,18 @@ impl Operation {
         }
     }
 
+    /// As a member of an update's object: `,"$set":`.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Set => r#","$set":"#,
+            Self::SetOnce => r#","$set_once":"#,
+            Self::Union => r#","$union":"#,
+            Self::Unset => r#","$unset":"#,
+            Self::Remove => r#","$remove":"#,
+            Self::Delete => r#","$delete":"#,
+        }
+    }
+
     /// The operation of that name on the wire, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
