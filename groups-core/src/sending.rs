@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::{Delivery, Route};
 use crate::records::{Record, Records};
-use crate::{Client, Error, ErrorKind, Progress, Report, Update};
+use crate::{Client, Error, ErrorKind, Event, Progress, Report, Update};
 
 /// How often [`Sending::on_progress`] is called at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -59,6 +60,19 @@ impl<'a> Sending<'a> {
     {
         let route = self.client.groups_route();
         self.run(route, updates.into_iter().map(Into::into))
+    }
+
+    /// Imports events: see [`Client::import`].
+    ///
+    /// # Errors
+    /// As [`Client::import`], and when the flag of [`cancel_on`](Self::cancel_on) is set.
+    pub fn import<I>(self, events: I) -> Result<Report, Error>
+    where
+        I: IntoIterator,
+        I::Item: Borrow<Event>,
+    {
+        let route = self.client.import_route();
+        self.run(route, events.into_iter())
     }
 
     fn run<R: Record>(

@@ -117,7 +117,7 @@ impl<'a> Update<'a> {
     pub fn operation(&self) -> Option<Operation> {
         match &self.0 {
             Repr::Derived(_, operation) => Some(*operation),
-            Repr::Encoded(_, encoded) => encoded.map(|encoded| encoded.operation),
+            Repr::Encoded(_, encoded) => encoded.and_then(|encoded| encoded.operation),
             Repr::Invalid(rejection) => rejection.operation(),
         }
     }
