@@ -23,7 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         emulator = match argument.as_str() {
             "--port" => emulator.port(value.parse()?),
             "--keep" => emulator.keep(value),
-            _ => return Err(format!("no such option: {argument}; there are --port and --keep").into()),
+            _ => {
+                return Err(
+                    format!("no such option: {argument}; there are --port and --keep").into(),
+                );
+            }
         };
     }
     let emulator = emulator.start()?;

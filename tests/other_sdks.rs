@@ -81,7 +81,12 @@ fn python() {
         return;
     };
     let theirs = Emulator::start().unwrap();
-    run(&folder.join("venv/bin/python"), "groups.py", &folder, &theirs);
+    run(
+        &folder.join("venv/bin/python"),
+        "groups.py",
+        &folder,
+        &theirs,
+    );
     let ours = ours();
     assert_eq!(theirs.profiles(), ours.profiles());
     assert_eq!(theirs.profiles().len(), 1);
@@ -90,7 +95,11 @@ fn python() {
         let shown = |event: &serde_json::Value| {
             let properties = &event["properties"];
             let amount = properties["amount"].clone();
-            (event["event"].clone(), properties["distinct_id"].clone(), amount)
+            (
+                event["event"].clone(),
+                properties["distinct_id"].clone(),
+                amount,
+            )
         };
         events.iter().map(shown).collect::<Vec<_>>()
     };

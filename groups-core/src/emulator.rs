@@ -119,7 +119,9 @@ impl EmulatorBuilder {
     /// If it cannot listen on the port, or cannot read the file to [`keep`](Self::keep).
     pub fn start(self) -> io::Result<Emulator> {
         let state = self.keep.map(State::new);
-        let memory = state.as_ref().map_or_else(|| Ok(Memory::default()), State::load)?;
+        let memory = state
+            .as_ref()
+            .map_or_else(|| Ok(Memory::default()), State::load)?;
         let service = Arc::new(Service::new(self.settings, memory));
         let its_service = Arc::clone(&service);
         let server = Server::start(self.port, move |stream, life| {

@@ -16,7 +16,14 @@ pub(crate) fn uuid() -> String {
     let variant = version & !(0b11 << 62) | 0b10 << 62;
     let hex = format!("{variant:032x}");
     let part = |range| hex.get(range).unwrap_or_default();
-    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+    [
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32),
+    ]
+    .join("-")
 }
 
 /// Others at each call, and others in a forked process.

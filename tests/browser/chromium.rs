@@ -53,7 +53,12 @@ impl Browser {
         let profile = std::env::temp_dir().join(profile);
         let mut child = Command::new("sh")
             .args(["-c", RUN, "sh", program, "--remote-debugging-pipe"])
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+            ])
             .args(["--no-first-run", "--disable-background-networking"])
             .args(["--disable-component-update", "--disable-sync"])
             .args(["--hide-scrollbars", "--window-size=1280,960"])
@@ -141,7 +146,10 @@ impl Browser {
     /// Looks with another preference: `light` or `dark`.
     pub(crate) fn prefer(&mut self, scheme: &str) {
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
-        self.call("Emulation.setEmulatedMedia", &json!({"features": [feature]}));
+        self.call(
+            "Emulation.setEmulatedMedia",
+            &json!({"features": [feature]}),
+        );
     }
 
     /// What the page looks like, as PNG.

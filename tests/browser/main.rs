@@ -46,7 +46,9 @@ fn shows(browser: &mut Browser, selector: &str, wanted: &str) {
 }
 
 fn group_button(id: &str) -> String {
-    format!("[...document.querySelectorAll('#groups button')].find(b => b.innerText.includes('{id}'))")
+    format!(
+        "[...document.querySelectorAll('#groups button')].find(b => b.innerText.includes('{id}'))"
+    )
 }
 
 #[test]
@@ -167,7 +169,11 @@ fn texts_from_outside_are_texts() {
         "items": [IMAGE],
     });
     client
-        .send([group.set(properties), group.unset([SCRIPT]), group.set(json!({SCRIPT: IMAGE}))])
+        .send([
+            group.set(properties),
+            group.unset([SCRIPT]),
+            group.set(json!({SCRIPT: IMAGE})),
+        ])
         .unwrap();
     let event = Event::new(IMAGE)
         .distinct_id(SCRIPT)
@@ -204,11 +210,17 @@ fn picture(browser: &mut Browser, client: &Client, company: &Company) {
         let other = Company { id, name, ..ACME };
         client.send(other.updates()).unwrap();
     }
-    client.send([company.group().set(json!({"$name": "Acme Corporation"}))]).unwrap();
+    client
+        .send([company.group().set(json!({"$name": "Acme Corporation"}))])
+        .unwrap();
     shows(browser, "#counts", "7 groups");
     std::thread::sleep(std::time::Duration::from_secs(3));
     std::fs::write(&file, browser.screenshot()).unwrap();
     browser.prefer("dark");
-    std::fs::write(std::env::temp_dir().join("local_mixpanel_dark.png"), browser.screenshot()).unwrap();
+    std::fs::write(
+        std::env::temp_dir().join("local_mixpanel_dark.png"),
+        browser.screenshot(),
+    )
+    .unwrap();
     browser.prefer("light");
 }

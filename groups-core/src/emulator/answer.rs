@@ -146,10 +146,7 @@ impl Answer {
         } else {
             "some data points in the request failed validation"
         };
-        let failed: Vec<Value> = failed
-            .iter()
-            .map(Failure::to_json)
-            .collect();
+        let failed: Vec<Value> = failed.iter().map(Failure::to_json).collect();
         let status = StatusCode::BAD_REQUEST;
         let body = json!({
             "code": status.as_u16(),

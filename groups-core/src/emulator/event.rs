@@ -21,7 +21,10 @@ pub(super) fn read(record: Value, check_size: bool) -> Result<Value, Invalid> {
     };
     let other = members.keys().find(|key| !is_member(key));
     if let Some(other) = other {
-        return invalid(other, "an event has a name and properties, and nothing else");
+        return invalid(
+            other,
+            "an event has a name and properties, and nothing else",
+        );
     }
     match members.get("event") {
         Some(Value::String(name)) if !name.is_empty() => {}

@@ -81,29 +81,32 @@ fn write(memory: &Memory) -> Value {
 
 fn read(mut state: Value) -> Option<Memory> {
     let mut memory = Memory::default();
-    let list = |value: &mut Value| match value.take() {
-        Value::Array(items) => Some(items),
-        _ => None,
-    };
-    for mut group in list(&mut state["groups"])? {
-        let text = |name: &str| group[name].as_str().map(str::to_owned);
+    for mut group in list(&mut state, "groups")? {
+        let text = |name: &str| Some(group.get(name)?.as_str()?.to_owned());
         let (key, id) = (text("key")?, text("id")?);
-        let profile = match group["profile"].take() {
+        let profile = match group.get_mut("profile")?.take() {
             Value::Null => Profile::default(),
             Value::Object(properties) => properties.into_iter().collect(),
             _ => return None,
         };
-        let history = list(&mut group["history"])?;
+        let history = list(&mut group, "history")?;
         let history = history.into_iter().map(Past::from_json);
         *memory.profiles.group(key, id) = Known {
             profile,
             history: history.collect::<Option<_>>()?,
         };
     }
-    for event in list(&mut state["events"])? {
+    for event in list(&mut state, "events")? {
         memory.events.push(event);
     }
     Some(memory)
+}
+
+fn list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
+    match value.get_mut(name)?.take() {
+        Value::Array(items) => Some(items),
+        _ => None,
+    }
 }
 
 impl Past {
@@ -115,7 +118,7 @@ impl Past {
         Some(Self {
             at: json["at"].as_u64()?,
             operation: Operation::from_name(json["operation"].as_str()?)?,
-            value: json["value"].take(),
+            value: json.get_mut("value")?.take(),
         })
     }
 }

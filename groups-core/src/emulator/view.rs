@@ -44,7 +44,9 @@ pub(super) fn answer(request: &Request<()>, memory: &Memory) -> Answer {
 
 /// A name that anybody can point here must not let a stranger's page read what is here.
 fn is_this_machine(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let host = host.unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     ["127.0.0.1", "localhost", "[::1]"].contains(&name)
