@@ -381,18 +381,18 @@ impl ClientBuilder {
 
     /// Where events go.
     fn import(&self, endpoint: &Endpoint) -> Result<Route, Error> {
-        let mut path = format!("/import?strict={}", u8::from(self.strict));
-        let credentials = match &self.service_account {
-            None => format!("{}:", self.token),
+        let strict = u8::from(self.strict);
+        let (query, credentials) = match &self.service_account {
+            None => (String::new(), format!("{}:", self.token)),
             Some(account) => {
                 account.check()?;
-                path += &format!("&project_id={}", account.project_id);
-                format!("{}:{}", account.user, account.secret)
+                let query = format!("&project_id={}", account.project_id);
+                (query, format!("{}:{}", account.user, account.secret))
             }
         };
         let credentials = BASE64_STANDARD.encode(credentials);
         Ok(Route {
-            url: endpoint.url(&path),
+            url: endpoint.url(&format!("/import?strict={strict}{query}")),
             authorization: Some(format!("Basic {credentials}")),
             opening: b"{".to_vec(),
             limits: self.limits(MAX_IMPORT),

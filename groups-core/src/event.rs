@@ -212,13 +212,11 @@ impl Event {
         if self.name.is_empty() {
             return Err(EncodeError::new("the event's name is empty"));
         }
-        match &self.distinct_id {
-            Some(id) => check_distinct_id(id).map_err(of("distinct_id"))?,
-            None => {
-                let message = "it is missing; \"\" is for an event of no user";
-                return Err(EncodeError::new(message).of("distinct_id"));
-            }
-        }
+        let Some(distinct_id) = &self.distinct_id else {
+            let message = "it is missing; \"\" is for an event of no user";
+            return Err(EncodeError::new(message).of("distinct_id"));
+        };
+        check_distinct_id(distinct_id).map_err(of("distinct_id"))?;
         check_insert_id(&self.insert_id).map_err(of("$insert_id"))?;
         check_time(self.time.0, SystemTime::now()).map_err(of("time"))?;
         let too_many = self.groups.iter().find(|(_, ids)| ids.len() > MAX_GROUPS);

@@ -69,9 +69,9 @@ fn not_a_text() -> Result<(), String> {
 
 /// In the words of the documentation's example.
 fn name(property: &str, checked: Result<(), String>) -> Result<(), Invalid> {
-    checked.or_else(|message| {
+    checked.map_err(|message| {
         let field = format!("properties.{property}");
         let message = format!("'{field}' is invalid: {message}");
-        Err((field, message))
+        (field, message)
     })
 }
