@@ -19,15 +19,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut emulator = Emulator::builder().port(8080);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let value = arguments.next().ok_or("a value is missing")?;
-        emulator = match argument.as_str() {
-            "--port" => emulator.port(value.parse()?),
-            "--keep" => emulator.keep(value),
-            _ => {
-                return Err(
-                    format!("no such option: {argument}; there are --port and --keep").into(),
-                );
-            }
+        let value = arguments.next();
+        emulator = match (argument.as_str(), value) {
+            ("--port", Some(port)) => emulator.port(port.parse()?),
+            ("--keep", Some(file)) => emulator.keep(file),
+            _ => return Err("the options are --port PORT and --keep FILE".into()),
         };
     }
     let emulator = emulator.start()?;
