@@ -1,34 +1,20 @@
 //! What a derived struct says, as it goes over the wire.
+#![allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "`skip_if` and `with` take references"
+)]
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mixpanel_groups::{Group, GroupId, Id, MixpanelGroup, Operation, Update};
 use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// What one update says, without the group.
-fn says(update: &Update<'_>) -> Value {
-    let json = update.to_json().expect("a good update");
-    if json.is_empty() {
-        return Value::Null;
-    }
-    let update: Value = serde_json::from_str(&json).expect("good JSON");
-    let operations = Operation::ALL.map(Operation::name);
-    let mut found = operations.iter().filter_map(|name| update.get(name));
-    let value = found.next().expect("one operation").clone();
-    assert_eq!(found.next(), None, "one operation only");
-    value
-}
-
-/// All that a struct says, by operation.
-fn all<T: MixpanelGroup>(group: &T) -> Value {
-    let says = |update: Update<'_>| (update.operation().expect("one").name(), says(&update));
-    let all: BTreeMap<_, _> = group.updates().map(says).collect();
-    json!(all)
-}
+mod says;
+use says::{all, says};
 
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -320,5 +306,268 @@ fn union_takes_lists_and_sets() {
             "vec": [1], "deque": [2], "slice": [3], "array": [4],
             "hash_set": [5], "tree_set": [6], "some": [7],
         }})
+    );
+}
+
+#[test]
+fn a_company_id_goes_with_every_update() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "team")]
+    struct Team {
+        #[mixpanel(group_id)]
+        id: u32,
+        #[mixpanel(company_id)]
+        company: String,
+        #[mixpanel(set_once)]
+        name: String,
+    }
+    let team = Team {
+        id: 7,
+        company: "acme".into(),
+        name: "Tools".into(),
+    };
+    let group = r#"{"$group_key":"team","$group_id":"7","$company_id":"acme""#;
+    let in_full = |update: &Update<'_>| update.to_json().unwrap();
+    assert_eq!(team.group(), Group::new("team", 7).in_company("acme"));
+    assert_eq!(in_full(&team.set()), "", "nothing to set");
+    for (update, operation) in [
+        (team.set_once(), r#""$set_once":{"name":"Tools"}"#),
+        (team.unset(["a"]), r#""$unset":["a"]"#),
+        (team.remove("tags", "a"), r#""$remove":{"tags":"a"}"#),
+        (team.delete(), r#""$delete":"""#),
+    ] {
+        assert_eq!(in_full(&update), format!("{group},{operation}}}"));
+    }
+    let names: Vec<_> = Team::PROPERTIES.iter().map(|p| p.name).collect();
+    assert_eq!(names, ["name"], "an id is no property");
+}
+
+#[test]
+fn a_company_is_in_itself() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "$company_id")]
+    struct Company {
+        #[mixpanel(group_id(with = "str::trim"), company_id)]
+        id: String,
+        plan: Plan,
+    }
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "$user_id")]
+    struct User {
+        #[mixpanel(company_id, group_id)]
+        id: u8,
+        #[mixpanel(union)]
+        roles: [&'static str; 1],
+    }
+    let company = Company {
+        id: " acme ".into(),
+        plan: Plan::Enterprise,
+    };
+    assert_eq!(
+        company.set().to_json().unwrap(),
+        r#"{"$group_key":"$company_id","$group_id":"acme","$company_id":"acme","$set":{"plan":"enterprise"}}"#
+    );
+    let user = User {
+        id: 7,
+        roles: ["admin"],
+    };
+    assert_eq!(
+        user.union().to_json().unwrap(),
+        r#"{"$group_key":"$user_id","$group_id":"7","$company_id":"7","$union":{"roles":["admin"]}}"#
+    );
+}
+
+#[test]
+fn the_fields_of_a_flattened_value_are_properties() {
+    #[derive(Serialize)]
+    struct Address {
+        country: &'static str,
+        zip: Option<u32>,
+    }
+
+    fn upper<S: Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([("COUNTRY", address.country.to_uppercase())])
+    }
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company", unset_none)]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(flatten)]
+        address: Address,
+        #[mixpanel(flatten, with = "upper")]
+        again: Address,
+        #[mixpanel(flatten)]
+        more: Option<HashMap<String, u8>>,
+        #[mixpanel(flatten, skip_if = "HashMap::is_empty")]
+        none: HashMap<String, u8>,
+        #[mixpanel(flatten, set_once)]
+        once: HashMap<String, u8>,
+        #[mixpanel(flatten, union)]
+        lists: HashMap<String, Vec<u8>>,
+    }
+    let address = || Address {
+        country: "us",
+        zip: None,
+    };
+    let mut company = Company {
+        id: 1,
+        address: address(),
+        again: address(),
+        more: Some([("more".to_owned(), 2)].into()),
+        none: [].into(),
+        once: [("once".to_owned(), 3)].into(),
+        lists: [("list".to_owned(), vec![4])].into(),
+    };
+    assert_eq!(
+        all(&company),
+        json!({
+            "$set": {"country": "us", "COUNTRY": "US", "more": 2},
+            "$set_once": {"once": 3},
+            "$union": {"list": [4]},
+        })
+    );
+    let property = Company::PROPERTIES[0];
+    assert_eq!((property.name, property.field), ("", "address"));
+
+    company.more = Some([("country".to_owned(), 5)].into());
+    let collision = company.set().to_json().unwrap_err().to_string();
+    assert!(collision.contains("country"), "{collision}");
+}
+
+#[test]
+fn a_flattened_name_may_not_be_that_of_a_field() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(rename = "Seats Purchased", set_once)]
+        seats: u8,
+        #[mixpanel(flatten)]
+        more: HashMap<&'static str, u8>,
+    }
+    let company = Company {
+        id: 1,
+        seats: 2,
+        more: [("Seats Purchased", 3)].into(),
+    };
+    let collision = company.set().to_json().unwrap_err().to_string();
+    assert!(collision.contains("Seats Purchased"), "{collision}");
+    assert_eq!(says(&company.set_once()), json!({"Seats Purchased": 2}));
+}
+
+#[test]
+fn properties_are_a_tracking_plan() {
+    let plan: Vec<_> = Company::PROPERTIES
+        .iter()
+        .map(|p| (p.name, p.field, p.operation, p.doc))
+        .collect();
+    let name = "The name that people know it by.";
+    let year = "Year of foundation,\nas four digits.";
+    assert_eq!(
+        plan,
+        [
+            ("name", "name", Operation::Set, name),
+            ("plan", "plan", Operation::Set, ""),
+            ("industry", "industry", Operation::Set, ""),
+            ("founding_year", "founding_year", Operation::SetOnce, year),
+            ("integrations", "integrations", Operation::Union, ""),
+            ("Seats Purchased", "seats", Operation::Set, ""),
+        ]
+    );
+    assert_eq!(const { Company::GROUP_KEY }, "company");
+}
+
+#[test]
+fn doc_comments_are_kept_without_their_indentation() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        ///No indentation,
+        ///  but one.
+        none: u8,
+        /// A list:
+        ///
+        /// - `"a" \ b`
+        ///   - deeper é
+        list: u8,
+        /**
+            A block
+              of lines.
+        */
+        block: u8,
+        #[doc = "An attribute"]
+        #[doc(hidden)]
+        #[doc = "in two."]
+        attribute: u8,
+    }
+    let docs: Vec<_> = Company::PROPERTIES.iter().map(|p| p.doc).collect();
+    assert_eq!(
+        docs,
+        [
+            "No indentation,\n  but one.",
+            "A list:\n\n- `\"a\" \\ b`\n  - deeper é",
+            "A block\n  of lines.",
+            "An attribute\nin two.",
+        ]
+    );
+}
+
+#[test]
+fn a_struct_with_only_an_id_can_unset_and_delete() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company", unset_none)]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: &'static str,
+    }
+    let company = Company { id: "acme" };
+    assert_eq!(company.updates().count(), 0);
+    assert_eq!(company.set().to_json().unwrap(), "");
+    assert_eq!(says(&company.delete()), json!(""));
+    let nobody = Company { id: "" };
+    let error = nobody.delete().to_json().unwrap_err().to_string();
+    assert!(error.contains("$group_id"), "{error}");
+}
+
+/// `Option` is not found by its name.
+#[test]
+fn what_serialises_to_null_is_absent() {
+    type Maybe<T> = Option<T>;
+
+    #[derive(Serialize)]
+    struct Wrapped(Option<u8>);
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company", unset_none)]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        alias: Maybe<u8>,
+        wrapped: Wrapped,
+        nan: f64,
+        unit: (),
+        json: serde_json::Value,
+        some: Option<u8>,
+    }
+    let company = Company {
+        id: 1,
+        alias: None,
+        wrapped: Wrapped(None),
+        nan: f64::NAN,
+        unit: (),
+        json: json!(null),
+        some: Some(2),
+    };
+    assert_eq!(
+        all(&company),
+        json!({
+            "$set": {"some": 2},
+            "$unset": ["alias", "wrapped", "nan", "unit", "json"],
+        })
     );
 }

@@ -629,6 +629,14 @@ fn importing_has_the_options_of_sending() {
         .import(events);
     assert_eq!((report.unwrap().accepted, seen), (5_000, 5_000));
 
+    // There is nothing to fold: each event stays.
+    let events = (0..3_000).map(|_| purchase().insert_id("same"));
+    let report = client.sending().fold().import(events).unwrap();
+    assert_eq!((report.accepted, report.requests), (3_000, 2));
+
+    let disabled = Client::disabled();
+    assert_eq!(disabled.import([purchase()]).unwrap().accepted, 1);
+
     let stop = std::sync::atomic::AtomicBool::new(true);
     let error = client
         .sending()

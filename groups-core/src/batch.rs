@@ -1,5 +1,6 @@
 use std::fmt;
 
+use crate::fold::fold;
 use crate::json::write_str;
 use crate::records::{Limits, Records};
 use crate::{Error, Update};
@@ -82,6 +83,28 @@ impl Batch {
             0 => b"[]",
             len => self.records.body(&(0..len)),
         }
+    }
+
+    /// Replaces the updates of each group by fewer that make the same of its profile, where there
+    /// are such: two `$set` become one, `$delete` takes the place of all before it, `$union` after
+    /// `$union` joins. Groups may change places; a group's updates keep their order. Returns how
+    /// many fewer updates there are.
+    ///
+    /// ```
+    /// use mixpanel_groups::{Batch, Group};
+    /// use serde_json::json;
+    ///
+    /// let acme = Group::new("company", "acme");
+    /// let mut batch = Batch::new("TOKEN");
+    /// batch.push(acme.set(json!({"plan": "free", "seats": 5})))?;
+    /// batch.push(acme.set(json!({"plan": "enterprise"})))?;
+    /// assert_eq!(batch.fold(), 1);
+    /// # let body = String::from_utf8_lossy(batch.body()).into_owned();
+    /// assert!(body.contains(r#""$set":{"plan":"enterprise","seats":5}"#));
+    /// # Ok::<(), mixpanel_groups::Error>(())
+    /// ```
+    pub fn fold(&mut self) -> usize {
+        fold(&mut self.records, self.opening.len(), self.limits)
     }
 
     /// Takes all updates out, and keeps the buffer.

@@ -1,16 +1,14 @@
-use std::collections::{BTreeMap, HashSet};
-
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::absent::is_absent;
-use crate::encode::{close, write_update};
-use crate::json::{EncodeError, Json, Written, write_str};
+use crate::differences::{Differences, key_of, text};
+use crate::json::{EncodeError, Json, Written};
 use crate::list::ListJson;
-use crate::object::{Names, Object};
+use crate::object::write_members;
+use crate::operation::OF_FIELDS;
 use crate::same::is_same;
 use crate::visit::Visitor;
-use crate::{Group, MixpanelGroup, Operation, Property, Update};
+use crate::{MixpanelGroup, Operation, Property, Update};
 
 /// The updates between two versions of a struct: see [`MixpanelGroup::changes_since`].
 #[derive(Clone, Debug)]
@@ -21,16 +19,18 @@ impl Changes {
     pub(crate) fn between<T: MixpanelGroup>(new: &T, old: &T) -> Self {
         let group = new.group();
         let updates = if group == old.group() {
-            let mut differences = Differences::default();
-            match differences.find(new, old) {
-                Ok(()) => differences.updates(&group),
-                Err(EncodeError { property, message }) => {
-                    vec![Update::invalid(&group, Operation::Set, property, message)]
-                }
+            let mut comparison = Comparison::default();
+            match comparison.compare(new, old) {
+                Ok(()) => comparison.differences.into_updates(&group),
+                Err(error) => vec![Update::invalid(&group, Operation::Set, error)],
             }
         } else {
             let message = format!("the older version is another group, {}", old.group());
-            vec![Update::invalid(&group, Operation::Set, None, message)]
+            vec![Update::invalid(
+                &group,
+                Operation::Set,
+                EncodeError::new(message),
+            )]
         };
         Self(updates.into_iter())
     }
@@ -50,91 +50,22 @@ impl Iterator for Changes {
 
 impl ExactSizeIterator for Changes {}
 
-/// What each operation is to say, as items that begin with a comma.
 #[derive(Default)]
-struct Differences {
-    set: Vec<u8>,
-    set_once: Vec<u8>,
-    unset: Vec<u8>,
-    union: Vec<u8>,
-    /// One update's entries each, since `$remove` takes one item a property.
-    removes: Vec<Vec<u8>>,
+struct Comparison {
+    differences: Differences,
     /// The older and the newer JSON of what cannot be compared without.
     scratch: Vec<u8>,
 }
 
-impl Differences {
-    fn find<T: MixpanelGroup>(&mut self, new: &T, old: &T) -> Result<(), EncodeError> {
-        [Operation::Set, Operation::SetOnce, Operation::Union]
+impl Comparison {
+    fn compare<T: MixpanelGroup>(&mut self, new: &T, old: &T) -> Result<(), EncodeError> {
+        OF_FIELDS
             .into_iter()
             .try_for_each(|operation| new.visit_properties(old, operation, self))
     }
-
-    /// `$remove` comes before `$union`: an item may count as another form of one that is added.
-    fn updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
-        let object = |operation| move |items: Vec<u8>| (operation, items, *b"{}");
-        let mut all = vec![object(Operation::Set)(self.set)];
-        all.push(object(Operation::SetOnce)(self.set_once));
-        all.push((Operation::Unset, self.unset, *b"[]"));
-        all.extend(self.removes.into_iter().map(object(Operation::Remove)));
-        all.push(object(Operation::Union)(self.union));
-        let said = all.into_iter().filter(|(_, items, _)| !items.is_empty());
-        said.map(|(operation, items, brackets)| {
-            let mut json = Vec::new();
-            let written = write_update(&mut json, group, operation, |out| {
-                let start = out.len();
-                out.extend_from_slice(&items);
-                close(out, start, brackets);
-                Ok(())
-            });
-            Update::encoded(json, written)
-        })
-        .collect()
-    }
-
-    /// A list whose items may have come and gone; `key` is `,"name":`.
-    fn diff_lists(&mut self, key: &str, new: &[u8], old: &[u8]) -> Result<(), EncodeError> {
-        let (new, old) = (items(new)?, items(old)?);
-        if new.is_empty() {
-            self.unset_key(key);
-            return Ok(());
-        }
-        let start = self.union.len();
-        self.union.extend_from_slice(key.as_bytes());
-        let list = self.union.len();
-        let had: HashSet<_> = old.iter().copied().collect();
-        for item in new.iter().filter(|item| !had.contains(*item)) {
-            self.union.push(b',');
-            self.union.extend_from_slice(item.as_bytes());
-        }
-        if self.union.len() == list {
-            self.union.truncate(start);
-        } else {
-            close(&mut self.union, list, *b"[]");
-        }
-        let has: HashSet<_> = new.into_iter().collect();
-        let mut went = HashSet::new();
-        for item in old {
-            if !has.contains(item) && went.insert(item) {
-                if self.removes.len() < went.len() {
-                    self.removes.push(Vec::new());
-                }
-                let remove = &mut self.removes[went.len() - 1];
-                remove.extend_from_slice(key.as_bytes());
-                remove.extend_from_slice(item.as_bytes());
-            }
-        }
-        Ok(())
-    }
-
-    fn unset_key(&mut self, key: &str) {
-        // `,"name":` without its colon.
-        self.unset
-            .extend_from_slice(&key.as_bytes()[..key.len() - 1]);
-    }
 }
 
-impl Visitor for Differences {
+impl Visitor for Comparison {
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -145,13 +76,13 @@ impl Visitor for Differences {
             if !is_absent(old) {
                 return Ok(());
             }
-            &mut self.set_once
+            &mut self.differences.set_once
         } else {
             let same = is_same(new, old, &mut self.scratch);
             if same.map_err(|error| error.of(property.name))? {
                 return Ok(());
             }
-            &mut self.set
+            &mut self.differences.set
         };
         let start = out.len();
         out.extend_from_slice(property.key.as_bytes());
@@ -161,7 +92,7 @@ impl Visitor for Differences {
         if written == Written::Null {
             out.truncate(start);
             if !is_absent(old) {
-                self.unset_key(property.key);
+                self.differences.unset(property.key);
             }
         }
         Ok(())
@@ -173,21 +104,22 @@ impl Visitor for Differences {
         new: &T,
         old: &T,
     ) -> Result<(), EncodeError> {
-        let mut scratch = std::mem::take(&mut self.scratch);
+        let scratch = &mut self.scratch;
         scratch.clear();
         let mut write = |value: &T| {
-            let written = value.serialize(ListJson { out: &mut scratch });
+            let written = value.serialize(ListJson { out: scratch });
             written
                 .map(|_| scratch.len())
                 .map_err(|error| error.of(property.name))
         };
         let middle = write(old)?;
         write(new)?;
-        let (old, new) = scratch.split_at(middle);
+        let (old, new) = self.scratch.split_at(middle);
         if old != new {
-            self.diff_lists(property.key, new, old)?;
+            let old = text(old);
+            self.differences
+                .change_list(property.key, text(new), old, old);
         }
-        self.scratch = scratch;
         Ok(())
     }
 
@@ -198,73 +130,28 @@ impl Visitor for Differences {
         new: &T,
         old: &T,
     ) -> Result<(), EncodeError> {
-        let operation = property.operation;
-        let write = |value: &T| -> Result<_, EncodeError> {
-            let mut json = Vec::new();
-            let object = Object {
-                out: &mut json,
-                operation,
-                names: &mut Names::new(all),
-            };
-            value
-                .serialize(object)
-                .map_err(|error| error.of(property.field))?;
-            close(&mut json, 0, *b"{}");
-            Ok(json)
-        };
-        let (new, old) = (write(new)?, write(old)?);
-        if new == old {
-            return Ok(());
-        }
-        let (new, old) = (members(&new)?, members(&old)?);
+        let new = write_members(property, all, new)?;
+        let old = write_members(property, all, old)?;
         for (name, value) in &new {
             let before = old.get(name).map_or("", |value| value.get());
             if before == value.get() {
                 continue;
             }
-            match operation {
+            let key = key_of(name);
+            match property.operation {
                 Operation::Union => {
-                    self.diff_lists(&key(name), value.get().as_bytes(), before.as_bytes())?;
+                    self.differences
+                        .change_list(&key, value.get(), before, before);
                 }
                 Operation::SetOnce if !before.is_empty() => {}
-                Operation::SetOnce => extend(&mut self.set_once, name, value),
-                _ => extend(&mut self.set, name, value),
+                Operation::SetOnce => self.differences.set_once(&key, value.get()),
+                _ => self.differences.set(&key, value.get()),
             }
         }
-        if operation != Operation::SetOnce {
+        if property.operation != Operation::SetOnce {
             let gone = old.keys().filter(|name| !new.contains_key(*name));
-            gone.for_each(|name| self.unset_key(&key(name)));
+            gone.for_each(|name| self.differences.unset(&key_of(name)));
         }
         Ok(())
     }
-}
-
-/// The items of a JSON list; none, if there is no list.
-fn items(json: &[u8]) -> Result<Vec<&str>, EncodeError> {
-    let items: Vec<&RawValue> = match json {
-        b"" => Vec::new(),
-        json => serde_json::from_slice(json)?,
-    };
-    Ok(items.into_iter().map(RawValue::get).collect())
-}
-
-/// The members of a JSON object; none, if there is no object.
-fn members(json: &[u8]) -> Result<BTreeMap<String, &RawValue>, EncodeError> {
-    match json {
-        b"" => Ok(BTreeMap::new()),
-        json => Ok(serde_json::from_slice(json)?),
-    }
-}
-
-/// `,"name":`
-fn key(name: &str) -> String {
-    let mut key = vec![b','];
-    write_str(&mut key, name);
-    key.push(b':');
-    String::from_utf8_lossy(&key).into_owned()
-}
-
-fn extend(out: &mut Vec<u8>, name: &str, value: &RawValue) {
-    out.extend_from_slice(key(name).as_bytes());
-    out.extend_from_slice(value.get().as_bytes());
 }

@@ -11,8 +11,8 @@ use crate::compression::Compression;
 use crate::delivery::Route;
 use crate::endpoint::{Endpoint, Region};
 use crate::records::{Limits, MAX_RECORDS};
-use crate::transport::{HttpConfig, Transport};
-use crate::{Error, Event, Report, Retry, Sending, Update};
+use crate::transport::{HttpConfig, Nowhere, Transport};
+use crate::{BufferedClientBuilder, Error, Event, Report, Retry, Sending, Update};
 
 /// Sends updates to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
@@ -36,7 +36,8 @@ struct Inner {
     endpoint: Endpoint,
     groups: Route,
     import: Route,
-    http: HttpConfig,
+    /// None, if nothing is to be sent.
+    http: Option<HttpConfig>,
     connections: usize,
     /// Connections that no `send` uses at the moment.
     idle: Mutex<Vec<Arc<dyn Transport>>>,
@@ -138,6 +139,17 @@ impl Client {
         Sending::new(self)
     }
 
+    /// A client that sends in the background.
+    pub fn buffered(&self) -> BufferedClientBuilder {
+        BufferedClientBuilder::new(self.clone())
+    }
+
+    /// A client that sends nothing and reports all as accepted, for tests and development machines.
+    #[must_use]
+    pub fn disabled() -> Self {
+        ClientBuilder::new("disabled".to_owned()).connect(Endpoint::nowhere(), None)
+    }
+
     pub(crate) fn groups_route(&self) -> &Route {
         &self.0.groups
     }
@@ -152,7 +164,10 @@ impl Client {
         let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.len().saturating_sub(inner.connections);
         let mut connections = idle.split_off(kept);
-        connections.resize_with(inner.connections, || Arc::new(inner.http.open()));
+        connections.resize_with(inner.connections, || match &inner.http {
+            Some(http) => Arc::new(http.open()),
+            None => Arc::new(Nowhere),
+        });
         connections
     }
 
@@ -354,16 +369,22 @@ impl ClientBuilder {
             return Err(Error::config("the project token is empty"));
         }
         let endpoint = Endpoint::parse(&self.endpoint, self.allow_plain_http)?;
-        let groups = self.groups(&endpoint);
-        let import = self.import(&endpoint)?;
-        Ok(Client(Arc::new(Inner {
-            http: HttpConfig::new(&endpoint, self.timeout, self.connect_timeout),
+        if let Some(account) = &self.service_account {
+            account.check()?;
+        }
+        let http = HttpConfig::new(&endpoint, self.timeout, self.connect_timeout);
+        Ok(self.connect(endpoint, Some(http)))
+    }
+
+    fn connect(self, endpoint: Endpoint, http: Option<HttpConfig>) -> Client {
+        Client(Arc::new(Inner {
+            groups: self.groups(&endpoint),
+            import: self.import(&endpoint),
             endpoint,
-            groups,
-            import,
+            http,
             connections: self.connections,
             idle: Mutex::default(),
-        })))
+        }))
     }
 
     /// Where updates of groups go.
@@ -380,25 +401,24 @@ impl ClientBuilder {
     }
 
     /// Where events go.
-    fn import(&self, endpoint: &Endpoint) -> Result<Route, Error> {
+    fn import(&self, endpoint: &Endpoint) -> Route {
         let strict = u8::from(self.strict);
         let (query, credentials) = match &self.service_account {
             None => (String::new(), format!("{}:", self.token)),
             Some(account) => {
-                account.check()?;
                 let query = format!("&project_id={}", account.project_id);
                 (query, format!("{}:{}", account.user, account.secret))
             }
         };
         let credentials = BASE64_STANDARD.encode(credentials);
-        Ok(Route {
+        Route {
             url: endpoint.url(&format!("/import?strict={strict}{query}")),
             authorization: Some(format!("Basic {credentials}")),
             opening: b"{".to_vec(),
             limits: self.limits(MAX_IMPORT),
             compression: self.compression.unwrap_or(Compression::OF_EVENTS),
             retry: self.retry,
-        })
+        }
     }
 
     fn limits(&self, bytes: usize) -> Limits {

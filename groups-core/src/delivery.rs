@@ -114,6 +114,11 @@ impl<'a> Delivery<'a> {
         self.state().report.rejected.push(rejection);
     }
 
+    /// Notes records that became part of others.
+    pub(crate) fn note_folded(&self, records: usize) {
+        self.state().report.folded += records;
+    }
+
     /// Hands a batch to a lane if it has room; gives it back if not. When nothing more is to be
     /// sent, the batch is undelivered.
     pub(crate) fn offer(&self, lane: usize, batch: Records) -> Result<(), Records> {

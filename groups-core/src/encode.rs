@@ -14,7 +14,7 @@ use crate::{Group, Id, Operation, Property};
 const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
 
 /// What was written of a record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
     /// An update's operation; none, if it is an event.
     pub(crate) operation: Option<Operation>,

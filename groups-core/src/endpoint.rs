@@ -104,6 +104,14 @@ impl Endpoint {
         })
     }
 
+    /// For a client that sends nothing.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            base: "http://localhost".to_owned(),
+            loopback: true,
+        }
+    }
+
     pub(crate) fn is_loopback(&self) -> bool {
         self.loopback
     }

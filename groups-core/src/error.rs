@@ -49,6 +49,12 @@ pub enum ErrorKind {
     UnexpectedAnswer,
     /// The operating system refused something: a thread, a file.
     Io,
+    /// A file of ours is damaged, or was written by a newer version of this library.
+    Damaged,
+    /// There is no room for more updates to wait.
+    Full,
+    /// The client has been shut down.
+    Closed,
     /// The caller asked to stop.
     Cancelled,
 }

@@ -4,16 +4,19 @@
 
 mod absent;
 mod batch;
+mod buffered;
 mod changes;
 mod client;
 mod compression;
 mod delivery;
+mod differences;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod encode;
 mod endpoint;
 mod error;
 mod event;
+mod fold;
 mod group;
 mod id;
 mod json;
@@ -21,23 +24,29 @@ mod list;
 mod mixpanel_group;
 mod object;
 mod operation;
+mod outbox;
 mod profile;
 mod progress;
 mod property;
 mod random;
 mod records;
 mod rejection;
+mod relay;
 mod report;
 mod response;
 mod retry;
 mod same;
 mod sending;
+mod snapshot;
+mod snapshot_file;
+mod stored_update;
 mod transport;
 mod undelivered;
 mod update;
 mod visit;
 
 pub use batch::Batch;
+pub use buffered::{BufferedClient, BufferedClientBuilder, Drained, Stats, Trouble, WhenFull};
 pub use changes::Changes;
 pub use client::{Client, ClientBuilder};
 pub use compression::Compression;
@@ -51,6 +60,7 @@ pub use id::{GroupId, Id};
 pub use list::List;
 pub use mixpanel_group::MixpanelGroup;
 pub use operation::Operation;
+pub use outbox::{Capacity, Depth, MemoryOutbox, Outbox, Waiting};
 pub use profile::Profile;
 pub use progress::Progress;
 pub use property::Property;
@@ -58,6 +68,8 @@ pub use rejection::{RecordName, Rejection};
 pub use report::Report;
 pub use retry::Retry;
 pub use sending::Sending;
+pub use snapshot::Snapshot;
+pub use stored_update::StoredUpdate;
 pub use undelivered::{Undelivered, UndeliveredIter};
 pub use update::{Update, Updates};
 
@@ -68,8 +80,7 @@ pub use mixpanel_groups_derive::MixpanelGroup;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::json::EncodeError;
-    pub use crate::visit::{Field, SerializeField, Visitor, list, unless};
-    pub use core::convert::From;
+    pub use crate::visit::{Field, SerializeField, Visitor, Walk, id, unless};
     pub use core::primitive::str;
     pub use core::result::Result::{self, Ok};
     pub use serde::{Serialize, Serializer};

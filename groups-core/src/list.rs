@@ -3,6 +3,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::json::{EncodeError, Json, Written, refuse};
 
@@ -52,6 +54,16 @@ where
     Arc<T>: Serialize,
     T: List,
 {
+}
+
+/// The items of a JSON list, as they are written and as what they are: the same number can be
+/// written in several ways. None, if there is no list.
+pub(crate) fn parse_items(json: &str) -> impl Iterator<Item = (&str, Value)> {
+    let items: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
+    items.into_iter().map(|item| {
+        let value = serde_json::from_str(item.get()).unwrap_or_default();
+        (item.get(), value)
+    })
 }
 
 /// Writes the value of a `$union` property: a list with at least one item, or nothing.

@@ -8,7 +8,8 @@ use crate::{Changes, Group, Operation, Property, Update, Updates};
 ///
 /// The methods make [`Update`]s and send nothing: pass them to `Client::send`. Where the struct
 /// has a method of its own by one of these names, ours is reached as
-/// `MixpanelGroup::set(&company)`.
+/// `MixpanelGroup::set(&company)`, and theirs as `Company::set(&mut company)` if it changes the
+/// struct.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not map to a Mixpanel group",
     label = "`MixpanelGroup` is not implemented for this type",

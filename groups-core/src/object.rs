@@ -1,9 +1,11 @@
 //! The properties of a map or struct whose names are known at run time only.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde_json::value::RawValue;
 
+use crate::encode::close;
 use crate::json::{EncodeError, Json, Key, Written, refuse};
 use crate::list::ListJson;
 use crate::{Operation, Property};
@@ -209,4 +211,26 @@ impl<'a> Serializer for Object<'a> {
 
     refuse!(EncodeError::new("properties come from a map or a struct") => ():
         scalars, floats, bytes, lists, variants);
+}
+
+/// The members that a flattened field has, as JSON.
+pub(crate) fn write_members<T: Serialize + ?Sized>(
+    property: &'static Property,
+    all: &'static [Property],
+    value: &T,
+) -> Result<BTreeMap<String, Box<RawValue>>, EncodeError> {
+    let mut json = Vec::new();
+    let object = Object {
+        out: &mut json,
+        operation: property.operation,
+        names: &mut Names::new(all),
+    };
+    value
+        .serialize(object)
+        .map_err(|error| error.of(property.field))?;
+    close(&mut json, 0, *b"{}");
+    match &json[..] {
+        [] => Ok(BTreeMap::new()),
+        json => Ok(serde_json::from_slice(json)?),
+    }
 }

@@ -20,6 +20,9 @@ pub enum Operation {
     Delete,
 }
 
+/// The operations that a struct's fields can have.
+pub(crate) const OF_FIELDS: [Operation; 3] = [Operation::Set, Operation::SetOnce, Operation::Union];
+
 impl Operation {
     /// Every operation, in the order of Mixpanel's reference page.
     pub const ALL: [Self; 6] = [

@@ -21,32 +21,44 @@ pub struct Property {
     pub(crate) unset_none: bool,
 }
 
-impl Property {
-    /// For generated code.
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn new(
-        name: &'static str,
-        field: &'static str,
-        operation: Operation,
-        doc: &'static str,
-        key: &'static str,
-    ) -> Self {
-        Self {
-            name,
-            field,
-            operation,
-            doc,
-            key,
-            unset_none: false,
-        }
-    }
+/// A [`Property`] as generated code writes it down: `name`, `field`, `operation`, `doc`, `key` and
+/// `unset_none`.
+type Written = (
+    &'static str,
+    &'static str,
+    Operation,
+    &'static str,
+    &'static str,
+    bool,
+);
 
-    /// For generated code: `#[mixpanel(unset_none)]`.
+impl Property {
+    /// For generated code: all properties of a struct at once, which is less to compile than one at
+    /// a time.
     #[doc(hidden)]
     #[must_use]
-    pub const fn unset_none(mut self) -> Self {
-        self.unset_none = true;
-        self
+    pub const fn all<const N: usize>(written: [Written; N]) -> [Self; N] {
+        let mut all = [Self {
+            name: "",
+            field: "",
+            operation: Operation::Set,
+            doc: "",
+            key: "",
+            unset_none: false,
+        }; N];
+        let mut index = 0;
+        while index < N {
+            let (name, field, operation, doc, key, unset_none) = written[index];
+            all[index] = Self {
+                name,
+                field,
+                operation,
+                doc,
+                key,
+                unset_none,
+            };
+            index += 1;
+        }
+        all
     }
 }

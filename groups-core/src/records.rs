@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::Operation;
 use crate::encode::Encoded;
 use crate::rejection::{RecordName, Rejection};
 
@@ -37,6 +38,12 @@ impl Default for Limits {
             records: MAX_RECORDS,
             bytes: 2_000_000,
         }
+    }
+}
+
+impl Limits {
+    pub(crate) fn most_bytes_a_record(self) -> usize {
+        MAX_RECORD.min(self.bytes.saturating_sub("[]".len()))
     }
 }
 
@@ -117,7 +124,7 @@ impl Records {
         limits: Limits,
     ) -> Result<(), Box<Rejection>> {
         let json = &self.buffer[start + 1..];
-        let most = MAX_RECORD.min(limits.bytes.saturating_sub(2));
+        let most = limits.most_bytes_a_record();
         if json.len() <= most {
             return Ok(());
         }
@@ -129,6 +136,11 @@ impl Records {
     /// Whether the records fit into one request.
     pub(crate) fn fits(&self, limits: Limits) -> bool {
         self.entries.len() <= limits.records && self.buffer.len() <= limits.bytes
+    }
+
+    /// Whether there is room for as much again.
+    pub(crate) fn is_half_empty(&self, limits: Limits) -> bool {
+        self.entries.len() <= limits.records / 2 && self.buffer.len() <= limits.bytes / 2
     }
 
     /// Moves the last record to the end of `other`.
@@ -147,6 +159,41 @@ impl Records {
         if let Some(Entry { start, .. }) = self.entries.pop() {
             self.buffer.truncate(start + usize::from(start > 0));
         }
+    }
+
+    /// Appends a record of `other`.
+    pub(crate) fn copy(&mut self, other: &Self, index: usize) {
+        let operation = other.entries[index].encoded.operation;
+        self.copy_with(other, index, operation, |out| {
+            out.extend_from_slice(other.json(index));
+        });
+    }
+
+    /// Appends what takes the place of a record of `other`, from bracket to bracket.
+    pub(crate) fn copy_with(
+        &mut self,
+        other: &Self,
+        index: usize,
+        operation: Option<Operation>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let start = self.buffer.len().saturating_sub(1);
+        self.buffer.truncate(start);
+        self.buffer.push(b',');
+        write(&mut self.buffer);
+        self.buffer.push(b',');
+        let Entry {
+            position, encoded, ..
+        } = other.entries[index];
+        let encoded = Encoded {
+            operation,
+            ..encoded
+        };
+        self.entries.push(Entry {
+            start,
+            position,
+            encoded,
+        });
     }
 
     /// A run of records as a JSON array.
@@ -180,6 +227,14 @@ impl Records {
     /// bytes, the same group.
     pub(crate) fn head(&self, index: usize, opening: usize) -> &[u8] {
         &self.json(index)[opening..][..self.entries[index].encoded.head]
+    }
+
+    /// The bytes of the largest record.
+    pub(crate) fn largest(&self) -> usize {
+        (0..self.len())
+            .map(|index| self.json(index).len())
+            .max()
+            .unwrap_or_default()
     }
 
     /// Which of the caller's records it is.

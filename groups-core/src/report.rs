@@ -4,7 +4,7 @@ use crate::Rejection;
 
 /// What became of the updates of one `send`, or of the events of one `import`.
 ///
-/// Each ends in exactly one place: accepted, rejected, or
+/// Each ends in exactly one place: accepted, rejected, folded into another one, or
 /// [undelivered](crate::Error::undelivered) in the error. One with nothing to say is no update and
 /// is counted nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub struct Report {
     pub accepted: usize,
     /// Records that were refused, by Mixpanel or before they were sent, in the caller's order.
     pub rejected: Vec<Rejection>,
+    /// Updates that became part of another one (see [`Sending::fold`](crate::Sending::fold)), whose
+    /// fate they share; they are not among the sent ones.
+    pub folded: usize,
     /// Requests, repeated ones included.
     pub requests: usize,
     /// Requests that were repeated after a failure.
@@ -30,15 +33,16 @@ impl fmt::Display for Report {
             sent,
             accepted,
             rejected,
+            folded,
             requests,
             retries,
             bytes,
         } = self;
         let rejected = rejected.len();
-        write!(
-            f,
-            "sent {sent}, accepted {accepted}, rejected {rejected}; \
-             requests {requests}, retries {retries}, bytes {bytes}"
-        )
+        write!(f, "sent {sent}, accepted {accepted}, rejected {rejected}")?;
+        if *folded > 0 {
+            write!(f, ", folded {folded}")?;
+        }
+        write!(f, "; requests {requests}, retries {retries}, bytes {bytes}")
     }
 }

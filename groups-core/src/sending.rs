@@ -6,6 +6,7 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use crate::delivery::{Delivery, Route};
+use crate::fold::fold;
 use crate::records::{Record, Records};
 use crate::{Client, Error, ErrorKind, Event, Progress, Report, Update};
 
@@ -17,10 +18,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
 
-/// One `send` with options of its own: see [`Client::sending`].
+/// One `send` or `import` with options of its own: see [`Client::sending`].
 #[must_use = "nothing is sent before `send` is called"]
 pub struct Sending<'a> {
     client: &'a Client,
+    fold: bool,
     cancel: Option<&'a AtomicBool>,
     progress: Option<Callback<'a>>,
 }
@@ -29,9 +31,17 @@ impl<'a> Sending<'a> {
     pub(crate) fn new(client: &'a Client) -> Self {
         Self {
             client,
+            fold: false,
             cancel: None,
             progress: None,
         }
+    }
+
+    /// Replaces the updates of each group, as many as wait together, by fewer that make the same of
+    /// its profile: see [`Batch::fold`](crate::Batch::fold).
+    pub fn fold(mut self) -> Self {
+        self.fold = true;
+        self
     }
 
     /// Stops soon after the flag is set, by a handler of Ctrl-C for instance: a request under way
@@ -95,6 +105,12 @@ impl<'a> Sending<'a> {
     }
 }
 
+impl<'a> From<&'a Client> for Sending<'a> {
+    fn from(client: &'a Client) -> Self {
+        client.sending()
+    }
+}
+
 impl fmt::Debug for Sending<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sending")
@@ -151,6 +167,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             }
         }
         for lane in 0..self.filling.len() {
+            self.fold(lane);
             let batch = std::mem::take(&mut self.filling[lane].batch);
             self.ship::<R>(lane, batch);
         }
@@ -159,14 +176,26 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     /// Moves the one record of `inbox` to its lane's batch, and ships that if it is full.
     fn add<R: Record>(&mut self, inbox: &mut Records) {
         let lane = self.lane_of(inbox);
-        let batch = &mut self.filling[lane].batch;
-        inbox.move_last_to(batch);
-        if !batch.fits(self.delivery.route().limits) {
-            let mut next = self.delivery.spare();
-            batch.move_last_to(&mut next);
-            let full = std::mem::replace(batch, next);
-            self.ship::<R>(lane, full);
+        inbox.move_last_to(&mut self.filling[lane].batch);
+        if self.filling[lane].batch.fits(self.delivery.route().limits) || self.fold(lane) {
+            return;
         }
+        let mut next = self.delivery.spare();
+        self.filling[lane].batch.move_last_to(&mut next);
+        let full = std::mem::replace(&mut self.filling[lane].batch, next);
+        self.ship::<R>(lane, full);
+    }
+
+    /// Folds a lane's batch, if asked to; whether there is room for as much again.
+    fn fold(&mut self, lane: usize) -> bool {
+        if !self.sending.fold {
+            return false;
+        }
+        let route = self.delivery.route();
+        let batch = &mut self.filling[lane].batch;
+        self.delivery
+            .note_folded(fold(batch, route.opening.len(), route.limits));
+        batch.is_half_empty(route.limits)
     }
 
     /// The same lane for every record of a group.

@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::encode::Encoded;
 use crate::records::Records;
-use crate::{Event, Update};
+use crate::{Event, StoredUpdate, Update};
 
 /// The updates or events that were not delivered, in the caller's order, ready to be sent again.
 ///
@@ -91,20 +91,35 @@ impl Undelivered {
 
     /// Adds a record of a batch, without the `opening` that the client wrote before it.
     pub(crate) fn add(&mut self, batch: &Records, index: usize, opening: &[u8]) {
+        let json = &batch.json(index)[opening.len()..];
+        self.push(batch.position(index), json, batch.encoded(index));
+    }
+
+    fn push(&mut self, position: usize, json: &[u8], encoded: Encoded) {
         let start = self.json.len();
-        self.json
-            .extend_from_slice(&batch.json(index)[opening.len()..]);
+        self.json.extend_from_slice(json);
+        let end = self.json.len();
         self.entries.push(Entry {
             start,
-            end: self.json.len(),
-            position: batch.position(index),
-            encoded: batch.encoded(index),
+            end,
+            position,
+            encoded,
         });
     }
 
     /// Restores the caller's order.
     pub(crate) fn sort(&mut self) {
         self.entries.sort_by_key(|entry| entry.position);
+    }
+}
+
+impl FromIterator<StoredUpdate> for Undelivered {
+    fn from_iter<I: IntoIterator<Item = StoredUpdate>>(updates: I) -> Self {
+        let mut undelivered = Self::default();
+        for (position, update) in updates.into_iter().enumerate() {
+            undelivered.push(position, update.members(), update.encoded());
+        }
+        undelivered
     }
 }
 

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
 use crate::error::Error;
+use crate::json::EncodeError;
+use crate::operation::OF_FIELDS;
 use crate::records::Record;
 use crate::rejection::{RecordName, Rejection};
 use crate::{Group, MixpanelGroup, Operation};
@@ -37,9 +39,6 @@ trait Source {
         out: &mut Vec<u8>,
     ) -> Result<Option<Encoded>, Box<Rejection>>;
 }
-
-/// The operations that a struct's fields can have.
-const OF_FIELDS: [Operation; 3] = [Operation::Set, Operation::SetOnce, Operation::Union];
 
 impl<T: MixpanelGroup> Source for T {
     fn is_empty(&self, operation: Operation) -> bool {
@@ -74,10 +73,7 @@ impl<T: MixpanelGroup> Source for T {
 }
 
 /// Appends the names that `updates()` unsets, whatever operation their fields have.
-fn write_unset<T: MixpanelGroup>(
-    group: &T,
-    out: &mut Vec<u8>,
-) -> Result<(), crate::json::EncodeError> {
+fn write_unset<T: MixpanelGroup>(group: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let mut unsetter = Unsetter(out);
     OF_FIELDS
         .into_iter()
@@ -100,16 +96,10 @@ impl<'a> Update<'a> {
     }
 
     /// An update that is refused when it is sent.
-    pub(crate) fn invalid(
-        group: &Group<'_>,
-        operation: Operation,
-        property: Option<String>,
-        message: String,
-    ) -> Self {
+    pub(crate) fn invalid(group: &Group<'_>, operation: Operation, error: EncodeError) -> Self {
         let record = RecordName::update(group, operation);
-        Self(Repr::Invalid(Box::new(Rejection::local(
-            record, property, message,
-        ))))
+        let rejection = Rejection::local(record, error.property, error.message);
+        Self(Repr::Invalid(Box::new(rejection)))
     }
 
     /// What the update does.
@@ -157,6 +147,14 @@ impl Record for Update<'_> {
     }
 
     fn name(json: &[u8]) -> RecordName {
+        let (group, operation) = Update::read(json);
+        RecordName::update(&group, operation)
+    }
+}
+
+impl Update<'_> {
+    /// The group and the operation of an update that was written with these members.
+    pub(crate) fn read(json: &[u8]) -> (Group<'static>, Operation) {
         let json = [b"{", json].concat();
         let members: Map<String, Value> = serde_json::from_slice(&json).unwrap_or_default();
         let text = |key| {
@@ -171,7 +169,7 @@ impl Record for Update<'_> {
             group = group.in_company(text("$company_id"));
         }
         let operation = members.keys().find_map(|key| Operation::from_name(key));
-        RecordName::update(&group, operation.unwrap_or(Operation::Set))
+        (group, operation.unwrap_or(Operation::Set))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use crate::json::EncodeError;
-use crate::{List, Property};
+use crate::{Id, List, Property};
 
 /// Sees the properties of a struct one by one, beside those of an older version of the same.
 ///
@@ -11,6 +11,9 @@ use crate::{List, Property};
 /// for all of them. Where there is no older version, the struct stands in for itself.
 pub trait Visitor {
     /// A property of `$set` or `$set_once`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the value.
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -19,7 +22,10 @@ pub trait Visitor {
     ) -> Result<(), EncodeError>;
 
     /// A property of `$union`.
-    fn list<T: Serialize + ?Sized>(
+    ///
+    /// # Errors
+    /// Whatever is wrong with the value, which may not be a list.
+    fn list<T: List + ?Sized>(
         &mut self,
         property: &'static Property,
         new: &T,
@@ -27,6 +33,9 @@ pub trait Visitor {
     ) -> Result<(), EncodeError>;
 
     /// A field whose own fields are properties; `all` are those that may not come up again.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the value, which may have no fields, or one of a name in use.
     fn flatten<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -36,21 +45,84 @@ pub trait Visitor {
     ) -> Result<(), EncodeError>;
 }
 
+/// The walk of a visitor over a struct's properties, each named by its index.
+///
+/// A step says whether to take the next one, which costs the compiler of generated code much less
+/// than a `Result` at each step.
+pub struct Walk<'a, V> {
+    visitor: &'a mut V,
+    properties: &'static [Property],
+    error: Option<EncodeError>,
+}
+
+impl<'a, V: Visitor> Walk<'a, V> {
+    /// At the first property.
+    #[inline]
+    pub fn new(visitor: &'a mut V, properties: &'static [Property]) -> Self {
+        Self {
+            visitor,
+            properties,
+            error: None,
+        }
+    }
+
+    /// [`Visitor::property`]
+    #[inline]
+    pub fn property<T: Serialize + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
+        let visited = self.visitor.property(&self.properties[index], new, old);
+        self.goes_on(visited)
+    }
+
+    /// [`Visitor::list`]
+    #[inline]
+    pub fn list<T: List + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
+        let visited = self.visitor.list(&self.properties[index], new, old);
+        self.goes_on(visited)
+    }
+
+    /// [`Visitor::flatten`]
+    #[inline]
+    pub fn flatten<T: Serialize + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
+        let all = self.properties;
+        let visited = self.visitor.flatten(&all[index], all, new, old);
+        self.goes_on(visited)
+    }
+
+    #[inline]
+    fn goes_on(&mut self, visited: Result<(), EncodeError>) -> bool {
+        visited.map_err(|error| self.error = Some(error)).is_ok()
+    }
+
+    /// What became of it; `is_complete` if every step was taken.
+    ///
+    /// # Errors
+    /// That of the step that was the last.
+    #[inline]
+    pub fn end(&mut self, is_complete: bool) -> Result<(), EncodeError> {
+        match self.error.take() {
+            Some(error) if !is_complete => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `#[mixpanel(group_id(with = "path"))]`: what the function returns, as an id.
+pub fn id<'a>(id: impl Into<Id<'a>>) -> Id<'a> {
+    id.into()
+}
+
 /// `#[mixpanel(skip_if = "path")]`: a skipped value is absent, as `None` is.
 #[inline]
 pub fn unless<T: ?Sized>(skip: bool, value: &T) -> Option<&T> {
     (!skip).then_some(value)
 }
 
-/// The place where a field with `union` is required to be a list.
-#[inline]
-pub fn list<T: List + ?Sized>(value: &T) -> &T {
-    value
-}
-
 /// `#[mixpanel(with = "path")]`: how a struct serialises the field of that index.
 pub trait SerializeField<const FIELD: usize> {
     /// Calls the function that the attribute names.
+    ///
+    /// # Errors
+    /// Those of the function.
     fn serialize_field<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
 }
 
@@ -63,3 +135,6 @@ impl<T: SerializeField<FIELD> + ?Sized, const FIELD: usize> Serialize for Field<
         self.0.serialize_field(serializer)
     }
 }
+
+/// What the function makes of a field is found at run time.
+impl<T: SerializeField<FIELD> + ?Sized, const FIELD: usize> List for Field<'_, T, FIELD> {}

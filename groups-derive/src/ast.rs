@@ -4,9 +4,10 @@ use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt as _;
 use syn::{Data, DeriveInput, ExprPath, Fields, Generics, LitStr, Path, Type, WherePredicate};
 
-use crate::attr::{self, FieldAttrs, StructAttrs};
+use crate::attr::{FieldAttrs, StructAttrs};
 use crate::check;
 use crate::ctxt::Ctxt;
+use crate::doc::doc;
 
 /// A struct that maps to a group.
 pub(crate) struct Group<'a> {
@@ -62,12 +63,6 @@ pub(crate) struct Field<'a> {
     pub(crate) attrs: FieldAttrs,
 }
 
-/// Where the library is, by the attributes or by its own name.
-pub(crate) fn krate(attrs: &StructAttrs) -> Path {
-    let own = || syn::parse_quote!(::mixpanel_groups);
-    attrs.krate.value().cloned().unwrap_or_else(own)
-}
-
 impl<'a> Group<'a> {
     /// The model of the struct; none, and errors in `ctxt`, if it has mistakes.
     pub(crate) fn new(
@@ -91,7 +86,7 @@ impl<'a> Group<'a> {
         Some(Self {
             ident: &input.ident,
             generics: &input.generics,
-            krate: krate(attrs),
+            krate: attrs.krate_or_default(),
             key: key?,
             id: id?,
             company_id: company_id.map(|id| Id { prefix: None, ..id }),
@@ -118,7 +113,7 @@ impl<'a> Field<'a> {
     fn read(ctxt: &mut Ctxt, field: &'a syn::Field, serde: bool) -> Option<Self> {
         let mut attrs = FieldAttrs::read(ctxt, &field.attrs);
         check::keys(ctxt, &attrs);
-        if serde {
+        if serde && !attrs.is_id() && !attrs.skip.is_given() {
             attrs.read_serde(&field.attrs);
         }
         let ident = field.ident.as_ref()?;
@@ -133,7 +128,7 @@ impl<'a> Field<'a> {
         let attrs = self.attrs.group_id.value();
         Id {
             member: self.ident.clone(),
-            ty: &self.source.ty,
+            ty: ungroup(&self.source.ty),
             prefix: attrs.and_then(|id| id.prefix.value()).cloned(),
             with: attrs.and_then(|id| id.with.value()).cloned(),
         }
@@ -142,15 +137,14 @@ impl<'a> Field<'a> {
     /// The property that the field is, if it is one.
     fn property(&self, of_struct: &StructAttrs) -> Option<Property<'a>> {
         let attrs = &self.attrs;
-        let is_id = attrs.group_id.is_given() || attrs.company_id.is_given();
-        if is_id || attrs.skip.is_given() {
+        if attrs.is_id() || attrs.skip.is_given() {
             return None;
         }
         let is_flat = attrs.flatten.is_given();
         let unset_none = attrs.unset_none.is_given() || of_struct.unset_none.is_given();
         Some(Property {
             member: self.ident.clone(),
-            ty: &self.source.ty,
+            ty: ungroup(&self.source.ty),
             name: (!is_flat).then(|| self.name(of_struct)),
             operation: if attrs.union.is_given() {
                 Operation::Union
@@ -159,7 +153,7 @@ impl<'a> Field<'a> {
             } else {
                 Operation::Set
             },
-            doc: attr::doc(&self.source.attrs),
+            doc: doc(&self.source.attrs),
             skip_if: attrs.skip_if.value().cloned(),
             with: attrs.with.value().cloned(),
             unset_none: unset_none && !is_flat,

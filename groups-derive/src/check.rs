@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use proc_macro2::{Ident, Span};
-use syn::{GenericArgument, PathArguments, Type};
+use syn::ext::IdentExt as _;
+use syn::{PathArguments, Type};
 
 use crate::ast::{Field, Property, ungroup};
 use crate::attr::{FieldAttrs, StructAttrs};
@@ -26,93 +27,75 @@ const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
 
 /// The keys of one field that exclude each other.
 pub(crate) fn keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
-    let FieldAttrs {
-        group_id,
-        company_id,
-        ..
-    } = attrs;
     if attrs.skip.is_given() {
-        let others = attrs.keys().filter(|key| *key != "skip");
-        others.for_each(|key| {
-            ctxt.error(
-                key,
-                format!(
-                    "`skip` leaves the field out, so `{key}` has no effect: remove one of the two"
-                ),
-            );
-        });
-    } else if group_id.is_given() || company_id.is_given() {
-        id_keys(ctxt, attrs);
+        for key in attrs.keys().filter(|key| *key != "skip") {
+            let message = format!("`skip` leaves the field out, so `{key}` has no effect");
+            ctxt.error(key, format!("{message}: remove one of the two"));
+        }
+    } else if attrs.group_id.is_given() {
+        id_keys(ctxt, attrs, "group");
+    } else if attrs.company_id.is_given() {
+        id_keys(ctxt, attrs, "company");
     } else {
         property_keys(ctxt, attrs);
     }
 }
 
-fn id_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
-    let id = if attrs.group_id.is_given() {
-        "group_id"
-    } else {
-        "company_id"
-    };
-    for key in attrs
-        .keys()
-        .filter(|key| *key != "group_id" && *key != "company_id")
-    {
-        let hint = match key.to_string().as_str() {
-            "with" if id == "group_id" => "write `group_id(with = \"path::to::function\")`",
-            _ => "remove one of the two",
+fn id_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs, whose: &str) {
+    let other = |key: &&Ident| *key != "group_id" && *key != "company_id";
+    for key in attrs.keys().filter(other) {
+        let hint = if *key == "with" && whose == "group" {
+            "write `group_id(with = \"path::to::function\")`".to_owned()
+        } else {
+            format!("remove `{key}`")
         };
-        ctxt.error(
-            key,
-            format!("`{key}` is for properties, and the field with `{id}` is none: {hint}"),
-        );
+        let message = format!("`{key}` is for properties, and this field is the {whose}'s id");
+        ctxt.error(key, format!("{message}, which every update has: {hint}"));
     }
     let prefix = attrs.group_id.value().and_then(|id| id.prefix.ident());
-    if let (Some(prefix), true) = (prefix, attrs.company_id.is_given()) {
-        ctxt.error(
-            prefix,
-            "the ids of Hierarchical Groups have no prefix: remove it, or remove `company_id`",
-        );
+    if let Some(prefix) = prefix.filter(|_| attrs.company_id.is_given()) {
+        let message = "a company has the same id in all of its groups, without a prefix: remove \
+                       `prefix` or `company_id`";
+        ctxt.error(prefix, message);
     }
 }
 
 fn property_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
-    if let (Some(set_once), Some(union)) = (attrs.set_once.ident(), attrs.union.ident()) {
-        both(
-            ctxt,
-            [set_once.span(), union.span()],
-            [
-                "a property has one operation: `set_once` here",
-                "and `union` here: remove one of the two",
-            ],
-        );
+    if let (Some(one), Some(other)) = (attrs.set_once.ident(), attrs.union.ident()) {
+        let message = "a property has one operation: remove `set_once` or `union`";
+        ctxt.twice([one.span(), other.span()], message);
     }
-    if attrs.flatten.is_given() {
-        for key in [attrs.rename.ident(), attrs.unset_none.ident()]
-            .into_iter()
-            .flatten()
-        {
-            ctxt.error(key, format!("`{key}` needs a property's name, and with `flatten` the names are those of the value's own fields: remove one of the two"));
-        }
+    let named = [attrs.rename.ident(), attrs.unset_none.ident()];
+    for key in named
+        .into_iter()
+        .flatten()
+        .filter(|_| attrs.flatten.is_given())
+    {
+        let message = format!("`{key}` is for one property, and `flatten` makes many");
+        ctxt.error(
+            key,
+            format!("{message}, named by the value's own fields: remove one of the two"),
+        );
     }
 }
 
 /// The group key, if it can be one.
 pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> Option<String> {
-    if !attrs.group_key.is_given() && !attrs.has_unknown {
-        let example = ident.to_string().to_lowercase();
-        ctxt.error(ident, format!("which group key is this? Write `#[mixpanel(group_key = \"{example}\")]` above the struct, with a key from the project's settings"));
+    if !attrs.group_key.is_given() && !ctxt.has_misread() {
+        let example = ident.unraw().to_string().to_lowercase();
+        let usage = format!("`#[mixpanel(group_key = \"{example}\")]`");
+        let message = "which of the project's group keys is this?";
+        ctxt.error(
+            ident,
+            format!("{message} Write it above the struct: {usage}"),
+        );
     }
     let key = attrs.group_key.value()?;
     let text = key.value();
     if text.starts_with('$') && !DOLLAR_KEYS.contains(&text.as_str()) {
         let [company, user] = DOLLAR_KEYS;
-        ctxt.error(
-            key,
-            format!(
-                "no group key but `{company}` and `{user}` (of Hierarchical Groups) starts with `$`"
-            ),
-        );
+        let message = format!("no group key starts with `$` but `{company}` and `{user}`");
+        ctxt.error(key, format!("{message}, which are for Hierarchical Groups"));
     }
     length(ctxt, key.span(), &text, "a group key");
     Some(text)
@@ -124,25 +107,16 @@ pub(crate) fn group_id<'f, 'a>(
     ident: &Ident,
     fields: &'f [Field<'a>],
 ) -> Option<&'f Field<'a>> {
-    let id = only(ctxt, fields, |attrs| attrs.group_id.ident());
-    match id {
-        None if fields.iter().any(|field| field.attrs.has_unknown) => {}
-        None => ctxt.error(
-            ident,
-            "which field is the group's id? Write `#[mixpanel(group_id)]` above it",
-        ),
-        Some(id)
-            if id
-                .attrs
-                .group_id
-                .value()
-                .is_some_and(|id| !id.with.is_given()) =>
-        {
-            not_optional(ctxt, id, "group id", "no group");
+    let field = only(ctxt, fields, |attrs| attrs.group_id.ident());
+    match field {
+        Some(field) => not_optional(ctxt, field, "group"),
+        None if ctxt.has_misread() => {}
+        None => {
+            let message = "which field is the group's id? Write `#[mixpanel(group_id)]` above it";
+            ctxt.error(ident, message);
         }
-        Some(_) => {}
     }
-    id
+    field
 }
 
 /// The field that is the company's id, if there is one.
@@ -150,11 +124,11 @@ pub(crate) fn company_id<'f, 'a>(
     ctxt: &mut Ctxt,
     fields: &'f [Field<'a>],
 ) -> Option<&'f Field<'a>> {
-    let id = only(ctxt, fields, |attrs| attrs.company_id.ident())?;
-    if !id.attrs.group_id.is_given() {
-        not_optional(ctxt, id, "company id", "no company");
+    let field = only(ctxt, fields, |attrs| attrs.company_id.ident())?;
+    if !field.attrs.group_id.is_given() {
+        not_optional(ctxt, field, "company");
     }
-    Some(id)
+    Some(field)
 }
 
 /// The field with a key that only one may have.
@@ -165,40 +139,39 @@ fn only<'f, 'a>(
 ) -> Option<&'f Field<'a>> {
     let mut all = fields
         .iter()
-        .filter_map(|field| key(&field.attrs).map(|key| (field, key)));
+        .filter_map(|field| Some((field, key(&field.attrs)?)));
     let (field, first) = all.next()?;
     for (_, key) in all {
-        both(
-            ctxt,
-            [first.span(), key.span()],
-            [
-                &format!("`{first}` is given to this field"),
-                &format!(
-                    "and to this one: a group has one `{key}`, so remove it from one of the two"
-                ),
-            ],
-        );
+        let message = format!("only one field can be the `{key}`: remove it from the others");
+        ctxt.twice([first.span(), key.span()], message);
     }
     Some(field)
 }
 
-/// An alias of `Option` is found by the compiler, which knows no `GroupId` for it.
-fn not_optional(ctxt: &mut Ctxt, id: &Field<'_>, what: &str, nothing: &str) {
-    let ty = ungroup(&id.source.ty);
-    let Type::Path(path) = ty else { return };
-    let Some(last) = path.path.segments.last() else {
-        return;
-    };
-    let PathArguments::AngleBracketed(arguments) = &last.arguments else {
-        return;
-    };
-    let Some(GenericArgument::Type(inner)) = arguments.args.first() else {
-        return;
-    };
-    if last.ident == "Option" {
-        let inner = quote::quote!(#inner);
-        ctxt.error(ty, format!("a {what} cannot be optional: without one, an update would belong to {nothing}. Make the field a `{inner}`, and derive it only where there is one"));
+/// An alias of `Option` is left to the compiler, which knows no `GroupId` for it.
+fn not_optional(ctxt: &mut Ctxt, field: &Field<'_>, whose: &str) {
+    let ty = ungroup(&field.source.ty);
+    let id = field.attrs.group_id.value();
+    let is_read_by_function = id.is_some_and(|id| id.with.is_given());
+    if is_option(ty) && !is_read_by_function {
+        let message = format!("the {whose}'s id cannot be an `Option`");
+        let why = format!("an update without one would belong to no {whose}");
+        let what = "take it out of the `Option`, and make the struct only where there is an id";
+        ctxt.error(ty, format!("{message}, as {why}: {what}"));
     }
+}
+
+fn is_option(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    path.path
+        .segments
+        .last()
+        .is_some_and(|last| match &last.arguments {
+            PathArguments::AngleBracketed(arguments) => {
+                last.ident == "Option" && arguments.args.len() == 1
+            }
+            _ => false,
+        })
 }
 
 /// Each property has a name of its own.
@@ -210,14 +183,9 @@ pub(crate) fn names(ctxt: &mut Ctxt, properties: &[Property<'_>]) {
     {
         length(ctxt, name.span, &name.text, "a property's name");
         if let Some(first) = seen.insert(&name.text, name.span) {
-            both(
-                ctxt,
-                [first, name.span],
-                [
-                    &format!("a property is named {:?} here", name.text),
-                    "and this one is too: give one of them another name with `rename`",
-                ],
-            );
+            let message = format!("two properties are named {:?}", name.text);
+            let what = "give one of them another name with `rename`";
+            ctxt.twice([first, name.span], format!("{message}: {what}"));
         }
     }
 }
@@ -227,16 +195,10 @@ fn length(ctxt: &mut Ctxt, span: Span, name: &str, what: &str) {
     if length == 0 {
         ctxt.push(syn::Error::new(span, format!("{what} cannot be empty")));
     } else if length > MAX_NAME {
+        let message = format!("{what} has at most {MAX_NAME} characters");
         ctxt.push(syn::Error::new(
             span,
-            format!("{what} has at most {MAX_NAME} characters, and this one has {length}"),
+            format!("{message}, and this one has {length}"),
         ));
-    }
-}
-
-/// One mistake in two places.
-fn both(ctxt: &mut Ctxt, spans: [Span; 2], messages: [&str; 2]) {
-    for (span, message) in spans.into_iter().zip(messages) {
-        ctxt.push(syn::Error::new(span, message));
     }
 }

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, quote};
 use syn::ext::IdentExt as _;
-use syn::spanned::Spanned as _;
 use syn::{ExprPath, Path};
 
 use crate::ast::{Group, Id, Operation, Property};
@@ -19,10 +18,7 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
     let ident = call_site(group.ident);
     let (impl_generics, ty_generics, _) = group.generics.split_for_impl();
     let where_clause = where_clause(group);
-    let properties = group
-        .properties
-        .iter()
-        .map(|property| constant(krate, property));
+    let properties = group.properties.iter().map(constant);
     let group_value = group_value(group);
     let visit = visit(group);
     let with = serialize_with(group).map(|(index, body)| {
@@ -44,7 +40,10 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
         #[automatically_derived]
         impl #impl_generics #krate::MixpanelGroup for #ident #ty_generics #where_clause {
             const GROUP_KEY: &'static #krate::__private::str = #key;
-            const PROPERTIES: &'static [#krate::Property] = &[#(#properties,)*];
+            const PROPERTIES: &'static [#krate::Property] = {
+                type __Operation = #krate::Operation;
+                &#krate::Property::all([#(#properties,)*])
+            };
 
             fn group(&self) -> #krate::Group<'_> {
                 #group_value
@@ -58,21 +57,21 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
 }
 
 /// One entry of `PROPERTIES`.
-fn constant(krate: &Path, property: &Property<'_>) -> TokenStream {
+fn constant(property: &Property<'_>) -> TokenStream {
     let name = property.name.as_ref().map_or("", |name| &name.text);
     let field = property.member.unraw().to_string();
-    let operation = operation(krate, property.operation);
+    let operation = operation(property.operation);
     let doc = &property.doc;
     let key = json_key(name);
-    let unset_none = property.unset_none.then(|| quote!(.unset_none()));
-    quote!(#krate::Property::new(#name, #field, #operation, #doc, #key) #unset_none)
+    let unset_none = property.unset_none;
+    quote!((#name, #field, #operation, #doc, #key, #unset_none))
 }
 
-fn operation(krate: &Path, operation: Operation) -> TokenStream {
+fn operation(operation: Operation) -> TokenStream {
     match operation {
-        Operation::Set => quote!(#krate::Operation::Set),
-        Operation::SetOnce => quote!(#krate::Operation::SetOnce),
-        Operation::Union => quote!(#krate::Operation::Union),
+        Operation::Set => quote!(__Operation::Set),
+        Operation::SetOnce => quote!(__Operation::SetOnce),
+        Operation::Union => quote!(__Operation::Union),
     }
 }
 
@@ -103,15 +102,17 @@ fn group_value(group: &Group<'_>) -> TokenStream {
         let id = id_value(krate, id);
         quote!(.in_company(#id))
     });
-    quote!(#krate::Group::new(<Self as #krate::MixpanelGroup>::GROUP_KEY, #id) #in_company)
+    // The struct may have a constant of that name itself.
+    let key = quote!(<Self as #krate::MixpanelGroup>::GROUP_KEY);
+    quote!(#krate::Group::new(#key, #id) #in_company)
 }
 
 fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
     let value = if let Some(with) = &id.with {
-        let value = call(with, &field(&quote!(self), &id.member, with));
-        quote!(<#krate::Id<'_> as #krate::__private::From<_>>::from(#value))
+        let value = call(with, "self", &id.member);
+        quote!(#krate::__private::id(#value))
     } else {
-        let value = field(&quote!(self), &id.member, id.ty);
+        let value = field("self", &id.member, id.ty);
         quote!(#krate::GroupId::group_id(#value))
     };
     match &id.prefix {
@@ -120,74 +121,63 @@ fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
     }
 }
 
-/// The walk over the fields.
+/// The walk over the fields, operation by operation.
 fn visit(group: &Group<'_>) -> TokenStream {
     let krate = &group.krate;
     let arms = OPERATIONS.into_iter().filter_map(|one| {
         let properties = group.properties.iter().enumerate();
-        let visits: Vec<_> = properties
+        let steps: Vec<_> = properties
             .filter(|(_, property)| property.operation == one)
-            .map(|(index, property)| visit_property(krate, index, property))
+            .map(|(index, property)| step(krate, index, property))
             .collect();
-        let operation = operation(krate, one);
-        (!visits.is_empty()).then(|| quote!(#operation => { #(#visits)* }))
+        let operation = operation(one);
+        (!steps.is_empty()).then(|| quote!(#operation => #(#steps)&&*,))
     });
-    let arms: Vec<_> = arms.collect();
-    let (old, operation, visitor, walk) = if arms.is_empty() {
-        (quote!(_), quote!(_), quote!(_), None)
-    } else {
-        let walk = quote!(match __operation { #(#arms)* _ => {} });
-        (
-            quote!(__old),
-            quote!(__operation),
-            quote!(__visitor),
-            Some(walk),
-        )
-    };
     quote! {
         fn visit_properties<__V: #krate::__private::Visitor>(
             &self,
-            #old: &Self,
-            #operation: #krate::Operation,
-            #visitor: &mut __V,
+            __old: &Self,
+            __operation: #krate::Operation,
+            __visitor: &mut __V,
         ) -> #krate::__private::Result<(), #krate::__private::EncodeError> {
-            #walk
-            #krate::__private::Ok(())
+            type __Operation = #krate::Operation;
+            type __Walk<'__a, __V> = #krate::__private::Walk<'__a, __V>;
+            let __properties = <Self as #krate::MixpanelGroup>::PROPERTIES;
+            let __walk = &mut __Walk::new(__visitor, __properties);
+            let __is_complete = match __operation {
+                #(#arms)*
+                _ => true,
+            };
+            __walk.end(__is_complete)
         }
     }
 }
 
-fn visit_property(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
+/// One step of the walk.
+fn step(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
+    let method = match (&property.name, property.operation) {
+        (None, _) => quote!(__Walk::flatten),
+        (Some(_), Operation::Union) => quote!(__Walk::list),
+        (Some(_), _) => quote!(__Walk::property),
+    };
+    let method = put(method, property.ty);
     let index = Literal::usize_unsuffixed(index);
-    let new = value(krate, &quote!(self), &index, property);
-    let old = value(krate, &quote!(__old), &index, property);
-    let visitor = quote!(#krate::__private::Visitor);
-    // The struct may have a constant of that name itself.
-    let all = quote!(<Self as #krate::MixpanelGroup>::PROPERTIES);
-    let constant = quote!(&#all[#index]);
-    match (&property.name, property.operation) {
-        (None, _) => quote!(#visitor::flatten(__visitor, #constant, #all, #new, #old)?;),
-        (_, Operation::Union) => quote!(#visitor::list(__visitor, #constant, #new, #old)?;),
-        (_, _) => quote!(#visitor::property(__visitor, #constant, #new, #old)?;),
-    }
+    let new = value(krate, "self", &index, property);
+    let old = value(krate, "__old", &index, property);
+    quote!(#method(__walk, #index, #new, #old))
 }
 
 /// A reference to what is sent of a field.
-fn value(krate: &Path, of: &TokenStream, index: &Literal, property: &Property<'_>) -> TokenStream {
-    let Property { member, ty, .. } = property;
-    let is_list = property.operation == Operation::Union && property.name.is_some();
-    let value = match &property.with {
-        Some(_) => quote!(&#krate::__private::Field::<Self, #index>(#of)),
-        None if is_list => {
-            let value = field(of, member, ty);
-            let span = span(*ty);
-            quote_spanned!(span=> #krate::__private::list(#value))
-        }
-        None => field(of, member, ty),
+fn value(krate: &Path, of: &str, index: &Literal, property: &Property<'_>) -> TokenStream {
+    let value = if property.with.is_some() {
+        let of = Ident::new(of, Span::call_site());
+        quote!(&#krate::__private::Field::<Self, #index>(#of))
+    } else {
+        field(of, &property.member, property.ty)
     };
     match &property.skip_if {
-        Some(path) => {
-            let skip = call(path, &field(of, member, path));
+        Some(skip_if) => {
+            let skip = call(skip_if, of, &property.member);
             quote!(&#krate::__private::unless(#skip, #value))
         }
         None => value,
@@ -199,35 +189,39 @@ fn serialize_with<'a>(group: &'a Group<'_>) -> impl Iterator<Item = (Literal, To
     let properties = group.properties.iter().enumerate();
     properties.filter_map(|(index, property)| {
         let with = property.with.as_ref()?;
-        let value = field(&quote!(self), &property.member, with);
-        let span = span(with);
-        let body = quote_spanned!(span=> #with(#value, __serializer));
+        let value = field("self", &property.member, with);
+        let body = put(quote!(#with(#value, __serializer)), with);
         Some((Literal::usize_unsuffixed(index), body))
     })
 }
 
-fn call(function: &ExprPath, argument: &TokenStream) -> TokenStream {
-    let span = span(function);
-    quote_spanned!(span=> #function(#argument))
+/// `function(&self.member)`, in the place of the function.
+fn call(function: &ExprPath, of: &str, member: &Ident) -> TokenStream {
+    let value = field(of, member, function);
+    put(quote!(#function(#value)), function)
 }
 
-/// `&self.field`, in the place of what asks something of its type: there the compiler points.
-fn field(of: &TokenStream, member: &Ident, place: impl ToTokens) -> TokenStream {
-    let mut place = place
-        .into_token_stream()
-        .into_iter()
-        .map(|token| token.span());
-    let first = place.next().unwrap_or_else(Span::call_site);
-    let last = place.last().unwrap_or(first);
-    let mut member = member.clone();
-    member.set_span(last.resolved_at(Span::call_site()));
-    let and = quote_spanned!(first.resolved_at(Span::call_site())=> &);
-    quote!(#and #of.#member)
+/// `&self.member`, in the place of what asks something of the field.
+fn field(of: &str, member: &Ident, place: impl ToTokens) -> TokenStream {
+    let place = place.into_token_stream();
+    let of = Ident::new(of, Span::call_site());
+    let of = put(quote!(#of), &place);
+    let member = call_site(member);
+    put(quote!(&#of.#member), place)
 }
 
-/// The user's place for our code.
-fn span(tokens: impl ToTokens) -> Span {
-    tokens.span().resolved_at(Span::call_site())
+/// The same code, but from the start to the end of what the user wrote as `place`: there the
+/// compiler points if something is wrong with it. What the names in it mean stays as it is.
+fn put(code: TokenStream, place: impl ToTokens) -> TokenStream {
+    let place: Vec<_> = place.into_token_stream().into_iter().collect();
+    let mut code: Vec<_> = code.into_iter().collect();
+    if let (Some(token), Some(place)) = (code.last_mut(), place.last()) {
+        token.set_span(token.span().located_at(place.span()));
+    }
+    if let (Some(token), Some(place)) = (code.first_mut(), place.first()) {
+        token.set_span(token.span().located_at(place.span()));
+    }
+    code.into_iter().collect()
 }
 
 /// The same name, but no longer as if the user had written this one: lints leave it alone.

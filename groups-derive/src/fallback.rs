@@ -1,12 +1,14 @@
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{DeriveInput, Path};
+use syn::DeriveInput;
 
+use crate::attr::StructAttrs;
 use crate::expand::call_site;
 
 /// An impl without properties, so that a mistake in the struct is not also one wherever the struct
 /// is used.
-pub(crate) fn expand(input: &DeriveInput, krate: &Path) -> TokenStream {
+pub(crate) fn expand(input: &DeriveInput, attrs: &StructAttrs) -> TokenStream {
+    let krate = attrs.krate_or_default();
     let ident = call_site(&input.ident);
     let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
     quote! {

@@ -1,8 +1,5 @@
 //! The keys that exist, and which one is meant by one that does not.
 
-use proc_macro2::Ident;
-use syn::ext::IdentExt as _;
-
 /// The keys of one place, each with an example of its use.
 pub(crate) struct Keys {
     place: &'static str,
@@ -65,24 +62,30 @@ impl Keys {
         }
         if key == "set" {
             return Err(
-                "`$set` needs no key: it is what becomes of a field that names no other \
-                        operation"
+                "`$set` is what becomes of a field without another operation: \
+                        leave `set` out"
                     .to_owned(),
             );
         }
-        for keys in PLACES {
-            if let Some(usage) = keys.find(key) {
-                let place = keys.place;
-                return Err(format!("`{key}` belongs {place}: `#[mixpanel({usage})]`"));
-            }
-        }
-        if let Some(nearest) = self.nearest(key) {
-            return Err(format!("unknown key `{key}`; did you mean `{nearest}`?"));
-        }
+        let meant = elsewhere(key).or_else(|| self.meant(key));
+        Err(meant.unwrap_or_else(|| format!("unknown key `{key}`; {}", self.all())))
+    }
+
+    fn meant(&self, key: &str) -> Option<String> {
+        let here = self.nearest(key).map(|name| format!("`{name}`"));
+        let meant = here.or_else(|| {
+            let mut places = PLACES.iter();
+            let (name, place) = places.find_map(|keys| Some((keys.nearest(key)?, keys.place)))?;
+            Some(format!("`{name}`, which belongs {place}"))
+        })?;
+        Some(format!("unknown key `{key}`; did you mean {meant}?"))
+    }
+
+    /// All keys, for messages.
+    pub(crate) fn all(&self) -> String {
         let all = self.keys.iter().map(|(name, _)| format!("`{name}`"));
         let all = all.collect::<Vec<_>>().join(", ");
-        let place = self.place;
-        Err(format!("unknown key `{key}`; the keys {place} are {all}"))
+        format!("the keys {} are {all}", self.place)
     }
 
     fn find(&self, key: &str) -> Option<&'static str> {
@@ -101,10 +104,15 @@ impl Keys {
     }
 }
 
+fn elsewhere(key: &str) -> Option<String> {
+    let mut places = PLACES.iter();
+    let (usage, place) = places.find_map(|keys| Some((keys.find(key)?, keys.place)))?;
+    Some(format!("`{key}` belongs {place}: `#[mixpanel({usage})]`"))
+}
+
 /// How the key is used.
-pub(crate) fn usage(key: &Ident) -> &'static str {
-    let key = key.unraw().to_string();
-    PLACES.iter().find_map(|keys| keys.find(&key)).unwrap_or("")
+pub(crate) fn usage(key: &str) -> &'static str {
+    PLACES.iter().find_map(|keys| keys.find(key)).unwrap_or("")
 }
 
 /// How many letters must be added, left out or changed to make the one into the other.

@@ -8,9 +8,13 @@ mod bound;
 mod case;
 mod check;
 mod ctxt;
+mod doc;
 mod expand;
 mod fallback;
 mod keys;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -20,16 +24,21 @@ use crate::ast::Group;
 use crate::attr::StructAttrs;
 use crate::ctxt::Ctxt;
 
-/// Derives.
+#[doc = include_str!("../derive.md")]
 #[proc_macro_derive(MixpanelGroup, attributes(mixpanel))]
 pub fn derive(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
-    match syn::parse(input) {
-        Ok(input) => derive_group(&input).into(),
-        Err(error) => error.into_compile_error().into(),
+    derive_group(input.into()).into()
+}
+
+fn derive_group(input: TokenStream) -> TokenStream {
+    match syn::parse2(input) {
+        Ok(input) => implement(&input),
+        Err(error) => error.into_compile_error(),
     }
 }
 
-fn derive_group(input: &DeriveInput) -> TokenStream {
+/// The impl, or all that is wrong and an impl that does nothing.
+fn implement(input: &DeriveInput) -> TokenStream {
     let mut ctxt = Ctxt::default();
     let attrs = StructAttrs::read(&mut ctxt, &input.attrs);
     let group = Group::new(&mut ctxt, input, &attrs);
@@ -37,7 +46,7 @@ fn derive_group(input: &DeriveInput) -> TokenStream {
         (None, Some(group)) => expand::expand(&group),
         (errors, _) => {
             let errors = errors.map(syn::Error::into_compile_error);
-            let fallback = fallback::expand(input, &ast::krate(&attrs));
+            let fallback = fallback::expand(input, &attrs);
             quote!(#errors #fallback)
         }
     }

@@ -1,0 +1,117 @@
+//! What publishing costs the thread that publishes: latency and throughput of the buffered client.
+//!
+//! ```sh
+//! cargo bench --bench buffered
+//! ```
+//!
+//! Nothing is sent (`Client::disabled`), so that this machine's cores are not a server's too; the
+//! background thread takes, folds, encodes and settles as it does otherwise.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::{Batch, BufferedClient, Client, MixpanelGroup, WhenFull};
+
+const UPDATES: usize = 1_000_000;
+const THREADS: usize = 8;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: usize,
+    name: &'static str,
+    plan: &'static str,
+    industry: Option<&'static str>,
+    founding_year: u16,
+    seats: usize,
+    mrr: f64,
+    active: bool,
+}
+
+fn company(id: usize) -> Company {
+    Company {
+        id,
+        name: "Acme Corporation",
+        plan: "enterprise",
+        industry: Some("Technology"),
+        founding_year: 1999,
+        seats: id % 100,
+        mrr: 1234.5,
+        active: true,
+    }
+}
+
+fn start() -> BufferedClient {
+    let buffered = Client::disabled().buffered().fold(false);
+    let buffered = buffered.capacity(UPDATES, 1 << 30);
+    buffered
+        .when_full(WhenFull::Block(Duration::from_secs(60)))
+        .start()
+        .unwrap()
+}
+
+fn main() {
+    let encoding = encode();
+    println!("encoding alone          {encoding:>8.0} ns an update");
+
+    let buffered = start();
+    let mut times: Vec<_> = (0..UPDATES)
+        .map(|id| {
+            let start = Instant::now();
+            buffered.publish(company(id).set()).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    let total: Duration = times.iter().sum();
+    times.sort_unstable();
+    let drained = buffered.shutdown(Duration::from_secs(60));
+    assert_eq!(drained.stats.accepted, UPDATES);
+    let mean = nanoseconds(total) / UPDATES as f64;
+    println!(
+        "publish, one thread     {:>8.0} ns median, {:.0} ns p99, {mean:.0} ns mean, {:.2} of encoding",
+        nanoseconds(times[UPDATES / 2]),
+        nanoseconds(times[UPDATES / 100 * 99]),
+        nanoseconds(times[UPDATES / 2]) / encoding,
+    );
+
+    let buffered = start();
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let buffered = &buffered;
+            scope.spawn(move || {
+                for id in (thread..UPDATES).step_by(THREADS) {
+                    buffered.publish(company(id).set()).unwrap();
+                }
+            });
+        }
+    });
+    let published = begin.elapsed();
+    let drained = buffered.shutdown(Duration::from_secs(60));
+    assert_eq!(drained.stats.accepted, UPDATES);
+    println!(
+        "publish, {THREADS} threads      {:>8.0} updates a second, delivered at {:.0} a second",
+        UPDATES as f64 / published.as_secs_f64(),
+        UPDATES as f64 / begin.elapsed().as_secs_f64(),
+    );
+}
+
+/// The time of encoding one update into a batch.
+fn encode() -> f64 {
+    let companies: Vec<_> = (0..1_000).map(company).collect();
+    let mut batch = Batch::new("TOKEN");
+    let times = (0..200).map(|_| {
+        batch.clear();
+        let start = Instant::now();
+        for company in &companies {
+            assert!(batch.push(company.set()).unwrap());
+        }
+        start.elapsed()
+    });
+    nanoseconds(times.min().unwrap_or_default()) / companies.len() as f64
+}
+
+fn nanoseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e9
+}

@@ -1,0 +1,151 @@
+//! A synchronous web server that keeps Mixpanel in sync without making anybody wait for it.
+//!
+//! ```sh
+//! cargo run --example web_server
+//! curl -X POST 'http://127.0.0.1:8000/companies/acme/plan?enterprise'
+//! curl http://127.0.0.1:8000/metrics
+//! ```
+//!
+//! Each request to change a company's plan publishes an update, which takes about a microsecond; a
+//! background thread sends them in batches. `/metrics` shows how many wait and were accepted, and
+//! Enter ends the server, after what waits has been sent. Mixpanel is a stand-in on a loopback port,
+//! or with `MIXPANEL_TOKEN` set the real one. With `--demo` the program makes a few requests to
+//! itself and ends.
+
+use std::error::Error;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::{BufferedClient, Client, Emulator, MixpanelGroup, WhenFull};
+use tiny_http::{Method, Request, Response, Server};
+
+/// What a request changes: a struct may map only some of a group's properties.
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct PlanChange<'a> {
+    #[mixpanel(group_id)]
+    company: &'a str,
+    plan: &'a str,
+}
+
+/// How many threads serve requests.
+const THREADS: usize = 4;
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let emulator = Emulator::start()?;
+    let client = if std::env::var_os("MIXPANEL_TOKEN").is_some() {
+        Client::from_env()?
+    } else {
+        Client::builder("PROJECT_TOKEN")
+            .endpoint(emulator.endpoint())
+            .build()?
+    };
+    // A web server must not wait: when too much waits already, the update is an error.
+    let buffered = client
+        .buffered()
+        .when_full(WhenFull::Reject)
+        .on_error(|trouble| eprintln!("mixpanel: {trouble:?}"))
+        .start()?;
+
+    let demo = std::env::args().any(|argument| argument == "--demo");
+    let server = Server::http(if demo {
+        "127.0.0.1:0"
+    } else {
+        "127.0.0.1:8000"
+    })?;
+    let address = server.server_addr().to_ip().ok_or("no address")?;
+    println!("listening on http://{address}; Enter ends the server");
+    thread::scope(|scope| {
+        let (server, buffered) = (Arc::new(server), &buffered);
+        for _ in 0..THREADS {
+            let server = Arc::clone(&server);
+            scope.spawn(move || server.incoming_requests().for_each(|r| serve(r, buffered)));
+        }
+        if demo {
+            make_requests(address);
+        } else {
+            drop(std::io::stdin().read(&mut [0]));
+        }
+        (0..THREADS).for_each(|_| server.unblock());
+    });
+
+    let drained = buffered.shutdown(Duration::from_secs(5));
+    println!(
+        "{} accepted, {} not delivered",
+        drained.stats.accepted,
+        drained.undelivered.len()
+    );
+    for ((key, id), profile) in emulator.profiles() {
+        println!("{key} {id}: {profile}");
+    }
+    Ok(())
+}
+
+fn serve(request: Request, buffered: &BufferedClient) {
+    let url = request.url().to_owned();
+    let (path, plan) = url.split_once('?').unwrap_or((&url, ""));
+    let parts: Vec<_> = path.split('/').skip(1).collect();
+    let (status, answer) = match (request.method(), &parts[..]) {
+        (Method::Post, ["companies", company, "plan"]) => {
+            // Here the server would change its own database first.
+            match buffered.publish(PlanChange { company, plan }.set()) {
+                Ok(()) => (200, format!("{company} has the plan {plan} now\n")),
+                // The customer need not know: this is for those who run the server.
+                Err(error) => {
+                    eprintln!("mixpanel: {error}");
+                    (200, format!("{company} has the plan {plan} now\n"))
+                }
+            }
+        }
+        (Method::Get, ["metrics"]) => {
+            let stats = buffered.stats();
+            let oldest = stats.oldest.unwrap_or_default().as_secs_f64();
+            let answer = format!(
+                "mixpanel_queued {}\nmixpanel_oldest_seconds {oldest}\nmixpanel_accepted {}\n\
+                 mixpanel_rejected {}\nmixpanel_dropped {}\nmixpanel_retries {}\n",
+                stats.queued, stats.accepted, stats.rejected, stats.dropped, stats.retries
+            );
+            (200, answer)
+        }
+        _ => (
+            404,
+            "try POST /companies/NAME/plan?PLAN or GET /metrics\n".to_owned(),
+        ),
+    };
+    if let Err(error) = request.respond(Response::from_string(answer).with_status_code(status)) {
+        eprintln!("the browser went away: {error}");
+    }
+}
+
+/// What a browser or `curl` would do.
+fn make_requests(address: SocketAddr) {
+    for request in [
+        "POST /companies/acme/plan?free",
+        "POST /companies/globex/plan?free",
+        "POST /companies/acme/plan?enterprise",
+        "GET /metrics",
+    ] {
+        match ask(address, request) {
+            Ok(answer) => println!("> {request}\n{answer}"),
+            Err(error) => println!("> {request}\n{error}"),
+        }
+    }
+}
+
+fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
+    use std::io::Write as _;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        stream,
+        "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer
+        .split_once("\r\n\r\n")
+        .map_or(answer.clone(), |(_, body)| body.to_owned()))
+}

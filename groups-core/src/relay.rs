@@ -1,0 +1,160 @@
+//! The thread behind [`BufferedClient`](crate::BufferedClient): takes from the outbox, sends,
+//! settles.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+
+use crate::buffered::{Shared, Trouble};
+use crate::fold::fold_with_members;
+use crate::records::{Limits, Records};
+use crate::{Error, Rejection, Report, Undelivered, Update, Waiting};
+
+/// How many updates are taken at once: enough for several connections to be busy.
+const TAKE: usize = 20_000;
+
+/// What became of an update that was taken.
+#[derive(Clone, Copy)]
+enum Fate<'a> {
+    Accepted,
+    Rejected(&'a Rejection),
+    Undelivered,
+}
+
+pub(crate) fn run_relay(shared: &Shared) {
+    if catch_unwind(AssertUnwindSafe(|| relay(shared))).is_err() {
+        log::error!("the thread that sends has panicked; what waits is not sent");
+    }
+    shared.note_end();
+}
+
+fn relay(shared: &Shared) {
+    let mut failures = 0_u32;
+    loop {
+        let flush = shared.wait_for_work(failures);
+        let is_empty = drain(shared);
+        if is_empty {
+            failures = 0;
+            shared.note_flushed(flush);
+        } else {
+            failures = failures.saturating_add(1);
+        }
+        let is_over = is_empty || shared.cancel.load(Ordering::Relaxed);
+        if is_over && shared.is_stopping() {
+            return;
+        }
+    }
+}
+
+/// Sends all that waits; whether that worked.
+fn drain(shared: &Shared) -> bool {
+    loop {
+        let taken = match shared.outbox.take(TAKE) {
+            Ok(taken) if taken.is_empty() => return true,
+            Ok(taken) => taken,
+            Err(error) => {
+                shared.tell(&Trouble::Outbox(&error));
+                return false;
+            }
+        };
+        if !send(shared, &taken) || shared.cancel.load(Ordering::Relaxed) {
+            return false;
+        }
+    }
+}
+
+/// Sends what was taken, and settles what has found its fate; whether that is all of it.
+fn send(shared: &Shared, taken: &[Waiting]) -> bool {
+    let (records, members) = encode(taken, shared.settings.fold);
+    let updates = (0..records.len()).map(|index| {
+        let json = &records.json(index)[OPENING.len()..];
+        Update::encoded(json, Ok(Some(records.encoded(index))))
+    });
+    let result = shared
+        .client
+        .sending()
+        .cancel_on(&shared.cancel)
+        .send(updates);
+    let (report, undelivered) = match &result {
+        Ok(report) => (Some(report), None),
+        Err(error) => (error.report(), error.undelivered()),
+    };
+    let nothing = Report::default();
+    let report = report.unwrap_or(&nothing);
+
+    let mut fates = vec![Fate::Accepted; taken.len()];
+    for rejection in &report.rejected {
+        for member in members.get(rejection.position).into_iter().flatten() {
+            fates[*member] = Fate::Rejected(rejection);
+        }
+    }
+    for (position, _) in undelivered.into_iter().flat_map(Undelivered::positions) {
+        for member in members.get(position).into_iter().flatten() {
+            fates[*member] = Fate::Undelivered;
+        }
+    }
+    let settled = settle(shared, taken, &fates, report);
+    if let Err(error) = &result {
+        log::warn!("updates keep waiting: {error}");
+        shared.tell(&Trouble::Undelivered(error));
+    }
+    if let Err(error) = &settled {
+        log::error!("the outbox failed: {error}");
+        shared.tell(&Trouble::Outbox(error));
+    }
+    result.is_ok() && settled.is_ok()
+}
+
+fn settle(
+    shared: &Shared,
+    taken: &[Waiting],
+    fates: &[Fate<'_>],
+    report: &Report,
+) -> Result<(), Error> {
+    let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
+    for (waiting, fate) in taken.iter().zip(fates) {
+        match fate {
+            Fate::Accepted => accepted.push(waiting.id),
+            Fate::Rejected(rejection) => {
+                rejected.push((waiting.id, *rejection));
+                shared.tell(&Trouble::Rejected(&waiting.update, rejection));
+            }
+            Fate::Undelivered => {}
+        }
+    }
+    shared.outbox.settle(&accepted, &rejected)?;
+    shared.outbox.release()?;
+    shared.note_report(report, accepted.len());
+    Ok(())
+}
+
+/// How a record begins here; the client writes the token there.
+const OPENING: &[u8] = b"{";
+
+/// The updates to send, and which of those taken each of them says.
+fn encode(taken: &[Waiting], fold: bool) -> (Records, Vec<Vec<usize>>) {
+    let unlimited = Limits {
+        records: usize::MAX,
+        bytes: usize::MAX,
+    };
+    let mut records = Records::default();
+    let mut members = Vec::new();
+    for (index, waiting) in taken.iter().enumerate() {
+        match records.push(index, OPENING, &Update::from(&waiting.update), unlimited) {
+            Ok(()) => members.push(vec![index]),
+            // It was within the limits when it was published, and is the server's to judge.
+            Err(rejection) => log::error!("{rejection}"),
+        }
+    }
+    if fold {
+        let folded = fold_with_members(&mut records, OPENING.len(), unlimited);
+        members = folded
+            .into_iter()
+            .map(|of| {
+                of.into_iter()
+                    .flat_map(|index| members[index].clone())
+                    .collect()
+            })
+            .collect();
+    }
+    (records, members)
+}

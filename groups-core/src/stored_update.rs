@@ -1,0 +1,115 @@
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::encode::{Encoded, write_update};
+use crate::records::Record;
+use crate::{Error, ErrorKind, Group, Operation, Update};
+
+/// An update as JSON, free of what it was made from: it can wait, in memory or in a database, and
+/// go from thread to thread. Cheap to clone.
+///
+/// The token is no part of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredUpdate {
+    json: Arc<str>,
+    encoded: Encoded,
+}
+
+impl StoredUpdate {
+    /// The update; nothing, if it has nothing to say.
+    ///
+    /// # Errors
+    /// If it cannot be sent: the error names group, property and cause.
+    pub fn new(update: &Update<'_>) -> Result<Option<Self>, Error> {
+        let mut json = Vec::with_capacity(256);
+        json.push(b'{');
+        match update.write(&mut json) {
+            Err(rejection) => Err(Error::invalid(&rejection)),
+            Ok(None) => Ok(None),
+            Ok(Some(encoded)) => {
+                let json = String::from_utf8(json).map_err(|error| {
+                    Error::new(ErrorKind::InvalidUpdate, "the JSON is no text").with_source(error)
+                })?;
+                Ok(Some(Self {
+                    json: json.into(),
+                    encoded,
+                }))
+            }
+        }
+    }
+
+    /// Reads what [`as_json`](Self::as_json) gave.
+    ///
+    /// # Errors
+    /// If it is no update: a JSON object with `$group_key`, `$group_id` and an operation.
+    pub fn from_json(json: &str) -> Result<Self, Error> {
+        let wrong = || Error::new(ErrorKind::InvalidUpdate, "not the JSON of a stored update");
+        let members: std::collections::BTreeMap<&str, &RawValue> =
+            serde_json::from_str(json).map_err(|error| wrong().with_source(error))?;
+        let operation = members.keys().find_map(|name| Operation::from_name(name));
+        let operation = operation.ok_or_else(wrong)?;
+        let (group, _) = Update::read(&json.as_bytes()[1..]);
+        let mut out = vec![b'{'];
+        let written = write_update(&mut out, &group, operation, |out| {
+            out.extend_from_slice(members[operation.name()].get().as_bytes());
+            Ok(())
+        });
+        let encoded = written
+            .map_err(|rejection| Error::invalid(&rejection))?
+            .ok_or_else(wrong)?;
+        let json = String::from_utf8(out).map_err(|_| wrong())?;
+        Ok(Self {
+            json: json.into(),
+            encoded,
+        })
+    }
+
+    /// The update as it goes over the wire, but for `$token`.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.json
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        let (_, operation) = Update::read(self.members());
+        operation
+    }
+
+    /// The group it is for.
+    #[must_use]
+    pub fn group(&self) -> Group<'static> {
+        let (group, _) = Update::read(self.members());
+        group
+    }
+
+    /// The bytes that say which group it is for: the same bytes, the same group.
+    #[must_use]
+    pub fn group_bytes(&self) -> &[u8] {
+        &self.members()[..self.encoded.head]
+    }
+
+    pub(crate) fn encoded(&self) -> Encoded {
+        self.encoded
+    }
+
+    /// All but the first bracket.
+    pub(crate) fn members(&self) -> &[u8] {
+        &self.json.as_bytes()[1..]
+    }
+}
+
+impl<'a> From<&'a StoredUpdate> for Update<'a> {
+    fn from(update: &'a StoredUpdate) -> Self {
+        Self::encoded(update.members(), Ok(Some(update.encoded)))
+    }
+}
+
+impl fmt::Debug for StoredUpdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredUpdate({})", self.json)
+    }
+}

@@ -1,0 +1,104 @@
+//! What stands behind a key.
+
+use proc_macro2::{Group, Ident, TokenTree};
+use syn::parse::{Parse, ParseStream, Parser as _};
+use syn::punctuated::Punctuated;
+use syn::{LitStr, Token, WherePredicate, token};
+
+use crate::case::{RULES, Rule};
+use crate::keys::usage;
+
+/// Goes on to the next key.
+pub(crate) fn skip_value(input: ParseStream<'_>) {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        if input.parse::<TokenTree>().is_err() {
+            return;
+        }
+    }
+}
+
+/// `key` alone.
+pub(crate) fn flag(key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+    if input.peek(Token![=]) || input.peek(token::Paren) {
+        let error = input.error(format!("`{key}` takes no value: write `{key}` alone"));
+        skip_value(input);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// `key = value`; `what` says what the value is.
+fn value<T>(
+    key: &Ident,
+    input: ParseStream<'_>,
+    what: &str,
+    parse: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
+) -> syn::Result<T> {
+    let mut place = key.span();
+    if input.peek(Token![=]) {
+        input.parse::<Token![=]>()?;
+        place = input.span();
+        if let Ok(value) = parse(input) {
+            return Ok(value);
+        }
+    }
+    skip_value(input);
+    Err(syn::Error::new(place, format!("`{key}` takes {what}")))
+}
+
+/// `key = "text"`.
+pub(crate) fn string(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+    let what = format!("a text in quotes: `{}`", usage(&key.to_string()));
+    value(key, input, &what, Parse::parse)
+}
+
+/// `key = "path"`, with or without the quotes.
+pub(crate) fn path<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
+    let what = format!("a path: `{}`", usage(&key.to_string()));
+    value(key, input, &what, |input| {
+        if input.peek(LitStr) {
+            input.parse::<LitStr>()?.parse()
+        } else {
+            input.parse()
+        }
+    })
+}
+
+pub(crate) fn rule(key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
+    let text = string(key, input)?;
+    let name = text.value();
+    Rule::from_name(&name).ok_or_else(|| {
+        let all = RULES.map(|(name, _)| format!("\"{name}\"")).join(", ");
+        let message = format!("unknown rename rule {name:?}; the rules are {all}");
+        syn::Error::new(text.span(), message)
+    })
+}
+
+pub(crate) fn bound(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<WherePredicate>> {
+    let text = string(key, input)?;
+    let all = text.parse_with(Punctuated::<_, Token![,]>::parse_terminated);
+    all.map(Vec::from_iter).map_err(|error| {
+        let usage = usage(&key.to_string());
+        let message = format!("this is no where-clause ({error}): write `{usage}`");
+        syn::Error::new(text.span(), message)
+    })
+}
+
+/// serde's `key = "text"` or `key(serialize = "text", deserialize = "text")`.
+pub(crate) fn serialize_string(input: ParseStream<'_>) -> Option<LitStr> {
+    if input.peek(Token![=]) {
+        input.parse::<Token![=]>().ok()?;
+        return input.parse().ok();
+    }
+    let content: Group = input.parse().ok()?;
+    let mut found = None;
+    let parser = syn::meta::parser(|meta| {
+        let text = meta.value()?.parse()?;
+        if meta.path.is_ident("serialize") {
+            found = Some(text);
+        }
+        Ok(())
+    });
+    parser.parse2(content.stream()).ok()?;
+    found
+}

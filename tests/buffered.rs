@@ -1,0 +1,485 @@
+//! Sending in the background: bounds, deadlines, hooks, and that nothing is lost on the way.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::{
+    BufferedClient, BufferedClientBuilder, Client, Emulator, ErrorKind, Fault, Group,
+    MixpanelGroup, Profile, Retry, Trouble, Update, WhenFull,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn client(emulator: &Emulator) -> Client {
+    let retry = Retry::default()
+        .attempts(2)
+        .first_delay(Duration::from_millis(1));
+    Client::builder("T")
+        .endpoint(emulator.endpoint())
+        .retry(retry)
+        .build()
+        .unwrap()
+}
+
+fn buffered(emulator: &Emulator) -> BufferedClientBuilder {
+    client(emulator)
+        .buffered()
+        .flush_interval(Duration::from_millis(5))
+}
+
+fn set(id: usize, number: usize) -> Update<'static> {
+    Group::new("company", id).set(json!({"number": number}))
+}
+
+fn fill(buffered: &BufferedClient, updates: usize) {
+    (0..updates).for_each(|id| buffered.publish(set(id, id)).unwrap());
+}
+
+#[test]
+fn what_is_published_arrives() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    fill(&buffered, 5_000);
+    let drained = buffered.shutdown(LONG);
+    assert!(drained.is_complete(), "{drained:?}");
+    assert_eq!((drained.stats.accepted, drained.stats.queued), (5_000, 0));
+    assert_eq!(emulator.profiles().len(), 5_000);
+}
+
+#[test]
+fn it_arrives_without_being_asked_for() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    buffered.publish(set(1, 1)).unwrap();
+    let deadline = Instant::now() + LONG;
+    while emulator.profiles().is_empty() {
+        assert!(
+            Instant::now() < deadline,
+            "not sent within the flush interval"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(buffered.flush(LONG).is_complete());
+}
+
+#[test]
+fn a_full_batch_does_not_wait_for_the_interval() {
+    let emulator = Emulator::start().unwrap();
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered(&emulator).flush_interval(hour).start().unwrap();
+    fill(&buffered, 2_000);
+    let deadline = Instant::now() + LONG;
+    while emulator.profiles().len() < 2_000 {
+        assert!(Instant::now() < deadline, "the batch is full");
+        thread::sleep(Duration::from_millis(1));
+    }
+    buffered.publish(set(7, 8)).unwrap();
+    assert!(buffered.flush(LONG).is_complete());
+    assert_eq!(
+        emulator.profile("company", "7").unwrap(),
+        json!({"number": 8})
+    );
+}
+
+#[test]
+fn updates_of_a_group_are_folded_unless_told_otherwise() {
+    for fold in [true, false] {
+        let emulator = Emulator::start().unwrap();
+        let hour = Duration::from_secs(3600);
+        let buffered = buffered(&emulator)
+            .flush_interval(hour)
+            .fold(fold)
+            .start()
+            .unwrap();
+        (0..100).for_each(|number| buffered.publish(set(1, number)).unwrap());
+        let drained = buffered.shutdown(LONG);
+        assert_eq!(drained.stats.accepted, 100);
+        assert_eq!(drained.stats.sent, if fold { 1 } else { 100 });
+        assert_eq!(
+            emulator.profile("company", "1").unwrap(),
+            json!({"number": 99})
+        );
+    }
+}
+
+#[test]
+fn failed_deliveries_are_tried_again() {
+    let emulator = Emulator::start().unwrap();
+    for _ in 0..6 {
+        emulator.fail_next(Fault::Status(500));
+    }
+    let failures = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&failures);
+    let buffered = buffered(&emulator).on_error(move |trouble| {
+        assert!(matches!(trouble, Trouble::Undelivered(error) if error.status() == Some(500)));
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 10);
+    assert!(buffered.flush(LONG).is_complete());
+    assert_eq!(emulator.profiles().len(), 10);
+    assert!(failures.load(Ordering::Relaxed) >= 1);
+}
+
+#[test]
+fn rejected_updates_are_told_and_the_rest_goes_on() {
+    let emulator = Emulator::start().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let its_told = Arc::clone(&told);
+    let buffered = buffered(&emulator).on_error(move |trouble| {
+        if let Trouble::Rejected(update, rejection) = trouble {
+            let group = update.group();
+            its_told
+                .lock()
+                .unwrap()
+                .push((group.id().to_string(), rejection.message.clone()));
+        }
+    });
+    let buffered = buffered.flush_interval(LONG).start().unwrap();
+    // Valid for all we can know, and not for Mixpanel.
+    let bad = Group::new("$company_id", "bad")
+        .in_company("other")
+        .set(json!({"a": 1}));
+    buffered.publish_all([set(1, 1), bad, set(2, 2)]).unwrap();
+    let drained = buffered.shutdown(LONG);
+    assert!(drained.is_complete());
+    assert_eq!((drained.stats.accepted, drained.stats.rejected), (2, 1));
+    let told = told.lock().unwrap();
+    assert_eq!(
+        *told,
+        [(
+            "bad".to_owned(),
+            "a company's $group_id is its $company_id".to_owned()
+        )]
+    );
+}
+
+#[test]
+fn a_full_queue_does_as_it_was_told() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(500));
+    let hour = Duration::from_secs(3600);
+    let start = |when_full| {
+        let buffered = buffered(&emulator)
+            .flush_interval(hour)
+            .capacity(10, 1 << 20);
+        buffered.when_full(when_full).start().unwrap()
+    };
+
+    let rejecting = start(WhenFull::Reject);
+    fill(&rejecting, 10);
+    let error = rejecting.publish(set(10, 10)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert_eq!(
+        error.undelivered().unwrap().len(),
+        1,
+        "the update comes back"
+    );
+    assert_eq!(rejecting.shutdown(Duration::ZERO).undelivered.len(), 10);
+
+    let blocking = start(WhenFull::Block(Duration::from_millis(20)));
+    fill(&blocking, 10);
+    let error = blocking.publish(set(10, 10)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert_eq!(blocking.shutdown(Duration::ZERO).undelivered.len(), 10);
+
+    let dropping = start(WhenFull::DropOldest);
+    fill(&dropping, 15);
+    let drained = dropping.shutdown(Duration::ZERO);
+    assert_eq!(drained.stats.dropped, 5);
+    let left: Vec<_> = drained
+        .undelivered
+        .iter()
+        .map(|update| update.group().id().to_string())
+        .collect();
+    assert_eq!(
+        left,
+        ["5", "6", "7", "8", "9", "10", "11", "12", "13", "14"]
+    );
+}
+
+#[test]
+fn the_bound_on_bytes_holds_too() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(500));
+    let buffered = buffered(&emulator)
+        .capacity(1_000, 10_000)
+        .when_full(WhenFull::Reject);
+    let buffered = buffered.start().unwrap();
+    let big = Group::new("company", 1_u8).set(json!({"text": "x".repeat(4_900)}));
+    buffered.publish(&big).unwrap();
+    buffered.publish(&big).unwrap();
+    assert_eq!(buffered.publish(&big).unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(buffered.stats().queued, 2);
+    assert_eq!(buffered.shutdown(Duration::ZERO).undelivered.len(), 2);
+}
+
+#[test]
+fn room_that_becomes_free_unblocks() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator)
+        .capacity(10, 1 << 20)
+        .when_full(WhenFull::Block(LONG));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 500);
+    assert!(buffered.shutdown(LONG).is_complete());
+    assert_eq!(emulator.profiles().len(), 500);
+}
+
+#[test]
+fn deadlines_hold_against_a_server_that_never_answers() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
+    let buffered = buffered(&emulator).start().unwrap();
+    fill(&buffered, 100);
+    let start = Instant::now();
+    let flushed = buffered.flush(Duration::from_millis(200));
+    assert_eq!(flushed.waiting, 100);
+    let drained = buffered.shutdown(Duration::from_millis(300));
+    // Generous: a test machine may be busy with much else.
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!((drained.undelivered.len(), drained.waiting), (100, 0));
+    let ids: Vec<_> = drained
+        .undelivered
+        .iter()
+        .map(|update| update.group().id().to_string())
+        .collect();
+    assert_eq!(
+        ids,
+        (0..100).map(|id| id.to_string()).collect::<Vec<_>>(),
+        "in order"
+    );
+}
+
+#[test]
+fn what_comes_back_can_be_sent_by_another_client() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let buffered = buffered(&emulator).start().unwrap();
+    fill(&buffered, 10);
+    let drained = buffered.shutdown(Duration::from_millis(50));
+    emulator.recover();
+    client(&emulator).send(&drained.undelivered).unwrap();
+    assert_eq!(emulator.profiles().len(), 10);
+}
+
+#[test]
+fn dropping_it_sends_what_waits() {
+    let emulator = Emulator::start().unwrap();
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered(&emulator).flush_interval(hour).start().unwrap();
+    fill(&buffered, 10);
+    drop(buffered);
+    assert_eq!(emulator.profiles().len(), 10);
+}
+
+#[test]
+fn hooks_may_change_and_keep_back_and_panic() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator)
+        .before_send(|update| {
+            assert!(update["$group_id"] != "panic");
+            if let Some(Value::Object(properties)) = update.get_mut("$set") {
+                properties.remove("email");
+            }
+            update["$group_id"] != "secret"
+        })
+        .on_error(|_| panic!("a hook may panic"));
+    let buffered = buffered.start().unwrap();
+    let update = |id: &'static str| {
+        Group::new("company", id).set(json!({"plan": "free", "email": "someone@example.com"}))
+    };
+    let bad = Group::new("$company_id", "bad")
+        .in_company("other")
+        .delete();
+    buffered
+        .publish_all([update("acme"), update("secret"), update("panic"), bad])
+        .unwrap();
+    buffered.publish(update("globex")).unwrap();
+    let drained = buffered.shutdown(LONG);
+    assert!(drained.is_complete());
+    assert_eq!((drained.stats.withheld, drained.stats.rejected), (2, 1));
+    assert_eq!(
+        emulator.profile("company", "acme").unwrap(),
+        json!({"plan": "free"})
+    );
+    assert_eq!(
+        emulator.profile("company", "globex").unwrap(),
+        json!({"plan": "free"})
+    );
+    assert_eq!(emulator.profiles().len(), 2);
+}
+
+#[test]
+fn an_update_that_cannot_be_sent_is_an_error_at_once() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    let error = buffered
+        .publish(Group::new("company", "").delete())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    buffered
+        .publish(Group::new("company", "acme").set(json!({})))
+        .unwrap();
+    assert_eq!(buffered.stats().queued, 0, "nothing to say");
+}
+
+#[test]
+fn a_derived_struct_is_published_without_being_kept() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: String,
+        plan: String,
+    }
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    {
+        let acme = Company {
+            id: "acme".into(),
+            plan: "free".into(),
+        };
+        buffered.publish_all(acme.updates()).unwrap();
+    }
+    assert!(buffered.shutdown(LONG).is_complete());
+    assert_eq!(
+        emulator.profile("company", "acme").unwrap(),
+        json!({"plan": "free"})
+    );
+}
+
+#[test]
+fn a_disabled_client_takes_everything_and_sends_nothing() {
+    let client = Client::disabled();
+    let report = client.send([set(1, 1), set(2, 2)]).unwrap();
+    assert_eq!((report.accepted, report.rejected.len()), (2, 0));
+    let buffered = client.buffered().start().unwrap();
+    fill(&buffered, 10);
+    assert!(buffered.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn many_threads_publish() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    thread::scope(|scope| {
+        for publisher in 0..8 {
+            let buffered = &buffered;
+            scope.spawn(move || {
+                (0..1_000).for_each(|number| buffered.publish(set(publisher, number)).unwrap());
+            });
+        }
+    });
+    assert!(buffered.shutdown(LONG).is_complete());
+    for publisher in 0..8 {
+        let profile = emulator.profile("company", &publisher.to_string()).unwrap();
+        assert_eq!(profile, json!({"number": 999}), "each thread's order holds");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(u8, u8),
+    Fail(Fault),
+    Flush,
+    Recover,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let fault = prop_oneof![
+        Just(Fault::Status(500)),
+        Just(Fault::CloseBefore),
+        Just(Fault::CloseAfter),
+        Just(Fault::Html),
+        Just(Fault::Reject(vec![0])),
+        Just(Fault::TooLarge(1)),
+    ];
+    prop_oneof![
+        6 => (0..4_u8, any::<u8>()).prop_map(|(id, item)| Step::Publish(id, item)),
+        2 => fault.prop_map(Step::Fail),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Recover),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn accepted_rejected_or_still_queued(
+        steps in prop::collection::vec(step(), 0..40),
+        fold in any::<bool>(),
+        rejecting in any::<bool>(),
+        timeout in 0..20_u64,
+    ) {
+        let emulator = Emulator::start().unwrap();
+        let retry = Retry::default().attempts(2).first_delay(Duration::from_micros(100));
+        let client = Client::builder("T").endpoint(emulator.endpoint()).retry(retry).max_batch(4);
+        let buffered = client.build().unwrap().buffered();
+        let rejected = Arc::new(Mutex::new(Vec::new()));
+        let its_rejected = Arc::clone(&rejected);
+        let buffered = buffered
+            .flush_interval(Duration::from_millis(1))
+            .fold(fold)
+            .on_error(move |trouble| {
+                if let Trouble::Rejected(update, _) = trouble {
+                    its_rejected.lock().unwrap().push(update.as_json().to_owned());
+                }
+            })
+            .start()
+            .unwrap();
+        let mut published = Vec::new();
+        for step in steps {
+            match step {
+                Step::Publish(id, item) => {
+                    let group = Group::new("company", id);
+                    let update = group.set(json!({"last": published.len(), "item": item}));
+                    published.push((id, update.to_json().unwrap()));
+                    buffered.publish(update).unwrap();
+                }
+                // What was applied before its answer was lost cannot be refused after that.
+                Step::Fail(Fault::CloseAfter) if rejecting => {}
+                Step::Fail(Fault::Reject(_)) if !rejecting => {}
+                Step::Fail(fault) => emulator.fail_next(fault),
+                Step::Flush => drop(buffered.flush(Duration::from_millis(2))),
+                Step::Recover => emulator.recover(),
+            }
+        }
+        let drained = buffered.shutdown(Duration::from_millis(timeout));
+        let rejected = rejected.lock().unwrap();
+        let undelivered: Vec<_> =
+            drained.undelivered.iter().map(|update| update.as_json().to_owned()).collect();
+
+        // Each in one place, and those that come back in order.
+        let stats = &drained.stats;
+        prop_assert_eq!(stats.accepted + rejected.len() + undelivered.len(), published.len());
+        let gone = |json: &String| undelivered.contains(json);
+        let expected: Vec<_> =
+            published.iter().map(|(_, json)| json).filter(|json| gone(json)).cloned().collect();
+        prop_assert_eq!(&undelivered, &expected);
+
+        // Sent after all, they make the profiles what they should be.
+        emulator.recover();
+        self::client(&emulator).send(&drained.undelivered).unwrap();
+        let mut profiles = BTreeMap::<u8, Profile>::new();
+        for (id, json) in published.iter().filter(|(_, json)| !rejected.contains(json)) {
+            let update: Value = serde_json::from_str(json).unwrap();
+            let update = Group::new("company", *id).set(&update["$set"]);
+            profiles.entry(*id).or_default().apply(&update).unwrap();
+        }
+        for (id, expected) in profiles {
+            let profile = emulator.profile("company", &id.to_string());
+            prop_assert_eq!(profile.as_ref(), Some(&expected), "company {}", id);
+        }
+    }
+}

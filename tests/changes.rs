@@ -1,0 +1,380 @@
+//! What changed between two versions of a struct, with `Profile` as the judge.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use mixpanel_groups::{Client, Emulator, Group, MixpanelGroup, Profile, Update};
+use proptest::prelude::*;
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+#[derive(Clone, Debug, MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id(prefix = "company_"))]
+    id: u8,
+    #[mixpanel(company_id)]
+    parent: u8,
+    text: String,
+    letter: char,
+    small: Option<u8>,
+    wide: u128,
+    number: f64,
+    single: f32,
+    flag: bool,
+    plan: Plan,
+    nested: BTreeMap<String, Option<u8>>,
+    list: Vec<u8>,
+    displayed: Displayed,
+    #[mixpanel(unset_none)]
+    unset: Option<String>,
+    #[mixpanel(skip_if = "is_secret")]
+    note: String,
+    #[mixpanel(set_once)]
+    founded: Option<u8>,
+    #[mixpanel(set_once)]
+    origin: u8,
+    #[mixpanel(union)]
+    tags: Vec<Option<u8>>,
+    #[mixpanel(union)]
+    names: Option<BTreeSet<String>>,
+    #[mixpanel(union, unset_none)]
+    numbers: [f64; 2],
+    #[mixpanel(flatten)]
+    extra: BTreeMap<Key, Option<u8>>,
+    #[mixpanel(flatten, union)]
+    lists: BTreeMap<ListKey, Vec<u8>>,
+    #[mixpanel(flatten, set_once)]
+    firsts: BTreeMap<FirstKey, u8>,
+    #[mixpanel(skip)]
+    _cache: u8,
+}
+
+fn is_secret(note: &str) -> bool {
+    note.starts_with('a')
+}
+
+#[derive(Clone, Debug, Serialize)]
+enum Plan {
+    Free,
+    Paid { seats: u8 },
+}
+
+/// Serialised through `Display`.
+#[derive(Clone, Debug)]
+struct Displayed(u8);
+
+impl Serialize for Displayed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("number {}", self.0))
+    }
+}
+
+/// Names of flattened maps that meet no others.
+macro_rules! keys {
+    ($($name:ident = $prefix:literal),*) => {$(
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        struct $name(u8);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&format_args!("{} \"{}\"", $prefix, self.0))
+            }
+        }
+    )*};
+}
+keys!(Key = "extra", ListKey = "list", FirstKey = "first");
+
+fn company() -> impl Strategy<Value = Company> {
+    // Few values, so that two companies have many in common.
+    let small = || 0..3_u8;
+    let text = || prop::sample::select(vec!["", "a", "b", "\"\n"]).prop_map(str::to_owned);
+    let float = || prop::sample::select(vec![0.0, -0.0, 1.5, f64::NAN, f64::INFINITY]);
+    let scalars = (
+        (
+            text(),
+            prop::sample::select(vec!['x', '"']),
+            prop::option::of(small()),
+        ),
+        (
+            prop::sample::select(vec![0, u128::MAX]),
+            float(),
+            float().prop_map(|f| f as f32),
+        ),
+        (
+            any::<bool>(),
+            prop_oneof![
+                Just(Plan::Free),
+                small().prop_map(|seats| Plan::Paid { seats })
+            ],
+        ),
+        (
+            prop::option::of(text()),
+            text(),
+            small().prop_map(Displayed),
+        ),
+        (prop::option::of(small()), small()),
+    );
+    let lists = (
+        prop::collection::btree_map(text(), prop::option::of(small()), 0..3),
+        prop::collection::vec(small(), 0..3),
+        prop::collection::vec(prop::option::of(small()), 0..4),
+        prop::option::of(prop::collection::btree_set(text(), 0..4)),
+        [float(), float()],
+        prop::collection::btree_map(small().prop_map(Key), prop::option::of(small()), 0..3),
+        prop::collection::btree_map(
+            small().prop_map(ListKey),
+            prop::collection::vec(small(), 0..3),
+            0..3,
+        ),
+        prop::collection::btree_map(small().prop_map(FirstKey), small(), 0..3),
+    );
+    (scalars, lists).prop_map(|(scalars, lists)| {
+        let ((text, letter, small), (wide, number, single), (flag, plan), rest, once) = scalars;
+        let (unset, note, displayed) = rest;
+        let (founded, origin) = once;
+        let (nested, list, tags, names, numbers, extra, lists, firsts) = lists;
+        Company {
+            id: 1,
+            parent: 2,
+            text,
+            letter,
+            small,
+            wide,
+            number,
+            single,
+            flag,
+            plan,
+            nested,
+            list,
+            displayed,
+            unset,
+            note,
+            founded,
+            origin,
+            tags,
+            names,
+            numbers,
+            extra,
+            lists,
+            firsts,
+            _cache: 0,
+        }
+    })
+}
+
+fn apply<'a>(profile: &mut Profile, updates: impl IntoIterator<Item = Update<'a>>) {
+    updates
+        .into_iter()
+        .for_each(|update| profile.apply(&update).unwrap());
+}
+
+fn profile_of(company: &Company) -> Profile {
+    let mut profile = Profile::default();
+    apply(&mut profile, company.updates());
+    profile
+}
+
+/// The profile as it can be compared: `$union` keeps no order, and what was set once stays.
+fn comparable(profile: &Profile, old: &Profile) -> BTreeMap<String, Value> {
+    let is_once = |name: &str| name.starts_with("first") || name == "founded" || name == "origin";
+    let mut properties: BTreeMap<_, _> = profile
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect();
+    for (name, value) in old.iter().filter(|(name, _)| is_once(name)) {
+        properties.insert(name.to_owned(), value.clone());
+    }
+    for (name, value) in &mut properties {
+        let is_union =
+            name.starts_with("list \"") || ["tags", "names", "numbers"].contains(&&**name);
+        if let (true, Value::Array(items)) = (is_union, value) {
+            items.sort_by_key(ToString::to_string);
+        }
+    }
+    properties
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn the_changes_lead_from_the_old_profile_to_the_new(old in company(), new in company()) {
+        let (before, after) = (profile_of(&old), profile_of(&new));
+        let changes: Vec<_> = new.changes_since(&old).collect();
+        let mut profile = before.clone();
+        apply(&mut profile, changes.clone());
+        prop_assert_eq!(
+            comparable(&profile, &before), comparable(&after, &before), "{:?}", changes
+        );
+
+        // No more than one update an operation, but for `$remove`.
+        let removes = |update: &&Update<'_>| update.to_json().unwrap().contains("$remove");
+        prop_assert!(changes.iter().filter(|update| !removes(update)).count() <= 4);
+        for update in &changes {
+            let json = update.to_json().unwrap();
+            prop_assert!(json.contains(r#""$group_id":"company_1","$company_id":"2""#), "{}", json);
+        }
+        // Every change is one: whatever a property is set to, it was not before.
+        for update in &changes {
+            let json: Value = serde_json::from_str(&update.to_json().unwrap()).unwrap();
+            for (name, value) in json["$set"].as_object().into_iter().flatten() {
+                let before = before.get(name).map(ToString::to_string);
+                prop_assert_ne!(before, Some(value.to_string()), "{}", name);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_changed_is_nothing_to_send(company in company()) {
+        prop_assert_eq!(company.changes_since(&company.clone()).count(), 0);
+    }
+}
+
+#[derive(Clone, MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Simple {
+    #[mixpanel(group_id)]
+    id: &'static str,
+    plan: &'static str,
+    industry: Option<&'static str>,
+    #[mixpanel(set_once)]
+    founding_year: u16,
+    #[mixpanel(union)]
+    integrations: Vec<&'static str>,
+}
+
+fn simple() -> Simple {
+    Simple {
+        id: "acme",
+        plan: "free",
+        industry: Some("Technology"),
+        founding_year: 1999,
+        integrations: vec!["salesforce", "hubspot", "slack"],
+    }
+}
+
+fn json_of(updates: impl IntoIterator<Item = Update<'static>>) -> Vec<Value> {
+    let json = updates.into_iter().map(|update| update.to_json().unwrap());
+    json.map(|json| serde_json::from_str(&json).unwrap())
+        .collect()
+}
+
+#[test]
+fn an_example_of_each_operation() {
+    let before = simple();
+    let after = Simple {
+        plan: "enterprise",
+        industry: None,
+        founding_year: 2024,
+        integrations: vec!["slack", "zendesk"],
+        ..simple()
+    };
+    let group = json!({"$group_key": "company", "$group_id": "acme"});
+    let with = |name: &str, value: Value| {
+        let mut update = group.clone();
+        update[name] = value;
+        update
+    };
+    assert_eq!(
+        json_of(after.changes_since(&before)),
+        [
+            with("$set", json!({"plan": "enterprise"})),
+            with("$unset", json!(["industry"])),
+            with("$remove", json!({"integrations": "salesforce"})),
+            with("$remove", json!({"integrations": "hubspot"})),
+            with("$union", json!({"integrations": ["zendesk"]})),
+        ]
+    );
+}
+
+#[test]
+fn a_list_that_is_gone_is_unset() {
+    let after = Simple {
+        integrations: vec![],
+        ..simple()
+    };
+    let updates = json_of(after.changes_since(&simple()));
+    assert_eq!(updates.len(), 1);
+    assert_eq!(updates[0]["$unset"], json!(["integrations"]));
+}
+
+#[test]
+fn two_groups_have_no_changes_but_an_error() {
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T")
+        .endpoint(emulator.endpoint())
+        .build()
+        .unwrap();
+    let report = client
+        .send(
+            Simple {
+                id: "globex",
+                ..simple()
+            }
+            .changes_since(&simple()),
+        )
+        .unwrap();
+    let rejected: Vec<_> = report.rejected.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rejected,
+        [
+            r#"record 0, $set of company "globex": the older version is another group, company "acme""#
+        ]
+    );
+    assert!(emulator.requests().is_empty());
+}
+
+#[test]
+fn a_value_that_cannot_be_serialised_is_an_error_that_names_it() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Bad {
+        #[mixpanel(group_id)]
+        id: u8,
+        bad: BTreeMap<(u8, u8), u8>,
+    }
+    let bad = |value| Bad {
+        id: 1,
+        bad: BTreeMap::from([((1, 2), value)]),
+    };
+    let changes: Vec<_> = bad(1).changes_since(&bad(2)).collect();
+    let [update] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(
+        update.to_json().unwrap_err().to_string(),
+        r#"$set of company "1": "bad": key must be a string"#
+    );
+}
+
+#[test]
+fn values_need_no_more_than_serialize() {
+    /// No `PartialEq`, no `Clone`, no `Debug`.
+    #[derive(Serialize)]
+    struct Opaque<'a>(&'a Cell<u8>);
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company<'a> {
+        #[mixpanel(group_id)]
+        id: u8,
+        opaque: Opaque<'a>,
+    }
+    let (one, two) = (Cell::new(1), Cell::new(2));
+    let old = Company {
+        id: 1,
+        opaque: Opaque(&one),
+    };
+    let new = Company {
+        id: 1,
+        opaque: Opaque(&two),
+    };
+    assert_eq!(
+        json_of(new.changes_since(&old))[0]["$set"],
+        json!({"opaque": 2})
+    );
+    two.set(1);
+    assert_eq!(new.changes_since(&old).count(), 0);
+    assert_eq!(new.group(), Group::new("company", 1_u8));
+}

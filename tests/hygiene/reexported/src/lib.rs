@@ -1,0 +1,68 @@
+//! The library as another crate's re-export: `crate = path` tells the derive where it is.
+
+use hygiene_renamed::groups;
+
+/// By path.
+#[derive(groups::MixpanelGroup)]
+#[mixpanel(group_key = "company", crate = hygiene_renamed::groups)]
+pub struct Company<T> {
+    /// Which.
+    #[mixpanel(group_id)]
+    pub id: T,
+    /// Its name.
+    pub name: String,
+}
+
+/// In a module that sees no more than its parent.
+pub mod nested {
+    /// By a path that starts here.
+    #[derive(super::groups::MixpanelGroup)]
+    #[mixpanel(group_key = "company", crate = super::groups)]
+    pub struct Company {
+        /// Which.
+        #[mixpanel(group_id)]
+        pub id: u8,
+    }
+
+    /// By a path that starts at the root, in quotes as serde wants it.
+    #[derive(crate::groups::MixpanelGroup)]
+    #[mixpanel(group_key = "team", crate = "crate::groups")]
+    pub struct Team {
+        /// Which.
+        #[mixpanel(group_id)]
+        pub id: u8,
+    }
+}
+
+hygiene_renamed::company!(pub Written, u8);
+
+#[cfg(test)]
+mod tests {
+    use super::groups::{Group, MixpanelGroup};
+
+    #[test]
+    fn is_found_where_it_is_re_exported() {
+        let name = || "Acme".to_owned();
+        let company = super::Company {
+            id: "acme",
+            name: name(),
+        };
+        assert_eq!(
+            company.set().to_json().ok().as_deref(),
+            Some(r#"{"$group_key":"company","$group_id":"acme","$set":{"name":"Acme"}}"#)
+        );
+        let written = super::Written {
+            id: 1,
+            name: name(),
+        };
+        assert_eq!(
+            written.set().to_json().ok().as_deref(),
+            Some(r#"{"$group_key":"company","$group_id":"1","$set":{"name":"Acme"}}"#)
+        );
+        assert_eq!(
+            super::nested::Company { id: 1 }.group(),
+            Group::new("company", 1)
+        );
+        assert_eq!(super::nested::Team { id: 1 }.group(), Group::new("team", 1));
+    }
+}

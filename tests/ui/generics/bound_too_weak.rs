@@ -1,0 +1,11 @@
+use mixpanel_groups::MixpanelGroup;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company", bound = "")]
+struct Company<T> {
+    #[mixpanel(group_id)]
+    id: String,
+    value: T,
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use mixpanel_groups::MixpanelGroup;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: String,
+}
+
+fn main() {}

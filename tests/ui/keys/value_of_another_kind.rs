@@ -1,0 +1,16 @@
+use mixpanel_groups::MixpanelGroup;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = company, rename_all = camelCase, crate = 7)]
+struct Company {
+    #[mixpanel(group_id(prefix = 1))]
+    id: String,
+    #[mixpanel(rename = 5)]
+    name: String,
+    #[mixpanel(skip_if = |name| name.is_empty())]
+    plan: String,
+    #[mixpanel(with = "not a path")]
+    seats: u32,
+}
+
+fn main() {}

@@ -1,0 +1,13 @@
+use mixpanel_groups::MixpanelGroup;
+
+struct Company {
+    id: String,
+}
+
+fn sync<T: MixpanelGroup>(_: &T) {}
+
+fn check(company: &Company) {
+    sync(company);
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use mixpanel_groups::MixpanelGroup;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+enum Plan {
+    Free,
+    Enterprise,
+}
+
+fn main() {}

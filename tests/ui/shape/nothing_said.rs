@@ -1,0 +1,9 @@
+use mixpanel_groups::MixpanelGroup;
+
+#[derive(MixpanelGroup)]
+struct Company {
+    id: String,
+    name: String,
+}
+
+fn main() {}
