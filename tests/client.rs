@@ -112,6 +112,7 @@ fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
         Group::new("", "acme").delete(),
         Group::new("$company", "acme").delete(),
         acme.clone().in_company("").delete(),
+        Group::new("$user_id", "someone").delete(),
         acme.set(json!({"b": 2})),
     ];
     let report = client(&emulator).send(updates).unwrap();
@@ -134,6 +135,7 @@ fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
             r#"record 12, $delete of  "acme": "$group_key": the group key is empty"#,
             r#"record 13, $delete of $company "acme": "$group_key": no group key but $company_id and $user_id starts with `$`"#,
             r#"record 14, $delete of company "acme": "$company_id": the id is empty"#,
+            r#"record 15, $delete of $user_id "someone": "$company_id": every update of $user_id names the company: use `in_company`"#,
         ]
     );
     assert!(report.rejected.iter().all(|rejection| !rejection.by_server));

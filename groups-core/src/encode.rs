@@ -65,10 +65,16 @@ fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> 
     if key.is_empty() {
         return Err(EncodeError::new("the group key is empty").of("$group_key"));
     }
-    if key.starts_with('$') && !DOLLAR_KEYS.contains(&key) {
-        let [company, user] = DOLLAR_KEYS;
-        let message = format!("no group key but {company} and {user} starts with `$`");
-        return Err(EncodeError::new(message).of("$group_key"));
+    if key.starts_with('$') {
+        if !DOLLAR_KEYS.contains(&key) {
+            let [company, user] = DOLLAR_KEYS;
+            let message = format!("no group key but {company} and {user} starts with `$`");
+            return Err(EncodeError::new(message).of("$group_key"));
+        }
+        if group.company_id().is_none() {
+            let message = format!("every update of {key} names the company: use `in_company`");
+            return Err(EncodeError::new(message).of("$company_id"));
+        }
     }
     out.extend_from_slice(b"\"$group_key\":");
     write_str(out, key);

@@ -78,6 +78,7 @@ impl<'a> Group<'a> {
         let key = check::group_key(ctxt, &input.ident, attrs);
         let id = check::group_id(ctxt, &input.ident, &fields).map(Field::id);
         let company_id = check::company_id(ctxt, &fields).map(Field::id);
+        check::company_of_dollar_key(ctxt, attrs, company_id.is_some());
         let properties: Vec<_> = fields
             .iter()
             .filter_map(|field| field.property(attrs))

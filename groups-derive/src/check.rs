@@ -101,6 +101,26 @@ pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> 
     Some(text)
 }
 
+/// With Hierarchical Groups every update names the company, so a field has to.
+pub(crate) fn company_of_dollar_key(ctxt: &mut Ctxt, attrs: &StructAttrs, has_company: bool) {
+    let Some(key) = attrs
+        .group_key
+        .value()
+        .filter(|_| !has_company && !ctxt.has_misread())
+    else {
+        return;
+    };
+    let hint = match key.value().as_str() {
+        "$company_id" => "write `#[mixpanel(group_id, company_id)]` at the company's id",
+        "$user_id" => "write `#[mixpanel(company_id)]` at the field with the user's company",
+        _ => return,
+    };
+    ctxt.error(
+        key,
+        format!("every update of this group key names the company: {hint}"),
+    );
+}
+
 /// The one field that is the group's id.
 pub(crate) fn group_id<'f, 'a>(
     ctxt: &mut Ctxt,
