@@ -1,6 +1,10 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 
 use crate::batch::opening;
 use crate::compression::Compression;
@@ -8,7 +12,7 @@ use crate::delivery::Route;
 use crate::endpoint::{Endpoint, Region};
 use crate::records::{Limits, MAX_RECORDS};
 use crate::transport::{HttpConfig, Nowhere, Transport};
-use crate::{BufferedClientBuilder, Error, Report, Retry, Sending, Update};
+use crate::{BufferedClientBuilder, Error, Event, Report, Retry, Sending, Update};
 
 /// Sends updates to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
@@ -31,12 +35,17 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     groups: Route,
+    import: Route,
     /// None, if nothing is to be sent.
     http: Option<HttpConfig>,
     connections: usize,
     /// Connections that no `send` uses at the moment.
     idle: Mutex<Vec<Arc<dyn Transport>>>,
 }
+
+/// How many bytes of events a request may have before compression: 10 MB.
+/// ([Import API](https://developer.mixpanel.com/reference/import-events))
+const MAX_IMPORT: usize = 10_000_000;
 
 impl Client {
     /// A client for the project of that token, in the US region, with every setting at its default.
@@ -80,7 +89,39 @@ impl Client {
         self.sending().send(updates)
     }
 
-    /// A `send` with options of its own: progress, cancellation.
+    /// Imports any number of events, and returns what became of them: the way to link users to
+    /// groups.
+    ///
+    /// As [`send`](Self::send) does for updates, with batches of up to 2,000 events and 10 MB. An
+    /// event that is sent twice counts once, for its insert id.
+    ///
+    /// ```no_run
+    /// # use mixpanel_groups::{Client, Event, Group};
+    /// let client = Client::builder("PROJECT_TOKEN")
+    ///     .service_account("SERVICE_ACCOUNT", "SECRET", "PROJECT_ID")
+    ///     .build()?;
+    /// let acme = Group::new("company", "acme_corp"); // or a derived struct
+    /// let event = Event::new("Purchase")
+    ///     .distinct_id("user123")
+    ///     .group(&acme)
+    ///     .property("amount", 99.99);
+    /// client.import([event])?;
+    /// # Ok::<(), mixpanel_groups::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If an event could not be delivered. The error holds the [report](Error::report) so far and
+    /// every [undelivered](Error::undelivered) event; for these, the rest of `events` is read to
+    /// its end.
+    pub fn import<I>(&self, events: I) -> Result<Report, Error>
+    where
+        I: IntoIterator,
+        I::Item: Borrow<Event>,
+    {
+        self.sending().import(events)
+    }
+
+    /// A `send` or `import` with options of its own: progress, cancellation.
     ///
     /// ```no_run
     /// # use std::sync::atomic::AtomicBool;
@@ -111,6 +152,10 @@ impl Client {
 
     pub(crate) fn groups_route(&self) -> &Route {
         &self.0.groups
+    }
+
+    pub(crate) fn import_route(&self) -> &Route {
+        &self.0.import
     }
 
     /// A connection for each lane of a `send`: kept ones first.
@@ -146,26 +191,58 @@ impl fmt::Debug for Client {
 #[must_use = "a builder does nothing before `build`"]
 pub struct ClientBuilder {
     token: String,
+    service_account: Option<ServiceAccount>,
     endpoint: String,
     allow_plain_http: bool,
-    limits: Limits,
+    max_batch: usize,
+    max_body: Option<usize>,
     connections: usize,
-    compression: Compression,
+    compression: Option<Compression>,
     retry: Retry,
     timeout: Duration,
     connect_timeout: Duration,
     strict: bool,
 }
 
+/// Who imports events, in place of the project's token.
+#[derive(Clone)]
+struct ServiceAccount {
+    user: String,
+    secret: String,
+    project_id: String,
+}
+
+impl ServiceAccount {
+    fn check(&self) -> Result<(), Error> {
+        // HTTP's Basic authorization ends the user name at the first colon.
+        if self.user.is_empty() || self.user.contains(':') {
+            return Err(Error::config(
+                "a service account's user name is not empty and has no colon",
+            ));
+        }
+        if self.secret.is_empty() {
+            return Err(Error::config("the service account's secret is empty"));
+        }
+        let is_id = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if self.project_id.is_empty() || !self.project_id.bytes().all(is_id) {
+            let message = "the project id is not one: it is the number in the project's settings";
+            return Err(Error::config(message));
+        }
+        Ok(())
+    }
+}
+
 impl ClientBuilder {
     fn new(token: String) -> Self {
         Self {
             token,
+            service_account: None,
             endpoint: Region::default().endpoint().to_owned(),
             allow_plain_http: false,
-            limits: Limits::default(),
+            max_batch: MAX_RECORDS,
+            max_body: None,
             connections: 1,
-            compression: Compression::default(),
+            compression: None,
             retry: Retry::default(),
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
@@ -191,7 +268,25 @@ impl ClientBuilder {
         self.endpoint(region.endpoint())
     }
 
-    /// Another host, as scheme, host and port: `"http://127.0.0.1:8080"`. `/groups` is added.
+    /// The service account that imports events into the project of that id. Updates of groups need
+    /// none; without one, events are imported with the project's token.
+    /// ([Import API](https://developer.mixpanel.com/reference/import-events))
+    pub fn service_account(
+        mut self,
+        user: impl Into<String>,
+        secret: impl Into<String>,
+        project_id: impl fmt::Display,
+    ) -> Self {
+        self.service_account = Some(ServiceAccount {
+            user: user.into(),
+            secret: secret.into(),
+            project_id: project_id.to_string(),
+        });
+        self
+    }
+
+    /// Another host, as scheme, host and port: `"http://127.0.0.1:8080"`. `/groups` and `/import`
+    /// are added.
     ///
     /// Plain `http` is accepted for this machine only (see [`allow_plain_http`]); a proxy named in
     /// the environment (`HTTPS_PROXY`) is used for other machines only.
@@ -209,17 +304,18 @@ impl ClientBuilder {
         self
     }
 
-    /// How many updates go into a request at most: from 1 to 2,000, which is Mixpanel's limit and
+    /// How many updates or events go into a request at most: from 1 to 2,000, which is Mixpanel's limit and
     /// the default. Others count as the nearest of these.
     pub fn max_batch(mut self, records: usize) -> Self {
-        self.limits.records = records.clamp(1, MAX_RECORDS);
+        self.max_batch = records.clamp(1, MAX_RECORDS);
         self
     }
 
-    /// How many bytes a request's body has at most, before compression; the default of 2,000,000
-    /// is below every limit that Mixpanel documents. An update that is larger is rejected.
+    /// How many bytes a request's body has at most, before compression. By default 2,000,000 of
+    /// updates, which is below every limit that Mixpanel documents, and 10,000,000 of events. An
+    /// update or event that is larger is rejected.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.limits.bytes = bytes;
+        self.max_body = Some(bytes);
         self
     }
 
@@ -232,10 +328,10 @@ impl ClientBuilder {
         self
     }
 
-    /// How request bodies are compressed; the default is not at all, since Mixpanel does not
-    /// document compression for `/groups`.
+    /// How request bodies are compressed. By default events are, with gzip, and updates are not,
+    /// since Mixpanel documents compression for `/import` only.
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
+        self.compression = Some(compression);
         self
     }
 
@@ -257,8 +353,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether Mixpanel validates every update and says which are wrong; default yes. If not, it
-    /// accepts a request when at least one of its updates is valid, and does not say which are not.
+    /// Whether Mixpanel validates every record and says which are wrong; default yes. If not, it
+    /// accepts a request when at least one of its records is valid, and does not say which are not.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
@@ -267,33 +363,69 @@ impl ClientBuilder {
     /// The client.
     ///
     /// # Errors
-    /// If the token is empty, or the endpoint is not one.
+    /// If the token is empty, or the endpoint or the service account is not one.
     pub fn build(self) -> Result<Client, Error> {
         if self.token.trim().is_empty() {
             return Err(Error::config("the project token is empty"));
         }
         let endpoint = Endpoint::parse(&self.endpoint, self.allow_plain_http)?;
+        if let Some(account) = &self.service_account {
+            account.check()?;
+        }
         let http = HttpConfig::new(&endpoint, self.timeout, self.connect_timeout);
         Ok(self.connect(endpoint, Some(http)))
     }
 
     fn connect(self, endpoint: Endpoint, http: Option<HttpConfig>) -> Client {
-        let strict = u8::from(self.strict);
-        let groups = Route {
-            url: endpoint.url(&format!("/groups?ip=0&strict={strict}&verbose=1")),
-            authorization: None,
-            opening: opening(&self.token),
-            limits: self.limits,
-            compression: self.compression,
-            retry: self.retry,
-        };
         Client(Arc::new(Inner {
+            groups: self.groups(&endpoint),
+            import: self.import(&endpoint),
             endpoint,
-            groups,
             http,
             connections: self.connections,
             idle: Mutex::default(),
         }))
+    }
+
+    /// Where updates of groups go.
+    fn groups(&self, endpoint: &Endpoint) -> Route {
+        let strict = u8::from(self.strict);
+        Route {
+            url: endpoint.url(&format!("/groups?ip=0&strict={strict}&verbose=1")),
+            authorization: None,
+            opening: opening(&self.token),
+            limits: self.limits(Limits::default().bytes),
+            compression: self.compression.unwrap_or_default(),
+            retry: self.retry,
+        }
+    }
+
+    /// Where events go.
+    fn import(&self, endpoint: &Endpoint) -> Route {
+        let strict = u8::from(self.strict);
+        let (query, credentials) = match &self.service_account {
+            None => (String::new(), format!("{}:", self.token)),
+            Some(account) => {
+                let query = format!("&project_id={}", account.project_id);
+                (query, format!("{}:{}", account.user, account.secret))
+            }
+        };
+        let credentials = BASE64_STANDARD.encode(credentials);
+        Route {
+            url: endpoint.url(&format!("/import?strict={strict}{query}")),
+            authorization: Some(format!("Basic {credentials}")),
+            opening: b"{".to_vec(),
+            limits: self.limits(MAX_IMPORT),
+            compression: self.compression.unwrap_or(Compression::OF_EVENTS),
+            retry: self.retry,
+        }
+    }
+
+    fn limits(&self, bytes: usize) -> Limits {
+        Limits {
+            records: self.max_batch,
+            bytes: self.max_body.unwrap_or(bytes),
+        }
     }
 }
 

@@ -28,8 +28,17 @@ impl Compression {
         }
     }
 
+    /// Of requests to `/import`, where Mixpanel welcomes gzip.
+    #[cfg(feature = "gzip")]
+    pub(crate) const OF_EVENTS: Self = Self::Gzip { level: 6 };
+    #[cfg(not(feature = "gzip"))]
+    pub(crate) const OF_EVENTS: Self = Self::None;
+
     /// The body as it is to go out, in `packed` if it is worth it; whether it was.
-    #[cfg_attr(not(feature = "gzip"), allow(unused_variables, clippy::unused_self))]
+    #[cfg_attr(
+        not(feature = "gzip"),
+        allow(unused_variables, clippy::ptr_arg, clippy::unused_self)
+    )]
     pub(crate) fn pack(self, body: &[u8], packed: &mut Vec<u8>) -> bool {
         #[cfg(feature = "gzip")]
         if let Self::Gzip { level } = self {

@@ -1,23 +1,32 @@
 mod answer;
+mod auth;
+mod batch;
 mod body;
 mod connection;
+mod event;
+mod events;
 mod fault;
-mod groups;
 mod log;
 mod profiles;
-mod record;
 mod server;
 mod service;
+mod state;
+mod update;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use serde_json::Value;
 
 pub use self::fault::Fault;
 pub use self::log::Received;
 use self::server::Server;
-use self::service::{Service, Settings};
+use self::service::{Memory, Service, Settings};
+use self::state::State;
 use crate::Profile;
 
 /// A stand-in for Mixpanel: a real HTTP server on a loopback port, for tests and for trying things
@@ -28,6 +37,12 @@ use crate::Profile;
 /// documented with and without `strict` and `verbose`, and enforces the documented limits: 2,000
 /// updates and 2 MiB a request, 1 MB an update, 255 characters a property name. It does not cut
 /// texts and does not count properties. It stops when it is dropped.
+///
+/// It imports events too (`/import`; JSON or one event a line), checks them as documented, and keeps
+/// those of the same name, time, distinct id and insert id once: the last 100,000.
+///
+/// A browser shows at [`endpoint`](Self::endpoint) what has arrived: the groups, their profiles, the
+/// updates that made them and the events that are linked to them.
 ///
 /// ```
 /// use mixpanel_groups::Emulator;
@@ -44,6 +59,7 @@ use crate::Profile;
 pub struct Emulator {
     server: Server,
     service: Arc<Service>,
+    state: Option<State>,
 }
 
 /// Starts an [`Emulator`] that differs from the usual one: see [`Emulator::builder`].
@@ -51,6 +67,7 @@ pub struct Emulator {
 pub struct EmulatorBuilder {
     port: u16,
     settings: Settings,
+    keep: Option<PathBuf>,
 }
 
 impl EmulatorBuilder {
@@ -67,26 +84,56 @@ impl EmulatorBuilder {
         self
     }
 
-    /// The largest body in bytes, both as it comes and when it is decompressed; 2,097,152 by
-    /// default, as in Mixpanel's own message.
+    /// The only service account that may import events. By default any may, for any project, but
+    /// none without Basic authorization and `project_id`. The project's token may too, as user name
+    /// with an empty password.
+    pub fn service_account(
+        mut self,
+        user: impl Into<String>,
+        secret: impl Into<String>,
+        project_id: impl fmt::Display,
+    ) -> Self {
+        let account = [user.into(), secret.into(), project_id.to_string()];
+        self.settings.service_account = Some(account);
+        self
+    }
+
+    /// The largest body in bytes, both as it comes and when it is decompressed; by default
+    /// 2,097,152 of updates, as in Mixpanel's own message, and 10,485,760 of events.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.settings.max_body = bytes;
+        self.settings.max_body = Some(bytes);
+        self
+    }
+
+    /// A file that outlives the emulator: it starts with the profiles, their history and the events
+    /// in it, if there is one, and writes it when it is dropped or told to
+    /// [`save`](Emulator::save).
+    pub fn keep(mut self, file: impl Into<PathBuf>) -> Self {
+        self.keep = Some(file.into());
         self
     }
 
     /// Starts the emulator.
     ///
     /// # Errors
-    /// If it cannot listen on the port.
+    /// If it cannot listen on the port, or cannot read the file to [`keep`](Self::keep).
     pub fn start(self) -> io::Result<Emulator> {
-        let service = Arc::new(Service::new(self.settings));
+        let state = self.keep.map(State::new);
+        let memory = state
+            .as_ref()
+            .map_or_else(|| Ok(Memory::default()), State::load)?;
+        let service = Arc::new(Service::new(self.settings, memory));
         let its_service = Arc::clone(&service);
         let server = Server::start(self.port, move |stream, life| {
             if let Err(error) = its_service.serve(stream, life) {
                 ::log::debug!("a connection to the emulator broke: {error}");
             }
         })?;
-        Ok(Emulator { server, service })
+        Ok(Emulator {
+            server,
+            service,
+            state,
+        })
     }
 }
 
@@ -103,10 +150,8 @@ impl Emulator {
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder {
             port: 0,
-            settings: Settings {
-                token: None,
-                max_body: 2 * 1024 * 1024,
-            },
+            settings: Settings::default(),
+            keep: None,
         }
     }
 
@@ -119,7 +164,9 @@ impl Emulator {
     /// The profile of a group, if the group exists.
     #[must_use]
     pub fn profile(&self, key: &str, id: &str) -> Option<Profile> {
-        self.service.memory().profiles.get(key, id).cloned()
+        let memory = self.service.memory();
+        let profile = &memory.profiles.get(key, id)?.profile;
+        profile.exists().then(|| profile.clone())
     }
 
     /// The profiles of all groups that exist, by group key and id.
@@ -127,8 +174,35 @@ impl Emulator {
     pub fn profiles(&self) -> BTreeMap<(String, String), Profile> {
         let memory = self.service.memory();
         let all = memory.profiles.iter();
-        all.map(|(key, id, profile)| ((key.to_owned(), id.to_owned()), profile.clone()))
+        all.filter(|(_, _, known)| known.profile.exists())
+            .map(|(key, id, known)| ((key.to_owned(), id.to_owned()), known.profile.clone()))
             .collect()
+    }
+
+    /// The events that were imported, as they came and each once, the oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.service.memory().events.iter().cloned().collect()
+    }
+
+    /// The events that are linked to a group: those with a property named like the group key, whose
+    /// value is the group's id or a list with it.
+    #[must_use]
+    pub fn events_of(&self, key: &str, id: &str) -> Vec<Value> {
+        let memory = self.service.memory();
+        memory.events.of(key, id).cloned().collect()
+    }
+
+    /// Writes the file to [`keep`](EmulatorBuilder::keep), if there is one and something is new. At
+    /// any time there is a whole file.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self) -> io::Result<()> {
+        match &self.state {
+            Some(state) => state.save(&self.service.memory),
+            None => Ok(()),
+        }
     }
 
     /// What was received, the oldest first: the last 1,000 requests, or fewer where their bodies
@@ -155,6 +229,14 @@ impl Emulator {
         let mut memory = self.service.memory();
         memory.faults.clear();
         memory.lasting = None;
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        if let Err(error) = self.save() {
+            ::log::warn!("the emulator's state is lost: {error}");
+        }
     }
 }
 

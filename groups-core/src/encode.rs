@@ -13,11 +13,12 @@ use crate::{Group, Id, Operation, Property};
 /// The group keys of Hierarchical Groups; no other starts with `$`.
 const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
 
-/// What was written of an update.
+/// What was written of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
-    pub(crate) operation: Operation,
-    /// How many of the bytes name the group: the same bytes, the same group.
+    /// An update's operation; none, if it is an event.
+    pub(crate) operation: Option<Operation>,
+    /// How many of the bytes say what must stay in order: the same bytes, the same group.
     pub(crate) head: usize,
 }
 
@@ -45,7 +46,10 @@ pub(crate) fn write_update(
             return Ok(None);
         }
         out.push(b'}');
-        Ok(Some(Encoded { operation, head }))
+        Ok(Some(Encoded {
+            operation: Some(operation),
+            head,
+        }))
     };
     write().map_err(|EncodeError { property, message }| {
         out.truncate(start);

@@ -28,7 +28,8 @@ struct Inner {
 pub enum ErrorKind {
     /// A setting of the client is wrong: nothing was sent.
     Config,
-    /// An update cannot be sent: it names no group, has a value that cannot be JSON, is too large.
+    /// An update or event cannot be sent: it names no group or user, has a value that cannot be JSON,
+    /// is too large.
     InvalidUpdate,
     /// Mixpanel does not accept the credentials (401, 403).
     Unauthorized,
@@ -125,16 +126,17 @@ impl Error {
         self.0.delivery.as_ref().map(|(report, _)| report)
     }
 
-    /// The updates that were not delivered, in the caller's order, for an error of `send`.
+    /// The updates or events that were not delivered, in the caller's order, for an error of `send`
+    /// or `import`.
     ///
-    /// `client.send(undelivered)` sends them again. One whose answer was lost may have been
-    /// applied; applying it again changes nothing.
+    /// `client.send(undelivered)` sends updates again, and `client.import(undelivered.events())`
+    /// events. One whose answer was lost may have been applied; applying it again changes nothing.
     #[must_use]
     pub fn undelivered(&self) -> Option<&Undelivered> {
         self.0.delivery.as_ref().map(|(_, undelivered)| undelivered)
     }
 
-    /// The same, taken out of the error; empty if it is no error of `send`.
+    /// The same, taken out of the error; empty if it is no error of `send` or `import`.
     #[must_use]
     pub fn into_undelivered(self) -> Undelivered {
         self.0

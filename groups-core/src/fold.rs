@@ -359,7 +359,7 @@ impl<'a> Segment<'a> {
             let first = slot.members.first().copied().unwrap_or_default();
             match slot.operation {
                 None => folded.copy(records, first),
-                Some(operation) => folded.copy_with(records, first, operation, |out| {
+                Some(operation) => folded.copy_with(records, first, Some(operation), |out| {
                     slot.write(self.prefix, operation, out);
                 }),
             }

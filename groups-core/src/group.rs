@@ -2,11 +2,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::encode::{close, write_update};
 use crate::json::{EncodeError, Written, write_str};
 use crate::object::{Names, Object, check_name, write_value};
-use crate::{Id, Operation, Update};
+use crate::{Id, MixpanelGroup, Operation, Update};
 
 /// Which group an update is for: its key, its id and, with Hierarchical Groups, its company's id.
 ///
@@ -80,6 +81,23 @@ impl<'a> Group<'a> {
             id: self.id.into_owned(),
             company_id: self.company_id.map(Id::into_owned),
         }
+    }
+
+    /// The property that links an event to this group: its name is the group key, its value the
+    /// id.
+    ///
+    /// For code that tracks events with something else than [`Event`](crate::Event), which makes
+    /// the link itself:
+    ///
+    /// ```
+    /// # use mixpanel_groups::Group;
+    /// let mut properties = serde_json::Map::new();
+    /// properties.extend([Group::new("company", "acme_corp").link()]);
+    /// assert_eq!(properties["company"], "acme_corp");
+    /// ```
+    #[must_use]
+    pub fn link(&self) -> (String, Value) {
+        (self.key().to_owned(), Value::String(self.id.to_string()))
     }
 
     /// `$set`: creates or overwrites properties; creates the group.
@@ -159,6 +177,24 @@ impl<'a> Group<'a> {
         let mut json = Vec::new();
         let written = write_update(&mut json, self, operation, write);
         Update::encoded(json, written)
+    }
+}
+
+/// The group that a struct maps to.
+impl<'a, T: MixpanelGroup> From<&'a T> for Group<'a> {
+    fn from(group: &'a T) -> Self {
+        group.group()
+    }
+}
+
+/// The same group, borrowed.
+impl<'a> From<&'a Group<'_>> for Group<'a> {
+    fn from(group: &'a Group<'_>) -> Self {
+        Self {
+            key: Cow::Borrowed(&group.key),
+            id: Id::from(&group.id),
+            company_id: group.company_id.as_ref().map(Id::from),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) enum Written {
 }
 
 /// Why a value cannot be a property.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EncodeError {
     /// The property, where it is known.
     pub(crate) property: Option<String>,

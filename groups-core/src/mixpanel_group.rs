@@ -38,6 +38,11 @@ pub trait MixpanelGroup {
         visitor: &mut V,
     ) -> Result<(), EncodeError>;
 
+    /// The property that links an event to this group: see [`Group::link`].
+    fn link(&self) -> (String, serde_json::Value) {
+        self.group().link()
+    }
+
     /// `$set`: the properties without another operation, each created or overwritten.
     fn set(&self) -> Update<'_>
     where

@@ -36,7 +36,8 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
     }
 }
 
-/// The names that an update has used so far.
+/// The names that an update or event has used so far.
+#[derive(Clone)]
 pub(crate) struct Names {
     fixed: &'static [Property],
     seen: HashSet<String>,
@@ -51,7 +52,15 @@ impl Names {
         }
     }
 
-    fn claim(&mut self, name: String) -> Result<(), EncodeError> {
+    /// These names.
+    pub(crate) fn of<const N: usize>(names: [&str; N]) -> Self {
+        Self {
+            fixed: &[],
+            seen: names.map(str::to_owned).into(),
+        }
+    }
+
+    pub(crate) fn claim(&mut self, name: String) -> Result<(), EncodeError> {
         check_name(&name)?;
         if self.fixed.iter().any(|property| property.name == name) || self.seen.contains(&name) {
             return Err(EncodeError::new("two properties have this name").of(&name));

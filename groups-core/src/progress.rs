@@ -4,11 +4,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Updates that went out in at least one request.
+    /// Records that went out in at least one request.
     pub sent: usize,
-    /// Updates that Mixpanel accepted.
+    /// Records that Mixpanel accepted.
     pub accepted: usize,
-    /// Updates that were refused, by Mixpanel or before they were sent.
+    /// Records that were refused, by Mixpanel or before they were sent.
     pub rejected: usize,
     /// Requests that were repeated after a failure.
     pub retries: usize,

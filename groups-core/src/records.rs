@@ -174,7 +174,7 @@ impl Records {
         &mut self,
         other: &Self,
         index: usize,
-        operation: Operation,
+        operation: Option<Operation>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let start = self.buffer.len().saturating_sub(1);

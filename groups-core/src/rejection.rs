@@ -6,7 +6,8 @@ use crate::{Group, Operation};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
-    /// Which of the caller's updates, counted from 0 over all that were passed to one `send`.
+    /// Which of the caller's records, counted from 0 over all that were passed to one `send` or
+    /// `import`.
     pub position: usize,
     /// What the record says of itself.
     pub record: RecordName,
@@ -31,9 +32,24 @@ pub enum RecordName {
         /// What it was to do.
         operation: Operation,
     },
+    /// An event.
+    #[non_exhaustive]
+    Event {
+        /// Its name.
+        name: String,
+        /// Its `$insert_id`.
+        insert_id: String,
+    },
 }
 
 impl RecordName {
+    pub(crate) fn event(name: &str, insert_id: &str) -> Self {
+        Self::Event {
+            name: name.to_owned(),
+            insert_id: insert_id.to_owned(),
+        }
+    }
+
     pub(crate) fn update(group: &Group<'_>, operation: Operation) -> Self {
         let group = group.clone().into_owned();
         Self::Update { group, operation }
@@ -56,15 +72,19 @@ impl Rejection {
     /// The group of a rejected update.
     #[must_use]
     pub fn group(&self) -> Option<&Group<'static>> {
-        let RecordName::Update { group, .. } = &self.record;
-        Some(group)
+        match &self.record {
+            RecordName::Update { group, .. } => Some(group),
+            RecordName::Event { .. } => None,
+        }
     }
 
     /// The operation of a rejected update.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {
-        let RecordName::Update { operation, .. } = &self.record;
-        Some(*operation)
+        match &self.record {
+            RecordName::Update { operation, .. } => Some(*operation),
+            RecordName::Event { .. } => None,
+        }
     }
 
     /// The rejection without its position, for an error about the one record there is.
@@ -99,7 +119,9 @@ impl fmt::Display for Rejection {
 
 impl fmt::Display for RecordName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Update { group, operation } = self;
-        write!(f, "{operation} of {group}")
+        match self {
+            Self::Update { group, operation } => write!(f, "{operation} of {group}"),
+            Self::Event { name, insert_id } => write!(f, "event {name:?} {insert_id}"),
+        }
     }
 }

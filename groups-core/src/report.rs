@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::Rejection;
 
-/// What became of the updates of one `send`.
+/// What became of the updates of one `send`, or of the events of one `import`.
 ///
 /// Each ends in exactly one place: accepted, rejected, folded into another one, or
 /// [undelivered](crate::Error::undelivered) in the error. One with nothing to say is no update and
@@ -10,11 +10,11 @@ use crate::Rejection;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Updates that went out in at least one request, each counted once.
+    /// Records that went out in at least one request, each counted once.
     pub sent: usize,
-    /// Updates that Mixpanel accepted.
+    /// Records that Mixpanel accepted.
     pub accepted: usize,
-    /// Updates that were refused, by Mixpanel or before they were sent, in the caller's order.
+    /// Records that were refused, by Mixpanel or before they were sent, in the caller's order.
     pub rejected: Vec<Rejection>,
     /// Updates that became part of another one (see [`Sending::fold`](crate::Sending::fold)), whose
     /// fate they share; they are not among the sent ones.

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::delivery::{Delivery, Route};
 use crate::fold::fold;
 use crate::records::{Record, Records};
-use crate::{Client, Error, ErrorKind, Progress, Report, Update};
+use crate::{Client, Error, ErrorKind, Event, Progress, Report, Update};
 
 /// How often [`Sending::on_progress`] is called at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -17,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
 
-/// One `send` with options of its own: see [`Client::sending`].
+/// One `send` or `import` with options of its own: see [`Client::sending`].
 #[must_use = "nothing is sent before `send` is called"]
 pub struct Sending<'a> {
     client: &'a Client,
@@ -69,6 +70,19 @@ impl<'a> Sending<'a> {
     {
         let route = self.client.groups_route();
         self.run(route, updates.into_iter().map(Into::into))
+    }
+
+    /// Imports events: see [`Client::import`].
+    ///
+    /// # Errors
+    /// As [`Client::import`], and when the flag of [`cancel_on`](Self::cancel_on) is set.
+    pub fn import<I>(self, events: I) -> Result<Report, Error>
+    where
+        I: IntoIterator,
+        I::Item: Borrow<Event>,
+    {
+        let route = self.client.import_route();
+        self.run(route, events.into_iter())
     }
 
     fn run<R: Record>(

@@ -5,7 +5,6 @@ use serde_json::value::RawValue;
 
 use crate::encode::{Encoded, write_update};
 use crate::records::Record;
-use crate::rejection::RecordName;
 use crate::{Error, ErrorKind, Group, Operation, Update};
 
 /// An update as JSON, free of what it was made from: it can wait, in memory or in a database, and
@@ -51,7 +50,7 @@ impl StoredUpdate {
             serde_json::from_str(json).map_err(|error| wrong().with_source(error))?;
         let operation = members.keys().find_map(|name| Operation::from_name(name));
         let operation = operation.ok_or_else(wrong)?;
-        let RecordName::Update { group, .. } = Update::name(&json.as_bytes()[1..]);
+        let (group, _) = Update::read(&json.as_bytes()[1..]);
         let mut out = vec![b'{'];
         let written = write_update(&mut out, &group, operation, |out| {
             out.extend_from_slice(members[operation.name()].get().as_bytes());
@@ -76,13 +75,14 @@ impl StoredUpdate {
     /// What it does.
     #[must_use]
     pub fn operation(&self) -> Operation {
-        self.encoded.operation
+        let (_, operation) = Update::read(self.members());
+        operation
     }
 
     /// The group it is for.
     #[must_use]
     pub fn group(&self) -> Group<'static> {
-        let RecordName::Update { group, .. } = Update::name(self.members());
+        let (group, _) = Update::read(self.members());
         group
     }
 

@@ -2,9 +2,9 @@ use std::fmt;
 
 use crate::encode::Encoded;
 use crate::records::Records;
-use crate::{StoredUpdate, Update};
+use crate::{Event, StoredUpdate, Update};
 
-/// The updates that were not delivered, in the caller's order, ready to be sent again.
+/// The updates or events that were not delivered, in the caller's order, ready to be sent again.
 ///
 /// Holds their JSON without the project's token, so it can be sent by another client, kept or
 /// moved to another thread.
@@ -34,6 +34,12 @@ struct Entry {
     encoded: Encoded,
 }
 
+impl Entry {
+    fn is_update(&self) -> bool {
+        self.encoded.operation.is_some()
+    }
+}
+
 impl Undelivered {
     /// How many there are.
     #[must_use]
@@ -53,10 +59,28 @@ impl Undelivered {
         self.into_iter()
     }
 
-    /// Each of them, with its position among the updates that were passed to `send`.
+    /// The events: what an `import` did not deliver. They keep their insert ids, so Mixpanel keeps
+    /// each once, even if it had come before.
+    ///
+    /// ```no_run
+    /// # let client = mixpanel_groups::Client::new("token")?;
+    /// # let events = Vec::<mixpanel_groups::Event>::new();
+    /// if let Err(error) = client.import(events) {
+    ///     client.import(error.into_undelivered().events())?; // later, for instance
+    /// }
+    /// # Ok::<(), mixpanel_groups::Error>(())
+    /// ```
+    pub fn events(&self) -> impl Iterator<Item = Event> {
+        let events = self.entries.iter().filter(|entry| !entry.is_update());
+        // What was not an event could not have been written as one.
+        events.filter_map(|entry| Event::from_json(&self.json[entry.start..entry.end]).ok())
+    }
+
+    /// Each update, with its position among the updates that were passed to `send`.
     pub fn positions(&self) -> impl Iterator<Item = (usize, Update<'_>)> {
         self.entries
             .iter()
+            .filter(|entry| entry.is_update())
             .map(|entry| (entry.position, self.update(entry)))
     }
 
@@ -110,11 +134,8 @@ impl<'a> Iterator for UndeliveredIter<'a> {
     type Item = Update<'a>;
 
     fn next(&mut self) -> Option<Update<'a>> {
-        self.rest.next().map(|entry| self.undelivered.update(entry))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.rest.size_hint()
+        let next = self.rest.find(|entry| entry.is_update());
+        next.map(|entry| self.undelivered.update(entry))
     }
 }
 
@@ -138,6 +159,7 @@ impl fmt::Debug for UndeliveredIter<'_> {
 
 impl fmt::Debug for Undelivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self).finish()
+        let mut list = f.debug_list();
+        list.entries(self).entries(self.events()).finish()
     }
 }

@@ -107,7 +107,7 @@ impl<'a> Update<'a> {
     pub fn operation(&self) -> Option<Operation> {
         match &self.0 {
             Repr::Derived(_, operation) => Some(*operation),
-            Repr::Encoded(_, encoded) => encoded.map(|encoded| encoded.operation),
+            Repr::Encoded(_, encoded) => encoded.and_then(|encoded| encoded.operation),
             Repr::Invalid(rejection) => rejection.operation(),
         }
     }
@@ -147,6 +147,14 @@ impl Record for Update<'_> {
     }
 
     fn name(json: &[u8]) -> RecordName {
+        let (group, operation) = Update::read(json);
+        RecordName::update(&group, operation)
+    }
+}
+
+impl Update<'_> {
+    /// The group and the operation of an update that was written with these members.
+    pub(crate) fn read(json: &[u8]) -> (Group<'static>, Operation) {
         let json = [b"{", json].concat();
         let members: Map<String, Value> = serde_json::from_slice(&json).unwrap_or_default();
         let text = |key| {
@@ -161,7 +169,7 @@ impl Record for Update<'_> {
             group = group.in_company(text("$company_id"));
         }
         let operation = members.keys().find_map(|key| Operation::from_name(key));
-        RecordName::update(&group, operation.unwrap_or(Operation::Set))
+        (group, operation.unwrap_or(Operation::Set))
     }
 }
 

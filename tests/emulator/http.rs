@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use mixpanel_groups::Emulator;
 use serde_json::json;
 
@@ -95,17 +97,42 @@ fn a_post_without_a_body() {
     assert!(raw(&emulator, request).starts_with("HTTP/1.1 400 "));
 }
 
+/// As the official SDK for Node sends it.
+#[test]
+fn get_with_the_data_in_the_query() {
+    let emulator = Emulator::start().unwrap();
+    let get = |query: &str| {
+        let request =
+            format!("GET /groups?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        raw(&emulator, request.as_bytes())
+    };
+    const NAME: &str = "~~~>>>???ÿÿÿ";
+    let data = BASE64_STANDARD.encode(update("acme", "$set", json!({"name": NAME})).to_string());
+    assert!(data.contains('+'), "it is escaped there: {data}");
+    let escaped = data.replace('+', "%2B").replace('=', "%3D");
+    assert!(get(&format!("ip=0&verbose=0&data={escaped}")).ends_with("\r\n\r\n1"));
+    let profile = emulator.profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"name": NAME}));
+    assert_eq!(
+        emulator.requests()[0].body,
+        String::from_utf8(BASE64_STANDARD.decode(data).unwrap()).unwrap()
+    );
+    for query in ["", "ip=0", "data=%2", "data=x"] {
+        assert!(get(query).starts_with("HTTP/1.1 400 "), "{query}");
+    }
+}
+
 #[test]
 fn other_methods() {
     let emulator = Emulator::start().unwrap();
-    for method in ["GET", "PUT", "DELETE", "OPTIONS", "HEAD"] {
+    for method in ["PUT", "DELETE", "OPTIONS", "HEAD"] {
         let request = format!(
             "{method} /groups?data=x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
              content-length: 0\r\n\r\n"
         );
         let answer = raw(&emulator, request.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
-        assert!(answer.contains("\r\nallow: POST\r\n"), "{answer}");
+        assert!(answer.contains("\r\nallow: GET, POST\r\n"), "{answer}");
         assert_eq!(answer.ends_with("\r\n\r\n"), method == "HEAD", "{answer}");
     }
 }

@@ -264,3 +264,53 @@ print(response.text)
         assert_eq!(profile("company_3"), json!({"status": "active"}));
     }
 }
+
+/// "Linking Users to Groups".
+#[test]
+fn import_in_python() {
+    let emulator = Emulator::builder()
+        .service_account("SERVICE_ACCOUNT", "SECRET", "PROJECT_ID")
+        .start()
+        .unwrap();
+    let output = run(
+        &emulator,
+        "python3 with requests",
+        r#"
+import requests
+import uuid
+import time
+
+# Track event with group association
+event = {
+    "event": "Purchase",
+    "properties": {
+        "time": int(time.time()),
+        "distinct_id": "user123",
+        "$insert_id": str(uuid.uuid4()),
+        "company": "mixpanel_inc",  # Links user to group
+        "amount": 99.99
+    }
+}
+
+response = requests.post(
+    'https://api.mixpanel.com/import',
+    auth=('SERVICE_ACCOUNT', 'SECRET'),
+    params={'project_id': 'PROJECT_ID', 'strict': '1'},
+    json=[event]
+)
+"#,
+    );
+    if let Some(output) = output {
+        assert!(output.status.success(), "{output:?}");
+        let [request] = &emulator.requests()[..] else {
+            panic!("{:?}", emulator.requests())
+        };
+        assert_eq!(request.status, Some(200));
+        let [event] = &emulator.events_of("company", "mixpanel_inc")[..] else {
+            panic!("{:?}", emulator.events())
+        };
+        assert_eq!(event["event"], "Purchase");
+        assert_eq!(event["properties"]["distinct_id"], "user123");
+        assert_eq!(event["properties"]["amount"], 99.99);
+    }
+}

@@ -37,8 +37,24 @@ impl Flags {
 /// Why a record is invalid.
 pub(super) struct Failure {
     pub(super) index: usize,
+    /// Of an event.
+    pub(super) insert_id: Option<String>,
     pub(super) field: String,
     pub(super) message: String,
+}
+
+impl Failure {
+    fn to_json(&self) -> Value {
+        let mut json = json!({
+            "index": self.index,
+            "field": self.field,
+            "message": self.message,
+        });
+        if let Some(insert_id) = &self.insert_id {
+            json["$insert_id"] = insert_id.as_str().into();
+        }
+        json
+    }
 }
 
 impl Answer {
@@ -53,7 +69,7 @@ impl Answer {
         }
     }
 
-    fn json(status: StatusCode, body: &Value) -> Self {
+    pub(super) fn json(status: StatusCode, body: &Value) -> Self {
         Self::new(status, "application/json", body.to_string())
     }
 
@@ -78,8 +94,16 @@ impl Answer {
         Self::json(status, &body)
     }
 
-    pub(super) fn method_not_allowed() -> Self {
-        Self::error(StatusCode::METHOD_NOT_ALLOWED, "use POST").with(header::ALLOW, "POST")
+    pub(super) fn html(page: &str) -> Self {
+        Self::new(StatusCode::OK, "text/html; charset=utf-8", page)
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::error(StatusCode::NOT_FOUND, "no such path")
+    }
+
+    pub(super) fn method_not_allowed(allowed: &str) -> Self {
+        Self::error(StatusCode::METHOD_NOT_ALLOWED, "no such method").with(header::ALLOW, allowed)
     }
 
     pub(super) fn too_large(max: usize, unit: &str) -> Self {
@@ -87,12 +111,17 @@ impl Answer {
         Self::error(StatusCode::PAYLOAD_TOO_LARGE, &message)
     }
 
-    /// How a request of `good` valid records is answered. Not documented, and chosen here: `strict`
+    /// How a request of `good` valid records is answered; `count` is how their number is called. Not documented, and chosen here: `strict`
     /// decides where `verbose` is on too, and without `strict` the records that are valid are all
     /// that counts, so `error` is null then.
-    pub(super) fn to_records(flags: Flags, good: usize, failed: &[Failure]) -> Self {
+    pub(super) fn to_records(
+        flags: Flags,
+        count: &'static str,
+        good: usize,
+        failed: &[Failure],
+    ) -> Self {
         if flags.strict {
-            return Self::strict(good, failed);
+            return Self::strict(count, good, failed);
         }
         if !flags.verbose {
             let body = if good > 0 { "1" } else { "0" };
@@ -107,9 +136,9 @@ impl Answer {
         Self::json(StatusCode::OK, &body)
     }
 
-    fn strict(good: usize, failed: &[Failure]) -> Self {
+    fn strict(count: &'static str, good: usize, failed: &[Failure]) -> Self {
         if failed.is_empty() && good > 0 {
-            let body = json!({"code": 200, "num_good_events": good, "status": "OK"});
+            let body = json!({"code": 200, count: good, "status": "OK"});
             return Self::json(StatusCode::OK, &body);
         }
         let error = if failed.is_empty() {
@@ -117,10 +146,7 @@ impl Answer {
         } else {
             "some data points in the request failed validation"
         };
-        let failed: Vec<Value> = failed
-            .iter()
-            .map(|f| json!({"index": f.index, "field": f.field, "message": f.message}))
-            .collect();
+        let failed: Vec<Value> = failed.iter().map(Failure::to_json).collect();
         let status = StatusCode::BAD_REQUEST;
         let body = json!({
             "code": status.as_u16(),

@@ -18,7 +18,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The JSON of a body: the body itself or, in a form, its field `data`, as it is or in base64.
-/// Other content types than the two documented ones are read as JSON.
+/// Other content types than the documented ones are read as JSON.
 pub(super) fn decode<'a>(
     headers: &HeaderMap,
     body: &'a [u8],
@@ -26,16 +26,17 @@ pub(super) fn decode<'a>(
     flags: &mut Flags,
 ) -> Result<Cow<'a, [u8]>, Answer> {
     let body = decompress(headers, body, max)?;
-    let content_type = header_text(headers, header::CONTENT_TYPE);
-    let media_type = content_type.split(';').next().unwrap_or_default();
-    let is_form = media_type
-        .trim()
-        .eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    let is_form = media_type(headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
     if !is_form {
         return Ok(body);
     }
     flags.read(&body);
-    let data = form_urlencoded::parse(&body).find(|(name, _)| name == "data");
+    decode_form(&body)
+}
+
+/// The same of a form's bytes, or of a query: some official SDKs send updates in it.
+pub(super) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Answer> {
+    let data = form_urlencoded::parse(form).find(|(name, _)| name == "data");
     let Some((_, data)) = data else {
         return Err(bad_request("the form has no field named data"));
     };
@@ -72,6 +73,16 @@ fn decompress<'a>(
         Ok(_) => Ok(plain.into()),
         Err(_) => Err(bad_request("the body is not gzip")),
     }
+}
+
+/// Whether the body has one record a line.
+pub(super) fn is_ndjson(headers: &HeaderMap) -> bool {
+    media_type(headers).eq_ignore_ascii_case("application/x-ndjson")
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let content_type = header_text(headers, header::CONTENT_TYPE);
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 fn bad_request(message: &str) -> Answer {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
 
@@ -12,31 +12,72 @@ pub(super) struct Change {
     pub(super) value: Value,
 }
 
-/// The profiles of all groups that exist, by group key and id.
+/// A group that exists, or did.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) profile: Profile,
+    /// The last updates of it, the oldest first.
+    pub(super) history: VecDeque<Past>,
+}
+
+/// An update that was applied.
+pub(super) struct Past {
+    /// When, in milliseconds since 1970.
+    pub(super) at: u64,
+    pub(super) operation: Operation,
+    pub(super) value: Value,
+}
+
+/// All groups, by group key and id.
 ///
 /// `$company_id` says where a group belongs. It is no part of what names the group: no source says
 /// that the same key and id may come again in another company.
 #[derive(Default)]
-pub(super) struct Profiles(BTreeMap<String, BTreeMap<String, Profile>>);
+pub(super) struct Profiles(BTreeMap<String, BTreeMap<String, Known>>);
 
 impl Profiles {
-    pub(super) fn apply(&mut self, change: Change) {
-        let groups = self.0.entry(change.key).or_default();
-        let profile = groups.entry(change.id.clone()).or_default();
-        profile.change(change.operation, change.value);
-        if !profile.exists() {
-            groups.remove(&change.id);
-        }
+    /// How many updates of a group are kept.
+    const MAX_HISTORY: usize = 100;
+
+    pub(super) fn apply(&mut self, change: Change, at: u64) {
+        let Change {
+            key,
+            id,
+            operation,
+            value,
+        } = change;
+        let group = self.group(key, id);
+        group.profile.change(operation, value.clone());
+        group.remember(Past {
+            at,
+            operation,
+            value,
+        });
     }
 
-    pub(super) fn get(&self, key: &str, id: &str) -> Option<&Profile> {
+    /// A group, which need not be known so far.
+    pub(super) fn group(&mut self, key: String, id: String) -> &mut Known {
+        self.0.entry(key).or_default().entry(id).or_default()
+    }
+
+    pub(super) fn get(&self, key: &str, id: &str) -> Option<&Known> {
         self.0.get(key)?.get(id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Profile)> {
+    /// All groups, also those that no longer exist.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Known)> {
         self.0.iter().flat_map(|(key, groups)| {
             let groups = groups.iter();
-            groups.map(move |(id, profile)| (key.as_str(), id.as_str(), profile))
+            groups.map(move |(id, known)| (key.as_str(), id.as_str(), known))
         })
+    }
+}
+
+impl Known {
+    pub(super) fn remember(&mut self, past: Past) {
+        self.history.push_back(past);
+        if self.history.len() > Profiles::MAX_HISTORY {
+            self.history.pop_front();
+        }
     }
 }

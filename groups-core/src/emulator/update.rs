@@ -9,12 +9,14 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
+use super::batch::{Invalid, invalid};
 use super::profiles::Change;
 use crate::Operation;
 use crate::object::MAX_NAME;
 
-/// The most bytes of one update, 1 MB, as JSON without spaces. (Groups API, Limits)
-pub(super) const MAX_UPDATE: usize = 1024 * 1024;
+/// The most bytes of one update or event, 1 MB, as JSON without spaces. (Groups API and Import API,
+/// Limits)
+pub(super) const MAX_RECORD: usize = 1024 * 1024;
 
 /// What may stand beside the operation; from `$time` on, what official SDKs let a caller add.
 const EXTRAS: [&str; 9] = [
@@ -33,13 +35,10 @@ const EXTRAS: [&str; 9] = [
 const COMPANY: &str = "$company_id";
 const USER: &str = "$user_id";
 
-/// The field of a record that is wrong, and why.
-pub(super) type Invalid = (String, String);
-
 /// What the record says, if it is valid.
 pub(super) fn read(record: Value, check_size: bool) -> Result<Change, Invalid> {
     if check_size && is_too_large(&record) {
-        return invalid("", format!("the update is larger than {MAX_UPDATE} bytes"));
+        return invalid("", format!("the update is larger than {MAX_RECORD} bytes"));
     }
     let Value::Object(mut record) = record else {
         return invalid("", "the record is not an object");
@@ -59,9 +58,9 @@ pub(super) fn read(record: Value, check_size: bool) -> Result<Change, Invalid> {
     })
 }
 
-/// Whether an update is over 1 MB.
-fn is_too_large(record: &Value) -> bool {
-    let mut room = Room(MAX_UPDATE);
+/// Whether a record is over 1 MB.
+pub(super) fn is_too_large(record: &Value) -> bool {
+    let mut room = Room(MAX_RECORD);
     serde_json::to_writer(&mut room, record).is_err()
 }
 
@@ -78,10 +77,6 @@ impl Write for Room {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-pub(super) fn invalid<T>(field: &str, message: impl Into<String>) -> Result<T, Invalid> {
-    Err((field.to_owned(), message.into()))
 }
 
 fn find_operation(record: &Map<String, Value>) -> Result<Operation, Invalid> {

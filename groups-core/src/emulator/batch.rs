@@ -1,0 +1,85 @@
+//! The records of one request, to `/groups` or `/import`.
+
+use serde_json::Value;
+use ureq_proto::http::StatusCode;
+
+use super::answer::{Answer, Failure};
+use super::fault::Fault;
+
+/// The most records in one request. (Groups API and Import API, Limits)
+const MAX_RECORDS: usize = 2_000;
+
+/// The field of a record that is wrong, and why.
+pub(super) type Invalid = (String, String);
+
+pub(super) fn invalid<T>(field: &str, message: impl Into<String>) -> Result<T, Invalid> {
+    Err((field.to_owned(), message.into()))
+}
+
+/// What the valid records say, and what is wrong with the others.
+pub(super) struct Batch<T> {
+    pub(super) good: Vec<T>,
+    pub(super) failed: Vec<Failure>,
+}
+
+/// The records in a body: a list, or a single one. Other JSON has no records.
+pub(super) fn parse(json: &[u8]) -> Result<Vec<Value>, Answer> {
+    match serde_json::from_slice(json) {
+        Ok(Value::Array(records)) => Ok(records),
+        Ok(record @ Value::Object(_)) => Ok(vec![record]),
+        Ok(_) => Ok(vec![]),
+        Err(error) => Err(not_json(&error)),
+    }
+}
+
+/// The records in a body of one a line.
+pub(super) fn parse_lines(json: &[u8]) -> Result<Vec<Value>, Answer> {
+    let lines = serde_json::Deserializer::from_slice(json).into_iter();
+    lines
+        .collect::<Result<_, _>>()
+        .map_err(|error| not_json(&error))
+}
+
+fn not_json(error: &serde_json::Error) -> Answer {
+    let message = format!("the body is not JSON: {error}");
+    Answer::error(StatusCode::BAD_REQUEST, &message)
+}
+
+/// Reads each record. How too many are answered is not documented: none is taken.
+pub(super) fn read<T>(
+    records: Vec<Value>,
+    fault: Option<&Fault>,
+    read: impl Fn(Value) -> Result<T, Invalid>,
+) -> Result<Batch<T>, Answer> {
+    let max = match fault {
+        Some(Fault::TooLarge(max)) => MAX_RECORDS.min(*max),
+        _ => MAX_RECORDS,
+    };
+    if records.len() > max {
+        return Err(Answer::too_large(max, "records"));
+    }
+    let mut batch = Batch {
+        good: Vec::new(),
+        failed: Vec::new(),
+    };
+    for (index, record) in records.into_iter().enumerate() {
+        let insert_id = record.pointer("/properties/$insert_id");
+        let insert_id = insert_id.and_then(Value::as_str).map(str::to_owned);
+        let result = match fault {
+            Some(Fault::Reject(positions)) if positions.contains(&index) => {
+                invalid("", "refused by a fault, as asked for")
+            }
+            _ => read(record),
+        };
+        match result {
+            Ok(good) => batch.good.push(good),
+            Err((field, message)) => batch.failed.push(Failure {
+                index,
+                insert_id,
+                field,
+                message,
+            }),
+        }
+    }
+    Ok(batch)
+}

@@ -1,0 +1,130 @@
+//! What makes an event valid, for the client and for the emulator.
+//! ([Import API](https://developer.mixpanel.com/reference/import-events))
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::json::EncodeError;
+
+/// The property that links an event to its company, in projects with Hierarchical Groups.
+pub(crate) const COMPANY: &str = "$company_id";
+
+/// How many groups of one key an event may be linked to.
+/// ([Group analytics](https://docs.mixpanel.com/docs/data-structure/group-analytics))
+pub(crate) const MAX_GROUPS: usize = 300;
+
+/// "Fewer than 255 properties", and as many keys in each object.
+const MAX_KEYS: usize = 254;
+
+/// How deep objects may be nested. Lists are not counted: no source says that they are.
+///
+/// That lists have "fewer than 255 elements" is not checked, since the same documentation allows
+/// lists of 300 groups.
+const MAX_DEPTH: usize = 3;
+
+const MAX_INSERT_ID: usize = 36;
+
+/// Ids that are refused, since they come from mistakes.
+const PLACEHOLDERS: [&str; 17] = [
+    "00000000-0000-0000-0000-000000000000",
+    "anon",
+    "anonymous",
+    "nil",
+    "none",
+    "null",
+    "n/a",
+    "na",
+    "undefined",
+    "unknown",
+    "<nil>",
+    "0",
+    "-1",
+    "true",
+    "false",
+    "[]",
+    "{}",
+];
+
+pub(crate) fn check_distinct_id(id: &str) -> Result<(), String> {
+    if PLACEHOLDERS.contains(&id) {
+        return Err(format!("{id:?} is a placeholder and no id"));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_insert_id(id: &str) -> Result<(), String> {
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if id.is_empty() || id.len() > MAX_INSERT_ID || !id.bytes().all(is_valid) {
+        return Err(format!(
+            "an insert id has 1 to {MAX_INSERT_ID} of the characters A-Z, a-z, 0-9 and -"
+        ));
+    }
+    check_distinct_id(id)
+}
+
+/// Checks seconds or milliseconds since 1970; which of them, only the size tells.
+pub(crate) fn check_time(time: i64, now: SystemTime) -> Result<(), String> {
+    const FIRST: i64 = 365 * 24 * 60 * 60;
+    const AHEAD: Duration = Duration::from_secs(60 * 60);
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let last = i64::try_from((now + AHEAD).as_millis()).unwrap_or(i64::MAX);
+    let is_valid = |unit: i64| (FIRST * unit..=last / (1000 / unit)).contains(&time);
+    if is_valid(1) || is_valid(1000) {
+        return Ok(());
+    }
+    Err(if time < FIRST {
+        "it is before 1971".to_owned()
+    } else {
+        "it is more than an hour ahead".to_owned()
+    })
+}
+
+/// Checks the number of properties, and each as [`check_value`] does.
+pub(super) fn check_properties(json: &[u8]) -> Result<(), EncodeError> {
+    let properties: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(json)?;
+    check_keys(properties.len()).map_err(EncodeError::new)?;
+    for (name, value) in properties {
+        if value.get().starts_with(['[', '{']) {
+            // What serde_json refuses to read is nested in more than a hundred levels.
+            serde_json::from_str(value.get())
+                .map_err(|_| too_deep())
+                .and_then(|value| check_value(&value))
+                .map_err(|message| EncodeError::new(message).of(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the number of an object's keys.
+pub(crate) fn check_keys(keys: usize) -> Result<(), String> {
+    if keys > MAX_KEYS {
+        return Err(format!("{keys} properties, and {MAX_KEYS} are allowed"));
+    }
+    Ok(())
+}
+
+/// Checks the objects in a property's value.
+pub(crate) fn check_value(value: &Value) -> Result<(), String> {
+    check_levels(value, MAX_DEPTH)
+}
+
+fn check_levels(value: &Value, levels: usize) -> Result<(), String> {
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| check_levels(item, levels)),
+        Value::Object(members) => {
+            let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
+            check_keys(members.len())?;
+            let mut values = members.values();
+            values.try_for_each(|value| check_levels(value, levels))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn too_deep() -> String {
+    format!("objects are nested in more than {MAX_DEPTH} levels")
+}

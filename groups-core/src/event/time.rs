@@ -1,0 +1,40 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+
+/// When an event happened: see [`Event::time`](crate::Event::time).
+///
+/// Made from a [`SystemTime`], or from an integer: seconds or milliseconds since 1970, whichever
+/// lies between 1971 and now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub(crate) i64);
+
+/// In milliseconds.
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        let millis = match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_millis()),
+            Err(before) => i64::try_from(before.duration().as_millis()).map(|millis| -millis),
+        };
+        Self(millis.unwrap_or(i64::MAX))
+    }
+}
+
+macro_rules! integers {
+    ($($type:ty),*) => {$(
+        impl From<$type> for Time {
+            fn from(time: $type) -> Self {
+                // No time beyond these numbers is valid, so that which one it was does not matter.
+                Self(i64::try_from(time).unwrap_or(i64::MAX))
+            }
+        }
+    )*};
+}
+
+integers!(i32, u32, i64, u64, i128, u128);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.0)
+    }
+}

@@ -1,0 +1,193 @@
+//! A headless Chromium, driven over a pipe by the DevTools protocol.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+/// Long enough for anything; reached only where a test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// Chromium's end of the pipe is file 3 for its input and file 4 for its output.
+const RUN: &str = r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null"#;
+
+/// How many there have been, as each needs a folder of its own.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+pub(crate) struct Browser {
+    child: Child,
+    input: ChildStdin,
+    messages: Receiver<Value>,
+    /// Of the one page.
+    session: Option<String>,
+    sent: u64,
+    /// What the page did wrong.
+    pub(crate) errors: Vec<Value>,
+    profile: PathBuf,
+}
+
+impl Browser {
+    /// A browser with an empty page; nothing if there is none on this machine, unless `CI` is set.
+    pub(crate) fn start() -> Option<Self> {
+        let exists = |program: &&str| {
+            let found = Command::new(program).arg("--version").output();
+            found.is_ok_and(|output| output.status.success())
+        };
+        let Some(program) = PROGRAMS.into_iter().find(exists) else {
+            let missing = "skipped: there is no Chromium; it comes with `apt-get install chromium`";
+            assert!(std::env::var_os("CI").is_none(), "{missing}");
+            println!("{missing}");
+            return None;
+        };
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let profile = format!("mixpanel-groups-browser-{}-{number}", std::process::id());
+        let profile = std::env::temp_dir().join(profile);
+        let mut child = Command::new("sh")
+            .args(["-c", RUN, "sh", program, "--remote-debugging-pipe"])
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+            ])
+            .args(["--no-first-run", "--disable-background-networking"])
+            .args(["--disable-component-update", "--disable-sync"])
+            .args(["--hide-scrollbars", "--window-size=1280,960"])
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, messages) = channel();
+        thread::spawn(move || {
+            let mut message = Vec::new();
+            while output.read_until(0, &mut message).is_ok_and(|len| len > 0) {
+                message.pop();
+                let message = std::mem::take(&mut message);
+                let _ = sender.send(serde_json::from_slice(&message).unwrap());
+            }
+        });
+        let mut browser = Self {
+            child,
+            input,
+            messages,
+            session: None,
+            sent: 0,
+            errors: Vec::new(),
+            profile,
+        };
+        let page = browser.call("Target.createTarget", &json!({"url": "about:blank"}));
+        let target = json!({"targetId": page["targetId"], "flatten": true});
+        let session = browser.call("Target.attachToTarget", &target);
+        browser.session = Some(session["sessionId"].as_str().unwrap().to_owned());
+        for domain in ["Page", "Runtime", "Log"] {
+            browser.call(&format!("{domain}.enable"), &json!({}));
+        }
+        Some(browser)
+    }
+
+    pub(crate) fn open(&mut self, url: &str) {
+        self.call("Page.navigate", &json!({"url": url}));
+    }
+
+    /// What the JavaScript says.
+    pub(crate) fn eval(&mut self, script: &str) -> Value {
+        let parameters = json!({"expression": script, "returnByValue": true});
+        let result = self.call("Runtime.evaluate", &parameters);
+        assert_eq!(result.get("exceptionDetails"), None, "{script}");
+        result["result"]["value"].clone()
+    }
+
+    /// Waits until the JavaScript says something true.
+    pub(crate) fn wait(&mut self, script: &str) {
+        let started = Instant::now();
+        while self.eval(script) != true {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "never: {script}\n{}",
+                self.eval("document.body.innerText")
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Clicks in the middle of an element, as a person would.
+    pub(crate) fn click(&mut self, element: &str) {
+        let place = self.eval(&format!(
+            "(() => {{ const element = {element}; element.scrollIntoView({{block: 'nearest'}}); \
+             const at = element.getBoundingClientRect(); \
+             return {{x: at.x + at.width / 2, y: at.y + at.height / 2}}; }})()"
+        ));
+        for event in ["mousePressed", "mouseReleased"] {
+            let parameters = json!({
+                "type": event, "x": place["x"], "y": place["y"], "button": "left", "clickCount": 1,
+            });
+            self.call("Input.dispatchMouseEvent", &parameters);
+        }
+    }
+
+    /// Types into what has the focus.
+    pub(crate) fn write(&mut self, text: &str) {
+        self.call("Input.insertText", &json!({"text": text}));
+    }
+
+    /// Looks with another preference: `light` or `dark`.
+    pub(crate) fn prefer(&mut self, scheme: &str) {
+        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
+        self.call(
+            "Emulation.setEmulatedMedia",
+            &json!({"features": [feature]}),
+        );
+    }
+
+    /// What the page looks like, as PNG.
+    pub(crate) fn screenshot(&mut self) -> Vec<u8> {
+        let picture = self.call("Page.captureScreenshot", &json!({"format": "png"}));
+        let data = picture["data"].as_str().unwrap();
+        BASE64_STANDARD.decode(data).unwrap()
+    }
+
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        self.send(method, parameters);
+        loop {
+            let mut message = self.messages.recv_timeout(PATIENCE).unwrap();
+            if message["id"] == self.sent {
+                assert_eq!(message.get("error"), None, "{method} {parameters}");
+                return message["result"].take();
+            }
+            let method = message["method"].as_str();
+            if matches!(method, Some("Runtime.exceptionThrown" | "Log.entryAdded")) {
+                self.errors.push(message);
+            }
+        }
+    }
+
+    fn send(&mut self, method: &str, parameters: &Value) {
+        self.sent += 1;
+        let mut message = json!({"id": self.sent, "method": method, "params": parameters});
+        if let Some(session) = &self.session {
+            message["sessionId"] = session.as_str().into();
+        }
+        write!(self.input, "{message}\0").unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}

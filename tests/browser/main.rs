@@ -1,0 +1,226 @@
+//! The emulator's page in a real browser.
+//!
+//! Needs Chromium. Without it the test says so and is skipped, but not where `CI` is set. With
+//! `SCREENSHOT=docs/local_mixpanel.png` it writes the README's picture.
+
+mod chromium;
+
+use mixpanel_groups::{Client, Emulator, Event, Group, MixpanelGroup};
+use serde_json::json;
+
+use crate::chromium::Browser;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: &'static str,
+    #[mixpanel(rename = "$name")]
+    name: &'static str,
+    plan: &'static str,
+    industry: Option<&'static str>,
+    seats: u32,
+    #[mixpanel(set_once)]
+    founded: &'static str,
+    #[mixpanel(union)]
+    integrations: Vec<&'static str>,
+}
+
+const ACME: Company = Company {
+    id: "acme_corp",
+    name: "Acme Corporation",
+    plan: "free",
+    industry: None,
+    seats: 5,
+    founded: "1999-03-01",
+    integrations: vec![],
+};
+
+/// The text of what the selector finds.
+fn text(selector: &str) -> String {
+    format!("(document.querySelector('{selector}')?.innerText ?? '')")
+}
+
+fn shows(browser: &mut Browser, selector: &str, wanted: &str) {
+    browser.wait(&format!("{}.includes({})", text(selector), json!(wanted)));
+}
+
+fn group_button(id: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#groups button')].find(b => b.innerText.includes('{id}'))"
+    )
+}
+
+#[test]
+fn what_arrives_is_seen_at_once() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("PROJECT_TOKEN").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    shows(browser, "main", &emulator.endpoint());
+    // Lost if the page were loaded again.
+    browser.eval("window.neverReloaded = true");
+
+    // Updates appear, and a click shows the group.
+    let globex = Company {
+        id: "globex",
+        name: "Globex",
+        ..ACME
+    };
+    let marketing = Group::new("workspace", "ws_12345");
+    let acme = ACME;
+    let updates = globex.updates().chain(acme.updates());
+    let updates = updates.chain([marketing.set(json!({"name": "Marketing Team"}))]);
+    client.send(updates).unwrap();
+    for id in ["acme_corp", "globex", "ws_12345"] {
+        shows(browser, "#groups", id);
+    }
+    shows(browser, "#counts", "3 groups, 0 events");
+    shows(browser, "#keys", "company 2");
+    browser.click(&group_button("acme_corp"));
+    shows(browser, "main h2", "acme_corp");
+    shows(browser, "#profile", "Acme Corporation");
+    shows(browser, "#profile", "1999-03-01");
+    browser.wait("document.querySelectorAll('#history li').length === 2");
+
+    // The shown group changes before one's eyes, and its history says how.
+    let grown = Company {
+        plan: "enterprise",
+        industry: Some("Technology"),
+        seats: 120,
+        integrations: vec!["salesforce", "hubspot"],
+        ..ACME
+    };
+    client.send(grown.changes_since(&acme)).unwrap();
+    shows(browser, "#profile", "enterprise");
+    shows(browser, "#profile", "hubspot");
+    shows(browser, "#history li:first-child", "$union");
+    shows(browser, "#history li:nth-child(2)", "plan: enterprise");
+    browser.wait("document.querySelectorAll('#history li').length === 4");
+
+    // So do events that are linked to it, and no others.
+    let event = |name: &str, user: &str| Event::new(name).distinct_id(user);
+    let events = [
+        event("Signed Up", "ada@acme.example").group(&acme),
+        event("Feature Used", "ada@acme.example")
+            .group(&acme)
+            .property("feature", "advanced_analytics"),
+        event("Purchase", "grace@acme.example")
+            .group(&acme)
+            .group(&globex)
+            .property("amount", 99.99),
+        event("Elsewhere", "bob@globex.example").group(&globex),
+    ];
+    client.import(&events).unwrap();
+    shows(browser, "#events", "feature: advanced_analytics");
+    shows(browser, "#events li:first-child", "Purchase");
+    browser.wait("document.querySelectorAll('#events li').length === 3");
+    shows(browser, "#counts", "3 groups, 4 events");
+    picture(browser, &client, &grown);
+
+    // Search looks into ids and properties.
+    browser.click("document.querySelector('#search')");
+    browser.write("MARKETING");
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    shows(browser, "#groups", "ws_12345");
+    browser.write(" no such text");
+    shows(browser, "#more", "Nothing found");
+    browser.eval("document.querySelector('#search').select()");
+    browser.write("e");
+    shows(browser, "#groups", "globex");
+
+    // A group key narrows the list down.
+    browser.click("[...document.querySelectorAll('#keys button')].find(b => b.innerText.startsWith('workspace'))");
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    browser.click("document.querySelector('#keys button')");
+    browser.wait("document.querySelectorAll('#groups li').length > 1");
+
+    // A deleted group keeps its history.
+    client.send([acme.delete()]).unwrap();
+    shows(browser, "main", "There is no such group now");
+    shows(browser, "#history li:first-child", "$delete");
+
+    assert_eq!(browser.eval("window.neverReloaded"), true);
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn texts_from_outside_are_texts() {
+    const SCRIPT: &str = "<script>window.hacked = 1</script>";
+    const IMAGE: &str = "<img src=x onerror='window.hacked = 1'>";
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("PROJECT_TOKEN").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let group = Group::new(IMAGE, "a/b#c?<b>&amp;\"'%");
+    let properties = json!({
+        SCRIPT: IMAGE,
+        "$name": SCRIPT,
+        "list": [IMAGE, {"nested": SCRIPT}],
+        "items": [IMAGE],
+    });
+    client
+        .send([
+            group.set(properties),
+            group.unset([SCRIPT]),
+            group.set(json!({SCRIPT: IMAGE})),
+        ])
+        .unwrap();
+    let event = Event::new(IMAGE)
+        .distinct_id(SCRIPT)
+        .group(&group)
+        .property(SCRIPT, IMAGE);
+    client.import([event]).unwrap();
+
+    browser.open(&emulator.endpoint());
+    shows(browser, "#groups b", "a/b#c?<b>&amp;\"'%");
+    shows(browser, "#groups", SCRIPT);
+    shows(browser, "main h2", "a/b#c?<b>&amp;\"'%");
+    shows(browser, "#profile", SCRIPT);
+    shows(browser, "#profile", IMAGE);
+    shows(browser, "#history", SCRIPT);
+    shows(browser, "#events b", IMAGE);
+    shows(browser, "#events", SCRIPT);
+    let made = browser.eval("document.querySelectorAll('body script, body img').length");
+    assert_eq!(made, 1, "the page's own script and nothing else");
+    assert_eq!(browser.eval("window.hacked"), json!(null));
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+/// For the README: light and calm, a little while after everything has come.
+fn picture(browser: &mut Browser, client: &Client, company: &Company) {
+    let Some(file) = std::env::var_os("SCREENSHOT") else {
+        return;
+    };
+    for (id, name) in [
+        ("initech", "Initech"),
+        ("umbrella", "Umbrella"),
+        ("hooli", "Hooli"),
+        ("stark", "Stark Industries"),
+    ] {
+        let other = Company { id, name, ..ACME };
+        client.send(other.updates()).unwrap();
+    }
+    client
+        .send([company.group().set(json!({"$name": "Acme Corporation"}))])
+        .unwrap();
+    shows(browser, "#counts", "7 groups");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::fs::write(&file, browser.screenshot()).unwrap();
+    browser.prefer("dark");
+    std::fs::write(
+        std::env::temp_dir().join("local_mixpanel_dark.png"),
+        browser.screenshot(),
+    )
+    .unwrap();
+    browser.prefer("light");
+}

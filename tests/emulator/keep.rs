@@ -1,0 +1,124 @@
+//! The file that outlives an emulator.
+
+use std::fs;
+use std::path::PathBuf;
+
+use mixpanel_groups::{Client, Emulator, Event, Group};
+use serde_json::json;
+
+/// A file of its own for each test, gone when the test ends.
+struct Kept(PathBuf);
+
+impl Kept {
+    fn new(name: &str) -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("keep-{name}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder.join("state.json"))
+    }
+
+    fn start(&self) -> std::io::Result<Emulator> {
+        Emulator::builder().keep(&self.0).start()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0.parent().unwrap());
+    }
+}
+
+fn client(emulator: &Emulator) -> Client {
+    let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
+    client.build().unwrap()
+}
+
+#[test]
+fn what_was_there_is_there_again() {
+    let kept = Kept::new("again");
+    let first = kept.start().unwrap();
+    assert!(first.profiles().is_empty());
+    let acme = Group::new("company", "acme");
+    let updates = [
+        acme.set(json!({"plan": "free", "big": u64::MAX, "ratio": 0.1, "nested": {"a": [null]}})),
+        acme.set(json!({"plan": "enterprise"})),
+        Group::new("company", "none").set(json!({"a": 1})),
+        Group::new("company", "none").unset(["a"]),
+        Group::new("company", "gone").set(json!({"a": 1})),
+        Group::new("company", "gone").delete(),
+    ];
+    client(&first).send(updates).unwrap();
+    let event = Event::new("Purchase").distinct_id("user123").group(&acme);
+    client(&first).import([&event]).unwrap();
+    let (profiles, events) = (first.profiles(), first.events());
+    assert_eq!((profiles.len(), events.len()), (2, 1));
+    drop(first);
+
+    let second = kept.start().unwrap();
+    assert_eq!((second.profiles(), second.events()), (profiles, events));
+    assert_eq!(second.events_of("company", "acme").len(), 1);
+    // An event that comes again is still the same.
+    client(&second).import([event]).unwrap();
+    assert_eq!(second.events().len(), 1);
+    client(&second)
+        .send([acme.set(json!({"seats": 5}))])
+        .unwrap();
+    second.save().unwrap();
+
+    // Saved without being dropped, as when the program is killed.
+    let third = kept.start().unwrap();
+    let profile = third.profile("company", "acme").unwrap();
+    assert_eq!(profile.get("seats"), Some(&json!(5)));
+    assert_eq!(profile.get("plan"), Some(&json!("enterprise")));
+    let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
+    assert_eq!(files, 1, "nothing else is left behind");
+}
+
+#[test]
+fn a_file_that_is_none_is_an_error_and_stays() {
+    let kept = Kept::new("none");
+    for text in [
+        "",
+        "{}",
+        "[]",
+        r#"{"groups":[{}],"events":[]}"#,
+        r#"{"groups":[5],"events":[]}"#,
+        r#"{"groups":[{"key":"a","id":"b","profile":null,"history":[7]}],"events":[]}"#,
+        "text",
+    ] {
+        fs::write(&kept.0, text).unwrap();
+        let error = kept.start().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains("state.json"), "{error}");
+        assert_eq!(fs::read_to_string(&kept.0).unwrap(), text);
+    }
+}
+
+#[test]
+fn nothing_new_is_not_written() {
+    let kept = Kept::new("nothing");
+    let emulator = kept.start().unwrap();
+    emulator.save().unwrap();
+    assert!(!kept.0.exists());
+    client(&emulator)
+        .send([Group::new("company", "acme").set(json!({"a": 1}))])
+        .unwrap();
+    emulator.save().unwrap();
+    fs::remove_file(&kept.0).unwrap();
+    emulator.save().unwrap();
+    assert!(!kept.0.exists());
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_error_and_can_be_later() {
+    let kept = Kept::new("later");
+    let emulator = kept.start().unwrap();
+    client(&emulator)
+        .send([Group::new("company", "acme").set(json!({"a": 1}))])
+        .unwrap();
+    fs::remove_dir_all(kept.0.parent().unwrap()).unwrap();
+    assert!(emulator.save().is_err());
+    fs::create_dir_all(kept.0.parent().unwrap()).unwrap();
+    emulator.save().unwrap();
+    assert!(kept.0.exists());
+}

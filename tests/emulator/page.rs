@@ -1,0 +1,218 @@
+//! The page and what it asks for; `tests/browser` shows it in a browser.
+
+use mixpanel_groups::{Client, Emulator, Event, Fault, Group};
+use serde_json::{Value, json};
+
+use crate::wire::{Sender, raw};
+
+fn get(emulator: &Emulator, path: &str) -> String {
+    let host = emulator.endpoint().replace("http://", "");
+    get_as(emulator, path, &host)
+}
+
+fn get_as(emulator: &Emulator, path: &str, host: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    raw(emulator, request.as_bytes())
+}
+
+fn view(emulator: &Emulator, path: &str) -> Value {
+    let answer = get(emulator, path);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(head.contains("application/json"), "{answer}");
+    serde_json::from_str(body).unwrap()
+}
+
+fn client(emulator: &Emulator) -> Client {
+    let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
+    client.build().unwrap()
+}
+
+#[test]
+fn it_is_one_file_that_needs_nothing_else() {
+    let emulator = Emulator::start().unwrap();
+    let page = get(&emulator, "/");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(
+        page.contains("content-type: text/html; charset=utf-8\r\n"),
+        "{page}"
+    );
+    assert!(page.contains("<title>Local Mixpanel</title>"));
+    for elsewhere in [
+        "http://",
+        "https://",
+        "src=",
+        "@import",
+        "innerHTML",
+        "insertAdjacentHTML",
+    ] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+}
+
+#[test]
+fn groups_and_search() {
+    let emulator = Emulator::start().unwrap();
+    let of = |key: &str, id: &str, plan: &str| {
+        Group::new(key.to_owned(), id.to_owned()).set(json!({"$name": id, "Plan": plan}))
+    };
+    let updates = [
+        of("company", "acme", "free"),
+        of("company", "globex", "Enterprise"),
+        of("team", "a&b=c", "free"),
+    ];
+    client(&emulator).send(updates).unwrap();
+    client(&emulator)
+        .send([Group::new("company", "globex").delete()])
+        .unwrap();
+
+    let all = view(&emulator, "/emulator/groups");
+    let keys = json!([{"key": "company", "groups": 2}, {"key": "team", "groups": 1}]);
+    assert_eq!(
+        (&all["keys"], &all["found"], &all["events"]),
+        (&keys, &json!(3), &json!(0))
+    );
+    let ids = |query: &str| {
+        let view = view(&emulator, &format!("/emulator/groups?{query}"));
+        let groups = view["groups"].as_array().unwrap();
+        let mut ids: Vec<_> = groups
+            .iter()
+            .map(|group| group["id"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids.join(" ")
+    };
+    assert_eq!(ids("key=company"), "acme globex");
+    assert_eq!(ids("search=ACM"), "acme");
+    assert_eq!(ids("search=plan%22%3A%22FREE"), "a&b=c acme");
+    assert_eq!(ids("search=free&key=team"), "a&b=c");
+    assert_eq!(ids("search=enterprise"), "", "it is deleted");
+    assert_eq!(ids("search=a%26b%3Dc"), "a&b=c");
+    let group = |id: &str| {
+        all["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|group| group["id"] == id)
+            .unwrap()
+    };
+    assert_eq!(
+        (&group("acme")["exists"], &group("acme")["name"]),
+        (&json!(true), &json!("acme"))
+    );
+    assert_eq!(group("globex")["exists"], json!(false));
+
+    // Nothing more is said of what is known already.
+    let since = format!("/emulator/groups?since={}", all["version"]);
+    assert_eq!(view(&emulator, &since), json!({"version": all["version"]}));
+    client(&emulator).send([of("team", "new", "free")]).unwrap();
+    assert_eq!(view(&emulator, &since)["found"], 4);
+}
+
+#[test]
+fn only_so_many_groups_are_shown() {
+    let emulator = Emulator::start().unwrap();
+    let updates = (0..250).map(|id| Group::new("company", id).set(json!({"a": 1})));
+    client(&emulator).send(updates).unwrap();
+    let view = view(&emulator, "/emulator/groups");
+    assert_eq!(
+        (view["groups"].as_array().unwrap().len(), &view["found"]),
+        (200, &json!(250))
+    );
+}
+
+#[test]
+fn a_group_with_its_history_and_events() {
+    let emulator = Emulator::start().unwrap();
+    let acme = Group::new("company", "acme");
+    client(&emulator)
+        .send([
+            acme.set(json!({"plan": "free"})),
+            acme.unset(["none"]),
+            acme.set(json!({"plan": "pro"})),
+        ])
+        .unwrap();
+    let events = ["first", "second"].map(|name| Event::new(name).distinct_id("").group(&acme));
+    client(&emulator).import(events).unwrap();
+    let shown = view(&emulator, "/emulator/group?key=company&id=acme");
+    assert_eq!(shown["profile"], json!({"plan": "pro"}));
+    let history: Vec<_> = shown["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|past| {
+            assert!(past["at"].as_u64().unwrap() > 1_700_000_000_000);
+            (past["operation"].as_str().unwrap(), past["value"].clone())
+        })
+        .collect();
+    let expected = [
+        ("$set", json!({"plan": "pro"})),
+        ("$unset", json!(["none"])),
+        ("$set", json!({"plan": "free"})),
+    ];
+    assert_eq!(history, expected, "the newest first");
+    let names: Vec<_> = shown["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["event"])
+        .collect();
+    assert_eq!(names, ["second", "first"]);
+
+    let unknown = view(&emulator, "/emulator/group?key=company&id=none");
+    assert_eq!(
+        (&unknown["profile"], &unknown["history"]),
+        (&Value::Null, &json!([]))
+    );
+
+    let many = (0..150).map(|number| acme.set(json!({"number": number})));
+    client(&emulator).send(many).unwrap();
+    let shown = view(&emulator, "/emulator/group?key=company&id=acme");
+    assert_eq!(
+        shown["history"].as_array().unwrap().len(),
+        100,
+        "the last ones"
+    );
+    assert_eq!(shown["history"][99]["value"]["number"], 50);
+}
+
+#[test]
+fn looking_on_is_no_request() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(503));
+    for path in ["/", "/emulator/groups", "/emulator/group?key=a&id=b"] {
+        assert!(get(&emulator, path).starts_with("HTTP/1.1 200 "), "{path}");
+    }
+    assert!(get(&emulator, "/emulator/other").starts_with("HTTP/1.1 404 "));
+    assert!(emulator.requests().is_empty());
+    assert_eq!(
+        Sender::new(&emulator).send("", &json!([])).status,
+        503,
+        "the fault was kept"
+    );
+}
+
+/// A name that a stranger's page was loaded from may be made to point here.
+#[test]
+fn it_is_for_this_machine_only() {
+    let emulator = Emulator::start().unwrap();
+    for host in ["localhost:8080", "127.0.0.1", "[::1]:80"] {
+        assert!(
+            get_as(&emulator, "/emulator/groups", host).starts_with("HTTP/1.1 200 "),
+            "{host}"
+        );
+    }
+    for host in [
+        "example.com:8080",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "",
+    ] {
+        for path in ["/", "/emulator/groups"] {
+            assert!(
+                get_as(&emulator, path, host).starts_with("HTTP/1.1 403 "),
+                "{host}"
+            );
+        }
+    }
+}
