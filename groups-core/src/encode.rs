@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::absent::{is_absent, is_empty_list};
-use crate::json::{EncodeError, Json, Written, write_escaped, write_str};
+use crate::json::{EncodeError, Json, Written, write_escaped};
 use crate::list::ListJson;
 use crate::object::{Names, Object};
 use crate::rejection::{RecordName, Rejection};
@@ -35,7 +35,7 @@ pub(crate) fn write_update(
         write_group(out, group)?;
         let head = out.len() - start;
         if let Some(company_id) = group.company_id() {
-            out.extend_from_slice(b",\"$company_id\":");
+            out.extend_from_slice(br#","$company_id":""#);
             write_id(out, company_id, "$company_id")?;
         }
         out.extend_from_slice(operation.key().as_bytes());
@@ -74,20 +74,22 @@ fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> 
             return Err(EncodeError::new(message).of("$company_id"));
         }
     }
-    out.extend_from_slice(b"\"$group_key\":");
-    write_str(out, key);
-    out.extend_from_slice(b",\"$group_id\":");
+    out.extend_from_slice(br#""$group_key":""#);
+    write_escaped(out, key);
+    out.extend_from_slice(br#"","$group_id":""#);
     write_id(out, group.id(), "$group_id")
 }
 
+/// The id and the quote behind it.
 fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeError> {
-    if id.is_empty() {
+    let [prefix, text] = id.parts();
+    if prefix.is_empty() && text.is_empty() {
         return Err(EncodeError::new("the id is empty").of(field));
     }
-    out.push(b'"');
-    id.parts()
-        .into_iter()
-        .for_each(|part| write_escaped(out, part));
+    if !prefix.is_empty() {
+        write_escaped(out, prefix);
+    }
+    write_escaped(out, text);
     out.push(b'"');
     Ok(())
 }
@@ -109,7 +111,7 @@ pub(crate) struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    #[inline(always)]
+    #[inline]
     fn write(
         &mut self,
         property: &'static Property,
@@ -129,7 +131,7 @@ impl Encoder<'_> {
 }
 
 impl Visitor for Encoder<'_> {
-    #[inline(always)]
+    #[inline]
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,

@@ -410,9 +410,11 @@ impl<'a> Compound<'a> {
         if self.raw {
             return self.raw_field(value);
         }
-        self.comma();
-        write_str(self.out, key);
-        self.out.push(b':');
+        let is_first = self.out.len() == self.start;
+        self.out
+            .extend_from_slice(if is_first { b"\"" } else { b",\"" });
+        write_escaped(self.out, key);
+        self.out.extend_from_slice(b"\":");
         value.serialize(Json { out: self.out }).map(drop)
     }
 

@@ -67,7 +67,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
     }
 
     /// [`Visitor::property`]
-    #[inline(always)]
+    #[inline]
     pub fn property<T: Serialize + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
         let visited = self.visitor.property(&self.properties[index], new, old);
         self.goes_on(visited)
