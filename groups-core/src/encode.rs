@@ -51,7 +51,8 @@ pub(crate) fn write_update(
             head,
         }))
     };
-    write().map_err(|EncodeError { property, message }| {
+    write().map_err(|error: EncodeError| {
+        let (property, message) = error.into_parts();
         out.truncate(start);
         let record = RecordName::update(group, operation);
         Box::new(Rejection::local(record, property, message))

@@ -253,13 +253,11 @@ impl Event {
 impl<E: Borrow<Event>> Record for E {
     fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
         let event = self.borrow();
-        event
-            .encode(out)
-            .map(Some)
-            .map_err(|EncodeError { property, message }| {
-                let record = RecordName::event(&event.name, &event.insert_id);
-                Box::new(Rejection::local(record, property, message))
-            })
+        event.encode(out).map(Some).map_err(|error: EncodeError| {
+            let (property, message) = error.into_parts();
+            let record = RecordName::event(&event.name, &event.insert_id);
+            Box::new(Rejection::local(record, property, message))
+        })
     }
 
     fn name(json: &[u8]) -> RecordName {

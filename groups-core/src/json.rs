@@ -15,36 +15,44 @@ pub(crate) enum Written {
     Null,
 }
 
-/// Why a value cannot be a property.
+/// Why a value cannot be a property. A single pointer, so that results of serialising stay small.
 #[derive(Clone, Debug)]
-pub struct EncodeError {
+pub struct EncodeError(Box<Cause>);
+
+#[derive(Clone, Debug)]
+struct Cause {
     /// The property, where it is known.
-    pub(crate) property: Option<String>,
-    pub(crate) message: String,
+    property: Option<String>,
+    message: String,
 }
 
 impl EncodeError {
     #[cold]
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Cause {
             property: None,
             message: message.into(),
-        }
+        }))
     }
 
     /// The same of `property`, unless it names one already.
     #[cold]
     pub(crate) fn of(mut self, property: &str) -> Self {
-        self.property.get_or_insert_with(|| property.to_owned());
+        self.0.property.get_or_insert_with(|| property.to_owned());
         self
+    }
+
+    /// The property, where it is known, and the message.
+    pub(crate) fn into_parts(self) -> (Option<String>, String) {
+        (self.0.property, self.0.message)
     }
 }
 
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.property {
-            Some(property) => write!(f, "property \"{property}\": {}", self.message),
-            None => f.write_str(&self.message),
+        match &self.0.property {
+            Some(property) => write!(f, "property \"{property}\": {}", self.0.message),
+            None => f.write_str(&self.0.message),
         }
     }
 }

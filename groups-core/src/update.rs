@@ -98,7 +98,8 @@ impl<'a> Update<'a> {
     /// An update that is refused when it is sent.
     pub(crate) fn invalid(group: &Group<'_>, operation: Operation, error: EncodeError) -> Self {
         let record = RecordName::update(group, operation);
-        let rejection = Rejection::local(record, error.property, error.message);
+        let (property, message) = error.into_parts();
+        let rejection = Rejection::local(record, property, message);
         Self(Repr::Invalid(Box::new(rejection)))
     }
 
