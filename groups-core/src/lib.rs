@@ -18,6 +18,8 @@ mod error;
 mod event;
 mod fold;
 mod group;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod id;
 mod json;
 mod list;
