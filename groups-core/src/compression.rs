@@ -35,14 +35,14 @@ impl Compression {
         if let Self::Gzip { level } = self {
             use std::io::Write as _;
 
+            if body.len() < WORTH_IT {
+                return false;
+            }
             packed.clear();
             let level = flate2::Compression::new(level);
             let mut encoder = flate2::write::GzEncoder::new(packed, level);
-            return body.len() >= WORTH_IT
-                && encoder
-                    .write_all(body)
-                    .and_then(|()| encoder.try_finish())
-                    .is_ok();
+            let written = encoder.write_all(body).and_then(|()| encoder.try_finish());
+            return written.is_ok();
         }
         false
     }

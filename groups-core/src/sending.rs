@@ -74,9 +74,7 @@ impl<'a> Sending<'a> {
             lanes.finish();
         });
         let (connections, result) = delivery.finish();
-        if !result.as_ref().is_err_and(Error::is_cancelled) {
-            client.keep_connections(connections);
-        }
+        client.keep_connections(connections);
         result
     }
 }
@@ -97,6 +95,7 @@ struct Lanes<'scope, 'env> {
     filling: Vec<Filling>,
     cancelled: bool,
     progressed: Instant,
+    finished: bool,
 }
 
 #[derive(Default)]
@@ -121,6 +120,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             filling,
             cancelled: false,
             progressed: Instant::now(),
+            finished: false,
         }
     }
 
@@ -194,6 +194,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         while !self.delivery.is_done() {
             self.wait();
         }
+        self.finished = true;
         if let Some(callback) = &mut self.sending.progress {
             callback(&self.delivery.progress());
         }
@@ -214,7 +215,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         {
             self.cancelled = true;
             self.delivery
-                .stop(Error::new(ErrorKind::Cancelled, "the caller asked to stop"));
+                .abort(Error::new(ErrorKind::Cancelled, "the caller asked to stop"));
         }
         if let Some(callback) = &mut self.sending.progress {
             if self.progressed.elapsed() >= PROGRESS_EVERY {
@@ -228,9 +229,9 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
 /// Also when the caller's iterator or callback panics, the lanes' threads must end.
 impl Drop for Lanes<'_, '_> {
     fn drop(&mut self) {
-        if thread::panicking() {
+        if !self.finished {
             self.delivery
-                .stop(Error::new(ErrorKind::Cancelled, "the caller panicked"));
+                .abort(Error::new(ErrorKind::Cancelled, "the caller panicked"));
         }
         self.delivery.close();
     }

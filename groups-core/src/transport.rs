@@ -119,7 +119,8 @@ impl Transport for Http {
     }
 }
 
-fn read(mut response: http::Response<Body>) -> io::Result<Answer> {
+/// Reads the answer, and no more of its body than is of use.
+pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<Answer> {
     let header = response.headers().get("Retry-After");
     let retry_after = header
         .and_then(|value| value.to_str().ok())
