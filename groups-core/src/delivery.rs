@@ -86,20 +86,9 @@ impl<'a> Delivery<'a> {
             busy: false,
             backs_off: None,
         });
-        let state = State {
-            lanes: lanes.collect(),
-            most: route.limits,
-            spare: Vec::new(),
-            closed: false,
-            stopped: None,
-            aborted: false,
-            resume: None,
-            report: Report::default(),
-            undelivered: Undelivered::default(),
-        };
         Self {
             route,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(lanes.collect(), route.limits)),
             changed: Condvar::new(),
         }
     }
@@ -263,6 +252,20 @@ impl<'a> Delivery<'a> {
 }
 
 impl State {
+    fn new(lanes: Vec<Lane>, most: Limits) -> Self {
+        Self {
+            lanes,
+            most,
+            spare: Vec::new(),
+            closed: false,
+            stopped: None,
+            aborted: false,
+            resume: None,
+            report: Report::default(),
+            undelivered: Undelivered::default(),
+        }
+    }
+
     fn hand_back(&mut self, batch: &Records, range: Range<usize>, opening: &[u8]) {
         for index in range {
             self.undelivered.add(batch, index, opening);
@@ -474,5 +477,88 @@ impl From<crate::transport::Broken> for Verdict {
             Some(failure) => Self::Again(failure, broken.error),
             None => Self::Final(broken.error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::opening;
+    use crate::transport::{Answer, Broken};
+    use crate::{Group, Update};
+
+    /// Accepts the first request, and panics then.
+    struct Panicking(Mutex<usize>);
+
+    impl Transport for Panicking {
+        fn post(&self, _request: Request<'_>) -> Result<Answer, Broken> {
+            let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *requests += 1;
+            assert!(*requests < 2, "as ureq may when there is no thread");
+            Ok(Answer {
+                status: 200,
+                retry_after: None,
+                body: b"1".to_vec(),
+            })
+        }
+
+        fn abort(&self) {}
+    }
+
+    #[test]
+    fn a_panic_of_a_lane_loses_nothing_and_ends() {
+        let route = Route {
+            url: String::new(),
+            authorization: None,
+            opening: opening("TOKEN"),
+            limits: Limits::default(),
+            compression: Compression::None,
+            retry: Retry::default(),
+        };
+        let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
+        let delivery = Delivery::new(&route, vec![connection]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
+            for position in 0..3 {
+                let mut batch = Records::default();
+                let update = Group::new("company", position).delete();
+                batch
+                    .push(position, &route.opening, &update, route.limits)
+                    .unwrap();
+                while let Err(back) = delivery.offer(0, batch) {
+                    batch = back;
+                    delivery.wait(Duration::from_millis(1));
+                }
+            }
+            delivery.close();
+        });
+        assert!(delivery.is_done());
+        let (connections, result) = delivery.finish();
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.report().map(|report| report.accepted), Some(1));
+        let undelivered = error.into_undelivered();
+        let positions: Vec<_> = undelivered.positions().map(|(at, _)| at).collect();
+        assert_eq!(positions, [1, 2]);
+        assert!(connections.is_empty(), "nobody knows what state it is in");
+    }
+
+    #[test]
+    fn a_request_is_split_if_both_its_records_and_its_bytes_are_known_to_be_too_many() {
+        let limits = Limits {
+            records: 2_000,
+            bytes: 2_000_000,
+        };
+        let mut state = State::new(Vec::new(), limits);
+        assert!(!state.is_too_large(2_000, 2_000_000));
+        // Two large records: it was their bytes, but who knows.
+        state.refused_as_too_large(2, 1_500_000);
+        assert!(!state.is_too_large(1, 2_000_000), "one is never split");
+        assert!(!state.is_too_large(2_000, 750_000));
+        assert!(state.is_too_large(2, 750_001));
+        // It was their number.
+        state.refused_as_too_large(2_000, 300_000);
+        assert!(!state.is_too_large(2_000, 150_000));
+        assert!(state.is_too_large(2, 150_001));
     }
 }
