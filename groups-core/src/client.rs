@@ -268,7 +268,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long connecting may take; default 10 s.
+    /// How long finding the server's address may take, and then connecting to it; default 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

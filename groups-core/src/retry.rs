@@ -7,6 +7,10 @@ use std::time::Duration;
 /// to 60 s, and has 1–5 s of jitter on top.
 /// ([Import API, rate limits](https://developer.mixpanel.com/reference/import-events))
 ///
+/// That advice is for 429, 502 and 503. After 500, 504 and the like, a timeout, or without a
+/// connection, the first wait is short, at most a tenth of `first_delay`, and the later ones are
+/// the same. A kept connection that turns out to be closed is replaced at once.
+///
 /// ```
 /// use std::time::Duration;
 /// use mixpanel_groups::Retry;

@@ -74,6 +74,7 @@ impl HttpConfig {
                 // A redirected POST loses its body or goes to a host that nobody named.
                 .max_redirects(0)
                 .timeout_global(Some(timeout))
+                .timeout_resolve(Some(connect_timeout.min(timeout)))
                 .timeout_connect(Some(connect_timeout.min(timeout)))
                 .max_idle_connections(1)
                 .max_idle_connections_per_host(1)
