@@ -250,7 +250,7 @@ mod tests {
         let brackets = "[".repeat(3 << 20).into_bytes();
         let failed = json!({"index": 0}).to_string() + ",";
         let failed = failed.repeat(200_000);
-        let strict = format!(r#"{{"code":400,"failed_records":[{}{{}}]}}"#, failed).into_bytes();
+        let strict = format!(r#"{{"code":400,"failed_records":[{failed}{{}}]}}"#).into_bytes();
         for body in [brackets, strict, vec![b' '; 3 << 20], vec![0; 3 << 20]] {
             for number in [200, 400, 413, 503] {
                 check(vec![(status(number), vec![], body.clone())], 3);

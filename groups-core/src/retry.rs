@@ -63,7 +63,8 @@ impl Retry {
         Self::default().attempts(1)
     }
 
-    /// How often a request is sent at most, the first time included; default 7.
+    /// How often a request is sent at most, the first time included; default 7, and
+    /// 0 counts as 1.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mixpanel_groups::{Emulator, ErrorKind, Fault, Group, Report, Retry};
+use mixpanel_groups::{Compression, Emulator, ErrorKind, Fault, Group, Report, Retry};
 use serde_json::json;
 
 use crate::raw::{Raw, answer};
@@ -331,4 +331,27 @@ fn a_redirect_is_not_followed() {
         assert_eq!(undelivered(&error), [0, 1, 2]);
     }
     assert!(elsewhere.requests().is_empty());
+}
+
+#[test]
+fn compressed_requests_are_split_and_retried_as_others() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::TooLarge(40));
+    emulator.fail_next(Fault::Status(503));
+    emulator.fail_next(Fault::Reject(vec![7]));
+    let client = builder(emulator.endpoint()).compression(Compression::gzip(6));
+    let report = client.build().unwrap().send(updates(100)).unwrap();
+    assert_eq!(rejected(&report), [7]);
+    assert_eq!(
+        (report.accepted, report.retries, report.requests),
+        (99, 1, 4)
+    );
+    assert_eq!(emulator.profiles().len(), 99);
+    let requests = emulator.requests();
+    let gzip = Some("gzip");
+    assert!(
+        requests
+            .iter()
+            .all(|r| r.header("content-encoding") == gzip)
+    );
 }

@@ -26,7 +26,7 @@ fn lanes_of_two() -> [Vec<usize>; 2] {
     lanes.into_values().collect::<Vec<_>>().try_into().unwrap()
 }
 
-/// Sends two updates over one connection, the first of which fails with that status, and then 300
+/// Sends four updates over one connection, the first of which fails with that status, and then 300
 /// over another; cancels when `is_enough` of what was accepted so far and the calls of progress
 /// since the first one backs off.
 fn send_while_one_backs_off(status: u16, is_enough: impl Fn(usize, usize) -> bool) -> Error {
@@ -56,7 +56,7 @@ fn send_while_one_backs_off(status: u16, is_enough: impl Fn(usize, usize) -> boo
             let is_enough = is_enough(progress.accepted, calls.get());
             stop.store(is_enough, Ordering::Relaxed);
         })
-        .send([update(one[0]), update(one[0])].into_iter().chain(others))
+        .send((0..4).map(|_| update(one[0])).chain(others))
         .unwrap_err()
 }
 
@@ -64,7 +64,7 @@ fn send_while_one_backs_off(status: u16, is_enough: impl Fn(usize, usize) -> boo
 fn a_connection_that_backs_off_does_not_stop_the_others() {
     let error = send_while_one_backs_off(503, |accepted, _| accepted == 300);
     assert!(error.is_cancelled());
-    assert_eq!(undelivered(&error), [0, 1]);
+    assert_eq!(undelivered(&error), [0, 1, 2, 3]);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_rate_limit_stops_all_connections() {
     // Far from all 300: those under way when the limit was met.
     let report = error.report().unwrap();
     assert!(report.accepted < 100, "{report}");
-    assert_eq!(report.accepted + undelivered(&error).len(), 302);
+    assert_eq!(report.accepted + undelivered(&error).len(), 304);
 }
 
 #[test]
@@ -244,4 +244,19 @@ fn progress_comes_at_the_end_and_counts_everything() {
     assert_eq!((last.sent, last.accepted, last.rejected), (10, 8, 2));
     assert_eq!((last.retries, last.bytes), (1, report.bytes));
     assert_eq!(last.backing_off, None);
+}
+
+#[test]
+fn progress_comes_every_tenth_of_a_second_at_most() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Delay(Duration::from_millis(350)));
+    let (started, mut calls) = (Instant::now(), 0);
+    let client = client(&emulator);
+    let sending = client.sending().on_progress(|_| calls += 1);
+    sending.send(updates(10)).unwrap();
+    let tenths = started.elapsed().as_millis() / 100;
+    assert!(
+        (1..=tenths + 1).contains(&calls),
+        "{calls} calls in {tenths} tenths"
+    );
 }
