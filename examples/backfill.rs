@@ -5,15 +5,16 @@
 //! ```
 //!
 //! Sends to a stand-in for Mixpanel on a loopback port, or with `MIXPANEL_TOKEN` set to that
-//! project. You see a bar that moves as updates are accepted, with retries and back-off if there
+//! project. With `--faults` after the file's name, the stand-in misbehaves. You see a bar that moves as updates are accepted, with retries and back-off if there
 //! are any, and then the report. A row that is malformed is reported with its line number, and the
 //! rest is sent; the program then fails.
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mixpanel_groups::{Client, Emulator, MixpanelGroup, Progress};
+use mixpanel_groups::{Client, Emulator, Fault, MixpanelGroup, Progress};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -61,17 +62,25 @@ fn yes_or_no<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Erro
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let Some(path) = std::env::args().nth(1) else {
-        eprintln!("usage: cargo run --release --example backfill -- FILE.csv");
-        return Ok(ExitCode::FAILURE);
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let (path, faults) = match &arguments[..] {
+        [path] => (path, false),
+        [path, faults] if faults == "--faults" => (path, true),
+        _ => {
+            eprintln!("usage: cargo run --release --example backfill -- FILE.csv [--faults]");
+            return Ok(ExitCode::FAILURE);
+        }
     };
-    let (companies, malformed) = read(&path)?;
+    let (companies, malformed) = read(path)?;
     // Kept alive while the client sends to it.
     let emulator;
     let client = if std::env::var_os("MIXPANEL_TOKEN").is_some() {
         Client::from_env()?
     } else {
         emulator = Emulator::start()?;
+        if faults {
+            misbehave(&emulator);
+        }
         Client::builder("PROJECT_TOKEN")
             .endpoint(emulator.endpoint())
             .max_batch(100)
@@ -119,14 +128,38 @@ fn read(path: &str) -> Result<(Vec<Company>, usize), Box<dyn Error>> {
     Ok((companies, malformed))
 }
 
+/// Slow answers, a rate limit, lost answers and an overloaded server.
+fn misbehave(emulator: &Emulator) {
+    let slow = Fault::Delay(Duration::from_millis(300));
+    let rate_limit = Fault::RetryAfter {
+        status: 429,
+        after: "4".to_owned(),
+    };
+    let faults = [
+        slow.clone(),
+        slow.clone(),
+        rate_limit,
+        slow.clone(),
+        Fault::CloseAfter,
+        slow.clone(),
+        Fault::CloseMidAnswer,
+        slow.clone(),
+        Fault::Html,
+        slow,
+    ];
+    faults
+        .into_iter()
+        .for_each(|fault| emulator.fail_next(fault));
+}
+
 fn show(bar: &ProgressBar, progress: &Progress) {
     bar.set_position(progress.accepted as u64);
     let mut message = String::new();
     if progress.retries > 0 {
-        message = format!("{} retries", progress.retries);
+        message = format!("retries {} ", progress.retries);
     }
     if let Some(wait) = progress.backing_off {
-        message += &format!(", the next in {:.1} s", wait.as_secs_f64());
+        message += &format!("backing off {:.1} s", wait.as_secs_f64());
     }
     bar.set_message(message);
 }

@@ -77,6 +77,37 @@ impl Client {
     /// request that is too large is split, and where Mixpanel refuses some updates, the others are
     /// delivered. The [`Report`] lists those that were refused, with their positions.
     ///
+    /// # What happens when …
+    /// Whatever happens, each update ends in one place: accepted, rejected, or undelivered in the
+    /// error. “Retried” is as [`Retry`] says, and the error if the last attempt fails as well.
+    /// “Stops” is the error at once, since the same request would fail again.
+    ///
+    /// | when | then |
+    /// |---|---|
+    /// | 200 with `1`, `{"status": 1, …}` or `{"status": "OK", …}` | all of the request is accepted |
+    /// | 400 or 200 with `failed_records` | these are rejected, each with its field and message, and the others accepted |
+    /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, an `error`), or lists a record that is not in the request | the request is halved until the bad updates are found; these are rejected |
+    /// | 401, 403 | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
+    /// | 404 | stops, [`NotFound`](crate::ErrorKind::NotFound) |
+    /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
+    /// | 429 | retried, and no connection sends before; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
+    /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
+    /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
+    /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
+    /// | `Retry-After`, in seconds or as a date | the retry is not before, but waits no longer than [`Retry::ceiling`] for it |
+    /// | a redirect | is not followed; stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
+    /// | any other status | stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
+    /// | 200 or 400 with HTML, nothing, or JSON that is cut off or unknown | stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer); with another status, the status decides |
+    /// | an answer of more than 1 MiB | the first MiB is read and counts as cut off |
+    /// | an answer that is no HTTP | retried, the first time soon, in the end [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
+    /// | the host is not known; the connection is refused, or reset before, during or after the request | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
+    /// | a kept connection turns out to be closed | retried at once |
+    /// | no answer in time: connecting, waiting for the head or within the body | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
+    /// | no secure connection | stops, [`Tls`](crate::ErrorKind::Tls) |
+    ///
+    /// What is retried may have been applied already, its answer lost. Applying it again changes
+    /// nothing, and a group's later updates are not sent before.
+    ///
     /// # Errors
     /// If an update could not be delivered. The error holds the [report](Error::report) so far and
     /// every [undelivered](Error::undelivered) update; for these, the rest of `updates` is read to
@@ -322,7 +353,8 @@ impl ClientBuilder {
     /// Over how many connections one `send` sends side by side; default 1, and 0 counts as 1.
     ///
     /// Mixpanel advises 10 to 20 for much data. A group's updates always take the same connection,
-    /// so their order holds. Each takes a thread while `send` runs and up to three batches' memory.
+    /// so their order holds. Each takes a thread while `send` runs, and the memory of four batches
+    /// at most.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
@@ -347,7 +379,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long connecting may take; default 10 s.
+    /// How long finding the server's address may take, and then connecting to it; default 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

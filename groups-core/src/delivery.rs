@@ -5,8 +5,9 @@
 //! their order holds while batches overlap. What lanes share is behind one lock, taken a few times
 //! a request.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::rejection::Rejection;
 use crate::response::{Complaint, Verdict, interpret};
 use crate::retry::{Retry, Step};
 use crate::transport::{Request, Transport};
-use crate::{Error, Progress, Report, Undelivered};
+use crate::{Error, ErrorKind, Progress, Report, Undelivered};
 
 /// Where records go, and how.
 #[derive(Clone)]
@@ -40,15 +41,18 @@ pub(crate) struct Delivery<'a> {
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     lanes: Vec<Lane>,
+    /// What the server takes at once, as far as is known.
+    most: Limits,
     /// Empty batches, for their buffers.
     spare: Vec<Records>,
     /// No further batch will come.
     closed: bool,
     /// Nothing more is to be sent, and why.
     stopped: Option<Error>,
+    /// The connections were broken off, and serve nobody any more.
+    aborted: bool,
     /// The server asked every lane to wait until then.
     resume: Option<Instant>,
     report: Report,
@@ -64,8 +68,11 @@ struct Lane {
     backs_off: Option<Instant>,
 }
 
-/// How many full batches wait for a lane that is busy with another.
+/// How many full batches wait for each lane that is busy with another.
 const QUEUE: usize = 1;
+
+/// No wait is longer, whatever the settings; no clock ends before it.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Some request gave up, was refused for good or was interrupted: the lane ends.
 struct Stopped;
@@ -79,13 +86,9 @@ impl<'a> Delivery<'a> {
             busy: false,
             backs_off: None,
         });
-        let state = State {
-            lanes: lanes.collect(),
-            ..State::default()
-        };
         Self {
             route,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(lanes.collect(), route.limits)),
             changed: Condvar::new(),
         }
     }
@@ -125,11 +128,11 @@ impl<'a> Delivery<'a> {
         let mut state = self.state();
         if state.stopped.is_some() {
             state.hand_back(&batch, 0..batch.len(), &self.route.opening);
-        } else if state.lanes[lane].queue.len() >= QUEUE {
-            return Err(batch);
-        } else {
+        } else if state.has_room(lane) {
             state.lanes[lane].queue.push_back(batch);
             self.changed.notify_all();
+        } else {
+            return Err(batch);
         }
         Ok(())
     }
@@ -140,14 +143,20 @@ impl<'a> Delivery<'a> {
         self.changed.notify_all();
     }
 
-    /// Ends the delivery: what is under way fails now, what waits is undelivered.
+    /// Ends the delivery: what waits is undelivered, requests under way are waited for.
     pub(crate) fn stop(&self, error: Error) {
+        self.state().stopped.get_or_insert(error);
+        self.changed.notify_all();
+    }
+
+    /// Ends the delivery and breaks off the requests under way.
+    pub(crate) fn abort(&self, error: Error) {
+        self.stop(error);
         let mut state = self.state();
-        state.stopped.get_or_insert(error);
+        state.aborted = true;
         for lane in &state.lanes {
             lane.connection.abort();
         }
-        self.changed.notify_all();
     }
 
     /// Waits until something changes, for that long at most.
@@ -176,7 +185,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// What became of everything.
+    /// What became of everything, and the connections that are of further use. It is an error if
+    /// anything is undelivered.
     pub(crate) fn finish(self) -> (Vec<Arc<dyn Transport>>, Result<Report, Error>) {
         let mut state = self
             .state
@@ -188,30 +198,38 @@ impl<'a> Delivery<'a> {
             .sort_by_key(|rejection| rejection.position);
         state.undelivered.sort();
         let result = match state.stopped {
-            None => Ok(state.report),
-            Some(error) => Err(error.with_delivery(state.report, state.undelivered)),
+            Some(error) if !state.undelivered.is_empty() => {
+                Err(error.with_delivery(state.report, state.undelivered))
+            }
+            _ => Ok(state.report),
         };
-        let connections = state
-            .lanes
-            .into_iter()
-            .map(|lane| lane.connection)
-            .collect();
+        let mut connections = Vec::new();
+        if !state.aborted {
+            connections.extend(state.lanes.into_iter().map(|lane| lane.connection));
+        }
         (connections, result)
     }
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
+    ///
+    /// A panic, of a logger for instance or of ureq where it can start no thread, must not lose
+    /// what is not delivered yet.
     pub(crate) fn run_lane<R: Record>(&self, lane: usize) {
         let connection = Arc::clone(&self.state().lanes[lane].connection);
         let mut sender = Sender {
             delivery: self,
             lane,
             connection,
-            most: self.route.limits.records,
             packed: Vec::new(),
         };
         while let Some(mut batch) = self.next(lane) {
-            sender.deliver::<R>(&mut batch);
+            let mut settled = 0;
+            let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
+            if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
+                self.abort(Error::new(ErrorKind::Io, "a thread that sends panicked"));
+            }
             let mut state = self.state();
+            state.hand_back(&batch, settled..batch.len(), &self.route.opening);
             state.lanes[lane].busy = false;
             batch.clear();
             state.spare.push(batch);
@@ -239,10 +257,43 @@ impl<'a> Delivery<'a> {
 }
 
 impl State {
+    fn new(lanes: Vec<Lane>, most: Limits) -> Self {
+        Self {
+            lanes,
+            most,
+            spare: Vec::new(),
+            closed: false,
+            stopped: None,
+            aborted: false,
+            resume: None,
+            report: Report::default(),
+            undelivered: Undelivered::default(),
+        }
+    }
+
     fn hand_back(&mut self, batch: &Records, range: Range<usize>, opening: &[u8]) {
         for index in range {
             self.undelivered.add(batch, index, opening);
         }
+    }
+
+    /// Whether a batch more may wait for the lane. One that backs off may take the room of others,
+    /// so that they are not kept waiting for it, and none is refused while nothing waits for it.
+    fn has_room(&self, lane: usize) -> bool {
+        let waiting: usize = self.lanes.iter().map(|lane| lane.queue.len()).sum();
+        self.lanes[lane].queue.len() < QUEUE || waiting < QUEUE * self.lanes.len()
+    }
+
+    /// Whether a request is to be split before it is sent. Nobody says whether it was its records
+    /// or its bytes that were too many, so one that has few of either is tried.
+    fn is_too_large(&self, records: usize, bytes: usize) -> bool {
+        records > self.most.records && bytes > self.most.bytes
+    }
+
+    /// The server refused a request as too large: half of it is what comes next.
+    fn refused_as_too_large(&mut self, records: usize, bytes: usize) {
+        self.most.records = self.most.records.min(records.div_ceil(2));
+        self.most.bytes = self.most.bytes.min(bytes.div_ceil(2));
     }
 }
 
@@ -251,74 +302,78 @@ struct Sender<'a> {
     delivery: &'a Delivery<'a>,
     lane: usize,
     connection: Arc<dyn Transport>,
-    /// How many records the server takes at once, as far as is known.
-    most: usize,
     /// The buffer for compressed bodies.
     packed: Vec<u8>,
 }
 
 impl Sender<'_> {
-    /// Brings every record of a batch to its place: accepted, rejected or undelivered.
-    fn deliver<R: Record>(&mut self, batch: &mut Records) {
+    /// Brings the records of a batch to their places, accepted or rejected, one run after the
+    /// other; the first `settled` have theirs when it returns, and no other.
+    fn deliver<R: Record>(
+        &mut self,
+        batch: &mut Records,
+        settled: &mut usize,
+    ) -> Result<(), Stopped> {
         let mut sent = 0;
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
         runs.push(0..batch.len());
         while let Some(run) = runs.pop() {
-            if run.len() > self.most {
-                let rest = run.start + self.most..run.end;
-                runs.extend([rest, run.start..run.start + self.most]);
+            let (records, bytes) = (run.len(), batch.bytes(&run));
+            if self.delivery.state().is_too_large(records, bytes) {
+                runs.extend(halves(&run));
                 continue;
             }
             let newly_sent = run.end.saturating_sub(sent);
             sent = sent.max(run.end);
-            let Ok(verdict) = self.exchange(batch, &run, newly_sent) else {
-                let opening = &self.delivery.route.opening;
-                let rest = run.start..batch.len();
-                self.delivery.state().hand_back(batch, rest, opening);
-                return;
-            };
-            match verdict {
-                Verdict::Accepted => self.accept(run.len()),
-                Verdict::Partly(complaints) => {
-                    self.accept(run.len() - complaints.len());
-                    for (index, complaint) in complaints {
-                        self.reject::<R>(batch, run.start + index, complaint);
-                    }
-                }
-                Verdict::Refused(message) | Verdict::TooLarge(message) if run.len() == 1 => {
-                    let complaint = Complaint {
-                        field: None,
-                        message,
-                    };
-                    self.reject::<R>(batch, run.start, complaint);
+            let complaints = match self.exchange(batch, &run, newly_sent)? {
+                Verdict::Accepted => BTreeMap::new(),
+                Verdict::Partly(complaints) => complaints,
+                Verdict::Refused(message) | Verdict::TooLarge(message) if records == 1 => {
+                    let field = None;
+                    BTreeMap::from([(0, Complaint { field, message })])
                 }
                 verdict => {
-                    let middle = run.start + run.len() / 2;
-                    runs.extend([middle..run.end, run.start..middle]);
                     if matches!(verdict, Verdict::TooLarge(_)) {
-                        self.most = run.len().div_ceil(2);
+                        self.delivery.state().refused_as_too_large(records, bytes);
                     }
+                    runs.extend(halves(&run));
+                    continue;
                 }
-            }
+            };
+            self.settle::<R>(batch, &run, complaints);
+            *settled = run.end;
         }
+        Ok(())
     }
 
-    fn accept(&self, records: usize) {
-        self.delivery.state().report.accepted += records;
-    }
-
-    fn reject<R: Record>(&self, batch: &Records, index: usize, complaint: Complaint) {
-        let json = &batch.json(index)[self.delivery.route.opening.len()..];
-        let rejection = Rejection {
-            position: batch.position(index),
-            record: R::name(json),
-            field: complaint.field,
-            message: complaint.message,
-            by_server: true,
-        };
-        log::warn!("refused by Mixpanel: {rejection}");
-        self.delivery.state().report.rejected.push(rejection);
+    /// Rejects the records of a run that have a complaint, and accepts the others.
+    fn settle<R: Record>(
+        &self,
+        batch: &Records,
+        run: &Range<usize>,
+        complaints: BTreeMap<usize, Complaint>,
+    ) {
+        let opening = self.delivery.route.opening.len();
+        let rejected: Vec<_> = complaints
+            .into_iter()
+            .map(|(index, complaint)| {
+                let index = run.start + index;
+                Rejection {
+                    position: batch.position(index),
+                    record: R::name(&batch.json(index)[opening..]),
+                    field: complaint.field,
+                    message: complaint.message,
+                    by_server: true,
+                }
+            })
+            .collect();
+        for rejection in &rejected {
+            log::warn!("refused by Mixpanel: {rejection}");
+        }
+        let report = &mut self.delivery.state().report;
+        report.accepted += run.len() - rejected.len();
+        report.rejected.extend(rejected);
     }
 
     /// Sends one run, again and again if need be, until its fate is known.
@@ -328,77 +383,66 @@ impl Sender<'_> {
         run: &Range<usize>,
         newly_sent: usize,
     ) -> Result<Verdict, Stopped> {
+        let Route {
+            compression, retry, ..
+        } = self.delivery.route;
         let body = batch.body(run);
+        let gzip = compression.pack(body, &mut self.packed);
+        let body = if gzip { &self.packed } else { body };
+        self.pause(None)?;
+        self.delivery.state().report.sent += newly_sent;
         let started = Instant::now();
-        let mut newly_sent = newly_sent;
         for attempt in 1.. {
-            self.pause(None)?;
-            let (verdict, retry_after) = self.post(body, run.len(), newly_sent);
-            newly_sent = 0;
-            let (failure, error) = match verdict {
+            let (failure, error) = match self.post(gzip, body, run.len()) {
                 Verdict::Again(failure, error) => (failure, error),
                 Verdict::Final(error) => return Err(self.stop(error)),
                 verdict => return Ok(verdict),
             };
-            let elapsed = started.elapsed();
-            let retry = self.delivery.route.retry;
-            match retry.step(attempt, failure, retry_after, elapsed, random()) {
-                Step::GiveUp => return Err(self.stop(error)),
-                Step::After(wait) => {
-                    log::info!("attempt {attempt} failed, the next in {wait:?}: {error}");
-                    self.back_off(wait, error.is_rate_limited())?;
-                }
-            }
+            let (asked, elapsed) = (error.retry_after(), started.elapsed());
+            let Step::After(wait) = retry.step(attempt, failure, asked, elapsed, random()) else {
+                return Err(self.stop(error));
+            };
+            log::info!("attempt {attempt} failed, the next in {wait:?}: {error}");
+            self.back_off(wait, error.is_rate_limited())?;
+            self.delivery.state().report.retries += 1;
         }
         Err(Stopped)
     }
 
     /// One request.
-    fn post(
-        &mut self,
-        body: &[u8],
-        records: usize,
-        newly_sent: usize,
-    ) -> (Verdict, Option<Duration>) {
+    fn post(&self, gzip: bool, body: &[u8], records: usize) -> Verdict {
         let route = self.delivery.route;
-        let gzip = route.compression.pack(body, &mut self.packed);
         let request = Request {
             url: &route.url,
             authorization: route.authorization.as_deref(),
             gzip,
-            body: if gzip { &self.packed } else { body },
+            body,
         };
         {
             let report = &mut self.delivery.state().report;
-            report.sent += newly_sent;
             report.requests += 1;
-            report.bytes += request.body.len() as u64;
+            report.bytes += body.len() as u64;
         }
         match self.connection.post(request) {
-            Ok(answer) => {
-                let verdict = match interpret(answer.status, &answer.body, records) {
-                    Verdict::Again(failure, error) => {
-                        Verdict::Again(failure, error.with_retry_after(answer.retry_after))
-                    }
-                    verdict => verdict,
-                };
-                (verdict, answer.retry_after)
-            }
-            Err(broken) => (broken.into(), None),
+            Err(broken) => broken.into(),
+            Ok(answer) => match interpret(answer.status, &answer.body, records) {
+                Verdict::Again(failure, error) => {
+                    Verdict::Again(failure, error.with_retry_after(answer.retry_after))
+                }
+                verdict => verdict,
+            },
         }
     }
 
     fn back_off(&self, wait: Duration, for_all: bool) -> Result<(), Stopped> {
-        // A wait beyond all clocks is as good as none that ends.
-        let until = Instant::now().checked_add(wait);
+        let until = Instant::now() + wait.min(LONGEST_WAIT);
         let mut state = self.delivery.state();
-        state.report.retries += 1;
-        state.lanes[self.lane].backs_off = until;
+        state.lanes[self.lane].backs_off = Some(until);
         if for_all {
-            state.resume = state.resume.max(until);
+            state.resume = state.resume.max(Some(until));
         }
         drop(state);
-        let paused = self.pause(until);
+        let paused = self.pause(Some(until));
         self.delivery.state().lanes[self.lane].backs_off = None;
         paused
     }
@@ -420,12 +464,16 @@ impl Sender<'_> {
         }
     }
 
-    /// No lane sends more; requests under way elsewhere are waited for.
     fn stop(&self, error: Error) -> Stopped {
-        self.delivery.state().stopped.get_or_insert(error);
-        self.delivery.changed.notify_all();
+        self.delivery.stop(error);
         Stopped
     }
+}
+
+/// The two halves of a run, the second one first, since the last one pushed is the next.
+fn halves(run: &Range<usize>) -> [Range<usize>; 2] {
+    let middle = run.start + run.len() / 2;
+    [middle..run.end, run.start..middle]
 }
 
 impl From<crate::transport::Broken> for Verdict {
@@ -434,5 +482,88 @@ impl From<crate::transport::Broken> for Verdict {
             Some(failure) => Self::Again(failure, broken.error),
             None => Self::Final(broken.error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::opening;
+    use crate::transport::{Answer, Broken};
+    use crate::{Group, Update};
+
+    /// Accepts the first request, and panics then.
+    struct Panicking(Mutex<usize>);
+
+    impl Transport for Panicking {
+        fn post(&self, _request: Request<'_>) -> Result<Answer, Broken> {
+            let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *requests += 1;
+            assert!(*requests < 2, "as ureq may when there is no thread");
+            Ok(Answer {
+                status: 200,
+                retry_after: None,
+                body: b"1".to_vec(),
+            })
+        }
+
+        fn abort(&self) {}
+    }
+
+    #[test]
+    fn a_panic_of_a_lane_loses_nothing_and_ends() {
+        let route = Route {
+            url: String::new(),
+            authorization: None,
+            opening: opening("TOKEN"),
+            limits: Limits::default(),
+            compression: Compression::None,
+            retry: Retry::default(),
+        };
+        let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
+        let delivery = Delivery::new(&route, vec![connection]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
+            for position in 0..3 {
+                let mut batch = Records::default();
+                let update = Group::new("company", position).delete();
+                batch
+                    .push(position, &route.opening, &update, route.limits)
+                    .unwrap();
+                while let Err(back) = delivery.offer(0, batch) {
+                    batch = back;
+                    delivery.wait(Duration::from_millis(1));
+                }
+            }
+            delivery.close();
+        });
+        assert!(delivery.is_done());
+        let (connections, result) = delivery.finish();
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.report().map(|report| report.accepted), Some(1));
+        let undelivered = error.into_undelivered();
+        let positions: Vec<_> = undelivered.positions().map(|(at, _)| at).collect();
+        assert_eq!(positions, [1, 2]);
+        assert!(connections.is_empty(), "nobody knows what state it is in");
+    }
+
+    #[test]
+    fn a_request_is_split_if_both_its_records_and_its_bytes_are_known_to_be_too_many() {
+        let limits = Limits {
+            records: 2_000,
+            bytes: 2_000_000,
+        };
+        let mut state = State::new(Vec::new(), limits);
+        assert!(!state.is_too_large(2_000, 2_000_000));
+        // Two large records: it was their bytes, but who knows.
+        state.refused_as_too_large(2, 1_500_000);
+        assert!(!state.is_too_large(1, 2_000_000), "one is never split");
+        assert!(!state.is_too_large(2_000, 750_000));
+        assert!(state.is_too_large(2, 750_001));
+        // It was their number.
+        state.refused_as_too_large(2_000, 300_000);
+        assert!(!state.is_too_large(2_000, 150_000));
+        assert!(state.is_too_large(2, 150_001));
     }
 }

@@ -3,6 +3,10 @@
 #![warn(missing_docs)]
 
 mod absent;
+/// For tests and the fuzz target only.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod any_answer;
 mod batch;
 mod buffered;
 mod changes;

@@ -207,6 +207,11 @@ impl Records {
         &self.buffer[start..end]
     }
 
+    /// How long the body of a run of records is.
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> usize {
+        self.span(range).len()
+    }
+
     /// The bytes of a run of records, with the byte before and the byte after.
     fn span(&self, range: &Range<usize>) -> Range<usize> {
         let start = self.entries[range.start].start;

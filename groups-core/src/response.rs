@@ -13,6 +13,9 @@ pub(crate) const MAX_ANSWER: u64 = 1 << 20;
 /// How much of an answer that is not understood an error shows.
 const SHOWN: usize = 200;
 
+/// How many bytes of the server's words on one record are kept.
+const MAX_WORDS: usize = 500;
+
 /// What the server said of a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -87,8 +90,8 @@ const UNEXPECTED: &str = "this is no answer of Mixpanel";
 
 /// An answer of success, which with `verbose` or without `strict` may still say no.
 fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
-    if let Some(complaints) = complaints(answer, records) {
-        return Some(Verdict::Partly(complaints));
+    if let Some(verdict) = listed(answer, records) {
+        return Some(verdict);
     }
     let status = match answer {
         Value::Object(_) => answer
@@ -106,36 +109,47 @@ fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
 }
 
 fn refused(answer: &Value, records: usize) -> Option<Verdict> {
-    match complaints(answer, records) {
-        Some(complaints) => Some(Verdict::Partly(complaints)),
-        None if answer.is_object() || *answer == 0 => Some(Verdict::Refused(reason(answer))),
-        None => None,
-    }
+    let says_no = answer.is_object() || *answer == 0;
+    listed(answer, records).or_else(|| says_no.then(|| Verdict::Refused(reason(answer))))
 }
 
-/// The records that `failed_records` lists; nothing, if it lists none of this request.
-fn complaints(answer: &Value, records: usize) -> Option<BTreeMap<usize, Complaint>> {
+/// What follows from `failed_records`, if there are any. Where one of them is not in the request,
+/// nobody knows which it is.
+fn listed(answer: &Value, records: usize) -> Option<Verdict> {
     let failed = answer.get("failed_records")?.as_array()?;
+    if failed.is_empty() {
+        return None;
+    }
     let mut complaints = BTreeMap::new();
     for record in failed {
         let index = record.get("index").and_then(Value::as_u64);
         let index = index.and_then(|index| usize::try_from(index).ok());
-        if let Some(index) = index.filter(|index| *index < records) {
-            let text = |key| record.get(key).and_then(Value::as_str).map(str::to_owned);
-            let field = text("field").filter(|field| !field.is_empty());
-            let message = text("message").unwrap_or_else(|| reason(answer));
-            complaints
-                .entry(index)
-                .or_insert(Complaint { field, message });
-        }
+        let Some(index) = index.filter(|index| *index < records) else {
+            return Some(Verdict::Refused(reason(answer)));
+        };
+        let text = |key| record.get(key).and_then(Value::as_str).map(words);
+        let field = text("field").filter(|field| !field.is_empty());
+        let message = text("message").unwrap_or_else(|| reason(answer));
+        complaints
+            .entry(index)
+            .or_insert(Complaint { field, message });
     }
-    (!complaints.is_empty()).then_some(complaints)
+    Some(Verdict::Partly(complaints))
 }
 
 /// The server's own words.
 fn reason(answer: &Value) -> String {
     let error = answer.get("error").and_then(Value::as_str);
-    error.unwrap_or("the server does not say why").to_owned()
+    words(error.unwrap_or("the server does not say why"))
+}
+
+/// A text of the server, cut where it is too long to be kept for each of many records.
+fn words(text: &str) -> String {
+    let mut end = text.len().min(MAX_WORDS);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }
 
 /// The beginning of an answer, for a person to see what it was.

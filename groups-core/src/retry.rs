@@ -7,6 +7,10 @@ use std::time::Duration;
 /// to 60 s, and has 1–5 s of jitter on top.
 /// ([Import API, rate limits](https://developer.mixpanel.com/reference/import-events))
 ///
+/// That advice is for 429, 502 and 503. After 500, 504 and the like, a timeout, or without a
+/// connection, the first wait is short, at most a tenth of `first_delay`, and the later ones are
+/// the same. A kept connection that turns out to be closed is replaced at once.
+///
 /// ```
 /// use std::time::Duration;
 /// use mixpanel_groups::Retry;
@@ -59,7 +63,8 @@ impl Retry {
         Self::default().attempts(1)
     }
 
-    /// How often a request is sent at most, the first time included; default 7.
+    /// How often a request is sent at most, the first time included; default 7, and
+    /// 0 counts as 1.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
@@ -100,10 +105,11 @@ impl Retry {
             return Step::GiveUp;
         }
         let doublings = match (failure, attempt) {
-            (Failure::StaleConnection, 1) => return Step::After(Duration::ZERO),
+            // Never twice in a row: the next attempt is on a new connection.
+            (Failure::StaleConnection, _) => return Step::After(Duration::ZERO),
             (Failure::Overload, _) => Some(attempt - 1),
             // The first time soon, since such a fault is often over at once.
-            (Failure::Breakage | Failure::StaleConnection, _) => attempt.checked_sub(2),
+            (Failure::Breakage, _) => attempt.checked_sub(2),
         };
         let wait = match doublings {
             None => times(self.first_delay, random.clamp(0.0, 1.0) / 10.0),
@@ -157,9 +163,10 @@ mod tests {
             (2, Breakage, None, 0, 0.0, After(secs(2 + 1))),
             (3, Breakage, None, 0, 1.0, After(secs(4 + 5))),
             (7, Breakage, None, 0, 0.0, GiveUp),
-            // A stale connection: at once, but only the first time.
+            // A stale connection: at once.
             (1, StaleConnection, None, 0, 1.0, After(secs(0))),
-            (2, StaleConnection, None, 0, 0.0, After(secs(2 + 1))),
+            (2, StaleConnection, None, 0, 0.0, After(secs(0))),
+            (7, StaleConnection, None, 0, 0.0, GiveUp),
             // Retry-After is a minimum, and clamped.
             (1, Overload, Some(30), 0, 0.0, After(secs(30))),
             (1, Overload, Some(1), 0, 0.0, After(secs(3))),

@@ -46,7 +46,10 @@ impl<'a> Sending<'a> {
 
     /// Stops soon after the flag is set, by a handler of Ctrl-C for instance: a request under way
     /// is broken off, and all that is not delivered comes back in an error of the kind
-    /// [`ErrorKind::Cancelled`].
+    /// [`ErrorKind::Cancelled`]. Only finding a server and connecting to it cannot be broken off;
+    /// the client's [`connect_timeout`](crate::ClientBuilder::connect_timeout) ends that.
+    ///
+    /// What is broken off may still be applied by the server.
     pub fn cancel_on(mut self, flag: &'a AtomicBool) -> Self {
         self.cancel = Some(flag);
         self
@@ -98,9 +101,7 @@ impl<'a> Sending<'a> {
             lanes.finish();
         });
         let (connections, result) = delivery.finish();
-        if !result.as_ref().is_err_and(Error::is_cancelled) {
-            client.keep_connections(connections);
-        }
+        client.keep_connections(connections);
         result
     }
 }
@@ -127,6 +128,7 @@ struct Lanes<'scope, 'env> {
     filling: Vec<Filling>,
     cancelled: bool,
     progressed: Instant,
+    finished: bool,
 }
 
 #[derive(Default)]
@@ -151,6 +153,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             filling,
             cancelled: false,
             progressed: Instant::now(),
+            finished: false,
         }
     }
 
@@ -166,11 +169,24 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
                 Ok(()) => self.add::<R>(&mut inbox),
             }
         }
-        for lane in 0..self.filling.len() {
-            self.fold(lane);
-            let batch = std::mem::take(&mut self.filling[lane].batch);
-            self.ship::<R>(lane, batch);
+        (0..self.filling.len()).for_each(|lane| drop(self.fold(lane)));
+        // A lane that is full does not keep the others waiting for their last batch.
+        while !self.ship_the_rest::<R>() {
+            self.wait();
         }
+    }
+
+    /// Ships each lane's last batch, where there is room for it; whether that is all.
+    fn ship_the_rest<R: Record>(&mut self) -> bool {
+        let mut is_all = true;
+        for lane in 0..self.filling.len() {
+            let batch = std::mem::take(&mut self.filling[lane].batch);
+            if let Err(back) = self.offer::<R>(lane, batch) {
+                self.filling[lane].batch = back;
+                is_all = false;
+            }
+        }
+        is_all
     }
 
     /// Moves the one record of `inbox` to its lane's batch, and ships that if it is full.
@@ -211,8 +227,17 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 
     fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
+        while let Err(back) = self.offer::<R>(lane, batch) {
+            batch = back;
+            self.wait();
+        }
+    }
+
+    /// Hands a batch to a lane, whose thread is started by the first one; gives it back if there is
+    /// no room.
+    fn offer<R: Record>(&mut self, lane: usize, batch: Records) -> Result<(), Records> {
         if batch.is_empty() {
-            return;
+            return Ok(());
         }
         if !std::mem::replace(&mut self.filling[lane].started, true) {
             let delivery = self.delivery;
@@ -225,10 +250,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
                     .stop(Error::new(ErrorKind::Io, message).with_source(error));
             }
         }
-        while let Err(back) = self.delivery.offer(lane, batch) {
-            batch = back;
-            self.wait();
-        }
+        self.delivery.offer(lane, batch)
     }
 
     /// Waits for the lanes to finish.
@@ -237,6 +259,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         while !self.delivery.is_done() {
             self.wait();
         }
+        self.finished = true;
         if let Some(callback) = &mut self.sending.progress {
             callback(&self.delivery.progress());
         }
@@ -257,7 +280,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         {
             self.cancelled = true;
             self.delivery
-                .stop(Error::new(ErrorKind::Cancelled, "the caller asked to stop"));
+                .abort(Error::new(ErrorKind::Cancelled, "the caller asked to stop"));
         }
         if let Some(callback) = &mut self.sending.progress {
             if self.progressed.elapsed() >= PROGRESS_EVERY {
@@ -271,9 +294,9 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
 /// Also when the caller's iterator or callback panics, the lanes' threads must end.
 impl Drop for Lanes<'_, '_> {
     fn drop(&mut self) {
-        if thread::panicking() {
+        if !self.finished {
             self.delivery
-                .stop(Error::new(ErrorKind::Cancelled, "the caller panicked"));
+                .abort(Error::new(ErrorKind::Cancelled, "the caller panicked"));
         }
         self.delivery.close();
     }

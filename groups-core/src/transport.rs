@@ -74,6 +74,7 @@ impl HttpConfig {
                 // A redirected POST loses its body or goes to a host that nobody named.
                 .max_redirects(0)
                 .timeout_global(Some(timeout))
+                .timeout_resolve(Some(connect_timeout.min(timeout)))
                 .timeout_connect(Some(connect_timeout.min(timeout)))
                 .max_idle_connections(1)
                 .max_idle_connections_per_host(1)
@@ -134,7 +135,8 @@ impl Transport for Nowhere {
     fn abort(&self) {}
 }
 
-fn read(mut response: http::Response<Body>) -> io::Result<Answer> {
+/// Reads the answer, and no more of its body than is of use.
+pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<Answer> {
     let header = response.headers().get("Retry-After");
     let retry_after = header
         .and_then(|value| value.to_str().ok())

@@ -1,0 +1,171 @@
+//! Delivering to a server that takes 50 ms an answer: what more connections gain, and how much
+//! memory a million updates take.
+//!
+//! ```sh
+//! cargo bench --bench delivery
+//! ```
+//!
+//! Server and client are processes of their own, this same program with another `ROLE`, so that
+//! neither the time nor the memory of one counts for the other. Memory is read from `/proc`, on
+//! Linux only.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::{Client, Group, Update};
+use serde::Serialize;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const ANSWER_TIME: Duration = Duration::from_millis(50);
+
+fn main() -> Result<()> {
+    match std::env::var("ROLE").as_deref() {
+        Ok("server") => serve(),
+        Ok("million") => million(),
+        // A test run of all targets is none of a benchmark.
+        _ if !std::env::args().any(|argument| argument == "--bench") => Ok(()),
+        _ => compare(),
+    }
+}
+
+fn compare() -> Result<()> {
+    let (mut server, endpoint) = start_server()?;
+    // Made before: how fast the caller makes them is not the question.
+    let updates: Vec<_> = updates(40_000).collect();
+    let one = fastest_of_five(&endpoint, 1, &updates)?;
+    let eight = fastest_of_five(&endpoint, 8, &updates)?;
+    println!("40,000 updates over 1 connection:  {one:.2?}");
+    println!("40,000 updates over 8 connections: {eight:.2?}");
+    let ratio = one.as_secs_f64() / eight.as_secs_f64();
+    println!(
+        "ratio: {ratio:.2} (wanted: 6 or more; 20 requests one after the other and 3 are 6.67)"
+    );
+
+    let mut child = role("million").env("ENDPOINT", &endpoint).spawn()?;
+    let is_good = child.wait()?.success();
+    server.kill()?;
+    server.wait()?;
+    if is_good {
+        Ok(())
+    } else {
+        Err("a million updates: failed".into())
+    }
+}
+
+fn fastest_of_five(endpoint: &str, connections: usize, updates: &[Update<'_>]) -> Result<Duration> {
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        fastest = fastest.min(send(endpoint, connections, updates)?);
+    }
+    Ok(fastest)
+}
+
+fn million() -> Result<()> {
+    let before = peak_memory();
+    let took = send(&std::env::var("ENDPOINT")?, 8, updates(1_000_000))?;
+    println!("1,000,000 updates over 8 connections: {took:.1?}");
+    if let (Some(before), Some(after)) = (before, peak_memory()) {
+        println!("peak memory: {after} MB (wanted: under 100; {before} MB before)");
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Company {
+    name: String,
+    plan: &'static str,
+    seats: usize,
+    mrr: f64,
+    active: bool,
+}
+
+fn updates(count: usize) -> impl Iterator<Item = Update<'static>> {
+    (0..count).map(|number| {
+        Group::new("company", number).set(Company {
+            name: format!("Company Number {number} Inc."),
+            plan: if number % 3 == 0 {
+                "enterprise"
+            } else {
+                "free"
+            },
+            seats: number % 900,
+            mrr: number as f64 * 1.25,
+            active: number % 2 == 0,
+        })
+    })
+}
+
+fn send<'u, I>(endpoint: &str, connections: usize, updates: I) -> Result<Duration>
+where
+    I: IntoIterator,
+    I::Item: Into<Update<'u>>,
+{
+    let client = Client::builder("PROJECT_TOKEN")
+        .endpoint(endpoint)
+        .connections(connections)
+        .build()?;
+    let started = Instant::now();
+    let report = client.send(updates)?;
+    let took = started.elapsed();
+    assert_eq!(report.accepted, report.sent);
+    Ok(took)
+}
+
+/// In whole megabytes.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024)
+}
+
+fn role(role: &str) -> Command {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let mut command = Command::new(program);
+    command.env("ROLE", role);
+    command
+}
+
+fn start_server() -> Result<(Child, String)> {
+    let mut server = role("server").stdout(Stdio::piped()).spawn()?;
+    let mut endpoint = String::new();
+    let stdout = server.stdout.take().ok_or("no output")?;
+    BufReader::new(stdout).read_line(&mut endpoint)?;
+    Ok((server, endpoint.trim_end().to_owned()))
+}
+
+/// Takes everything and looks at nothing.
+fn serve() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    println!("http://{}", listener.local_addr()?);
+    for stream in listener.incoming() {
+        let stream = stream?;
+        thread::spawn(move || answer_all(&stream));
+    }
+    Ok(())
+}
+
+fn answer_all(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::with_capacity(64 * 1024, stream);
+    loop {
+        let (mut line, mut len) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                len = value.trim_end().parse().unwrap_or(0);
+            }
+        }
+        std::io::copy(&mut reader.by_ref().take(len), &mut std::io::sink())?;
+        thread::sleep(ANSWER_TIME);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")?;
+    }
+}

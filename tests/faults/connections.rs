@@ -1,0 +1,190 @@
+//! What happens to the connection.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use mixpanel_groups::{ClientBuilder, Emulator, Error, ErrorKind, Fault, Group};
+use serde_json::json;
+
+use crate::raw::{Raw, answer, read_request};
+use crate::{assert_retried, at_once, builder, quick, undelivered, updates};
+
+/// For servers that never answer, so that no slow machine makes a difference.
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Sends to a server that never works, twice.
+#[track_caller]
+fn error_after_two_attempts(endpoint: &str) -> Error {
+    error_of(builder(endpoint))
+}
+
+#[track_caller]
+fn timeout_after_two_attempts(endpoint: &str) {
+    let error = error_of(builder(endpoint).timeout(TIMEOUT));
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[track_caller]
+fn error_of(builder: ClientBuilder) -> Error {
+    let client = builder.allow_plain_http(true).retry(quick().attempts(2));
+    let error = client.build().unwrap().send(updates(3)).unwrap_err();
+    assert_eq!(undelivered(&error), [0, 1, 2]);
+    let report = error.report().unwrap();
+    assert_eq!((report.requests, report.retries), (2, 1), "{error}");
+    assert!(error.is_retryable() || error.kind() == ErrorKind::UnexpectedAnswer);
+    assert!(std::error::Error::source(&error).is_some());
+    error
+}
+
+#[test]
+fn a_host_that_is_not_known_is_retried() {
+    let error = error_after_two_attempts("http://nonexistent.invalid");
+    assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+}
+
+#[test]
+fn a_refused_connection_is_retried() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    assert_eq!(
+        error_after_two_attempts(&endpoint).kind(),
+        ErrorKind::Network
+    );
+}
+
+#[test]
+fn a_connection_closed_before_the_request_is_retried() {
+    let raw = Raw::start(|stream, _| drop(stream));
+    assert_eq!(
+        error_after_two_attempts(&raw.endpoint).kind(),
+        ErrorKind::Network
+    );
+    assert_eq!(raw.connections(), 2);
+    assert_retried(&[Fault::CloseBefore]);
+}
+
+#[test]
+fn a_connection_reset_during_the_request_is_retried() {
+    let raw = Raw::start(|mut stream, number| {
+        if number == 0 {
+            // What is not read makes the system reset the connection.
+            stream.read_exact(&mut [0; 1000]).unwrap();
+        } else {
+            read_request(&stream).unwrap();
+            stream.write_all(&answer(200, "", "1")).unwrap();
+        }
+    });
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(900_000)}));
+    let client = builder(&raw.endpoint).build().unwrap();
+    let report = client.send((0..2).map(large)).unwrap();
+    assert_eq!((report.accepted, report.retries), (2, 1));
+}
+
+#[test]
+fn a_lost_answer_is_retried() {
+    assert_retried(&[Fault::CloseAfter]);
+    assert_retried(&[Fault::CloseMidAnswer, Fault::CloseAfter]);
+}
+
+#[test]
+fn a_kept_connection_that_the_server_closed_is_retried_at_once() {
+    let emulator = Emulator::start().unwrap();
+    let client = builder(emulator.endpoint())
+        .retry(at_once())
+        .build()
+        .unwrap();
+    client.send(updates(1)).unwrap();
+    emulator.fail_next(Fault::CloseBefore);
+    let report = client.send(updates(3)).unwrap();
+    assert_eq!((report.accepted, report.retries), (3, 1));
+
+    // The next connection is new, and its loss tells more than that it was idle for long.
+    emulator.fail_next(Fault::CloseBefore);
+    emulator.fail_next(Fault::CloseBefore);
+    let error = client.send(updates(3)).unwrap_err();
+    assert_eq!(error.report().unwrap().requests, 2);
+}
+
+#[test]
+fn a_server_that_closes_after_each_answer_costs_no_update() {
+    let raw = Raw::answering(|_| answer(200, "", "1"));
+    let client = builder(&raw.endpoint).max_batch(1).build().unwrap();
+    assert_eq!(client.send(updates(20)).unwrap().accepted, 20);
+}
+
+/// A listener whose queue of connections is full: the system drops what comes then.
+#[test]
+fn a_timeout_in_connect_is_retried() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, TIMEOUT) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10_000, "the queue has no end");
+    }
+    timeout_after_two_attempts(&format!("http://{address}"));
+}
+
+#[test]
+fn a_timeout_before_the_answer_is_retried() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_secs(600)));
+    timeout_after_two_attempts(&emulator.endpoint());
+}
+
+#[test]
+fn a_timeout_within_the_head_is_retried() {
+    let mut open = Vec::new();
+    let raw = Raw::start(move |mut stream, _| {
+        read_request(&stream).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").unwrap();
+        open.push(stream);
+    });
+    timeout_after_two_attempts(&raw.endpoint);
+}
+
+#[test]
+fn a_timeout_within_the_body_is_retried() {
+    let mut open = Vec::new();
+    let raw = Raw::start(move |mut stream, _| {
+        read_request(&stream).unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
+        stream.write_all(head).unwrap();
+        open.push(stream);
+    });
+    timeout_after_two_attempts(&raw.endpoint);
+}
+
+#[test]
+fn what_is_no_http_is_retried() {
+    for greeting in [
+        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        "\0\0\0\0",
+        "HTTP/1.1 abc\r\n\r\n",
+    ] {
+        let raw = Raw::answering(move |_| greeting.as_bytes().to_vec());
+        let error = error_after_two_attempts(&raw.endpoint);
+        let kind = error.kind();
+        assert!(
+            kind == ErrorKind::UnexpectedAnswer || kind == ErrorKind::Network,
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_tls_failure_stops() {
+    let emulator = Emulator::start().unwrap();
+    let endpoint = emulator.endpoint().replace("http:", "https:");
+    let error = builder(endpoint)
+        .build()
+        .unwrap()
+        .send(updates(3))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert!(!error.is_retryable());
+    assert_eq!(error.report().unwrap().requests, 1);
+    assert_eq!(undelivered(&error), [0, 1, 2]);
+}
