@@ -16,6 +16,8 @@ mod endpoint;
 mod error;
 mod fold;
 mod group;
+#[cfg(feature = "sqlite")]
+mod group_commit;
 mod id;
 mod json;
 mod list;
@@ -36,6 +38,8 @@ mod same;
 mod sending;
 mod snapshot;
 mod snapshot_file;
+#[cfg(feature = "sqlite")]
+mod sqlite_outbox;
 mod stored_update;
 mod transport;
 mod undelivered;
@@ -64,6 +68,8 @@ pub use report::Report;
 pub use retry::Retry;
 pub use sending::Sending;
 pub use snapshot::Snapshot;
+#[cfg(feature = "sqlite")]
+pub use sqlite_outbox::{SqliteOutbox, Synchronous};
 pub use stored_update::StoredUpdate;
 pub use undelivered::{Undelivered, UndeliveredIter};
 pub use update::{Update, Updates};
