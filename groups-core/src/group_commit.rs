@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+const YIELDS: usize = 10;
 
 /// A writer that many threads share. Who comes while it is at work waits in line; the first of the
 /// line then does the work of all who wait.
@@ -21,6 +24,8 @@ struct Line<T, R> {
     outcomes: HashMap<u64, R>,
     /// Whether one of those who came is at work for all.
     led: bool,
+    /// How many items were written together last.
+    last: usize,
 }
 
 /// Ends the lead, whatever happened to the leader.
@@ -33,6 +38,7 @@ impl<W, T, R> GroupCommit<W, T, R> {
             waiting: Vec::new(),
             outcomes: HashMap::new(),
             led: false,
+            last: 0,
         };
         Self {
             writer: Mutex::new(writer),
@@ -64,15 +70,30 @@ impl<W, T, R> GroupCommit<W, T, R> {
         line.led = true;
         drop(line);
         let _lead = Lead(self);
-        // Whoever comes until the writer is free is taken along.
         let mut writer = self.writer();
-        let waiting = mem::take(&mut self.line().waiting);
+        let waiting = self.gather();
         let (tickets, items): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let outcomes = write(&mut writer, &items);
         drop(writer);
         let mut line = self.line();
         line.outcomes.extend(tickets.into_iter().zip(outcomes));
         line.outcomes.remove(&ticket)
+    }
+
+    /// All who wait. Those who were just served are likely to be back in a moment: the first of them
+    /// lets the others run, or it would write alone, and make them wait for the next turn.
+    fn gather(&self) -> Vec<(u64, T)> {
+        for _ in 0..YIELDS {
+            let line = self.line();
+            if line.waiting.len() >= line.last {
+                break;
+            }
+            drop(line);
+            thread::yield_now();
+        }
+        let mut line = self.line();
+        line.last = line.waiting.len();
+        mem::take(&mut line.waiting)
     }
 
     fn line(&self) -> MutexGuard<'_, Line<T, R>> {

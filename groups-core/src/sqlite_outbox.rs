@@ -1,4 +1,4 @@
-//! The outbox in an SQLite file.
+//! The outbox in an `SQLite` file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const REJECTED: i64 = 100_000;
 /// How long to wait for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An outbox in an SQLite file: what waits there outlives a crash of the process or the machine.
+/// An outbox in an `SQLite` file: what waits there outlives a crash of the process or the machine.
 ///
 /// Any number of threads and processes may publish to one file. One process at a time sends: `take`
 /// gives nothing while another has taken something. It has it under a lock on a second file, which
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// ```sh
 /// sqlite3 outbox.db "SELECT * FROM mixpanel_outbox_rejected"
 /// # Try them once more:
-/// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (json) SELECT json FROM mixpanel_outbox_rejected;
+/// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected;
 ///                    DELETE FROM mixpanel_outbox_rejected; COMMIT"
 /// ```
 /// A row that is no update, because somebody changed it, goes to the rejected ones too.
@@ -380,7 +380,7 @@ impl Engine {
     }
 
     fn oldest(&self, most: usize) -> rusqlite::Result<Vec<(i64, rusqlite::Result<String>)>> {
-        let sql = "SELECT id, json FROM mixpanel_outbox ORDER BY id LIMIT ?1";
+        let sql = "SELECT id, body FROM mixpanel_outbox ORDER BY id LIMIT ?1";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let mut select = self.db.prepare_cached(sql)?;
         let rows = select.query_map([most], |row| Ok((row.get(0)?, row.get(1))))?;
@@ -444,7 +444,7 @@ impl Engine {
         let transaction = self.begin()?;
         let mut state = State::read(&transaction)?;
         let mut last = self.taken;
-        let sql = "SELECT id, length(CAST(json AS BLOB)) FROM mixpanel_outbox
+        let sql = "SELECT id, length(CAST(body AS BLOB)) FROM mixpanel_outbox
                    WHERE id > ?1 ORDER BY id";
         let mut select = transaction.prepare_cached(sql)?;
         let mut rows = select.query([self.taken])?;
@@ -463,7 +463,7 @@ impl Engine {
 
     fn depth(&self) -> rusqlite::Result<Depth> {
         let State { updates, bytes } = State::read(&self.db)?;
-        let sql = "SELECT (julianday('now') - julianday(at)) * 86400.0
+        let sql = "SELECT (julianday('now') - julianday(since)) * 86400.0
                    FROM mixpanel_outbox ORDER BY id LIMIT 1";
         let mut select = self.db.prepare_cached(sql)?;
         let seconds: Option<Option<f64>> = select.query_row([], |row| row.get(0)).optional()?;
@@ -498,8 +498,8 @@ impl State {
 
 impl Rejected<'_> {
     fn keep(&self, db: &Connection) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO mixpanel_outbox_rejected (id, at, json, field, message)
-                   SELECT id, at, json, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
+        let sql = "INSERT INTO mixpanel_outbox_rejected (id, since, body, field, message)
+                   SELECT id, since, body, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
         let mut keep = db.prepare_cached(sql)?;
         keep.execute((self.id, self.field, self.message)).map(drop)
     }
@@ -517,14 +517,14 @@ fn now(db: &Connection) -> rusqlite::Result<String> {
 }
 
 fn insert(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
-    db.prepare_cached("INSERT INTO mixpanel_outbox (at, json) VALUES (?1, ?2)")
+    db.prepare_cached("INSERT INTO mixpanel_outbox (since, body) VALUES (?1, ?2)")
 }
 
 fn delete(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     db.prepare_cached("DELETE FROM mixpanel_outbox WHERE id BETWEEN ?1 AND ?2")
 }
 
-/// SQLite's own handler pauses for longer and longer, and may never get its turn beside a busy
+/// `SQLite`'s own handler pauses for longer and longer, and may never get its turn beside a busy
 /// process.
 fn wait_for_others(attempts: i32) -> bool {
     const PAUSE: Duration = Duration::from_millis(1);
@@ -535,7 +535,7 @@ fn wait_for_others(attempts: i32) -> bool {
 fn failed(path: &Path, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
     let error = error.into();
     let kind = match error.sqlite_error_code() {
-        // Without a code of its own SQLite means tables that are not as they should be.
+        // Without a code of its own `SQLite` means tables that are not as they should be.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
             ErrorKind::Damaged
         }
