@@ -22,6 +22,8 @@ mod error;
 mod event;
 mod fold;
 mod group;
+#[cfg(feature = "sqlite")]
+mod group_commit;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod id;
@@ -45,6 +47,8 @@ mod same;
 mod sending;
 mod snapshot;
 mod snapshot_file;
+#[cfg(feature = "sqlite")]
+mod sqlite_outbox;
 mod stored_update;
 mod transport;
 mod undelivered;
@@ -75,6 +79,8 @@ pub use report::Report;
 pub use retry::Retry;
 pub use sending::Sending;
 pub use snapshot::Snapshot;
+#[cfg(feature = "sqlite")]
+pub use sqlite_outbox::{SqliteOutbox, Synchronous};
 pub use stored_update::StoredUpdate;
 pub use undelivered::{Undelivered, UndeliveredIter};
 pub use update::{Update, Updates};

@@ -169,7 +169,9 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
                 Ok(()) => self.add::<R>(&mut inbox),
             }
         }
-        (0..self.filling.len()).for_each(|lane| drop(self.fold(lane)));
+        for lane in 0..self.filling.len() {
+            self.fold(lane);
+        }
         // A lane that is full does not keep the others waiting for their last batch.
         while !self.ship_the_rest::<R>() {
             self.wait();

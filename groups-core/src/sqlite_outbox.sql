@@ -1,0 +1,39 @@
+-- Updates on their way to Mixpanel, the oldest first. A row is removed when Mixpanel has answered.
+CREATE TABLE mixpanel_outbox (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice
+    since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    body  TEXT NOT NULL                      -- the update, but for its token
+);
+
+-- Updates that were refused, for a person to look at; the newest 100,000 are kept.
+CREATE TABLE mixpanel_outbox_rejected (
+    id          INTEGER NOT NULL, -- this, since and body are as they were in mixpanel_outbox
+    since       TEXT NOT NULL,
+    rejected_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    field       TEXT,             -- the property that is wrong, where it is known
+    message     TEXT NOT NULL,    -- what is wrong, in Mixpanel's words
+    body        TEXT NOT NULL
+);
+
+-- The version of these tables, and how much mixpanel_outbox holds, whoever writes to it.
+CREATE TABLE mixpanel_outbox_state (
+    version INTEGER NOT NULL,
+    updates INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL
+);
+INSERT INTO mixpanel_outbox_state VALUES (1, 0, 0);
+
+CREATE TRIGGER mixpanel_outbox_inserted AFTER INSERT ON mixpanel_outbox BEGIN
+    UPDATE mixpanel_outbox_state
+    SET updates = updates + 1, bytes = bytes + length(CAST(new.body AS BLOB));
+END;
+
+CREATE TRIGGER mixpanel_outbox_deleted AFTER DELETE ON mixpanel_outbox BEGIN
+    UPDATE mixpanel_outbox_state
+    SET updates = updates - 1, bytes = bytes - length(CAST(old.body AS BLOB));
+END;
+
+CREATE TRIGGER mixpanel_outbox_updated AFTER UPDATE OF body ON mixpanel_outbox BEGIN
+    UPDATE mixpanel_outbox_state
+    SET bytes = bytes - length(CAST(old.body AS BLOB)) + length(CAST(new.body AS BLOB));
+END;

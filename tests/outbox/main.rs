@@ -1,0 +1,61 @@
+//! What every outbox promises, one suite for all of them.
+
+mod model;
+mod suite;
+
+use std::sync::Arc;
+
+use mixpanel_groups::{MemoryOutbox, Outbox, SqliteOutbox, Synchronous};
+
+/// Gives a handle on one and the same outbox, which is empty at first.
+type Open<'a> = &'a dyn Fn() -> Arc<dyn Outbox>;
+
+fn memory(test: &dyn Fn(Open<'_>)) {
+    let outbox = Arc::new(MemoryOutbox::new());
+    test(&|| outbox.clone());
+}
+
+fn sqlite(test: &dyn Fn(Open<'_>)) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    // Nobody cuts the power here.
+    test(&|| Arc::new(SqliteOutbox::open_with(&path, Synchronous::Normal).unwrap()));
+}
+
+/// The tests of a module, with an outbox.
+macro_rules! tests {
+    ($engine:ident: $($module:ident: $($test:ident)+;)+) => {
+        mod $engine {
+            $($(
+                #[test]
+                fn $test() {
+                    super::$engine(&super::$module::$test);
+                }
+            )+)+
+        }
+    };
+}
+
+macro_rules! suite {
+    ($engine:ident) => {
+        tests! {
+            $engine:
+            suite:
+                what_is_appended_is_taken_in_order
+                what_is_taken_stays_until_it_is_settled
+                only_what_is_named_is_settled
+                an_append_is_whole_or_not_at_all
+                the_capacity_is_exact
+                dropping_the_oldest_spares_what_is_taken
+                nothing_is_dropped_where_there_is_room
+                the_oldest_has_an_age
+                updates_come_back_as_they_were
+                many_threads_append_while_one_takes;
+            model:
+                any_order_of_calls;
+        }
+    };
+}
+
+suite!(memory);
+suite!(sqlite);
