@@ -90,9 +90,9 @@ type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 /// What it asks of the application: publish after changing your own row, so that two transactions
 /// lock the row and the slot in the same order; best as the last thing before the commit, since
 /// others who publish of the same group wait from then on. One that publishes for several groups
-/// should do it in one call ([`publish_all_in`](Self::publish_all_in)), which locks in a fixed
-/// order. Otherwise PostgreSQL may find a deadlock and end one of the transactions, which can be
-/// repeated like any other.
+/// should do it in one call ([`publish_all_in`](Self::publish_all_in)), which locks in the order of
+/// the groups' keys and ids, or keep to that order itself. Otherwise PostgreSQL may find a deadlock
+/// and end one of the transactions, which can be repeated like any other.
 ///
 /// # Tables
 /// [`MIGRATION`](Self::MIGRATION) is to be read. `…_rejected` has what Mixpanel refused, with its

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, HashSet};
+
 use postgres::GenericClient;
 use postgres::types::Type;
 
@@ -11,13 +13,14 @@ use crate::{Error, ErrorKind, StoredUpdate};
 const MAX_UPDATES: usize = 10_000;
 const MAX_BYTES: usize = 16 << 20;
 
-/// The statement that appends updates: locks, in the order of the slots; then, and not before, the
-/// ids.
+/// The statement that appends updates: first the locks, in their order; then, and not before, the ids.
 pub(super) fn statement(names: &Names, notify: bool) -> String {
     let mut sql = names.put_into(
         "WITH locked AS MATERIALIZED (
-             SELECT slot FROM public.mixpanel_outbox_slot
-             WHERE slot = ANY ($1) ORDER BY slot FOR UPDATE
+             SELECT slot
+             FROM unnest($1::smallint[]) WITH ORDINALITY AS wanted (slot, n)
+             JOIN public.mixpanel_outbox_slot AS o USING (slot)
+             ORDER BY wanted.n FOR UPDATE OF o
          ), written AS (
              INSERT INTO public.mixpanel_outbox (partition, body)
              SELECT new.partition, new.body::json
@@ -36,15 +39,19 @@ pub(super) fn statement(names: &Names, notify: bool) -> String {
 }
 
 /// Appends updates in order. Two that append some of the same groups do not wait for each other in a
-/// circle, since all slots are locked first, and in one order.
+/// circle, since all slots are locked first, and in the groups' order.
 pub(super) fn publish(
     client: &mut impl GenericClient,
     statement: &str,
     updates: &[StoredUpdate],
 ) -> Result<(), Error> {
-    let mut locks: Vec<i16> = updates.iter().map(slot).collect();
-    locks.sort_unstable();
-    locks.dedup();
+    let groups: BTreeMap<&[u8], i16> = updates
+        .iter()
+        .map(|update| (update.group_bytes(), slot(update)))
+        .collect();
+    let mut seen = HashSet::new();
+    let mut locks: Vec<i16> = groups.into_values().collect();
+    locks.retain(|slot| seen.insert(*slot));
     let mut rest = updates;
     while !rest.is_empty() {
         let mut bytes = 0;
