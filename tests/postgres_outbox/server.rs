@@ -16,9 +16,14 @@ pub const VARIABLE: &str = "MIXPANEL_TEST_POSTGRES";
 
 /// How to reach a server; if there is none, says so, and what to do. On CI that is a failure.
 pub fn server() -> Option<Config> {
+    connection_string().map(|config| config.parse().expect("a connection string"))
+}
+
+/// The same as text, for other processes.
+pub fn connection_string() -> Option<String> {
     static SERVER: OnceLock<Result<String, String>> = OnceLock::new();
     match SERVER.get_or_init(find_or_start) {
-        Ok(config) => Some(config.parse().expect("a connection string")),
+        Ok(config) => Some(config.clone()),
         Err(why) => {
             let test = thread::current();
             let test = test.name().unwrap_or("test").to_owned();
@@ -34,7 +39,6 @@ pub fn server() -> Option<Config> {
     }
 }
 
-/// The same as text, for a process that is started by this one.
 fn find_or_start() -> Result<String, String> {
     if let Ok(given) = env::var(VARIABLE) {
         return Ok(given);
