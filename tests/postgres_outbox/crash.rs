@@ -36,7 +36,7 @@ const FOLD: &str = "CRASH_TEST_FOLD";
 fn relay_process() {
     let variable = |name| env::var(name).expect("set by the crash test");
     let mut config: Config = variable(CONFIG).parse().unwrap();
-    config.application_name(variable(SCHEMA));
+    config.application_name(&variable(SCHEMA));
     let client = Client::builder("TOKEN")
         .endpoint(variable(ENDPOINT))
         .retry(Retry::default())
