@@ -149,10 +149,10 @@ fn the_relay_is_told_of_commits_and_of_a_lost_connection() {
     let (news, losses) = (count(), count());
     let (its_news, its_losses) = (Arc::clone(&news), Arc::clone(&losses));
     relay.on_append(Arc::new(move || {
-        drop(its_news.fetch_add(1, Ordering::Relaxed))
+        its_news.fetch_add(1, Ordering::Relaxed);
     }));
     relay.on_loss(Arc::new(move || {
-        drop(its_losses.fetch_add(1, Ordering::Relaxed))
+        its_losses.fetch_add(1, Ordering::Relaxed);
     }));
     eventually("listens", || news.load(Ordering::Relaxed) > 0);
     let before = news.load(Ordering::Relaxed);
