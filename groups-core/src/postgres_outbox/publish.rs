@@ -33,7 +33,7 @@ pub(super) fn statement(names: &Names, notify: bool) -> String {
     if notify {
         // Told to the relays when the transaction commits.
         let channel = names.put_into("public.mixpanel_outbox");
-        sql += &format!(", (SELECT pg_notify('{channel}', '')) AS told");
+        sql.push_str(&[", (SELECT pg_notify('", &channel, "', '')) AS told"].concat());
     }
     sql
 }
