@@ -265,6 +265,12 @@ impl BufferedClientBuilder {
                 shared.wake();
             }
         }));
+        let stopper = Arc::downgrade(&shared);
+        shared.outbox.on_loss(Arc::new(move || {
+            if let Some(shared) = stopper.upgrade() {
+                shared.cancel.store(true, Ordering::Relaxed);
+            }
+        }));
         let its_shared = Arc::clone(&shared);
         thread::Builder::new()
             .name("mixpanel-groups relay".to_owned())
@@ -561,6 +567,14 @@ impl Shared {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.state().stopping
+    }
+
+    /// Goes on after what was under way was broken off, unless that was to end it.
+    pub(crate) fn resume(&self) {
+        let state = self.state();
+        if !state.stopping {
+            self.cancel.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn note_end(&self) {

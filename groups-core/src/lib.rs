@@ -33,6 +33,8 @@ mod mixpanel_group;
 mod object;
 mod operation;
 mod outbox;
+#[cfg(feature = "postgres")]
+mod postgres_outbox;
 mod profile;
 mod progress;
 mod property;
@@ -71,6 +73,8 @@ pub use list::List;
 pub use mixpanel_group::MixpanelGroup;
 pub use operation::Operation;
 pub use outbox::{Capacity, Depth, MemoryOutbox, Outbox, Waiting};
+#[cfg(feature = "postgres")]
+pub use postgres_outbox::{PostgresOutbox, PostgresOutboxBuilder};
 pub use profile::Profile;
 pub use progress::Progress;
 pub use property::Property;

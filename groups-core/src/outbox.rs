@@ -73,6 +73,12 @@ pub trait Outbox: Send + Sync {
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         drop(wake);
     }
+
+    /// Takes a function to call when what was taken may be with another taker now: the sender breaks
+    /// off what it is sending. By default it is not called.
+    fn on_loss(&self, stop: Arc<dyn Fn() + Send + Sync>) {
+        drop(stop);
+    }
 }
 
 /// An update in an outbox.

@@ -2,7 +2,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// A number in 0..=1, different at each call: enough to keep clients from retrying in step.
 pub(crate) fn random() -> f64 {
-    f64::from(u32::try_from(bits() >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+    f64::from(u32::try_from(random_bits() >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }
 
 /// A random UUID (version 4) as text.
@@ -11,7 +11,7 @@ pub(crate) fn random() -> f64 {
 /// nobody gains by guessing one, and two events are one only if all that they say is the same too.
 /// That saves every user two crates more.
 pub(crate) fn uuid() -> String {
-    let random = u128::from(bits()) << 64 | u128::from(bits());
+    let random = u128::from(random_bits()) << 64 | u128::from(random_bits());
     let version = random & !(0xF << 76) | 4 << 76;
     let variant = version & !(0b11 << 62) | 0b10 << 62;
     let hex = format!("{variant:032x}");
@@ -26,8 +26,8 @@ pub(crate) fn uuid() -> String {
     .join("-")
 }
 
-/// Others at each call, and others in a forked process.
-fn bits() -> u64 {
+/// 64 bits: others at each call, and others in a forked process.
+pub(crate) fn random_bits() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()

@@ -48,6 +48,7 @@ fn relay(shared: &Shared) {
 /// Sends all that waits; whether that worked.
 fn drain(shared: &Shared) -> bool {
     loop {
+        shared.resume();
         let taken = match shared.outbox.take(TAKE) {
             Ok(taken) if taken.is_empty() => return true,
             Ok(taken) => taken,

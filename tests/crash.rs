@@ -1,0 +1,140 @@
+//! Processes that publish through a `SqliteOutbox` and are killed at random moments: what
+//! `publish` has returned of arrives, and each group's updates arrive in order.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::{Client, Emulator, Fault, Group, Retry, SqliteOutbox};
+use serde_json::{Value, json};
+
+const ROUNDS: u64 = 100;
+const GROUPS: u64 = 4;
+const CHILD: &str = "MIXPANEL_GROUPS_CRASH_CHILD";
+
+fn client(endpoint: &str) -> Client {
+    let retry = Retry::default()
+        .attempts(3)
+        .first_delay(Duration::from_millis(1));
+    Client::builder("T")
+        .endpoint(endpoint)
+        .retry(retry)
+        .max_batch(20)
+        .build()
+        .unwrap()
+}
+
+/// What a child does until it is killed: publishes, and says what is safe.
+#[test]
+fn child() {
+    let Ok(arguments) = std::env::var(CHILD) else {
+        return;
+    };
+    let arguments: Vec<&str> = arguments.split('|').collect();
+    let [endpoint, path, first] = arguments[..] else {
+        panic!("{arguments:?}")
+    };
+    let outbox = SqliteOutbox::open(path).unwrap();
+    let buffered = client(endpoint).buffered().outbox(outbox);
+    let buffered = buffered
+        .flush_interval(Duration::from_millis(1))
+        .start()
+        .unwrap();
+    let mut stdout = std::io::stdout();
+    for number in first.parse::<u64>().unwrap().. {
+        let group = Group::new("company", number % GROUPS);
+        let update = group.union(json!({"numbers": [number]}));
+        let last = group.set(json!({"last": number}));
+        buffered.publish_all([update, last]).unwrap();
+        writeln!(stdout, "safe {number}").unwrap();
+        stdout.flush().unwrap();
+    }
+}
+
+/// Starts a child, kills it after that time, and returns the last number that was safe.
+fn round(endpoint: &str, path: &str, first: u64, time: Duration) -> Option<u64> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--nocapture"])
+        .env(CHILD, format!("{endpoint}|{path}|{first}"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let reader = thread::spawn(move || {
+        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        lines
+            .filter_map(|line| line.rsplit_once("safe ")?.1.parse().ok())
+            .last()
+    });
+    thread::sleep(time);
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
+#[test]
+fn what_was_published_arrives_whatever_is_killed() {
+    let emulator = Emulator::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    let path = path.to_str().unwrap();
+    let endpoint = emulator.endpoint();
+    // From the number that is behind every number ever tried.
+    let (mut next, mut safe, mut random) = (0, Vec::new(), 1_u64);
+    for _ in 0..ROUNDS {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let fault = [
+            Fault::CloseAfter,
+            Fault::Status(503),
+            Fault::CloseBefore,
+            Fault::CloseMidAnswer,
+            Fault::Delay(Duration::from_millis(20)),
+            Fault::Html,
+            Fault::TooLarge(3),
+        ];
+        let at = usize::try_from(random >> 40).unwrap() % fault.len();
+        emulator.fail_next(fault[at].clone());
+        let time = Duration::from_millis(15 + (random >> 33) % 45);
+        if let Some(last) = round(&endpoint, path, next, time) {
+            safe.extend(next..=last);
+            // What was begun after that may have been committed or not.
+            next = last + 1_000;
+        } else {
+            next += 1_000;
+        }
+    }
+    assert!(
+        safe.len() > 500,
+        "only {} were published in all rounds",
+        safe.len()
+    );
+
+    // The last process is not killed.
+    emulator.recover();
+    let outbox = SqliteOutbox::open(path).unwrap();
+    let buffered = client(&endpoint).buffered().outbox(outbox).start().unwrap();
+    let drained = buffered.shutdown(Duration::from_secs(60));
+    assert!(drained.is_complete(), "{drained:?}");
+
+    for group in 0..GROUPS {
+        let profile = emulator.profile("company", &group.to_string()).unwrap();
+        let numbers: Vec<u64> = match profile.get("numbers") {
+            Some(Value::Array(numbers)) => numbers.iter().filter_map(Value::as_u64).collect(),
+            other => panic!("{other:?}"),
+        };
+        let missing: Vec<_> = safe
+            .iter()
+            .filter(|number| *number % GROUPS == group && !numbers.contains(number))
+            .collect();
+        assert!(missing.is_empty(), "lost: {missing:?}");
+        assert!(numbers.is_sorted(), "out of order: {numbers:?}");
+        assert_eq!(
+            profile.get("last").and_then(Value::as_u64),
+            numbers.last().copied()
+        );
+    }
+}

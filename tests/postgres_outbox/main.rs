@@ -1,0 +1,8 @@
+//! `PostgresOutbox` against a real server.
+
+mod crash;
+mod harness;
+mod order;
+mod relays;
+mod server;
+mod tables;

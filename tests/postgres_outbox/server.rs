@@ -1,0 +1,130 @@
+//! A PostgreSQL server to test against: the one that `MIXPANEL_TEST_POSTGRES` names, or one that is
+//! started for this process, in a temporary folder, and ends with it.
+
+use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+
+use postgres::{Client, Config, NoTls};
+
+/// A connection string in this variable names the server.
+pub const VARIABLE: &str = "MIXPANEL_TEST_POSTGRES";
+
+/// How to reach a server; if there is none, says so, and what to do. On CI that is a failure.
+pub fn server() -> Option<Config> {
+    connection_string().map(|config| config.parse().expect("a connection string"))
+}
+
+/// The same as text, for other processes.
+pub fn connection_string() -> Option<String> {
+    static SERVER: OnceLock<Result<String, String>> = OnceLock::new();
+    match SERVER.get_or_init(find_or_start) {
+        Ok(config) => Some(config.clone()),
+        Err(why) => {
+            let test = thread::current();
+            let test = test.name().unwrap_or("test").to_owned();
+            let message = format!(
+                "skipped: {test}: {why}. Set {VARIABLE} to the connection string of a PostgreSQL \
+                 15 or newer, or install one: apt-get install postgresql"
+            );
+            assert!(env::var_os("CI").is_none(), "{message}");
+            // Not `eprintln!`, which is shown for failed tests only.
+            writeln!(io::stderr(), "{message}").expect("stderr");
+            None
+        }
+    }
+}
+
+fn find_or_start() -> Result<String, String> {
+    if let Ok(given) = env::var(VARIABLE) {
+        return Ok(given);
+    }
+    let programs = programs().ok_or("no PostgreSQL 15 or newer is installed")?;
+    start(&programs)
+}
+
+/// Where the newest server's programs are.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let version = versions
+        .filter_map(|folder| folder.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| *version >= 15)
+        .max()?;
+    let programs = PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"));
+    programs.join("initdb").exists().then_some(programs)
+}
+
+/// PostgreSQL does not run as root.
+fn unprivileged(program: &Path) -> Command {
+    let is_root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|id| id.stdout == b"0\n");
+    if !is_root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
+    command.arg(program);
+    command
+}
+
+fn start(programs: &Path) -> Result<String, String> {
+    let started = Instant::now();
+    let data = env::temp_dir().join(format!("mixpanel-groups-postgres.{}", process::id()));
+    let failed = |what: &str, error: io::Error| format!("cannot {what}: {error}");
+    let initdb = unprivileged(&programs.join("initdb"))
+        .args([
+            "--auth=trust",
+            "--username=test",
+            "--encoding=UTF8",
+            "--locale=C",
+        ])
+        .arg("--no-sync")
+        .arg("--pgdata")
+        .arg(&data)
+        .current_dir("/")
+        .output()
+        .map_err(|error| failed("run initdb", error))?;
+    if !initdb.status.success() {
+        return Err(format!(
+            "initdb failed: {}",
+            String::from_utf8_lossy(&initdb.stderr)
+        ));
+    }
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| failed("find a free port", error))?
+        .port();
+    // The shell ends the server when its standard input ends, which is when this process does,
+    // however it does.
+    let script = r#""$0" -D "$1" -p "$2" -k "" -c listen_addresses=127.0.0.1 \
+        -c track_commit_timestamp=on -c log_min_messages=panic 2>"$1/log" </dev/null &
+        read -r _; kill -INT $!; wait $!; rm -rf "$1""#;
+    let mut shell = unprivileged(Path::new("sh"))
+        .args(["-c", script])
+        .arg(programs.join("postgres"))
+        .arg(&data)
+        .arg(port.to_string())
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| failed("start the server", error))?;
+    // Never closed: it is open as long as this process lives.
+    std::mem::forget(shell.stdin.take());
+    let config = format!("host=127.0.0.1 port={port} user=test dbname=postgres");
+    while let Err(error) = Client::connect(&config, NoTls) {
+        if started.elapsed() > Duration::from_secs(60) {
+            let log = fs::read_to_string(data.join("log")).unwrap_or_default();
+            return Err(format!("the server does not answer: {error}\n{log}"));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(config)
+}
