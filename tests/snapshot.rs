@@ -137,6 +137,50 @@ fn groups_that_are_gone_are_deleted_on_request_only() {
 }
 
 #[test]
+fn the_company_of_a_group_is_known() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "$user_id")]
+    struct User {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(company_id)]
+        company: &'static str,
+        #[mixpanel(union)]
+        roles: Vec<&'static str>,
+    }
+    let user = |id, company, role| User {
+        id,
+        company,
+        roles: vec![role],
+    };
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let sync = |users: &[User]| {
+        let sent_before = emulator.requests().len();
+        let snapshot = Snapshot::load_or_new(folder.file()).unwrap();
+        let report = snapshot.delete_gone(true).sync(&client, users).unwrap();
+        assert_eq!(report.rejected, []);
+        emulator.requests()[sent_before..]
+            .iter()
+            .flat_map(|request| serde_json::from_str::<Vec<Value>>(&request.body).unwrap())
+            .collect::<Vec<_>>()
+    };
+    sync(&[user(1, "acme", "admin"), user(2, "acme", "admin")]);
+
+    let sent = sync(&[user(1, "acme", "admin")]);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0]["$delete"], "");
+    assert_eq!(sent[0]["$company_id"], "acme");
+
+    // In another company, all is said again.
+    let sent = sync(&[user(1, "globex", "admin")]);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0]["$union"], json!({"roles": ["admin"]}));
+    assert_eq!(sent[0]["$company_id"], "globex");
+    assert_eq!(sync(&[user(1, "globex", "admin")]), Vec::<Value>::new());
+}
+
+#[test]
 fn groups_of_other_keys_are_not_gone() {
     #[derive(MixpanelGroup)]
     #[mixpanel(group_key = "team")]

@@ -181,6 +181,25 @@ fn corner_cases() {
     assert_eq!(sent(&null), "");
 }
 
+/// Serialises as a `RawValue` does, and holds no JSON.
+struct Nothing;
+
+impl Serialize for Nothing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut raw = serializer.serialize_struct("$serde_json::private::RawValue", 1)?;
+        raw.serialize_field("$serde_json::private::RawValue", "")?;
+        raw.end()
+    }
+}
+
+#[test]
+fn a_value_that_writes_nothing_is_an_error() {
+    let group = Group::new("company", "acme");
+    let lists = BTreeMap::from([("list", [Nothing])]);
+    assert!(group.union(lists).to_json().is_err());
+    assert!(group.remove("list", Nothing).to_json().is_err());
+}
+
 #[test]
 fn text_of_every_length_is_escaped_wherever_it_must_be() {
     for length in 0..40 {

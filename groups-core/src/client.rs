@@ -72,6 +72,9 @@ impl Client {
 
     /// Sends any number of updates, and returns what became of them.
     ///
+    /// They are given as an iterator: `company.updates()`, a list of updates, or one as
+    /// `[company.set()]`.
+    ///
     /// They go out in batches of up to 2,000 updates and 2 MB, in order for each group; no more than
     /// a few batches are in memory at a time. Failed requests are repeated as [`Retry`] says, a
     /// request that is too large is split, and where Mixpanel refuses some updates, the others are

@@ -10,8 +10,8 @@ use crate::json::{EncodeError, Json, Written, refuse};
 
 /// A list or set: the type of a field with `#[mixpanel(union)]`.
 ///
-/// Implemented for `Vec`, `VecDeque`, slices, arrays, `HashSet`, `BTreeSet`, and for `Option`s,
-/// references, boxes and shared pointers of these. Its items are text or numbers; an item that
+/// Implemented for `Vec`, `VecDeque`, slices, arrays (of at most 32 items, as serde has it),
+/// `HashSet`, `BTreeSet`, and for `Option`s, references, boxes and shared pointers of these. Its items are text or numbers; an item that
 /// serialises to `null` is left out.
 ///
 /// A newtype that serialises as a list says so:
@@ -26,8 +26,8 @@ use crate::json::{EncodeError, Json, Written, refuse};
 #[diagnostic::on_unimplemented(
     message = "`$union` takes a list or a set, which `{Self}` is not",
     label = "not a list or a set",
-    note = "use `Vec`, `VecDeque`, a slice, an array, `HashSet`, `BTreeSet` or an `Option` of one; \
-            without `union` the property is sent with `$set`",
+    note = "use `Vec`, `VecDeque`, a slice, an array of at most 32 items, `HashSet`, `BTreeSet` or \
+            an `Option` of one; without `union` the property is sent with `$set`",
     note = "for your own type that serialises as a list, write \
             `impl mixpanel_groups::List for {Self} {{}}`"
 )]
@@ -84,7 +84,7 @@ impl Items<'_> {
         match value.serialize(Json { out: self.out })? {
             Written::Null => self.out.truncate(mark),
             Written::Value => {
-                if !matches!(self.out[mark + 1], b'"' | b'-' | b'0'..=b'9') {
+                if !matches!(self.out.get(mark + 1), Some(b'"' | b'-' | b'0'..=b'9')) {
                     return Err(EncodeError::new("`$union` adds text or numbers only"));
                 }
             }

@@ -6,10 +6,10 @@ use crate::{Changes, Group, Operation, Property, Update, Updates};
 
 /// A struct that maps to a group profile; implemented by `#[derive(MixpanelGroup)]`.
 ///
-/// The methods make [`Update`]s and send nothing: pass them to `Client::send`. Where the struct
-/// has a method of its own by one of these names, ours is reached as
-/// `MixpanelGroup::set(&company)`, and theirs as `Company::set(&mut company)` if it changes the
-/// struct.
+/// The methods make [`Update`]s and send nothing: pass them to
+/// [`Client::send`](crate::Client::send), a single one as `[company.set()]`. Where the struct has a
+/// method of its own by one of these names, ours is reached as `MixpanelGroup::set(&company)`, and
+/// theirs as `Company::set(&mut company)` if it changes the struct.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not map to a Mixpanel group",
     label = "`MixpanelGroup` is not implemented for this type",
@@ -94,7 +94,8 @@ pub trait MixpanelGroup {
 
     /// The fewest updates that turn a profile in sync with `old` into one in sync with `self`.
     ///
-    /// If `old` is another group, the only update is one that cannot be sent, and says so.
+    /// If `old` is another group, or a value cannot be serialised, the only update is one that
+    /// cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
     fn changes_since(&self, old: &Self) -> Changes
     where
         Self: Sized,

@@ -25,7 +25,7 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
         Operation::Remove => {
             let start = out.len();
             let written = value.serialize(Json { out })?;
-            if matches!(out[start], b'[' | b'{') {
+            if matches!(out.get(start), None | Some(b'[' | b'{')) {
                 return Err(EncodeError::new(
                     "`$remove` takes one item, not a list or an object",
                 ));

@@ -46,8 +46,14 @@ pub struct Snapshot {
 /// Group key and id.
 pub(crate) type GroupName = (String, String);
 
-/// What is known of a group's properties, by name.
-pub(crate) type Known = BTreeMap<String, Trace>;
+/// What is known of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Its company, which has to be named even to delete it.
+    pub(crate) company_id: Option<String>,
+    /// Its properties, by name.
+    pub(crate) traces: BTreeMap<String, Trace>,
+}
 
 /// What is left of a property that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,8 +205,18 @@ impl<'s> Run<'s> {
             Some(pending) => pending.after.as_ref(),
             None => self.before.get(&name),
         };
+        let company_id = target.company_id().map(ToString::to_string);
+        // Nothing was said of it in another company: all is said again.
+        let moved = before
+            .filter(|before| before.company_id != company_id)
+            .map(|before| uncertain(Some(before), None));
+        let before = moved.as_ref().or(before);
         let mut comparison = Comparison {
             before,
+            known: Known {
+                company_id,
+                ..Known::default()
+            },
             ..Comparison::default()
         };
         let found = OF_FIELDS
@@ -242,7 +258,12 @@ impl<'s> Run<'s> {
     }
 
     fn delete(&mut self, name: GroupName) -> Vec<Update<'static>> {
-        let updates = vec![Group::new(&*name.0, &*name.1).delete()];
+        let mut group = Group::new(&*name.0, &*name.1);
+        let known = self.before.get(&name);
+        if let Some(company_id) = known.and_then(|known| known.company_id.as_deref()) {
+            group = group.in_company(company_id);
+        }
+        let updates = vec![group.delete()];
         self.pending.insert(
             name.clone(),
             Pending {
@@ -290,9 +311,10 @@ impl<'s> Run<'s> {
 
 /// What is known of a group that may be in one state or in another, or may have been deleted.
 pub(crate) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
-    let names = one.into_iter().chain(other).flat_map(BTreeMap::keys);
+    let both = one.into_iter().chain(other);
+    let names = both.flat_map(|known| known.traces.keys());
     let traces = names.map(|name| {
-        let of = |known: Option<&Known>| known.and_then(|known| known.get(name)).cloned();
+        let of = |known: Option<&Known>| known.and_then(|known| known.traces.get(name)).cloned();
         (name.clone(), [of(one), of(other)])
     });
     let uncertain = traces.filter_map(|(name, traces)| match traces {
@@ -310,7 +332,10 @@ pub(crate) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
             Some((name, Trace::Uncertain(items)))
         }
     });
-    uncertain.collect()
+    Known {
+        company_id: other.or(one).and_then(|known| known.company_id.clone()),
+        traces: uncertain.collect(),
+    }
 }
 
 /// Compares a struct with what is known of its group.
@@ -325,7 +350,7 @@ struct Comparison<'s> {
 impl Comparison<'_> {
     /// One property that is there.
     fn compare(&mut self, name: &str, key: &str, operation: Operation, value: &str) {
-        let before = self.before.and_then(|before| before.get(name));
+        let before = self.before.and_then(|before| before.traces.get(name));
         let trace = match operation {
             Operation::Union => Trace::List(value.to_owned()),
             Operation::SetOnce => Trace::Once,
@@ -343,17 +368,17 @@ impl Comparison<'_> {
             (Trace::Once, _) => self.differences.set_once(key, value),
             (Trace::Value(_) | Trace::Uncertain(_), _) => self.differences.set(key, value),
         }
-        self.known.insert(name.to_owned(), trace);
+        self.known.traces.insert(name.to_owned(), trace);
     }
 
     /// What is known now, and what is to be said, properties that are gone included.
     fn finish(mut self) -> (Known, Differences) {
-        for (name, trace) in self.before.into_iter().flatten() {
-            if self.known.contains_key(name) {
+        for (name, trace) in self.before.into_iter().flat_map(|before| &before.traces) {
+            if self.known.traces.contains_key(name) {
                 continue;
             }
             if *trace == Trace::Once {
-                self.known.insert(name.clone(), Trace::Once);
+                self.known.traces.insert(name.clone(), Trace::Once);
             } else {
                 self.differences.unset(&key_of(name));
             }

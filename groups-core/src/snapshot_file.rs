@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! {"mixpanel-groups snapshot":1}
-//! ["company","acme",{"plan":"6f3c0d41b2a29e55","founding_year":null,"tags":["a","b"]}]
+//! ["company","acme",null,{"plan":"6f3c0d41b2a29e55","founding_year":null,"tags":["a","b"]}]
 //! {"groups":1,"checksum":"…"}
 //! ```
-//! A property is the hash of its value, `null` where it was set once, a list's items, or an object
+//! A group is its key, its id, its company's id and its properties. A property is the hash of its value, `null` where it was set once, a list's items, or an object
 //! with the items that may be there. While a run is under way there is a file `….unfinished` beside
 //! it: found by a later run, it says that the run was killed.
 
@@ -110,9 +110,14 @@ fn checksum(lines: &str) -> String {
 }
 
 fn parse_group(line: &str) -> Option<(GroupName, Known)> {
-    type Group<'a> = (String, String, BTreeMap<String, &'a RawValue>);
-    let (key, id, traces): Group<'_> = serde_json::from_str(line).ok()?;
-    let known = traces.into_iter().map(|(name, trace)| {
+    type Group<'a> = (
+        String,
+        String,
+        Option<String>,
+        BTreeMap<String, &'a RawValue>,
+    );
+    let (key, id, company_id, traces): Group<'_> = serde_json::from_str(line).ok()?;
+    let traces = traces.into_iter().map(|(name, trace)| {
         let json = trace.get();
         let trace = match json.as_bytes().first()? {
             b'n' => Trace::Once,
@@ -125,7 +130,11 @@ fn parse_group(line: &str) -> Option<(GroupName, Known)> {
         };
         Some((name, trace))
     });
-    Some(((key, id), known.collect::<Option<_>>()?))
+    let known = Known {
+        company_id,
+        traces: traces.collect::<Option<_>>()?,
+    };
+    Some(((key, id), known))
 }
 
 /// Writes the groups to a file of its own first, which then takes the place of the old one.
@@ -169,7 +178,8 @@ fn render(groups: &HashMap<GroupName, Known>) -> io::Result<String> {
     names.sort();
     let mut lines = String::new();
     for name in names {
-        let traces = groups[name].iter().map(|(property, trace)| {
+        let known = &groups[name];
+        let traces = known.traces.iter().map(|(property, trace)| {
             let trace = match trace {
                 Trace::Once => "null".to_owned(),
                 Trace::Value(hash) => format!("\"{hash:016x}\""),
@@ -179,7 +189,7 @@ fn render(groups: &HashMap<GroupName, Known>) -> io::Result<String> {
             Ok((property, RawValue::from_string(trace)?))
         });
         let traces: BTreeMap<_, _> = traces.collect::<io::Result<_>>()?;
-        lines += &serde_json::to_string(&(&name.0, &name.1, traces))?;
+        lines += &serde_json::to_string(&(&name.0, &name.1, &known.company_id, traces))?;
         lines.push('\n');
     }
     let head = json!({FORMAT: VERSION});

@@ -117,6 +117,8 @@ fn get_with_the_data_in_the_query() {
         emulator.requests()[0].body,
         String::from_utf8(BASE64_STANDARD.decode(data).unwrap()).unwrap()
     );
+    let debug = format!("{:?}", emulator.requests());
+    assert!(!debug.contains(&escaped), "it has the token: {debug}");
     for query in ["", "ip=0", "data=%2", "data=x"] {
         assert!(get(query).starts_with("HTTP/1.1 400 "), "{query}");
     }

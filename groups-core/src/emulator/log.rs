@@ -5,7 +5,7 @@ use ureq_proto::http::Request;
 
 /// A request that the emulator has received.
 ///
-/// `Debug` leaves out headers and body, where tokens are.
+/// `Debug` leaves out query, headers and body, where tokens are.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Received {
@@ -59,7 +59,6 @@ impl fmt::Debug for Received {
         f.debug_struct("Received")
             .field("method", &self.method)
             .field("path", &self.path)
-            .field("query", &self.query)
             .field("status", &self.status)
             .finish_non_exhaustive()
     }
