@@ -17,7 +17,6 @@ pub(crate) fn is_same<T: Serialize + ?Sized>(
         return Ok(is_same);
     }
     scratch.clear();
-    scratch.reserve(256);
     old.serialize(Json { out: scratch })?;
     let end = scratch.len();
     new.serialize(Json { out: scratch })?;
