@@ -80,7 +80,6 @@ pub(crate) struct Json<'a> {
 /// Writes `text` as a JSON string, with its quotes.
 #[inline]
 pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() + 2);
     out.push(b'"');
     write_escaped(out, text);
     out.push(b'"');
