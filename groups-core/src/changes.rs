@@ -7,6 +7,7 @@ use crate::list::ListJson;
 use crate::object::write_members;
 use crate::operation::OF_FIELDS;
 use crate::same::is_same;
+use crate::scratch::with_scratch;
 use crate::visit::Visitor;
 use crate::{MixpanelGroup, Operation, Property, Update};
 
@@ -19,9 +20,8 @@ impl Changes {
     pub(crate) fn between<T: MixpanelGroup>(new: &T, old: &T) -> Self {
         let group = new.group();
         let updates = if group == old.group() {
-            let mut comparison = Comparison::default();
-            match comparison.compare(new, old) {
-                Ok(()) => comparison.differences.into_updates(&group),
+            match differences(new, old) {
+                Ok(differences) => differences.into_updates(&group),
                 Err(error) => vec![Update::invalid(&group, Operation::Set, error)],
             }
         } else {
@@ -50,22 +50,26 @@ impl Iterator for Changes {
 
 impl ExactSizeIterator for Changes {}
 
-#[derive(Default)]
-struct Comparison {
-    differences: Differences,
-    /// The older and the newer JSON of what cannot be compared without.
-    scratch: Vec<u8>,
-}
-
-impl Comparison {
-    fn compare<T: MixpanelGroup>(&mut self, new: &T, old: &T) -> Result<(), EncodeError> {
+fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, EncodeError> {
+    with_scratch(|scratch| {
+        let mut comparison = Comparison {
+            differences: Differences::default(),
+            scratch,
+        };
         OF_FIELDS
             .into_iter()
-            .try_for_each(|operation| new.visit_properties(old, operation, self))
-    }
+            .try_for_each(|operation| new.visit_properties(old, operation, &mut comparison))?;
+        Ok(comparison.differences)
+    })
 }
 
-impl Visitor for Comparison {
+struct Comparison<'a> {
+    differences: Differences,
+    /// The older and the newer JSON of what cannot be compared without.
+    scratch: &'a mut Vec<u8>,
+}
+
+impl Visitor for Comparison<'_> {
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -78,7 +82,7 @@ impl Visitor for Comparison {
             }
             &mut self.differences.set_once
         } else {
-            let same = is_same(new, old, &mut self.scratch);
+            let same = is_same(new, old, self.scratch);
             if same.map_err(|error| error.of(property.name))? {
                 return Ok(());
             }
@@ -104,7 +108,7 @@ impl Visitor for Comparison {
         new: &T,
         old: &T,
     ) -> Result<(), EncodeError> {
-        let scratch = &mut self.scratch;
+        let scratch = &mut *self.scratch;
         scratch.clear();
         let mut write = |value: &T| {
             let written = value.serialize(ListJson { out: scratch });

@@ -64,8 +64,25 @@ impl Differences {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        let Self {
+            set,
+            set_once,
+            unset,
+            union,
+            removes,
+        } = self;
+        [set, set_once, unset, union]
+            .iter()
+            .all(|items| items.is_empty())
+            && removes.is_empty()
+    }
+
     /// The updates that say it; nothing, if nothing is to be said.
     pub(crate) fn into_updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
+        if self.is_empty() {
+            return Vec::new();
+        }
         let mut updates = Vec::new();
         let mut say = |operation, items: Vec<u8>, brackets| {
             if items.is_empty() {

@@ -59,6 +59,7 @@ pub(crate) fn write_update(
     })
 }
 
+#[inline]
 fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> {
     let key = group.key();
     if key.is_empty() {
@@ -82,6 +83,7 @@ fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> 
 }
 
 /// The id and the quote behind it.
+#[inline]
 fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeError> {
     let [prefix, text] = id.parts();
     if prefix.is_empty() && text.is_empty() {

@@ -80,7 +80,6 @@ pub(crate) struct Json<'a> {
 /// Writes `text` as a JSON string, with its quotes.
 #[inline]
 pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() + 2);
     out.push(b'"');
     write_escaped(out, text);
     out.push(b'"');
@@ -147,13 +146,13 @@ fn word_has_special(word: [u8; 8]) -> bool {
     const ONES: u64 = u64::MAX / 0xFF;
     const HIGH: u64 = ONES * 0x80;
     let word = u64::from_le_bytes(word);
-    // The high bit of each byte that is zero, or of one above such a byte: never no wrongly, and
-    // yes wrongly only where the answer is yes anyway.
-    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote = is_zero(word ^ (ONES * u64::from(b'"')));
-    let backslash = is_zero(word ^ (ONES * u64::from(b'\\')));
-    (control | quote | backslash) & HIGH != 0
+    // The high bit of each byte that is below `limit` and is ASCII, or of one above such a byte:
+    // never no wrongly, and yes wrongly only where the answer is yes anyway.
+    let is_below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    // A quote is 0x22: with that bit flipped it follows on the control characters.
+    let control_or_quote = is_below(word ^ (ONES * 0x02), 0x21);
+    let backslash = is_below(word ^ (ONES * u64::from(b'\\')), 1);
+    (control_or_quote | backslash) & HIGH != 0
 }
 
 /// Text that is displayed rather than held: escaped as it arrives.

@@ -46,6 +46,7 @@ mod report;
 mod response;
 mod retry;
 mod same;
+mod scratch;
 mod sending;
 mod snapshot;
 mod snapshot_file;

@@ -17,7 +17,6 @@ pub(crate) fn is_same<T: Serialize + ?Sized>(
         return Ok(is_same);
     }
     scratch.clear();
-    scratch.reserve(256);
     old.serialize(Json { out: scratch })?;
     let end = scratch.len();
     new.serialize(Json { out: scratch })?;
@@ -42,18 +41,18 @@ struct Against<'a, T: ?Sized>(&'a T);
 impl<T: Serialize + ?Sized> Against<'_, T> {
     #[inline]
     fn is(&self, old: Scalar<'_>) -> Result<bool, Unclear> {
-        self.0.serialize(Is(old))
+        self.0.serialize(Is(&old))
     }
 }
 
 /// Takes the new value, and compares it with the old one.
-struct Is<'a>(Scalar<'a>);
+struct Is<'a>(&'a Scalar<'a>);
 
 impl Is<'_> {
     #[inline]
     #[allow(clippy::unnecessary_wraps)] // Called where `Against::is` is.
     fn is(&self, new: Scalar<'_>) -> Result<bool, Unclear> {
-        Ok(self.0 == new)
+        Ok(*self.0 == new)
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::encode::{Encoded, write_update};
 use crate::records::Record;
+use crate::scratch::with_scratch;
 use crate::{Error, ErrorKind, Group, Operation, Update};
 
 /// An update as JSON, free of what it was made from: it can wait, in memory or in a database, and
@@ -23,21 +24,20 @@ impl StoredUpdate {
     /// # Errors
     /// If it cannot be sent: the error names group, property and cause.
     pub fn new(update: &Update<'_>) -> Result<Option<Self>, Error> {
-        let mut json = Vec::with_capacity(256);
-        json.push(b'{');
-        match update.write(&mut json) {
-            Err(rejection) => Err(Error::invalid(&rejection)),
-            Ok(None) => Ok(None),
-            Ok(Some(encoded)) => {
-                let json = String::from_utf8(json).map_err(|error| {
-                    Error::new(ErrorKind::InvalidUpdate, "the JSON is no text").with_source(error)
-                })?;
-                Ok(Some(Self {
-                    json: json.into(),
-                    encoded,
-                }))
-            }
-        }
+        with_scratch(|json| {
+            json.push(b'{');
+            let written = update.write(json);
+            let Some(encoded) = written.map_err(|rejection| Error::invalid(&rejection))? else {
+                return Ok(None);
+            };
+            let json = std::str::from_utf8(json).map_err(|error| {
+                Error::new(ErrorKind::InvalidUpdate, "the JSON is no text").with_source(error)
+            })?;
+            Ok(Some(Self {
+                json: json.into(),
+                encoded,
+            }))
+        })
     }
 
     /// Reads what [`as_json`](Self::as_json) gave.
