@@ -28,10 +28,6 @@ instructions *options:
 build-cost:
     benches/build_cost.sh
 
-# Updates a second of other libraries and of ours, against one server on loopback.
-peers:
-    benches/peers/run.sh
-
 # Accepts what the derive expands to and what the compiler says of mistakes.
 bless:
     BLESS=1 TRYBUILD=overwrite cargo test --workspace
