@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Row,
@@ -148,6 +148,7 @@ impl SqliteOutbox {
     ///
     /// ```
     /// # use mixpanel_groups::{Group, SqliteOutbox};
+    /// # use serde_json::json;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("shop.db");
@@ -158,7 +159,7 @@ impl SqliteOutbox {
     /// let transaction = db.transaction()?;
     /// transaction.execute("INSERT INTO companies VALUES ('acme', 'pro')", [])?;
     /// let acme = Group::new("company", "acme");
-    /// SqliteOutbox::publish_in(&transaction, acme.set([("plan", "pro")]))?;
+    /// SqliteOutbox::publish_in(&transaction, acme.set(json!({"plan": "pro"})))?;
     /// transaction.commit()?; // both, or none
     /// # use mixpanel_groups::Outbox;
     /// # assert_eq!(outbox.depth()?.updates, 1);
@@ -314,8 +315,8 @@ impl Engine {
 
     fn set_up(&mut self, synchronous: Synchronous) -> rusqlite::Result<()> {
         let full = synchronous == Synchronous::Full;
+        self.use_wal()?;
         let db = &self.db;
-        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
         // On macOS nothing less reaches the disk.
         db.pragma_update(None, "fullfsync", full)?;
@@ -324,6 +325,26 @@ impl Engine {
             transaction.execute_batch(SqliteOutbox::SCHEMA)?;
         }
         transaction.commit()
+    }
+
+    /// While another process does the same, SQLite gives up at once instead of asking
+    /// [`wait_for_others`].
+    fn use_wal(&self) -> rusqlite::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let used = self
+                .db
+                .pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()));
+            match used {
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                        && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(5));
+                }
+                used => return used,
+            }
+        }
     }
 
     /// A transaction that may write from its beginning, so that it never has to be begun anew.

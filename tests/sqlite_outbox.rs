@@ -1,0 +1,707 @@
+//! An outbox in a file: what other processes, crashes, full disks and people do to it.
+#![cfg(unix)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::{
+    Capacity, Client, Depth, Error, ErrorKind, Group, Outbox, Rejection, SqliteOutbox,
+    StoredUpdate, Synchronous, Update, Waiting,
+};
+use rusqlite::{Connection, TransactionBehavior};
+use serde_json::json;
+use tempfile::TempDir;
+
+const ROOM: Capacity = Capacity {
+    updates: usize::MAX,
+    bytes: usize::MAX,
+};
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    (folder, path)
+}
+
+fn stored(update: &Update<'_>) -> StoredUpdate {
+    StoredUpdate::new(update).unwrap().unwrap()
+}
+
+fn update(group: usize, number: usize) -> StoredUpdate {
+    stored(&Group::new("company", group.to_string()).set(json!({"number": number})))
+}
+
+/// The group and the number that [`update`] was given.
+fn numbers(update: &StoredUpdate) -> (usize, usize) {
+    let json: serde_json::Value = serde_json::from_str(update.as_json()).unwrap();
+    let group = json["$group_id"].as_str().unwrap().parse().unwrap();
+    let number = json["$set"]["number"].as_u64().unwrap();
+    (group, usize::try_from(number).unwrap())
+}
+
+fn all_numbers(outbox: &SqliteOutbox) -> Vec<(usize, usize)> {
+    let waiting = outbox.take(usize::MAX).unwrap();
+    outbox.release().unwrap();
+    waiting.iter().map(|w| numbers(&w.update)).collect()
+}
+
+fn ids(waiting: &[Waiting]) -> Vec<i64> {
+    waiting.iter().map(|waiting| waiting.id).collect()
+}
+
+fn count(db: &Connection, table: &str) -> usize {
+    let sql = format!("SELECT * FROM {table}");
+    let mut rows = db.prepare(&sql).unwrap();
+    rows.query_map([], |_| Ok(())).unwrap().count()
+}
+
+// Other processes: this program once more, in a role.
+
+const ROLE: &str = "SQLITE_OUTBOX_ROLE";
+const FILE: &str = "SQLITE_OUTBOX_FILE";
+
+/// What a child process does; nothing, as a test.
+#[test]
+fn child() {
+    let (Ok(role), Some(path)) = (std::env::var(ROLE), std::env::var_os(FILE)) else {
+        return;
+    };
+    let outbox = SqliteOutbox::open_with(path, Synchronous::Normal).unwrap();
+    say("ready", "");
+    match role.rsplit_once(' ').unwrap() {
+        ("append and settle", first) => append_and_settle(&outbox, first.parse().unwrap()),
+        ("append until full", group) => append_until_full(&outbox, group.parse().unwrap()),
+        ("append until it fails", _) => append_until_it_fails(&outbox),
+        ("take", _) => {
+            say("took", outbox.take(2).unwrap().len());
+            thread::sleep(Duration::from_secs(60));
+        }
+        (role, _) => panic!("{role}"),
+    }
+}
+
+/// Tells the parent; a line is out before anything else is done.
+fn say(word: &str, what: impl std::fmt::Display) {
+    let line = format!("\n> {word} {what}\n");
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}
+
+fn spawn(role: &str, path: &Path) -> Child {
+    command(Command::new(std::env::current_exe().unwrap()), role, path)
+        .spawn()
+        .unwrap()
+}
+
+fn command(mut command: Command, role: &str, path: &Path) -> Command {
+    command
+        .args(["child", "--exact", "--nocapture", "--test-threads=1"])
+        .envs([(ROLE, role.as_ref()), (FILE, path.as_os_str())])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    command
+}
+
+/// What the child says, a word and the rest.
+fn lines(child: &mut Child) -> impl Iterator<Item = (String, String)> + use<> {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.filter_map(|line| {
+        let line = line.unwrap();
+        let (word, rest) = line.strip_prefix("> ")?.split_once(' ')?;
+        Some((word.to_owned(), rest.to_owned()))
+    })
+}
+
+const WRITERS: usize = 3;
+
+/// Appends numbers from `first` on in several threads, each of a group of its own, and takes and
+/// settles all the time.
+fn append_and_settle(outbox: &SqliteOutbox, first: usize) {
+    thread::scope(|scope| {
+        for group in 0..WRITERS {
+            scope.spawn(move || {
+                for number in (first..).step_by(2) {
+                    let two = [update(group, number), update(group, number + 1)];
+                    assert!(outbox.append(&two, ROOM).unwrap());
+                    say("appended", format!("{group} {}", number + 1));
+                }
+            });
+        }
+        loop {
+            let some = outbox.take(7).unwrap();
+            // From now on each of them may be gone.
+            for Waiting { update, .. } in &some {
+                let (group, number) = numbers(update);
+                say("settling", format!("{group} {number}"));
+            }
+            outbox.settle(&ids(&some), &[]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_was_appended_is_there_after_the_process_was_killed() {
+    const ROUNDS: usize = 60;
+    const A_ROUND: usize = 1_000_000;
+    let (_folder, path) = folder();
+    // For each group: the last number that is known to be appended, the last that may be settled.
+    let mut known: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    let mut rounds_with_updates = 0;
+    for round in 0..ROUNDS {
+        let first = (round + 1) * A_ROUND;
+        let mut child = spawn(&format!("append and settle {first}"), &path);
+        let lines = lines(&mut child);
+        // The pipe is read while the child lives, or it would wait for room in it.
+        let (ready, is_ready) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            lines
+                .inspect(|(word, _)| {
+                    if word == "ready" {
+                        ready.send(()).unwrap();
+                    }
+                })
+                .collect::<Vec<_>>()
+        });
+        is_ready.recv().unwrap();
+        thread::sleep(Duration::from_micros(round as u64 * 7919 % 40_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let said = reader.join().unwrap();
+        rounds_with_updates += usize::from(said.len() > 1);
+        for (word, rest) in &said {
+            let Some((group, number)) = rest.split_once(' ') else {
+                continue;
+            };
+            let number = number.parse().unwrap();
+            let (appended, settling) = known.entry(group.parse().unwrap()).or_default();
+            *(if word == "settling" {
+                settling
+            } else {
+                appended
+            }) = number;
+        }
+
+        let outbox = SqliteOutbox::open_with(&path, Synchronous::Normal).unwrap();
+        let mut there: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (group, number) in all_numbers(&outbox) {
+            there.entry(group).or_default().push(number);
+        }
+        let nothing = Vec::new();
+        for (group, (appended, settling)) in &known {
+            let there = there.get(group).unwrap_or(&nothing);
+            assert!(there.is_sorted_by(|one, next| one < next), "{there:?}");
+            // Two were appended together: both are there, or none.
+            assert!(there.last().is_none_or(|last| last % 2 == 1), "{there:?}");
+            // All that may not be settled and was appended in this round is there, without a gap.
+            let from = first.max(settling + 1);
+            let expected: Vec<_> = (from..=*appended).collect();
+            let found = there
+                .iter()
+                .copied()
+                .filter(|n| (from..=*appended).contains(n));
+            assert_eq!(
+                found.collect::<Vec<_>>(),
+                expected,
+                "group {group}, round {round}"
+            );
+        }
+        let left: usize = there.values().map(Vec::len).sum();
+        assert_eq!(outbox.depth().unwrap().updates, left, "round {round}");
+    }
+    assert!(rounds_with_updates > ROUNDS / 2, "{rounds_with_updates}");
+}
+
+const FULL: Capacity = Capacity {
+    updates: 200,
+    bytes: usize::MAX,
+};
+
+fn append_until_full(outbox: &SqliteOutbox, group: usize) {
+    let mut number = 0;
+    while outbox.append(&[update(group, number)], FULL).unwrap() {
+        number += 1;
+    }
+    say("appended", number);
+}
+
+#[test]
+fn several_processes_append_to_one_file_up_to_its_capacity() {
+    let (_folder, path) = folder();
+    // They all make the file at once, too.
+    let mut children: Vec<_> = (0..4)
+        .map(|group| spawn(&format!("append until full {group}"), &path))
+        .collect();
+    let appended: Vec<usize> = children
+        .iter_mut()
+        .map(|child| {
+            let mut lines = lines(child);
+            let (_, count) = lines.find(|(word, _)| word == "appended").unwrap();
+            lines.for_each(drop); // The pipe stays open until the child has said everything.
+            assert!(child.wait().unwrap().success());
+            count.parse().unwrap()
+        })
+        .collect();
+    assert_eq!(appended.iter().sum::<usize>(), FULL.updates);
+    let all = all_numbers(&SqliteOutbox::open(&path).unwrap());
+    for (group, appended) in appended.into_iter().enumerate() {
+        let numbers = all.iter().filter(|(g, _)| *g == group).map(|(_, n)| *n);
+        assert!(numbers.eq(0..appended), "group {group}");
+    }
+}
+
+#[test]
+fn one_process_takes_at_a_time_and_its_turn_ends_with_it() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let three: Vec<_> = (0..3).map(|number| update(0, number)).collect();
+    assert!(outbox.append(&three, ROOM).unwrap());
+
+    let mut child = spawn("take ", &path);
+    let (_, took) = lines(&mut child).find(|(word, _)| word == "took").unwrap();
+    assert_eq!(took, "2");
+    assert!(outbox.take(10).unwrap().is_empty());
+    // The others go on publishing meanwhile.
+    assert!(outbox.append(&[update(0, 3)], ROOM).unwrap());
+    assert_eq!(outbox.depth().unwrap().updates, 4);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(outbox.take(10).unwrap().len(), 4);
+}
+
+#[test]
+fn turns_pass_between_handles_when_all_is_settled_or_released() {
+    let (_folder, path) = folder();
+    let [one, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    let four: Vec<_> = (0..4).map(|number| update(0, number)).collect();
+    assert!(one.append(&four, ROOM).unwrap());
+
+    let taken = one.take(2).unwrap();
+    assert!(other.take(10).unwrap().is_empty());
+    one.settle(&[taken[0].id], &[]).unwrap();
+    assert!(other.take(10).unwrap().is_empty());
+    one.settle(&[taken[1].id], &[]).unwrap();
+    assert_eq!(other.take(1).unwrap()[0].update, four[2]);
+    assert!(one.take(10).unwrap().is_empty());
+    other.release().unwrap();
+    assert_eq!(one.take(10).unwrap().len(), 2);
+    drop(one);
+    assert_eq!(other.take(10).unwrap().len(), 2);
+}
+
+/// A full disk: files may not grow beyond 256 KiB, and what is written beyond fails.
+fn append_until_it_fails(outbox: &SqliteOutbox) {
+    let large = |number| {
+        stored(
+            &Group::new("company", "0").set(json!({"number": number, "text": "x".repeat(5_000)})),
+        )
+    };
+    let errors: Vec<(usize, Error)> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for number in 0.. {
+                        match outbox.append(&[large(number)], ROOM) {
+                            Ok(appended) => assert!(appended),
+                            Err(error) => return (number, error),
+                        }
+                    }
+                    unreachable!()
+                })
+            })
+            .collect();
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .collect()
+    });
+    for (appended, error) in errors {
+        say("appended", appended);
+        say("error", format!("{:?} {error}", error.kind()));
+    }
+    // Reading goes on.
+    say("depth", outbox.depth().unwrap().updates);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_takes_nothing_with_it() {
+    let (_folder, path) = folder();
+    let mut shell = Command::new("sh");
+    // In units of 512 bytes. Without the trap the signal would end the process.
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\""]);
+    shell.arg(std::env::current_exe().unwrap());
+    let mut child = command(shell, "append until it fails ", &path)
+        .spawn()
+        .unwrap();
+    let said: Vec<_> = lines(&mut child).collect();
+    assert!(child.wait().unwrap().success());
+    let of = |wanted: &str| -> Vec<_> {
+        let said = said.iter().filter(|(word, _)| word == wanted);
+        said.map(|(_, rest)| rest.as_str()).collect()
+    };
+    for error in of("error") {
+        let beginning = format!("Io cannot write to the outbox {}: ", path.display());
+        assert!(error.starts_with(&beginning), "{error}");
+    }
+    let appended: usize = of("appended")
+        .iter()
+        .map(|count| count.parse::<usize>().unwrap())
+        .sum();
+    assert!(appended > 10, "{said:?}");
+    assert_eq!(of("depth"), [appended.to_string()]);
+
+    // With room again, all that was said to be there is.
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert_eq!(all_numbers(&outbox).len(), appended);
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+}
+
+// Files that are not as they should be.
+
+fn open_error(path: &Path) -> Error {
+    let error = SqliteOutbox::open(path).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&path.display().to_string()), "{text}");
+    error
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_an_error() {
+    let (folder, path) = folder();
+    assert_eq!(open_error(folder.path()).kind(), ErrorKind::Io);
+    let error = open_error(&path.join("no/such/folder"));
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn a_file_that_is_no_database_is_an_error_and_left_as_it_is() {
+    let (_folder, path) = folder();
+    let text = "a letter, not a database. ".repeat(1_000);
+    fs::write(&path, &text).unwrap();
+    let error = open_error(&path);
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().ends_with("file is not a database"),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn a_damaged_file_is_an_error() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let many: Vec<_> = (0..2_000).map(|number| update(0, number)).collect();
+    assert!(outbox.append(&many, ROOM).unwrap());
+    drop(outbox);
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[4096..end].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+    let error = SqliteOutbox::open(&path)
+        .and_then(|outbox| outbox.take(usize::MAX).map(drop))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert!(
+        error.to_string().contains(path.to_str().unwrap()),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_can_only_be_read_is_an_error() {
+    let (_folder, path) = folder();
+    drop(SqliteOutbox::open(&path).unwrap());
+    // SQLite's own mark for "written by something newer: do not write". A file's permissions
+    // would not stop the superuser, as whom tests may run.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[18] = 3;
+    fs::write(&path, &bytes).unwrap();
+    let error = open_error(&path);
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().ends_with("can only be read"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn a_newer_version_is_an_error() {
+    let (_folder, path) = folder();
+    drop(SqliteOutbox::open(&path).unwrap());
+    let db = Connection::open(&path).unwrap();
+    db.execute("UPDATE mixpanel_outbox_state SET version = 2", [])
+        .unwrap();
+    let error = open_error(&path);
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error
+            .to_string()
+            .ends_with("is of version 2, and this library knows 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_table_that_somebody_removed_is_an_error() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let db = Connection::open(&path).unwrap();
+    db.execute("DROP TABLE mixpanel_outbox", []).unwrap();
+    let error = outbox.append(&[update(0, 0)], ROOM).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(
+        error.to_string().contains("no such table: mixpanel_outbox"),
+        "{error}"
+    );
+}
+
+// What people and programs do with the tables.
+
+#[test]
+fn an_update_in_a_transaction_of_the_user_shares_its_fate() {
+    let (_folder, path) = folder();
+    let mut db = Connection::open(&path).unwrap();
+    db.execute_batch("CREATE TABLE companies (id TEXT)")
+        .unwrap();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let acme = Group::new("company", "acme");
+    for commit in [false, true] {
+        let transaction = db.transaction().unwrap();
+        transaction
+            .execute("INSERT INTO companies VALUES ('acme')", [])
+            .unwrap();
+        let update = acme.set(json!({"plan": "pro"}));
+        SqliteOutbox::publish_in(&transaction, &update).unwrap();
+        SqliteOutbox::publish_in(&transaction, acme.set(json!({}))).unwrap();
+        SqliteOutbox::publish_in(&transaction, &stored(&acme.delete())).unwrap();
+        let wrong = acme.set(17);
+        let error = SqliteOutbox::publish_in(&transaction, wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+        assert_eq!(outbox.depth().unwrap(), Depth::default());
+        if commit {
+            transaction.commit().unwrap();
+        } else {
+            transaction.rollback().unwrap();
+        }
+        let rows = count(&db, "companies");
+        assert_eq!(rows, usize::from(commit));
+        assert_eq!(outbox.depth().unwrap().updates, rows * 2);
+    }
+    let waiting = outbox.take(10).unwrap();
+    assert_eq!(waiting[0].update, stored(&acme.set(json!({"plan": "pro"}))));
+    assert_eq!(waiting[1].update, stored(&acme.delete()));
+}
+
+#[test]
+fn a_transaction_on_another_file_is_an_error() {
+    let (_folder, path) = folder();
+    let mut db = Connection::open(&path).unwrap();
+    let transaction = db.transaction().unwrap();
+    let update = Group::new("company", "acme").delete();
+    let error = SqliteOutbox::publish_in(&transaction, &update).unwrap_err();
+    assert!(
+        error.to_string().contains("no such table: mixpanel_outbox"),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains(path.to_str().unwrap()),
+        "{error}"
+    );
+    // The tables can be made by the user's own migration.
+    transaction.execute_batch(SqliteOutbox::SCHEMA).unwrap();
+    SqliteOutbox::publish_in(&transaction, &update).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(
+        SqliteOutbox::open(&path).unwrap().depth().unwrap().updates,
+        1
+    );
+}
+
+#[test]
+fn appending_waits_for_a_transaction_of_others() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let mut db = Connection::open(&path).unwrap();
+    let transaction = db
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .unwrap();
+    thread::scope(|scope| {
+        let appended = scope.spawn(|| outbox.append(&[update(0, 1)], ROOM));
+        thread::sleep(Duration::from_millis(50));
+        assert!(!appended.is_finished());
+        let update = Group::new("company", "0").set(json!({"number": 0}));
+        SqliteOutbox::publish_in(&transaction, &update).unwrap();
+        transaction.commit().unwrap();
+        assert!(appended.join().unwrap().unwrap());
+    });
+    assert_eq!(all_numbers(&outbox), [(0, 0), (0, 1)]);
+}
+
+fn rejection() -> Rejection {
+    let nowhere = Client::builder("TOKEN")
+        .endpoint("http://127.0.0.1:1")
+        .build()
+        .unwrap();
+    let report = nowhere.send([Group::new("company", "").delete()]).unwrap();
+    report.rejected[0].clone()
+}
+
+#[test]
+fn rejected_updates_are_kept_for_a_person_to_look_at() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let two = [update(0, 0), update(0, 1)];
+    assert!(outbox.append(&two, ROOM).unwrap());
+    let taken = ids(&outbox.take(2).unwrap());
+    outbox
+        .settle(&taken[..1], &[(taken[1], &rejection())])
+        .unwrap();
+    assert_eq!(outbox.depth().unwrap(), Depth::default());
+
+    let db = Connection::open(&path).unwrap();
+    let sql = "SELECT id, field, message, body, since <= rejected_at AND rejected_at LIKE '20__-__-__T__:__:__.___Z'
+               FROM mixpanel_outbox_rejected";
+    let row: (i64, String, String, String, bool) = db
+        .query_one(sql, [], |row| {
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+            ))
+        })
+        .unwrap();
+    let (field, message) = ("$group_id".to_owned(), "the id is empty".to_owned());
+    assert_eq!(
+        row,
+        (taken[1], field, message, two[1].as_json().to_owned(), true)
+    );
+
+    // They can be tried once more, in plain SQL.
+    db.execute_batch(
+        "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected;
+         DELETE FROM mixpanel_outbox_rejected; COMMIT",
+    )
+    .unwrap();
+    assert_eq!(outbox.depth().unwrap().updates, 1);
+    assert_eq!(outbox.take(1).unwrap()[0].update, two[1]);
+}
+
+#[test]
+fn the_depth_is_right_whoever_changes_the_rows() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let three: Vec<_> = (0..3).map(|number| update(0, number)).collect();
+    assert!(outbox.append(&three, ROOM).unwrap());
+    let db = Connection::open(&path).unwrap();
+    db.execute("DELETE FROM mixpanel_outbox WHERE id = 1", [])
+        .unwrap();
+    db.execute(
+        "UPDATE mixpanel_outbox SET body = body || '  é' WHERE id = 2",
+        [],
+    )
+    .unwrap();
+    let bytes = three[1].as_json().len() + three[2].as_json().len() + 4;
+    let depth = outbox.depth().unwrap();
+    assert_eq!((depth.updates, depth.bytes), (2, bytes));
+    // A time that is none, or in the future.
+    for since in ["soon", "2999-01-01T00:00:00.000Z"] {
+        db.execute("UPDATE mixpanel_outbox SET since = ?1", [since])
+            .unwrap();
+        assert_eq!(outbox.depth().unwrap().oldest, Some(Duration::ZERO));
+    }
+}
+
+#[test]
+fn rows_that_are_no_updates_are_put_aside() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let good = update(0, 0);
+    for row in [
+        "'text'",
+        "'{}'",
+        "''",
+        "x'ff00'",
+        "17",
+        "CAST(x'ff' AS TEXT)",
+    ] {
+        let sql = format!("INSERT INTO mixpanel_outbox (body) VALUES ({row})");
+        db.execute(&sql, []).unwrap();
+    }
+    assert!(outbox.append(std::slice::from_ref(&good), ROOM).unwrap());
+    // The first rows alone would be nothing to send.
+    let taken = outbox.take(3).unwrap();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].update, good);
+    assert_eq!(
+        count(&db, "mixpanel_outbox_rejected WHERE message <> ''"),
+        6
+    );
+    outbox.settle(&ids(&taken), &[]).unwrap();
+    assert_eq!(outbox.depth().unwrap(), Depth::default());
+}
+
+#[test]
+fn the_newest_rejected_updates_are_kept() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+         INSERT INTO mixpanel_outbox_rejected (id, since, message, body) SELECT -i, '', '', '' FROM n",
+    )
+    .unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = ids(&outbox.take(1).unwrap());
+    outbox.settle(&[], &[(taken[0], &rejection())]).unwrap();
+    assert_eq!(count(&db, "mixpanel_outbox_rejected"), 100_000);
+    assert_eq!(count(&db, "mixpanel_outbox_rejected WHERE id = -1"), 0);
+    assert_eq!(count(&db, "mixpanel_outbox_rejected WHERE id = 1"), 1);
+}
+
+#[test]
+fn what_waits_is_there_when_the_file_is_opened_again() {
+    let (_folder, path) = folder();
+    let mut last_id = 0;
+    for number in 0..3 {
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        assert!(
+            outbox
+                .append(&[update(0, number), update(1, number)], ROOM)
+                .unwrap()
+        );
+        let waiting = outbox.take(10).unwrap();
+        assert_eq!(numbers(&waiting[0].update), (0, number));
+        assert!(waiting[0].id > last_id);
+        last_id = waiting[1].id;
+        // What is taken is there again, too.
+        drop(outbox);
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        let again = outbox.take(10).unwrap();
+        assert_eq!(again, waiting);
+        outbox.settle(&ids(&again), &[]).unwrap();
+    }
+}
+
+#[test]
+fn it_says_where_it_is() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.is_durable());
+    assert_eq!(
+        format!("{outbox:?}"),
+        format!("SqliteOutbox {{ path: {path:?}, .. }}")
+    );
+    let mut bytes = [0; 16];
+    fs::File::open(&path)
+        .unwrap()
+        .read_exact(&mut bytes)
+        .unwrap();
+    assert_eq!(&bytes, b"SQLite format 3\0");
+}
