@@ -1,6 +1,11 @@
 //! What every outbox promises, one suite for all of them.
 
+#[path = "../postgres_outbox/harness.rs"]
+#[allow(dead_code)] // Most of it is for that outbox's own tests.
+mod harness;
 mod model;
+#[path = "../postgres_outbox/server.rs"]
+mod server;
 mod suite;
 
 use std::sync::Arc;
@@ -20,6 +25,13 @@ fn sqlite(test: &dyn Fn(Open<'_>)) {
     let path = folder.path().join("outbox.db");
     // Nobody cuts the power here.
     test(&|| Arc::new(SqliteOutbox::open_with(&path, Synchronous::Normal).unwrap()));
+}
+
+/// With a handle on the same tables each time.
+fn postgres(test: &dyn Fn(Open<'_>)) {
+    if let Some(harness) = harness::Harness::new() {
+        test(&|| Arc::new(harness.another()));
+    }
 }
 
 /// The tests of a module, with an outbox.
@@ -59,3 +71,4 @@ macro_rules! suite {
 
 suite!(memory);
 suite!(sqlite);
+suite!(postgres);

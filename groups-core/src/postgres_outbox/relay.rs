@@ -325,7 +325,9 @@ impl Relay {
         if !self.connection.is_open() {
             self.held.clear();
         }
-        self.unlock(&self.held.clone(), context)
+        self.unlock(&self.held.clone(), context)?;
+        self.taken.clear();
+        Ok(())
     }
 
     /// Whether it still has what it has taken; if not, it knows from now on.
