@@ -201,6 +201,14 @@ fn a_value_that_writes_nothing_is_an_error() {
 }
 
 #[test]
+fn amounts_of_money_are_as_serde_json_writes_them() {
+    let most = 1_000_000_000_000_000_i64;
+    let cents = (-1_000..100_000).chain(most - 1_000..most + 1_000);
+    let amounts: Vec<_> = cents.map(|cents| cents as f64 / 100.0).collect();
+    assert_eq!(sent(&amounts), expected(&amounts));
+}
+
+#[test]
 fn text_of_every_length_is_escaped_wherever_it_must_be() {
     for length in 0..40 {
         for at in 0..length {
@@ -222,6 +230,13 @@ proptest! {
     #[test]
     fn values_are_as_serde_json_writes_them(value in value()) {
         prop_assert_eq!(sent(&value), expected(&value));
+    }
+
+    #[test]
+    fn decimals_are_as_serde_json_writes_them(digits: i64, shift in 0_u32..19, places in 0..25) {
+        let decimal: f64 = format!("{}e-{places}", digits >> (3 * shift)).parse().unwrap();
+        let around = [decimal, decimal.next_down(), decimal.next_up()];
+        prop_assert_eq!(sent(&around), expected(&around));
     }
 
     #[test]

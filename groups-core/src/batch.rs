@@ -1,7 +1,7 @@
 use std::fmt;
 
+use crate::escape::write_str;
 use crate::fold::fold;
-use crate::json::write_str;
 use crate::records::{Limits, Records};
 use crate::{Error, Update};
 

@@ -1,6 +1,5 @@
 use serde::Serialize;
 
-use crate::absent::is_absent;
 use crate::differences::{Differences, key_of, text};
 use crate::json::{EncodeError, Json, Written};
 use crate::list::ListJson;
@@ -19,18 +18,17 @@ pub struct Changes(std::vec::IntoIter<Update<'static>>);
 impl Changes {
     pub(crate) fn between<T: MixpanelGroup>(new: &T, old: &T) -> Self {
         let group = new.group();
-        let updates = if group == old.group() {
+        let updates = if group != old.group() {
+            let message = format!("the older version is another group, {}", old.group());
+            let error = EncodeError::new(message);
+            vec![Update::invalid(&group, Operation::Set, error)]
+        } else if is_same(new, old) {
+            Vec::new()
+        } else {
             match differences(new, old) {
                 Ok(differences) => differences.into_updates(&group),
                 Err(error) => vec![Update::invalid(&group, Operation::Set, error)],
             }
-        } else {
-            let message = format!("the older version is another group, {}", old.group());
-            vec![Update::invalid(
-                &group,
-                Operation::Set,
-                EncodeError::new(message),
-            )]
         };
         Self(updates.into_iter())
     }
@@ -65,7 +63,7 @@ fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, Encode
 
 struct Comparison<'a> {
     differences: Differences,
-    /// The older and the newer JSON of what cannot be compared without.
+    /// The JSON of the older value, or of both.
     scratch: &'a mut Vec<u8>,
 }
 
@@ -76,28 +74,25 @@ impl Visitor for Comparison<'_> {
         new: &T,
         old: &T,
     ) -> Result<(), EncodeError> {
-        let out = if property.operation == Operation::SetOnce {
-            if !is_absent(old) {
-                return Ok(());
-            }
-            &mut self.differences.set_once
-        } else {
-            let same = is_same(new, old, self.scratch);
-            if same.map_err(|error| error.of(property.name))? {
-                return Ok(());
-            }
-            &mut self.differences.set
+        let old_json = &mut *self.scratch;
+        old_json.clear();
+        let before = old.serialize(Json { out: old_json });
+        let before = before.map_err(|error| error.of(property.name))?;
+        let out = match property.operation {
+            Operation::SetOnce if before == Written::Value => return Ok(()),
+            Operation::SetOnce => &mut self.differences.set_once,
+            _ => &mut self.differences.set,
         };
         let start = out.len();
         out.extend_from_slice(property.key.as_bytes());
-        let written = new
-            .serialize(Json { out })
-            .map_err(|error| error.of(property.name))?;
-        if written == Written::Null {
+        let value = out.len();
+        let now = new.serialize(Json { out });
+        let now = now.map_err(|error| error.of(property.name))?;
+        if now == Written::Null || out[value..] == old_json[..] {
             out.truncate(start);
-            if !is_absent(old) {
-                self.differences.unset(property.key);
-            }
+        }
+        if now == Written::Null && before == Written::Value {
+            self.differences.unset(property.key);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::encode::{close, write_update};
-use crate::json::write_str;
+use crate::escape::write_str;
 use crate::list::parse_items;
 use crate::{Group, Operation, Update};
 

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::absent::{is_absent, is_empty_list};
-use crate::json::{EncodeError, Json, Written, write_escaped};
+use crate::escape::write_escaped;
+use crate::json::{EncodeError, Json, Written};
 use crate::list::ListJson;
 use crate::object::{Names, Object};
 use crate::rejection::{RecordName, Rejection};

@@ -378,7 +378,7 @@ impl Slot<'_> {
         let start = out.len();
         for (name, value) in &self.entries {
             out.push(b',');
-            crate::json::write_str(out, name);
+            crate::escape::write_str(out, name);
             if operation != Operation::Unset {
                 out.push(b':');
                 out.extend_from_slice(value.as_bytes());

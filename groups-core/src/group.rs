@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::encode::{close, write_update};
-use crate::json::{EncodeError, Written, write_str};
+use crate::escape::write_str;
+use crate::json::{EncodeError, Written};
 use crate::object::{Names, Object, check_name, write_value};
 use crate::{Id, MixpanelGroup, Operation, Update};
 

@@ -19,6 +19,7 @@ mod emulator;
 mod encode;
 mod endpoint;
 mod error;
+mod escape;
 mod event;
 mod fold;
 mod group;

@@ -1,185 +1,361 @@
-//! Tells whether two values would be the same JSON, without writing them where it can.
+//! Tells whether two versions of a struct surely say the same, without writing any JSON.
+//!
+//! The older one is noted as tokens, as serde tells of it, and the newer one is held against the
+//! notes: no number becomes text, and no text is searched for what to escape.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde::ser::{self, Serialize, Serializer};
 
-use crate::json::{EncodeError, Json, refuse};
+use crate::json::EncodeError;
+use crate::operation::OF_FIELDS;
+use crate::scratch::with_scratch;
+use crate::visit::Visitor;
+use crate::{MixpanelGroup, Property};
 
-/// Whether two values are the same JSON. Lists and objects are written to `scratch` and compared
-/// there.
-pub(crate) fn is_same<T: Serialize + ?Sized>(
-    new: &T,
-    old: &T,
-    scratch: &mut Vec<u8>,
-) -> Result<bool, EncodeError> {
-    if let Ok(is_same) = old.serialize(Against(new)) {
-        return Ok(is_same);
-    }
-    scratch.clear();
-    old.serialize(Json { out: scratch })?;
-    let end = scratch.len();
-    new.serialize(Json { out: scratch })?;
-    Ok(scratch[..end] == scratch[end..])
+/// Whether all properties are surely the same JSON; where it says no, they may still be.
+pub(crate) fn is_same<T: MixpanelGroup>(new: &T, old: &T) -> bool {
+    with_scratch(|notes| {
+        let mut tokens = Tokens {
+            notes,
+            at: None,
+            is_same: true,
+        };
+        tokens.walk(old);
+        tokens.at = Some(0);
+        tokens.walk(new);
+        tokens.is_same
+    })
 }
 
-/// A value that is no list and no object.
-#[derive(Clone, Copy, PartialEq)]
-enum Scalar<'a> {
-    Null,
-    Bool(bool),
-    Integer(i128),
-    /// By their bits: `0.0` and `-0.0` are not the same text.
-    F32(u32),
-    F64(u64),
-    Text(&'a str),
+/// Behind a text: a byte that no text has.
+const TEXT_END: &[u8] = &[0xFF];
+
+const ITEMS_END: &[u8] = b")";
+
+/// Notes tokens, or compares with those that are noted. Each begins with a byte that tells its kind
+/// and says where it ends, so the same bytes are the same values.
+struct Tokens<'a> {
+    notes: &'a mut Vec<u8>,
+    /// Where the next token is to be found; while notes are taken, nowhere.
+    at: Option<usize>,
+    is_same: bool,
 }
 
-/// Takes the old value, and asks the new one whether it is the same.
-struct Against<'a, T: ?Sized>(&'a T);
-
-impl<T: Serialize + ?Sized> Against<'_, T> {
-    #[inline]
-    fn is(&self, old: Scalar<'_>) -> Result<bool, Unclear> {
-        self.0.serialize(Is(&old))
-    }
-}
-
-/// Takes the new value, and compares it with the old one.
-struct Is<'a>(&'a Scalar<'a>);
-
-impl Is<'_> {
-    #[inline]
-    #[allow(clippy::unnecessary_wraps)] // Called where `Against::is` is.
-    fn is(&self, new: Scalar<'_>) -> Result<bool, Unclear> {
-        Ok(*self.0 == new)
-    }
-}
-
-/// Not to be told from scalars.
+/// The newer value is not what was noted, or a value cannot be serialised.
 #[derive(Debug)]
-struct Unclear;
+struct Unlike;
 
-impl fmt::Display for Unclear {
+impl fmt::Display for Unlike {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a scalar")
+        f.write_str("not the same")
     }
 }
 
-impl std::error::Error for Unclear {}
+impl std::error::Error for Unlike {}
 
-impl ser::Error for Unclear {
+impl ser::Error for Unlike {
     fn custom<T: fmt::Display>(_message: T) -> Self {
         Self
     }
 }
 
-macro_rules! integers {
-    ($($method:ident: $type:ty),*) => {$(
+impl Tokens<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Unlike> {
+        let Some(at) = &mut self.at else {
+            self.notes.extend_from_slice(bytes);
+            return Ok(());
+        };
+        let end = *at + bytes.len();
+        match self.notes.get(*at..end) {
+            // `memcmp` of nothing with nothing can take longer than of anything else.
+            Some(noted) if bytes.is_empty() || noted == bytes => {
+                *at = end;
+                Ok(())
+            }
+            _ => Err(Unlike),
+        }
+    }
+
+    /// A number that is the same where all its bits are.
+    #[inline]
+    fn number(&mut self, kind: u8, bits: [u8; 8]) -> Result<(), Unlike> {
+        self.put(&[kind])?;
+        self.put(&bits)
+    }
+
+    /// The name of a field or variant, by its place in memory: the same code says the same name.
+    #[inline]
+    fn name(&mut self, kind: u8, name: &'static str) -> Result<(), Unlike> {
+        self.put(&[kind])?;
+        self.put(&name.as_ptr().addr().to_ne_bytes())?;
+        self.put(&name.len().to_ne_bytes())
+    }
+
+    fn walk<T: MixpanelGroup>(&mut self, group: &T) {
+        for operation in OF_FIELDS {
+            let walked = group.visit_properties(group, operation, self);
+            self.is_same &= walked.is_ok();
+        }
+    }
+
+    #[inline]
+    fn visit<T: Serialize + ?Sized>(&mut self, value: &T) {
+        self.is_same = self.is_same && value.serialize(&mut *self).is_ok();
+    }
+}
+
+impl Visitor for Tokens<'_> {
+    #[inline]
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        value: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.visit(value);
+        Ok(())
+    }
+
+    #[inline]
+    fn list<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        value: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.visit(value);
+        Ok(())
+    }
+
+    #[inline]
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        _all: &'static [Property],
+        value: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.visit(value);
+        Ok(())
+    }
+}
+
+/// Text that is displayed rather than held: its pieces.
+impl fmt::Write for Tokens<'_> {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        self.put(piece.as_bytes()).map_err(|Unlike| fmt::Error)
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident: $type:ty as $wide:ty, $kind:literal;)*) => {$(
         #[inline]
-        fn $method(self, value: $type) -> Result<bool, Unclear> {
-            self.is(Scalar::Integer(value.into()))
+        fn $method(self, value: $type) -> Result<(), Unlike> {
+            self.number($kind, <$wide>::from(value).to_ne_bytes())
         }
     )*};
 }
 
-/// Both serializers see the same scalars.
-macro_rules! scalars {
-    () => {
-        type Ok = bool;
-        type Error = Unclear;
-        type SerializeSeq = Impossible<bool, Unclear>;
-        type SerializeTuple = Impossible<bool, Unclear>;
-        type SerializeTupleStruct = Impossible<bool, Unclear>;
-        type SerializeTupleVariant = Impossible<bool, Unclear>;
-        type SerializeMap = Impossible<bool, Unclear>;
-        type SerializeStruct = Impossible<bool, Unclear>;
-        type SerializeStructVariant = Impossible<bool, Unclear>;
-
-        integers!(
-            serialize_i8: i8,
-            serialize_i16: i16,
-            serialize_i32: i32,
-            serialize_i64: i64,
-            serialize_i128: i128,
-            serialize_u8: u8,
-            serialize_u16: u16,
-            serialize_u32: u32,
-            serialize_u64: u64
-        );
-
-        fn serialize_u128(self, value: u128) -> Result<bool, Unclear> {
-            self.is(Scalar::Integer(value.try_into().map_err(|_| Unclear)?))
-        }
-
-        fn serialize_f32(self, value: f32) -> Result<bool, Unclear> {
-            self.is(if value.is_finite() { Scalar::F32(value.to_bits()) } else { Scalar::Null })
-        }
-
-        fn serialize_f64(self, value: f64) -> Result<bool, Unclear> {
-            self.is(if value.is_finite() { Scalar::F64(value.to_bits()) } else { Scalar::Null })
-        }
-
-        fn serialize_bool(self, value: bool) -> Result<bool, Unclear> {
-            self.is(Scalar::Bool(value))
-        }
-
-        fn serialize_char(self, value: char) -> Result<bool, Unclear> {
-            self.is(Scalar::Text(value.encode_utf8(&mut [0; 4])))
-        }
-
+/// What has items: its kind, and its name where JSON has one or depends on it.
+macro_rules! opens {
+    ($($method:ident($($argument:ident: $type:ty),*), $kind:literal $($name:ident)?;)*) => {$(
         #[inline]
-        fn serialize_str(self, value: &str) -> Result<bool, Unclear> {
-            self.is(Scalar::Text(value))
+        fn $method(self, $($argument: $type),*) -> Result<Self, Unlike> {
+            opens!(@put self, $kind $(, $name)?);
+            Ok(self)
         }
-
-        fn serialize_unit_variant(
-            self,
-            _name: &'static str,
-            _index: u32,
-            variant: &'static str,
-        ) -> Result<bool, Unclear> {
-            self.is(Scalar::Text(variant))
-        }
-
-        fn serialize_none(self) -> Result<bool, Unclear> {
-            self.is(Scalar::Null)
-        }
-
-        fn serialize_unit(self) -> Result<bool, Unclear> {
-            self.is(Scalar::Null)
-        }
-
-        fn serialize_unit_struct(self, _name: &'static str) -> Result<bool, Unclear> {
-            self.is(Scalar::Null)
-        }
-
-        #[inline]
-        fn serialize_some<U: Serialize + ?Sized>(self, value: &U) -> Result<bool, Unclear> {
-            value.serialize(self)
-        }
-
-        fn serialize_newtype_struct<U: Serialize + ?Sized>(
-            self,
-            _name: &'static str,
-            value: &U,
-        ) -> Result<bool, Unclear> {
-            value.serialize(self)
-        }
-
-        /// What is displayed would have to be collected first.
-        fn collect_str<U: fmt::Display + ?Sized>(self, _value: &U) -> Result<bool, Unclear> {
-            Err(Unclear)
-        }
-
-        refuse!(Unclear => bool: bytes, lists, objects, variants);
-    };
+    )*};
+    (@put $self:ident, $kind:literal) => { $self.put(&[$kind])? };
+    (@put $self:ident, $kind:literal, $name:ident) => { $self.name($kind, $name)? };
 }
 
-impl<T: Serialize + ?Sized> Serializer for Against<'_, T> {
-    scalars!();
+/// The items, and what ends them.
+macro_rules! items {
+    ($($trait:ident::$method:ident;)*) => {$(
+        impl ser::$trait for &mut Tokens<'_> {
+            type Ok = ();
+            type Error = Unlike;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unlike> {
+                value.serialize(&mut **self)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), Unlike> {
+                self.put(ITEMS_END)
+            }
+        }
+    )*};
+    (named $($trait:ident),*) => {$(
+        impl ser::$trait for &mut Tokens<'_> {
+            type Ok = ();
+            type Error = Unlike;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), Unlike> {
+                self.name(b'.', key)?;
+                value.serialize(&mut **self)
+            }
+
+            #[inline]
+            fn end(self) -> Result<(), Unlike> {
+                self.put(ITEMS_END)
+            }
+        }
+    )*};
 }
 
-impl Serializer for Is<'_> {
-    scalars!();
+items!(
+    SerializeSeq::serialize_element;
+    SerializeTuple::serialize_element;
+    SerializeTupleStruct::serialize_field;
+    SerializeTupleVariant::serialize_field;
+);
+items!(named SerializeStruct, SerializeStructVariant);
+
+impl ser::SerializeMap for &mut Tokens<'_> {
+    type Ok = ();
+    type Error = Unlike;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unlike> {
+        key.serialize(&mut **self)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unlike> {
+        value.serialize(&mut **self)
+    }
+
+    fn end(self) -> Result<(), Unlike> {
+        self.put(ITEMS_END)
+    }
+}
+
+impl Serializer for &mut Tokens<'_> {
+    type Ok = ();
+    type Error = Unlike;
+    type SerializeSeq = Self;
+    type SerializeTuple = Self;
+    type SerializeTupleStruct = Self;
+    type SerializeTupleVariant = Self;
+    type SerializeMap = Self;
+    type SerializeStruct = Self;
+    type SerializeStructVariant = Self;
+
+    numbers!(
+        serialize_i8: i8 as i64, b'i';
+        serialize_i16: i16 as i64, b'i';
+        serialize_i32: i32 as i64, b'i';
+        serialize_i64: i64 as i64, b'i';
+        serialize_u8: u8 as u64, b'u';
+        serialize_u16: u16 as u64, b'u';
+        serialize_u32: u32 as u64, b'u';
+        serialize_u64: u64 as u64, b'u';
+        serialize_f32: f32 as f64, b'f';
+        serialize_f64: f64 as f64, b'd';
+    );
+
+    fn serialize_i128(self, value: i128) -> Result<(), Unlike> {
+        self.put(b"I")?;
+        self.put(&value.to_ne_bytes())
+    }
+
+    fn serialize_u128(self, value: u128) -> Result<(), Unlike> {
+        self.put(b"U")?;
+        self.put(&value.to_ne_bytes())
+    }
+
+    opens!(
+        serialize_seq(_len: Option<usize>), b'[';
+        serialize_tuple(_len: usize), b'[';
+        serialize_tuple_struct(_name: &'static str, _len: usize), b'[';
+        serialize_map(_len: Option<usize>), b'{';
+        serialize_struct(name: &'static str, _len: usize), b'$' name;
+        serialize_tuple_variant(_of: &'static str, _index: u32, name: &'static str, _len: usize),
+            b'(' name;
+        serialize_struct_variant(_of: &'static str, _index: u32, name: &'static str, _len: usize),
+            b'<' name;
+    );
+
+    #[inline]
+    fn serialize_bool(self, value: bool) -> Result<(), Unlike> {
+        self.put(if value { b"y" } else { b"n" })
+    }
+
+    #[inline]
+    fn serialize_char(self, value: char) -> Result<(), Unlike> {
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+    }
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Result<(), Unlike> {
+        self.put(b"s")?;
+        self.put(value.as_bytes())?;
+        self.put(TEXT_END)
+    }
+
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), Unlike> {
+        self.put(b"s")?;
+        write!(self, "{value}").map_err(|fmt::Error| Unlike)?;
+        self.put(TEXT_END)
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), Unlike> {
+        self.collect_seq(value)
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<(), Unlike> {
+        self.put(b"-")
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<(), Unlike> {
+        self.serialize_unit()
+    }
+
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), Unlike> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Unlike> {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<(), Unlike> {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_unit_variant(
+        self,
+        _of: &'static str,
+        _index: u32,
+        name: &'static str,
+    ) -> Result<(), Unlike> {
+        self.name(b'e', name)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _of: &'static str,
+        _index: u32,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Unlike> {
+        self.name(b'v', name)?;
+        value.serialize(self)
+    }
 }

@@ -1,0 +1,105 @@
+//! Text as JSON strings.
+
+/// Writes `text` as a JSON string, with its quotes.
+#[inline]
+pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let is_written = match bytes.len() {
+        8..16 => write_halves::<8, 9>(out, bytes),
+        16..=32 => write_halves::<16, 17>(out, bytes),
+        _ => false,
+    };
+    if !is_written {
+        out.push(b'"');
+        write_escaped(out, text);
+        out.push(b'"');
+    }
+}
+
+/// Writes text of `HALF` to twice as many bytes in two pieces of constant size that overlap, each
+/// with its quote (`QUOTED` is one more): no loop, and no call for a handful of bytes. Writes
+/// nothing and says so if there is something to escape.
+#[inline]
+fn write_halves<const HALF: usize, const QUOTED: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (text.first_chunk::<HALF>(), text.last_chunk::<HALF>()) else {
+        return false;
+    };
+    let is_plain = !(any_special(first) | any_special(last));
+    if is_plain {
+        let [mut start, mut end] = [[b'"'; QUOTED]; 2];
+        start[1..].copy_from_slice(first);
+        end[..HALF].copy_from_slice(last);
+        out.extend_from_slice(&start);
+        out.truncate(out.len() - (2 * HALF - text.len()));
+        out.extend_from_slice(&end);
+    }
+    is_plain
+}
+
+/// Writes `text` as it stands between the quotes of a JSON string.
+#[inline]
+pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    if has_special(bytes) {
+        write_with_escapes(out, bytes);
+    } else {
+        out.extend_from_slice(bytes);
+    }
+}
+
+#[cold]
+fn write_with_escapes(out: &mut Vec<u8>, text: &[u8]) {
+    for &byte in text {
+        if is_special(byte) {
+            write_escape(out, byte);
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        0x09 => b't',
+        0x0A => b'n',
+        0x0C => b'f',
+        0x0D => b'r',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 0xF)]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Whether a JSON string must escape the byte: a quote, a backslash or a control character.
+#[inline]
+fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// Whether a JSON string must escape any byte: eight at a time, the last eight perhaps twice.
+#[inline]
+fn has_special(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<8>() else {
+        return bytes.iter().any(|byte| is_special(*byte));
+    };
+    let mut words = bytes
+        .chunks_exact(8)
+        .filter_map(|word| word.first_chunk::<8>());
+    words.any(any_special) || any_special(last)
+}
+
+/// The same of a number of bytes that is known: without a branch, so that the compiler looks at all
+/// of them at once.
+#[inline]
+fn any_special<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes
+        .iter()
+        .fold(false, |any, byte| any | is_special(*byte))
+}
