@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -75,14 +75,14 @@ impl<'a> Id<'a> {
         [self.prefix, text]
     }
 
-    fn short(text: impl fmt::Display) -> Id<'static> {
-        let mut short = Short {
-            len: 0,
-            bytes: [0; 40],
-        };
-        let text = match write!(short, "{text}") {
-            Ok(()) => Text::Short(short),
-            Err(fmt::Error) => Text::Str(Cow::Owned(text.to_string())),
+    fn short(text: &str) -> Id<'static> {
+        let mut bytes = [0; 40];
+        let text = match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(room), Ok(len)) => {
+                room.copy_from_slice(text.as_bytes());
+                Text::Short(Short { len, bytes })
+            }
+            _ => Text::Str(Cow::Owned(text.to_owned())),
         };
         Id { prefix: "", text }
     }
@@ -92,17 +92,6 @@ impl<'a> Id<'a> {
             prefix: "",
             text: Text::Str(text.into()),
         }
-    }
-}
-
-impl fmt::Write for Short {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let start = usize::from(self.len);
-        let end = start + text.len();
-        let room = self.bytes.get_mut(start..end).ok_or(fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.len = u8::try_from(end).map_err(|_| fmt::Error)?;
-        Ok(())
     }
 }
 
@@ -201,40 +190,42 @@ impl<T: GroupId + ToOwned + ?Sized> GroupId for Cow<'_, T> {
     }
 }
 
-macro_rules! displayed {
-    ($($(#[$feature:meta])? $type:ty),*) => {$(
-        $(#[$feature])?
+macro_rules! by_value {
+    ($($type:ty),*) => {$(
         impl GroupId for $type {
             fn group_id(&self) -> Id<'_> {
-                Id::short(self)
-            }
-        }
-
-        $(#[$feature])?
-        impl From<$type> for Id<'_> {
-            fn from(id: $type) -> Self {
-                Id::short(id)
+                Id::from(*self)
             }
         }
     )*};
 }
 
-displayed!(
-    u8,
-    u16,
-    u32,
-    u64,
-    u128,
-    usize,
-    i8,
-    i16,
-    i32,
-    i64,
-    i128,
-    isize,
-    #[cfg(feature = "uuid")]
-    uuid::Uuid
+macro_rules! integers {
+    ($($type:ty),*) => {
+        by_value!($($type),*);
+
+        $(impl From<$type> for Id<'_> {
+            fn from(id: $type) -> Self {
+                Id::short(itoa::Buffer::new().format(id))
+            }
+        })*
+    };
+}
+
+integers!(
+    u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize
 );
+
+#[cfg(feature = "uuid")]
+by_value!(uuid::Uuid);
+
+/// With hyphens, in lower case.
+#[cfg(feature = "uuid")]
+impl From<uuid::Uuid> for Id<'_> {
+    fn from(id: uuid::Uuid) -> Self {
+        Id::short(id.hyphenated().encode_lower(&mut [0; 36]))
+    }
+}
 
 impl<'a, T: GroupId + ?Sized> From<&'a T> for Id<'a> {
     fn from(id: &'a T) -> Self {
