@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sends the same companies with this library and with each peer to one server on this machine, and
 # prints how fast each is. Peers take turns for ROUNDS rounds (5 unless told), and the fastest of
-# each counts. What cannot be installed is left out, and said.
+# each counts, as in `just bench`. What cannot be installed is left out, and said.
 set -euo pipefail
 cd "$(dirname "$0")"
 target=${CARGO_TARGET_DIR:-$(cd ../.. && pwd)/target}/peers
@@ -74,15 +74,22 @@ round() {
 : >"$target/rows"
 for _ in $(seq "${ROUNDS:-5}"); do round; done
 
-# The best of each, the fastest first, with its ratio to the hand-written one.
+# The best of each, the fastest first, with its ratio to the hand-written one, and the median of
+# all rounds beside it: how far apart the two are is how quiet the machine was.
 {
     cores=$(getconf _NPROCESSORS_ONLN)
-    echo "# $(date +%F), $cores cores, $(rustc --version | cut -d' ' -f1-2)"
-    printf 'name\tversion\tupdates\trequests\tbytes\tseconds\tupdates/s\tratio\n'
+    echo "# $(date +%F), $cores cores, $(rustc --version | cut -d' ' -f1-2), ${ROUNDS:-5} rounds"
+    printf 'name\tversion\tupdates\trequests\tbytes\tseconds\tupdates/s\tratio\tmedian\n'
     sort -t$'\t' -k7,7nr "$target/rows" | awk -F'\t' '
-        !seen[$1]++ { line[++count] = $0; rate[count] = $7 }
-        $1 == "hand-written" && !base { base = $7 }
-        END { for (i = 1; i <= count; i++) printf "%s\t%.3g\n", line[i], rate[i] / base }'
+        !rounds[$1]++ { best[++count] = $0; name[count] = $1 }
+        { rate[$1, rounds[$1]] = $7 }
+        END {
+            for (i = 1; i <= count; i++) {
+                ratio = rate[name[i], 1] / rate["hand-written", 1]
+                median = rate[name[i], int((rounds[name[i]] + 1) / 2)]
+                printf "%s\t%.3g\t%d\n", best[i], ratio, median
+            }
+        }'
 } >results.tsv
 
 # The same as a table in Markdown.
@@ -91,8 +98,9 @@ awk -F'\t' '
         for (; number >= 1000; number = int(number / 1000)) rest = sprintf(",%03d", number % 1000) rest
         return number rest
     }
-    function cells(updates, requests, bytes, rate) {
-        printf "| %s | %s | %s | %s | %s | %s | %s | %s |\n", $1, $2, updates, requests, bytes, $6, rate, $8
+    function cells(updates, requests, bytes, rate, median) {
+        printf "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n",
+            $1, $2, updates, requests, bytes, $6, rate, $8, median
     }
-    NR == 2 { cells($3, $4, $5, $7); print "|---|---|--:|--:|--:|--:|--:|--:|" }
-    NR > 2 { cells(commas($3), commas($4), commas($5), commas($7)) }' results.tsv
+    NR == 2 { cells($3, $4, $5, $7, $9); print "|---|---|--:|--:|--:|--:|--:|--:|--:|" }
+    NR > 2 { cells(commas($3), commas($4), commas($5), commas($7), commas($9)) }' results.tsv
