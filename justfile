@@ -24,6 +24,11 @@ bench:
 instructions *options:
     benches/instructions.sh {{ options }}
 
+# Ours beside other clients and the SDKs of other languages, which it installs under target/.
+peers:
+    benches/peers/run.sh
+    benches/chart.py
+
 # What a cold build costs, beside mixpanel-rs.
 build-cost:
     benches/build_cost.sh

@@ -28,7 +28,7 @@ cost() (
     echo "$1 $seconds $crates"
 )
 
-program mixpanel-rs-program 'mixpanel-rs = "*"'
+program mixpanel-rs-program 'mixpanel-rs = "=0.3.1"'
 program ours "mixpanel-groups = { path = \"$root/groups-core\" }"
 program ours-small "mixpanel-groups = { path = \"$root/groups-core\", default-features = false }"
 
