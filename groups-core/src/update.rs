@@ -185,6 +185,16 @@ impl<'a> From<&'a Update<'_>> for Update<'a> {
     }
 }
 
+/// A single update can be passed wherever several can: `client.send(acme.set())`.
+impl IntoIterator for Update<'_> {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
+    }
+}
+
 impl fmt::Debug for Update<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_json() {
