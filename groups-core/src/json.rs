@@ -79,6 +79,16 @@ impl ser::Error for EncodeError {
     }
 }
 
+/// Items were appended from `start` on, a comma before each: the first comma becomes the opening
+/// bracket. Without items nothing is written.
+#[inline]
+pub(crate) fn close(out: &mut Vec<u8>, start: usize, [open, close]: [u8; 2]) {
+    if let Some(comma) = out.get_mut(start) {
+        *comma = open;
+        out.push(close);
+    }
+}
+
 /// Writes one value.
 pub(crate) struct Json<'a> {
     pub(crate) out: &'a mut Vec<u8>,

@@ -6,8 +6,7 @@ use serde::ser::{Impossible, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::encode::close;
-use crate::json::{EncodeError, Json, Written};
+use crate::json::{EncodeError, Json, Written, close};
 use crate::serializer::{items, refuse, same_nothing, see_through};
 
 /// A list or set: the type of a field with `#[mixpanel(union)]`.

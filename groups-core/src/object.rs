@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::ser::{self, Impossible, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::encode::close;
-use crate::json::{EncodeError, Json, Key, Written};
+use crate::json::{EncodeError, Json, Key, Written, close};
 use crate::list::ListJson;
 use crate::serializer::{refuse, same_nothing, see_through};
 use crate::{Operation, Property};

@@ -3,9 +3,9 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
+use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, write_update};
 use crate::error::Error;
-use crate::json::EncodeError;
+use crate::json::{EncodeError, close};
 use crate::operation::OF_FIELDS;
 use crate::records::Record;
 use crate::rejection::{RecordName, Rejection};
