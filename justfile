@@ -12,9 +12,41 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
-# The documentation, without warnings.
+# The documentation, without warnings, as docs.rs will have it.
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
+    .ci/doc
+
+# The public interface beside the one checked in; `just api --bless` writes it.
+api *options:
+    .ci/api {{ options }}
+
+# Features alone, in pairs and together, without warnings; `just features all`: every combination.
+features *which:
+    .ci/features {{ which }}
+
+# Both crates as crates.io would get them, and what is in them.
+package:
+    .ci/package
+
+# A package outside the workspace, with what is packed.
+downstream: package
+    .ci/downstream
+
+# What is packed, with the oldest dependencies that it allows.
+minimal-versions: package
+    .ci/minimal-versions
+
+# Builds with the Rust that the crates declare.
+msrv:
+    .ci/msrv
+
+# Licences, sources and versions of dependencies.
+deny:
+    .ci/deny
+
+# All that `cargo publish` does but the upload.
+publish-dry-run:
+    cargo publish --dry-run --locked -p mixpanel-groups-derive -p mixpanel-groups
 
 # Ours beside hand-written code: the ratios as one table.
 bench:

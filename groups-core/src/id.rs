@@ -190,26 +190,20 @@ impl<T: GroupId + ToOwned + ?Sized> GroupId for Cow<'_, T> {
     }
 }
 
-macro_rules! by_value {
+macro_rules! integers {
     ($($type:ty),*) => {$(
         impl GroupId for $type {
             fn group_id(&self) -> Id<'_> {
                 Id::from(*self)
             }
         }
-    )*};
-}
 
-macro_rules! integers {
-    ($($type:ty),*) => {
-        by_value!($($type),*);
-
-        $(impl From<$type> for Id<'_> {
+        impl From<$type> for Id<'_> {
             fn from(id: $type) -> Self {
                 Id::short(itoa::Buffer::new().format(id))
             }
-        })*
-    };
+        }
+    )*};
 }
 
 integers!(
@@ -217,7 +211,11 @@ integers!(
 );
 
 #[cfg(feature = "uuid")]
-by_value!(uuid::Uuid);
+impl GroupId for uuid::Uuid {
+    fn group_id(&self) -> Id<'_> {
+        Id::from(*self)
+    }
+}
 
 /// With hyphens, in lower case.
 #[cfg(feature = "uuid")]

@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// docs.rs says of each item which feature brings it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -25,7 +27,8 @@ mod fold;
 mod group;
 #[cfg(feature = "sqlite")]
 mod group_commit;
-#[cfg(any(doc, doctest))]
+// Its examples and links need what these features bring.
+#[cfg(all(any(doc, doctest), feature = "derive", feature = "emulator"))]
 pub mod guide;
 mod id;
 mod json;
