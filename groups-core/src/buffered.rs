@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::records::MAX_RECORDS;
 use crate::relay::run_relay;
+use crate::stored_update::total_bytes;
 use crate::{
     Capacity, Client, Error, ErrorKind, MemoryOutbox, Outbox, Rejection, Report, StoredUpdate,
     Undelivered, Update,
@@ -306,21 +307,22 @@ impl BufferedClient {
         I: IntoIterator,
         I::Item: Into<Update<'u>>,
     {
-        let mut updates = updates.into_iter().map(Into::into);
+        let mut updates = updates
+            .into_iter()
+            .filter_map(|update| self.shared.prepare(&update.into()).transpose());
         loop {
-            let some = updates.by_ref().take(MAX_RECORDS);
-            let some: Vec<_> = some
-                .filter_map(|update: Update<'u>| self.shared.prepare(&update).transpose())
-                .collect::<Result<_, _>>()?;
-            if some.is_empty() {
+            let mut some = Vec::new();
+            let prepared = updates
+                .by_ref()
+                .take(MAX_RECORDS)
+                .try_for_each(|update| update.map(|update| some.push(update)));
+            if prepared.is_ok() && some.is_empty() {
                 return Ok(());
             }
-            self.shared.append(&some).map_err(|error| {
-                let rest = updates
-                    .by_ref()
-                    .filter_map(|update| StoredUpdate::new(&update).ok()?);
-                give_back(error, some.iter().cloned().chain(rest))
-            })?;
+            if let Err(error) = prepared.and_then(|()| self.shared.append(&some)) {
+                let rest = updates.filter_map(Result::ok);
+                return Err(give_back(error, some.into_iter().chain(rest)));
+            }
         }
     }
 
@@ -445,7 +447,7 @@ impl Shared {
     /// Lets updates wait, or does what is to be done when there is no room.
     fn append(&self, updates: &[StoredUpdate]) -> Result<(), Error> {
         let back = |error| Err(give_back(error, updates.iter().cloned()));
-        let mut blocks_until = None;
+        let mut blocked_since = None;
         loop {
             if self.closed.load(Ordering::Relaxed) {
                 return back(Error::new(
@@ -470,22 +472,19 @@ impl Shared {
                     Err(error) => return back(error),
                 },
                 WhenFull::Block(time) => {
-                    let until = *blocks_until.get_or_insert_with(|| Instant::now() + time);
-                    if Instant::now() >= until {
+                    let waited = blocked_since.get_or_insert_with(Instant::now).elapsed();
+                    if waited >= time {
                         return back(full());
                     }
-                    self.wake();
-                    self.wait_for_change(until);
+                    self.wait_for_room(time - waited);
                 }
             }
         }
     }
 
     fn drop_oldest(&self, updates: &[StoredUpdate]) -> Result<usize, Error> {
-        let bytes = updates.iter().map(|update| update.as_json().len()).sum();
-        let dropped = self
-            .outbox
-            .drop_oldest(updates.len(), bytes, self.settings.capacity)?;
+        let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
+        let dropped = self.outbox.drop_oldest(updates.len(), bytes, capacity)?;
         if dropped > 0 {
             self.state().stats.dropped += dropped;
             self.tell(&Trouble::Dropped(dropped));
@@ -506,9 +505,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn wait_for_change(&self, until: Instant) {
-        let left = until.saturating_duration_since(Instant::now());
-        drop(self.changed.wait_timeout(self.state(), left));
+    /// Wakes the relay, and waits until it has done something.
+    fn wait_for_room(&self, time: Duration) {
+        let mut state = self.state();
+        state.awake = true;
+        self.changed.notify_all();
+        drop(self.changed.wait_timeout(state, time));
     }
 
     pub(crate) fn tell(&self, trouble: &Trouble<'_>) {
@@ -545,23 +547,14 @@ impl Shared {
     }
 
     /// Adds what one delivery did.
-    pub(crate) fn note_report(&self, report: &Report, accepted: usize) {
-        let mut state = self.state();
-        let Stats {
-            sent,
-            rejected,
-            requests,
-            retries,
-            bytes,
-            ..
-        } = &mut state.stats;
-        *sent += report.sent;
-        *rejected += report.rejected.len();
-        *requests += report.requests;
-        *retries += report.retries;
-        *bytes += report.bytes;
-        state.stats.accepted += accepted;
-        drop(state);
+    pub(crate) fn note_report(&self, report: &Report, accepted: usize, rejected: usize) {
+        let stats = &mut self.state().stats;
+        stats.sent += report.sent;
+        stats.accepted += accepted;
+        stats.rejected += rejected;
+        stats.requests += report.requests;
+        stats.retries += report.retries;
+        stats.bytes += report.bytes;
         self.changed.notify_all();
     }
 

@@ -23,13 +23,12 @@ mod escape;
 mod event;
 mod fold;
 mod group;
-#[cfg(feature = "sqlite")]
-mod group_commit;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod id;
 mod json;
 mod list;
+mod memory_outbox;
 mod mixpanel_group;
 mod object;
 mod operation;
@@ -72,9 +71,10 @@ pub use event::{Event, Time};
 pub use group::Group;
 pub use id::{GroupId, Id};
 pub use list::List;
+pub use memory_outbox::MemoryOutbox;
 pub use mixpanel_group::MixpanelGroup;
 pub use operation::Operation;
-pub use outbox::{Capacity, Depth, MemoryOutbox, Outbox, Waiting};
+pub use outbox::{Capacity, Depth, Outbox, Waiting};
 #[cfg(feature = "postgres")]
 pub use postgres_outbox::{PostgresOutbox, PostgresOutboxBuilder};
 pub use profile::Profile;
