@@ -57,6 +57,7 @@ mod transport;
 mod undelivered;
 mod update;
 mod visit;
+mod whole_file;
 
 pub use batch::Batch;
 pub use buffered::{BufferedClient, BufferedClientBuilder, Drained, Stats, Trouble, WhenFull};
