@@ -7,18 +7,18 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::memory::Memory;
 use super::profiles::{Known, Past};
-use super::service::Memory;
-use crate::{Operation, Profile, whole_file};
+use crate::{Profile, whole_file};
 
 /// A file with the profiles, their history and the events.
-pub(super) struct State {
+pub(super) struct MemoryFile {
     path: PathBuf,
     /// The version of the memory that the file holds.
     saved: Mutex<u64>,
 }
 
-impl State {
+impl MemoryFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -94,19 +94,5 @@ fn list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
     match value.get_mut(name)?.take() {
         Value::Array(items) => Some(items),
         _ => None,
-    }
-}
-
-impl Past {
-    pub(super) fn to_json(&self) -> Value {
-        json!({"at": self.at, "operation": self.operation.name(), "value": self.value})
-    }
-
-    fn from_json(mut json: Value) -> Option<Self> {
-        Some(Self {
-            at: json["at"].as_u64()?,
-            operation: Operation::from_name(json["operation"].as_str()?)?,
-            value: json.get_mut("value")?.take(),
-        })
     }
 }
