@@ -25,6 +25,7 @@ mod fold;
 mod group;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod hash;
 mod id;
 mod json;
 mod list;
@@ -49,7 +50,6 @@ mod same;
 mod scratch;
 mod sending;
 mod snapshot;
-mod snapshot_file;
 #[cfg(feature = "sqlite")]
 mod sqlite_outbox;
 mod stored_update;

@@ -18,7 +18,8 @@ use std::path::Path;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::snapshot::{GroupName, Known, Trace, hash, uncertain};
+use super::known::{GroupName, Known, Trace, uncertain};
+use crate::hash::hash;
 use crate::whole_file::{self, beside};
 use crate::{Error, ErrorKind};
 
@@ -27,7 +28,7 @@ const VERSION: u64 = 1;
 const UNCERTAIN: &str = "uncertain";
 
 /// Reads the groups; none, if there is no such file.
-pub(crate) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
+pub(super) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
@@ -50,7 +51,7 @@ pub(crate) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
 }
 
 /// Notes that a run is under way.
-pub(crate) fn begin(path: &Path) -> Result<(), Error> {
+pub(super) fn begin(path: &Path) -> Result<(), Error> {
     let note = beside(path, "unfinished");
     File::create(&note)
         .map(drop)
@@ -58,7 +59,7 @@ pub(crate) fn begin(path: &Path) -> Result<(), Error> {
 }
 
 /// Notes that the run is over and saved.
-pub(crate) fn end(path: &Path) -> Result<(), Error> {
+pub(super) fn end(path: &Path) -> Result<(), Error> {
     let note = beside(path, "unfinished");
     fs::remove_file(&note).map_err(|error| io_error("remove", &note, error))
 }
@@ -139,7 +140,7 @@ fn parse_group(line: &str) -> Option<(GroupName, Known)> {
     Some(((key, id), known))
 }
 
-pub(crate) fn save(path: &Path, groups: &HashMap<GroupName, Known>) -> Result<(), Error> {
+pub(super) fn save(path: &Path, groups: &HashMap<GroupName, Known>) -> Result<(), Error> {
     render(groups)
         .and_then(|text| whole_file::write(path, text.as_bytes()))
         .map_err(|error| io_error("write", path, error))
