@@ -42,7 +42,6 @@ mod property;
 mod random;
 mod records;
 mod rejection;
-mod relay;
 mod report;
 mod response;
 mod retry;

@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use crate::buffered::{Shared, Trouble};
+use super::settings::Trouble;
+use super::shared::Shared;
 use crate::fold::fold_with_members;
 use crate::records::{Limits, Records};
 use crate::{Error, Rejection, Report, Undelivered, Update, Waiting};
@@ -20,7 +21,7 @@ enum Fate<'a> {
     Undelivered,
 }
 
-pub(crate) fn run_relay(shared: &Shared) {
+pub(super) fn run_relay(shared: &Shared) {
     if catch_unwind(AssertUnwindSafe(|| relay(shared))).is_err() {
         log::error!("the thread that sends has panicked; what waits is not sent");
     }
