@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mixpanel_groups::{
-    BufferedClient, BufferedClientBuilder, Client, Emulator, ErrorKind, Fault, Group,
-    MixpanelGroup, Profile, Retry, Trouble, Update, WhenFull,
+    BufferedClient, BufferedClientBuilder, Capacity, Client, Emulator, ErrorKind, Fault, Group,
+    MemoryOutbox, MixpanelGroup, Outbox, Profile, Retry, StoredUpdate, Trouble, Update, WhenFull,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -232,6 +232,17 @@ fn room_that_becomes_free_unblocks() {
 }
 
 #[test]
+fn publishing_may_wait_for_ever() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator)
+        .capacity(1, 1 << 20)
+        .when_full(WhenFull::Block(Duration::MAX));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 20);
+    assert!(buffered.shutdown(LONG).is_complete());
+}
+
+#[test]
 fn deadlines_hold_against_a_server_that_never_answers() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
@@ -330,7 +341,53 @@ fn an_update_that_cannot_be_sent_is_an_error_at_once() {
     buffered
         .publish(Group::new("company", "acme").set(json!({})))
         .unwrap();
+    let large = Group::new("company", "acme").set(json!({"text": "x".repeat(1_000_000)}));
+    let error = buffered.publish(large).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    assert!(error.to_string().contains("acme"), "{error}");
     assert_eq!(buffered.stats().queued, 0, "nothing to say");
+}
+
+#[test]
+fn many_at_once_with_some_that_say_nothing_or_are_wrong() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    let nothing = (0..5_000).map(|id| Group::new("company", id).set(json!({})));
+    buffered.publish_all(nothing.chain([set(1, 1)])).unwrap();
+    assert_eq!(buffered.flush(LONG).stats.accepted, 1);
+
+    let wrong = Group::new("company", "").delete();
+    let error = buffered
+        .publish_all([set(2, 2), wrong, set(3, 3)])
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    assert_eq!(error.undelivered().unwrap().len(), 2, "those are right");
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+}
+
+#[test]
+fn what_is_too_large_for_mixpanel_is_rejected_and_told() {
+    let emulator = Emulator::start().unwrap();
+    let text = "x".repeat(1_000_000);
+    let row = json!({"$group_key": "company", "$group_id": "acme", "$set": {"text": text}});
+    let outbox = MemoryOutbox::new();
+    let large = StoredUpdate::from_json(&format!(" {row}")).unwrap();
+    assert_eq!(large.group().id().to_string(), "acme");
+    let unlimited = Capacity {
+        updates: usize::MAX,
+        bytes: usize::MAX,
+    };
+    assert!(outbox.append(&[large], unlimited).unwrap());
+    let told = Arc::new(AtomicUsize::new(0));
+    let its_told = Arc::clone(&told);
+    let buffered = buffered(&emulator).outbox(outbox).on_error(move |trouble| {
+        if matches!(trouble, Trouble::Rejected(..)) {
+            its_told.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let drained = buffered.start().unwrap().shutdown(LONG);
+    assert_eq!((drained.stats.accepted, drained.stats.rejected), (0, 1));
+    assert_eq!(told.load(Ordering::SeqCst), 1);
 }
 
 #[test]

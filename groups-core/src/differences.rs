@@ -65,25 +65,8 @@ impl Differences {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        let Self {
-            set,
-            set_once,
-            unset,
-            union,
-            removes,
-        } = self;
-        [set, set_once, unset, union]
-            .iter()
-            .all(|items| items.is_empty())
-            && removes.is_empty()
-    }
-
     /// The updates that say it; nothing, if nothing is to be said.
     pub(crate) fn into_updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
-        if self.is_empty() {
-            return Vec::new();
-        }
         let mut updates = Vec::new();
         let mut say = |operation, items: Vec<u8>, brackets| {
             if items.is_empty() {
@@ -119,14 +102,10 @@ pub(crate) fn key_of(name: &str) -> String {
     let mut key = vec![b','];
     write_str(&mut key, name);
     key.push(b':');
-    into_text(key)
+    String::from_utf8(key).unwrap_or_default()
 }
 
 /// JSON of ours, which is text.
 pub(crate) fn text(json: &[u8]) -> &str {
     std::str::from_utf8(json).unwrap_or_default()
-}
-
-fn into_text(json: Vec<u8>) -> String {
-    String::from_utf8(json).unwrap_or_default()
 }

@@ -6,11 +6,14 @@ mod connection;
 mod event;
 mod events;
 mod fault;
-mod log;
+mod flags;
+mod memory;
+mod memory_file;
 mod profiles;
+mod received;
 mod server;
 mod service;
-mod state;
+mod settings;
 mod update;
 mod view;
 
@@ -23,10 +26,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use self::fault::Fault;
-pub use self::log::Received;
+use self::memory::Memory;
+use self::memory_file::MemoryFile;
+pub use self::received::Received;
 use self::server::Server;
-use self::service::{Memory, Service, Settings};
-use self::state::State;
+use self::service::Service;
+use self::settings::Settings;
 use crate::Profile;
 
 /// A stand-in for Mixpanel: a real HTTP server on a loopback port, for tests and for trying things
@@ -59,7 +64,7 @@ use crate::Profile;
 pub struct Emulator {
     server: Server,
     service: Arc<Service>,
-    state: Option<State>,
+    file: Option<MemoryFile>,
 }
 
 /// Starts an [`Emulator`] that differs from the usual one: see [`Emulator::builder`].
@@ -118,21 +123,22 @@ impl EmulatorBuilder {
     /// # Errors
     /// If it cannot listen on the port, or cannot read the file to [`keep`](Self::keep).
     pub fn start(self) -> io::Result<Emulator> {
-        let state = self.keep.map(State::new);
-        let memory = state
-            .as_ref()
-            .map_or_else(|| Ok(Memory::default()), State::load)?;
+        let file = self.keep.map(MemoryFile::new);
+        let memory = match &file {
+            Some(file) => file.load()?,
+            None => Memory::default(),
+        };
         let service = Arc::new(Service::new(self.settings, memory));
         let its_service = Arc::clone(&service);
         let server = Server::start(self.port, move |stream, life| {
             if let Err(error) = its_service.serve(stream, life) {
-                ::log::debug!("a connection to the emulator broke: {error}");
+                log::debug!("a connection to the emulator broke: {error}");
             }
         })?;
         Ok(Emulator {
             server,
             service,
-            state,
+            file,
         })
     }
 }
@@ -199,8 +205,8 @@ impl Emulator {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self) -> io::Result<()> {
-        match &self.state {
-            Some(state) => state.save(&self.service.memory),
+        match &self.file {
+            Some(file) => file.save(&self.service.memory),
             None => Ok(()),
         }
     }
@@ -235,7 +241,7 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if let Err(error) = self.save() {
-            ::log::warn!("the emulator's state is lost: {error}");
+            log::warn!("the emulator's state is lost: {error}");
         }
     }
 }

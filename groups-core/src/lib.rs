@@ -25,14 +25,14 @@ mod escape;
 mod event;
 mod fold;
 mod group;
-#[cfg(feature = "sqlite")]
-mod group_commit;
 // Its examples and links need what these features bring.
 #[cfg(all(any(doc, doctest), feature = "derive", feature = "emulator"))]
 pub mod guide;
+mod hash;
 mod id;
 mod json;
 mod list;
+mod memory_outbox;
 mod mixpanel_group;
 mod object;
 mod operation;
@@ -45,7 +45,6 @@ mod property;
 mod random;
 mod records;
 mod rejection;
-mod relay;
 mod report;
 mod response;
 mod retry;
@@ -54,7 +53,6 @@ mod scratch;
 mod sending;
 mod serializer;
 mod snapshot;
-mod snapshot_file;
 #[cfg(feature = "sqlite")]
 mod sqlite_outbox;
 mod stored_update;
@@ -62,6 +60,7 @@ mod transport;
 mod undelivered;
 mod update;
 mod visit;
+mod whole_file;
 
 pub use batch::Batch;
 pub use buffered::{BufferedClient, BufferedClientBuilder, Drained, Stats, Trouble, WhenFull};
@@ -76,9 +75,10 @@ pub use event::{Event, Time};
 pub use group::Group;
 pub use id::{GroupId, Id};
 pub use list::List;
+pub use memory_outbox::MemoryOutbox;
 pub use mixpanel_group::MixpanelGroup;
 pub use operation::Operation;
-pub use outbox::{Capacity, Depth, MemoryOutbox, Outbox, Waiting};
+pub use outbox::{Capacity, Depth, Outbox, Waiting};
 #[cfg(feature = "postgres")]
 pub use postgres_outbox::{PostgresOutbox, PostgresOutboxBuilder};
 pub use profile::Profile;

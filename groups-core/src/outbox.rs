@@ -1,9 +1,7 @@
 //! Where updates wait until they are sent.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Error, Rejection, StoredUpdate};
 
@@ -121,139 +119,10 @@ pub struct Depth {
     pub oldest: Option<Duration>,
 }
 
-/// The outbox in memory, which does not outlive the process.
-#[derive(Default)]
-pub struct MemoryOutbox {
-    queue: Mutex<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    next_id: i64,
-    /// How many of the first are taken.
-    taken: usize,
-}
-
-struct Entry {
-    waiting: Waiting,
-    since: Instant,
-}
-
-impl MemoryOutbox {
-    /// An empty one.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    fn remove(&mut self, index: usize) {
-        if let Some(entry) = self.entries.remove(index) {
-            self.bytes -= entry.waiting.update.as_json().len();
-        }
-    }
-
-    fn has_room(&self, updates: usize, bytes: usize, capacity: Capacity) -> bool {
-        self.entries.len() + updates <= capacity.updates && self.bytes + bytes <= capacity.bytes
-    }
-}
-
-impl Outbox for MemoryOutbox {
-    fn append(&self, updates: &[StoredUpdate], capacity: Capacity) -> Result<bool, Error> {
-        let bytes = updates.iter().map(|update| update.as_json().len()).sum();
-        let since = Instant::now();
-        let mut queue = self.queue();
-        if !queue.has_room(updates.len(), bytes, capacity) {
-            return Ok(false);
-        }
-        queue.bytes += bytes;
-        for update in updates {
-            let waiting = Waiting::new(queue.next_id, update.clone());
-            queue.next_id += 1;
-            queue.entries.push_back(Entry { waiting, since });
-        }
-        Ok(true)
-    }
-
-    fn take(&self, most: usize) -> Result<Vec<Waiting>, Error> {
-        let mut queue = self.queue();
-        queue.taken = queue.entries.len().min(most);
-        Ok(queue
-            .entries
-            .iter()
-            .take(most)
-            .map(|entry| entry.waiting.clone())
-            .collect())
-    }
-
-    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        let rejected = rejected.iter().map(|(id, _)| *id);
-        let mut settled: Vec<i64> = accepted.iter().copied().chain(rejected).collect();
-        settled.sort_unstable();
-        let mut queue = self.queue();
-        let mut left = VecDeque::new();
-        for _ in 0..std::mem::take(&mut queue.taken) {
-            let Some(entry) = queue.entries.pop_front() else {
-                break;
-            };
-            if settled.binary_search(&entry.waiting.id).is_ok() {
-                queue.bytes -= entry.waiting.update.as_json().len();
-            } else {
-                left.push_back(entry);
-            }
-        }
-        queue.taken = left.len();
-        left.into_iter()
-            .rev()
-            .for_each(|entry| queue.entries.push_front(entry));
-        Ok(())
-    }
-
-    fn release(&self) -> Result<(), Error> {
-        self.queue().taken = 0;
-        Ok(())
-    }
-
-    fn drop_oldest(
-        &self,
-        updates: usize,
-        bytes: usize,
-        capacity: Capacity,
-    ) -> Result<usize, Error> {
-        let mut queue = self.queue();
-        let before = queue.entries.len();
-        while queue.taken < queue.entries.len() && !queue.has_room(updates, bytes, capacity) {
-            let oldest = queue.taken;
-            queue.remove(oldest);
-        }
-        Ok(before - queue.entries.len())
-    }
-
-    fn depth(&self) -> Result<Depth, Error> {
-        let queue = self.queue();
-        Ok(Depth {
-            updates: queue.entries.len(),
-            bytes: queue.bytes,
-            oldest: queue.entries.front().map(|entry| entry.since.elapsed()),
-        })
-    }
-
-    fn is_durable(&self) -> bool {
-        false
-    }
-}
-
-impl fmt::Debug for MemoryOutbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryOutbox")
-            .field("depth", &self.depth())
-            .finish()
+impl Depth {
+    /// Whether there is room for so much more.
+    pub(crate) fn has_room(self, updates: usize, bytes: usize, capacity: Capacity) -> bool {
+        self.updates.saturating_add(updates) <= capacity.updates
+            && self.bytes.saturating_add(bytes) <= capacity.bytes
     }
 }

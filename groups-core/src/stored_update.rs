@@ -1,12 +1,13 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use crate::encode::{Encoded, write_update};
-use crate::records::Record;
+use crate::records::{MAX_RECORD, Record};
 use crate::scratch::with_scratch;
-use crate::{Error, ErrorKind, Group, Operation, Update};
+use crate::{Error, ErrorKind, Group, Operation, Rejection, Update};
 
 /// An update as JSON, free of what it was made from: it can wait, in memory or in a database, and
 /// go from thread to thread. Cheap to clone.
@@ -30,6 +31,11 @@ impl StoredUpdate {
             let Some(encoded) = written.map_err(|rejection| Error::invalid(&rejection))? else {
                 return Ok(None);
             };
+            if json.len() > MAX_RECORD {
+                let name = Update::name(&json[1..]);
+                let message = format!("it has {} bytes, and {MAX_RECORD} are allowed", json.len());
+                return Err(Error::invalid(&Rejection::local(name, None, message)));
+            }
             let json = std::str::from_utf8(json).map_err(|error| {
                 Error::new(ErrorKind::InvalidUpdate, "the JSON is no text").with_source(error)
             })?;
@@ -46,11 +52,11 @@ impl StoredUpdate {
     /// If it is no update: a JSON object with `$group_key`, `$group_id` and an operation.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let wrong = || Error::new(ErrorKind::InvalidUpdate, "not the JSON of a stored update");
-        let members: std::collections::BTreeMap<&str, &RawValue> =
+        let members: BTreeMap<&str, &RawValue> =
             serde_json::from_str(json).map_err(|error| wrong().with_source(error))?;
         let operation = members.keys().find_map(|name| Operation::from_name(name));
         let operation = operation.ok_or_else(wrong)?;
-        let (group, _) = Update::read(&json.as_bytes()[1..]);
+        let (group, _) = Update::read(&json.trim_start().as_bytes()[1..]);
         let mut out = vec![b'{'];
         let written = write_update(&mut out, &group, operation, |out| {
             out.extend_from_slice(members[operation.name()].get().as_bytes());
@@ -100,6 +106,11 @@ impl StoredUpdate {
     pub(crate) fn members(&self) -> &[u8] {
         &self.json.as_bytes()[1..]
     }
+}
+
+/// How many bytes of JSON they are.
+pub(crate) fn total_bytes(updates: &[StoredUpdate]) -> usize {
+    updates.iter().map(|update| update.as_json().len()).sum()
 }
 
 impl<'a> From<&'a StoredUpdate> for Update<'a> {

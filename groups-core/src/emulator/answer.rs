@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use ureq_proto::http::{Response, StatusCode, header};
 
 use super::fault::Fault;
+use super::flags::Flags;
 
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -11,27 +12,6 @@ pub(super) struct Answer {
     /// One header more, where there is one.
     header: Option<(header::HeaderName, String)>,
     pub(super) body: String,
-}
-
-/// How a request wants to be answered: `strict=1`, `verbose=1`.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Flags {
-    pub(super) strict: bool,
-    pub(super) verbose: bool,
-}
-
-impl Flags {
-    /// Reads the query, and the form too: the official Python SDK sends `verbose` beside `data`.
-    /// The values are 0 and 1; any other counts as 0.
-    pub(super) fn read(&mut self, parameters: &[u8]) {
-        for (name, value) in form_urlencoded::parse(parameters) {
-            match &*name {
-                "strict" => self.strict = value == "1",
-                "verbose" => self.verbose = value == "1",
-                _ => {}
-            }
-        }
-    }
 }
 
 /// Why a record is invalid.
@@ -111,9 +91,9 @@ impl Answer {
         Self::error(StatusCode::PAYLOAD_TOO_LARGE, &message)
     }
 
-    /// How a request of `good` valid records is answered; `count` is how their number is called. Not documented, and chosen here: `strict`
-    /// decides where `verbose` is on too, and without `strict` the records that are valid are all
-    /// that counts, so `error` is null then.
+    /// How a request of `good` valid records is answered; `count` is how their number is called.
+    /// Not documented, and chosen here: `strict` decides where `verbose` is on too, and without
+    /// `strict` the records that are valid are all that counts, so `error` is null then.
     pub(super) fn to_records(
         flags: Flags,
         count: &'static str,

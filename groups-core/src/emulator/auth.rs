@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use ureq_proto::http::{HeaderMap, Request, StatusCode, header};
 
 use super::answer::Answer;
-use super::service::Settings;
+use super::settings::Settings;
 
 /// Checks the Basic authorization: with an empty password the user name is the project's token,
 /// otherwise it is a service account's, and the query has a `project_id`.

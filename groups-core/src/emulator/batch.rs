@@ -1,5 +1,7 @@
 //! The records of one request, to `/groups` or `/import`.
 
+use std::io::{self, Write};
+
 use serde_json::Value;
 use ureq_proto::http::StatusCode;
 
@@ -8,6 +10,9 @@ use super::fault::Fault;
 
 /// The most records in one request. (Groups API and Import API, Limits)
 const MAX_RECORDS: usize = 2_000;
+
+/// The most bytes of one record, 1 MB, as JSON without spaces. (Groups API and Import API, Limits)
+const MAX_RECORD: usize = 1024 * 1024;
 
 /// The field of a record that is wrong, and why.
 pub(super) type Invalid = (String, String);
@@ -45,9 +50,10 @@ fn not_json(error: &serde_json::Error) -> Answer {
     Answer::error(StatusCode::BAD_REQUEST, &message)
 }
 
-/// Reads each record. How too many are answered is not documented: none is taken.
+/// Reads each record of a body of so many bytes. How too many are answered is not documented: none is taken.
 pub(super) fn read<T>(
     records: Vec<Value>,
+    bytes: usize,
     fault: Option<&Fault>,
     read: impl Fn(Value) -> Result<T, Invalid>,
 ) -> Result<Batch<T>, Answer> {
@@ -69,6 +75,9 @@ pub(super) fn read<T>(
             Some(Fault::Reject(positions)) if positions.contains(&index) => {
                 invalid("", "refused by a fault, as asked for")
             }
+            _ if bytes > MAX_RECORD && is_too_large(&record) => {
+                invalid("", format!("the record is larger than {MAX_RECORD} bytes"))
+            }
             _ => read(record),
         };
         match result {
@@ -82,4 +91,25 @@ pub(super) fn read<T>(
         }
     }
     Ok(batch)
+}
+
+/// Whether a record is over 1 MB.
+fn is_too_large(record: &Value) -> bool {
+    let mut room = Room(MAX_RECORD);
+    serde_json::to_writer(&mut room, record).is_err()
+}
+
+/// Takes so many bytes and no more.
+struct Room(usize);
+
+impl Write for Room {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.0.checked_sub(bytes.len());
+        self.0 = left.ok_or(io::ErrorKind::WriteZero)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -9,7 +9,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flate2::read::MultiGzDecoder;
 use ureq_proto::http::{HeaderMap, StatusCode, header};
 
-use super::answer::{Answer, Flags};
+use super::answer::Answer;
+use super::flags::Flags;
 
 /// With or without padding at the end.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

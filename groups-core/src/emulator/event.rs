@@ -8,14 +8,10 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::batch::{Invalid, invalid};
-use super::update::{MAX_RECORD, is_too_large};
 use crate::event::{check_distinct_id, check_insert_id, check_keys, check_time, check_value};
 
 /// The event, if it is valid.
-pub(super) fn read(record: Value, check_size: bool) -> Result<Value, Invalid> {
-    if check_size && is_too_large(&record) {
-        return invalid("", format!("the event is larger than {MAX_RECORD} bytes"));
-    }
+pub(super) fn read(record: Value) -> Result<Value, Invalid> {
     let Value::Object(members) = &record else {
         return invalid("", "the record is not an object");
     };

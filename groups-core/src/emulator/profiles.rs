@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Operation, Profile};
 
@@ -79,5 +79,19 @@ impl Known {
         if self.history.len() > Profiles::MAX_HISTORY {
             self.history.pop_front();
         }
+    }
+}
+
+impl Past {
+    pub(super) fn to_json(&self) -> Value {
+        json!({"at": self.at, "operation": self.operation.name(), "value": self.value})
+    }
+
+    pub(super) fn from_json(mut json: Value) -> Option<Self> {
+        Some(Self {
+            at: json["at"].as_u64()?,
+            operation: Operation::from_name(json["operation"].as_str()?)?,
+            value: json.get_mut("value")?.take(),
+        })
     }
 }

@@ -5,18 +5,12 @@
 //! is no text, with `strict` and without; without it the record is dropped without a word, as
 //! documented.
 
-use std::io::{self, Write};
-
 use serde_json::{Map, Value};
 
 use super::batch::{Invalid, invalid};
 use super::profiles::Change;
 use crate::Operation;
 use crate::object::MAX_NAME;
-
-/// The most bytes of one update or event, 1 MB, as JSON without spaces. (Groups API and Import API,
-/// Limits)
-pub(super) const MAX_RECORD: usize = 1024 * 1024;
 
 /// What may stand beside the operation; from `$time` on, what official SDKs let a caller add.
 const EXTRAS: [&str; 9] = [
@@ -36,10 +30,7 @@ const COMPANY: &str = "$company_id";
 const USER: &str = "$user_id";
 
 /// What the record says, if it is valid.
-pub(super) fn read(record: Value, check_size: bool) -> Result<Change, Invalid> {
-    if check_size && is_too_large(&record) {
-        return invalid("", format!("the update is larger than {MAX_RECORD} bytes"));
-    }
+pub(super) fn read(record: Value) -> Result<Change, Invalid> {
     let Value::Object(mut record) = record else {
         return invalid("", "the record is not an object");
     };
@@ -56,27 +47,6 @@ pub(super) fn read(record: Value, check_size: bool) -> Result<Change, Invalid> {
         operation,
         value,
     })
-}
-
-/// Whether a record is over 1 MB.
-pub(super) fn is_too_large(record: &Value) -> bool {
-    let mut room = Room(MAX_RECORD);
-    serde_json::to_writer(&mut room, record).is_err()
-}
-
-/// Takes so many bytes and no more.
-struct Room(usize);
-
-impl Write for Room {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let left = self.0.checked_sub(bytes.len());
-        self.0 = left.ok_or(io::ErrorKind::WriteZero)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn find_operation(record: &Map<String, Value>) -> Result<Operation, Invalid> {

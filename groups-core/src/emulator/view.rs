@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use ureq_proto::http::{HeaderMap, Method, Request, StatusCode, header};
 
 use super::answer::Answer;
+use super::memory::Memory;
 use super::profiles::Past;
-use super::service::Memory;
 
 const PAGE: &str = include_str!("page.html");
 
@@ -30,14 +30,13 @@ pub(super) fn answer(request: &Request<()>, memory: &Memory) -> Answer {
     let query: BTreeMap<Cow<'_, str>, Cow<'_, str>> =
         form_urlencoded::parse(query.as_bytes()).collect();
     let parameter = |name| query.get(name).map_or("", |value| &**value);
-    let view = match request.uri().path() {
+    let mut view = match request.uri().path() {
         "/" => return Answer::html(PAGE),
         _ if parameter("since") == memory.version.to_string() => json!({}),
         "/emulator/groups" => groups(memory, parameter("key"), parameter("search")),
         "/emulator/group" => group(memory, parameter("key"), parameter("id")),
         _ => return Answer::not_found(),
     };
-    let mut view = view;
     view["version"] = memory.version.into();
     Answer::json(StatusCode::OK, &view)
 }

@@ -6,7 +6,7 @@ use postgres::types::Type;
 use super::connection::failed;
 use super::names::Names;
 use super::{PARTITIONS, Params, SLOTS_A_PARTITION};
-use crate::snapshot::hash;
+use crate::hash::hash;
 use crate::{Error, ErrorKind, StoredUpdate};
 
 /// How many updates, and bytes of them, go into one statement.

@@ -5,19 +5,22 @@
 //! ["company","acme",null,{"plan":"6f3c0d41b2a29e55","founding_year":null,"tags":["a","b"]}]
 //! {"groups":1,"checksum":"…"}
 //! ```
-//! A group is its key, its id, its company's id and its properties. A property is the hash of its value, `null` where it was set once, a list's items, or an object
-//! with the items that may be there. While a run is under way there is a file `….unfinished` beside
-//! it: found by a later run, it says that the run was killed.
+//! A group is its key, its id, its company's id and its properties. A property is the hash of its
+//! value, `null` where it was set once, a list's items, or an object with the items that may be
+//! there. While a run is under way there is a file `….unfinished` beside it: found by a later run,
+//! it says that the run was killed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::snapshot::{GroupName, Known, Trace, hash, uncertain};
+use super::known::{GroupName, Known, Trace, uncertain};
+use crate::hash::hash;
+use crate::whole_file::{self, beside};
 use crate::{Error, ErrorKind};
 
 const FORMAT: &str = "mixpanel-groups snapshot";
@@ -25,7 +28,7 @@ const VERSION: u64 = 1;
 const UNCERTAIN: &str = "uncertain";
 
 /// Reads the groups; none, if there is no such file.
-pub(crate) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
+pub(super) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
@@ -48,7 +51,7 @@ pub(crate) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
 }
 
 /// Notes that a run is under way.
-pub(crate) fn begin(path: &Path) -> Result<(), Error> {
+pub(super) fn begin(path: &Path) -> Result<(), Error> {
     let note = beside(path, "unfinished");
     File::create(&note)
         .map(drop)
@@ -56,7 +59,7 @@ pub(crate) fn begin(path: &Path) -> Result<(), Error> {
 }
 
 /// Notes that the run is over and saved.
-pub(crate) fn end(path: &Path) -> Result<(), Error> {
+pub(super) fn end(path: &Path) -> Result<(), Error> {
     let note = beside(path, "unfinished");
     fs::remove_file(&note).map_err(|error| io_error("remove", &note, error))
 }
@@ -137,40 +140,10 @@ fn parse_group(line: &str) -> Option<(GroupName, Known)> {
     Some(((key, id), known))
 }
 
-/// Writes the groups to a file of its own first, which then takes the place of the old one.
-pub(crate) fn save(path: &Path, groups: &HashMap<GroupName, Known>) -> Result<(), Error> {
-    let temporary = beside(path, "tmp");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(render(groups)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_folder(path)
-    };
-    write().map_err(|error| {
-        // What is left of it is of no use; should that fail too, the first error says more.
-        drop(fs::remove_file(&temporary));
-        io_error("write", path, error)
-    })
-}
-
-/// A file with one name more, in the same folder.
-fn beside(path: &Path, extension: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".");
-    name.push(extension);
-    path.with_file_name(name)
-}
-
-/// The new name is on the disk only when the folder is.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
+pub(super) fn save(path: &Path, groups: &HashMap<GroupName, Known>) -> Result<(), Error> {
+    render(groups)
+        .and_then(|text| whole_file::write(path, text.as_bytes()))
+        .map_err(|error| io_error("write", path, error))
 }
 
 fn render(groups: &HashMap<GroupName, Known>) -> io::Result<String> {

@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use crate::buffered::{Shared, Trouble};
+use super::settings::Trouble;
+use super::shared::Shared;
 use crate::fold::fold_with_members;
 use crate::records::{Limits, Records};
 use crate::{Error, Rejection, Report, Undelivered, Update, Waiting};
@@ -20,7 +21,7 @@ enum Fate<'a> {
     Undelivered,
 }
 
-pub(crate) fn run_relay(shared: &Shared) {
+pub(super) fn run_relay(shared: &Shared) {
     if catch_unwind(AssertUnwindSafe(|| relay(shared))).is_err() {
         log::error!("the thread that sends has panicked; what waits is not sent");
     }
@@ -65,7 +66,7 @@ fn drain(shared: &Shared) -> bool {
 
 /// Sends what was taken, and settles what has found its fate; whether that is all of it.
 fn send(shared: &Shared, taken: &[Waiting]) -> bool {
-    let (records, members) = encode(taken, shared.settings.fold);
+    let (records, members, refused) = encode(taken, shared.settings.fold);
     let updates = (0..records.len()).map(|index| {
         let json = &records.json(index)[OPENING.len()..];
         Update::encoded(json, Ok(Some(records.encoded(index))))
@@ -83,6 +84,9 @@ fn send(shared: &Shared, taken: &[Waiting]) -> bool {
     let report = report.unwrap_or(&nothing);
 
     let mut fates = vec![Fate::Accepted; taken.len()];
+    for rejection in &refused {
+        fates[rejection.position] = Fate::Rejected(rejection);
+    }
     for rejection in &report.rejected {
         for member in members.get(rejection.position).into_iter().flatten() {
             fates[*member] = Fate::Rejected(rejection);
@@ -124,26 +128,25 @@ fn settle(
     }
     shared.outbox.settle(&accepted, &rejected)?;
     shared.outbox.release()?;
-    shared.note_report(report, accepted.len());
+    shared.note_report(report, accepted.len(), rejected.len());
     Ok(())
 }
 
 /// How a record begins here; the client writes the token there.
 const OPENING: &[u8] = b"{";
 
-/// The updates to send, and which of those taken each of them says.
-fn encode(taken: &[Waiting], fold: bool) -> (Records, Vec<Vec<usize>>) {
+/// The updates to send, which of those taken each of them says, and what is wrong with the others.
+fn encode(taken: &[Waiting], fold: bool) -> (Records, Vec<Vec<usize>>, Vec<Box<Rejection>>) {
     let unlimited = Limits {
         records: usize::MAX,
         bytes: usize::MAX,
     };
     let mut records = Records::default();
-    let mut members = Vec::new();
+    let (mut members, mut refused) = (Vec::new(), Vec::new());
     for (index, waiting) in taken.iter().enumerate() {
         match records.push(index, OPENING, &Update::from(&waiting.update), unlimited) {
             Ok(()) => members.push(vec![index]),
-            // It was within the limits when it was published, and is the server's to judge.
-            Err(rejection) => log::error!("{rejection}"),
+            Err(rejection) => refused.push(rejection),
         }
     }
     if fold {
@@ -157,5 +160,5 @@ fn encode(taken: &[Waiting], fold: bool) -> (Records, Vec<Vec<usize>>) {
             })
             .collect();
     }
-    (records, members)
+    (records, members, refused)
 }

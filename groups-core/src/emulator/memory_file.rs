@@ -1,24 +1,24 @@
 //! What outlives the emulator, in a file.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::memory::Memory;
 use super::profiles::{Known, Past};
-use super::service::Memory;
-use crate::{Operation, Profile};
+use crate::{Profile, whole_file};
 
 /// A file with the profiles, their history and the events.
-pub(super) struct State {
+pub(super) struct MemoryFile {
     path: PathBuf,
     /// The version of the memory that the file holds.
     saved: Mutex<u64>,
 }
 
-impl State {
+impl MemoryFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -40,8 +40,7 @@ impl State {
         })
     }
 
-    /// Writes the file, if there is something new: a file of its own first, which then takes the
-    /// place of the old one, so that there is a whole one at any time.
+    /// Writes the file, if there is something new.
     pub(super) fn save(&self, memory: &Mutex<Memory>) -> io::Result<()> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (version, state) = {
@@ -51,21 +50,10 @@ impl State {
             }
             (memory.version, write(&memory))
         };
-        let new = suffixed(&self.path);
-        let mut file = File::create(&new)?;
-        file.write_all(state.to_string().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
+        whole_file::write(&self.path, state.to_string().as_bytes())?;
         *saved = version;
         Ok(())
     }
-}
-
-/// In the same folder, since a file cannot be moved over from another file system at once.
-fn suffixed(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
 }
 
 fn write(memory: &Memory) -> Value {
@@ -106,19 +94,5 @@ fn list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
     match value.get_mut(name)?.take() {
         Value::Array(items) => Some(items),
         _ => None,
-    }
-}
-
-impl Past {
-    pub(super) fn to_json(&self) -> Value {
-        json!({"at": self.at, "operation": self.operation.name(), "value": self.value})
-    }
-
-    fn from_json(mut json: Value) -> Option<Self> {
-        Some(Self {
-            at: json["at"].as_u64()?,
-            operation: Operation::from_name(json["operation"].as_str()?)?,
-            value: json.get_mut("value")?.take(),
-        })
     }
 }

@@ -1,0 +1,131 @@
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::known::{Known, Trace};
+use crate::differences::{Differences, key_of, text};
+use crate::hash::hash;
+use crate::json::{EncodeError, Json, Written};
+use crate::list::ListJson;
+use crate::object::write_members;
+use crate::operation::OF_FIELDS;
+use crate::visit::Visitor;
+use crate::{MixpanelGroup, Operation, Property};
+
+/// Compares a struct with what is known of its group: what is known from now on, and what is to be
+/// said.
+pub(super) fn compare<T: MixpanelGroup>(
+    group: &T,
+    before: Option<&Known>,
+    company_id: Option<String>,
+) -> (Known, Result<Differences, EncodeError>) {
+    let mut comparison = Comparison {
+        before,
+        known: Known {
+            company_id,
+            traces: BTreeMap::new(),
+        },
+        differences: Differences::default(),
+        scratch: Vec::new(),
+    };
+    let found = OF_FIELDS
+        .into_iter()
+        .try_for_each(|operation| group.visit_properties(group, operation, &mut comparison));
+    let (known, differences) = comparison.finish();
+    (known, found.map(|()| differences))
+}
+
+struct Comparison<'s> {
+    before: Option<&'s Known>,
+    known: Known,
+    differences: Differences,
+    scratch: Vec<u8>,
+}
+
+impl Comparison<'_> {
+    fn write(
+        &mut self,
+        property: &'static Property,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<Written, EncodeError>,
+    ) -> Result<(), EncodeError> {
+        let mut json = std::mem::take(&mut self.scratch);
+        json.clear();
+        let written = write(&mut json).map_err(|error| error.of(property.name))?;
+        if written == Written::Value {
+            self.compare(property.name, property.key, property.operation, text(&json));
+        }
+        self.scratch = json;
+        Ok(())
+    }
+
+    /// One property that is there.
+    fn compare(&mut self, name: &str, key: &str, operation: Operation, value: &str) {
+        let before = self.before.and_then(|before| before.traces.get(name));
+        let trace = match operation {
+            Operation::Union => Trace::List(value.to_owned()),
+            Operation::SetOnce => Trace::Once,
+            _ => Trace::Value(hash(value)),
+        };
+        match (&trace, before) {
+            (now, Some(before)) if now == before => {}
+            (Trace::List(_), Some(Trace::List(old))) => {
+                self.differences.change_list(key, value, old, old);
+            }
+            (Trace::List(_), Some(Trace::Uncertain(may_be))) => {
+                self.differences.change_list(key, value, "", may_be);
+            }
+            (Trace::List(_), _) => self.differences.change_list(key, value, "", ""),
+            (Trace::Once, _) => self.differences.set_once(key, value),
+            (Trace::Value(_) | Trace::Uncertain(_), _) => self.differences.set(key, value),
+        }
+        self.known.traces.insert(name.to_owned(), trace);
+    }
+
+    /// What is known now, and what is to be said, properties that are gone included.
+    fn finish(mut self) -> (Known, Differences) {
+        for (name, trace) in self.before.into_iter().flat_map(|before| &before.traces) {
+            if self.known.traces.contains_key(name) {
+                continue;
+            }
+            if *trace == Trace::Once {
+                self.known.traces.insert(name.clone(), Trace::Once);
+            } else {
+                self.differences.unset(&key_of(name));
+            }
+        }
+        (self.known, self.differences)
+    }
+}
+
+impl Visitor for Comparison<'_> {
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.write(property, |out| new.serialize(Json { out }))
+    }
+
+    fn list<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.write(property, |out| new.serialize(ListJson { out }))
+    }
+
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        all: &'static [Property],
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        for (name, value) in write_members(property, all, new)? {
+            self.compare(&name, &key_of(&name), property.operation, value.get());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+use std::collections::BTreeMap;
+
+use crate::fold::union;
+
+/// Group key and id.
+pub(super) type GroupName = (String, String);
+
+/// What is known of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its company, which has to be named even to delete it.
+    pub(super) company_id: Option<String>,
+    /// Its properties, by name.
+    pub(super) traces: BTreeMap<String, Trace>,
+}
+
+/// What is left of a property that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trace {
+    /// The hash of a value of `$set`.
+    Value(u64),
+    /// `$set_once`, whatever the value was.
+    Once,
+    /// The list of `$union`.
+    List(String),
+    /// It was sent, and whether it was applied is not known. The items are those that may be there,
+    /// if it is a list.
+    Uncertain(String),
+}
+
+/// What is known of a group that may be in one state or in another, or may have been deleted.
+pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
+    let both = one.into_iter().chain(other);
+    let names = both.flat_map(|known| known.traces.keys());
+    let traces = names.map(|name| {
+        let of = |known: Option<&Known>| known.and_then(|known| known.traces.get(name)).cloned();
+        (name.clone(), [of(one), of(other)])
+    });
+    let uncertain = traces.filter_map(|(name, traces)| match traces {
+        [Some(Trace::Once), Some(Trace::Once)] => Some((name, Trace::Once)),
+        // Said once more, it does no harm.
+        [None | Some(Trace::Once), None | Some(Trace::Once)] => None,
+        traces => {
+            let items = traces
+                .iter()
+                .flatten()
+                .fold("[]".to_owned(), |all, trace| match trace {
+                    Trace::List(items) | Trace::Uncertain(items) => union(&all, items).into_owned(),
+                    Trace::Value(_) | Trace::Once => all,
+                });
+            Some((name, Trace::Uncertain(items)))
+        }
+    });
+    Known {
+        company_id: other.or(one).and_then(|known| known.company_id.clone()),
+        traces: uncertain.collect(),
+    }
+}
