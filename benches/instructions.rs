@@ -8,71 +8,13 @@
 //! The program itself encodes what its first argument names, as often as the second says; the
 //! script runs it under callgrind and takes the difference of two runs.
 
-use std::hint::black_box;
-
 use mixpanel_groups::{Batch, MixpanelGroup};
-use serde::Serialize;
+
+mod company;
+
+use company::{company, encode, encode_by_hand};
 
 const BATCH: usize = 200;
-
-#[derive(Clone, MixpanelGroup, Serialize)]
-#[mixpanel(group_key = "company")]
-struct Company {
-    #[mixpanel(group_id)]
-    #[serde(skip)]
-    id: String,
-    name: String,
-    plan: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    industry: Option<String>,
-    seats: u32,
-    founding_year: u16,
-    mrr: f64,
-    active: bool,
-    integrations: Vec<String>,
-    address: Address,
-}
-
-#[derive(Clone, Serialize)]
-struct Address {
-    city: String,
-    zip: u32,
-}
-
-#[derive(Serialize)]
-struct HandWritten<'a> {
-    #[serde(rename = "$token")]
-    token: &'a str,
-    #[serde(rename = "$group_key")]
-    group_key: &'a str,
-    #[serde(rename = "$group_id")]
-    group_id: &'a str,
-    #[serde(rename = "$set")]
-    set: &'a Company,
-}
-
-fn company(number: usize) -> Company {
-    Company {
-        id: format!("company_{number}"),
-        name: format!("Company Number {number} Inc."),
-        plan: if number % 3 == 0 {
-            "enterprise"
-        } else {
-            "free"
-        }
-        .to_owned(),
-        industry: (number % 4 != 0).then(|| "Technology".to_owned()),
-        seats: number as u32,
-        founding_year: 1900 + (number % 120) as u16,
-        mrr: number as f64 * 1.25,
-        active: number % 2 == 0,
-        integrations: vec!["salesforce".to_owned(), "hubspot".to_owned()],
-        address: Address {
-            city: "Springfield".to_owned(),
-            zip: 10_000 + number as u32,
-        },
-    }
-}
 
 fn main() {
     let mut arguments = std::env::args()
@@ -87,13 +29,7 @@ fn main() {
     let mut body = Vec::new();
     for _ in 0..times.parse().unwrap_or(0) {
         match what.as_str() {
-            "encode" => {
-                batch.clear();
-                for company in &companies {
-                    assert!(batch.push(company.set()).unwrap());
-                }
-                black_box(batch.body());
-            }
+            "encode" => encode(&mut batch, &companies),
             "changes_since" => {
                 let pairs = companies.iter().zip(&same);
                 assert_eq!(
@@ -101,20 +37,7 @@ fn main() {
                     0
                 );
             }
-            "hand_written" => {
-                body.clear();
-                let updates: Vec<_> = companies
-                    .iter()
-                    .map(|set| HandWritten {
-                        token: "PROJECT_TOKEN",
-                        group_key: "company",
-                        group_id: &set.id,
-                        set,
-                    })
-                    .collect();
-                serde_json::to_writer(&mut body, &updates).unwrap();
-                black_box(&body);
-            }
+            "hand_written" => encode_by_hand(&mut body, &companies, |company| &company.id),
             other => panic!("no such benchmark: {other}"),
         }
     }

@@ -5,7 +5,6 @@
 //! cargo bench --bench ratios
 //! ```
 
-use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -14,32 +13,11 @@ use std::time::{Duration, Instant};
 use mixpanel_groups::{Batch, Client, Compression, MixpanelGroup};
 use serde::Serialize;
 
+mod company;
+
+use company::{Address, address, company, encode, encode_by_hand};
+
 const BATCH: usize = 2_000;
-
-/// Fields of the types that have a writer of their own.
-#[derive(Clone, MixpanelGroup, Serialize)]
-#[mixpanel(group_key = "company")]
-struct Company {
-    #[mixpanel(group_id)]
-    #[serde(skip)]
-    id: String,
-    name: String,
-    plan: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    industry: Option<String>,
-    seats: u32,
-    founding_year: u16,
-    mrr: f64,
-    active: bool,
-    integrations: Vec<String>,
-    address: Address,
-}
-
-#[derive(Clone, Serialize)]
-struct Address {
-    city: String,
-    zip: u32,
-}
 
 /// Every value goes through a `Serialize` of the user's.
 #[derive(Clone, MixpanelGroup, Serialize)]
@@ -85,46 +63,6 @@ struct Money {
     currency: &'static str,
 }
 
-/// What one would write without this library.
-#[derive(Serialize)]
-struct HandWritten<'a, T> {
-    #[serde(rename = "$token")]
-    token: &'a str,
-    #[serde(rename = "$group_key")]
-    group_key: &'a str,
-    #[serde(rename = "$group_id")]
-    group_id: &'a str,
-    #[serde(rename = "$set")]
-    set: &'a T,
-}
-
-fn company(number: usize) -> Company {
-    Company {
-        id: format!("company_{number}"),
-        name: format!("Company Number {number} Inc."),
-        plan: if number % 3 == 0 {
-            "enterprise"
-        } else {
-            "free"
-        }
-        .to_owned(),
-        industry: (number % 4 != 0).then(|| "Technology".to_owned()),
-        seats: number as u32,
-        founding_year: 1900 + (number % 120) as u16,
-        mrr: number as f64 * 1.25,
-        active: number % 2 == 0,
-        integrations: vec!["salesforce".to_owned(), "hubspot".to_owned()],
-        address: address(number),
-    }
-}
-
-fn address(number: usize) -> Address {
-    Address {
-        city: "Springfield".to_owned(),
-        zip: 10_000 + number as u32,
-    }
-}
-
 fn own(number: usize) -> Own {
     let seats = number as u32;
     Own {
@@ -166,15 +104,15 @@ fn encoding() {
     let companies: Vec<_> = (0..BATCH).map(company).collect();
     let mut batch = Batch::new("PROJECT_TOKEN");
     let mut body = Vec::new();
-    let [ours, theirs] = best_of([&mut || ours(&mut batch, &companies), &mut || {
-        hand_written(&mut body, &companies, |company| &company.id)
+    let [ours, theirs] = best_of([&mut || encode(&mut batch, &companies), &mut || {
+        encode_by_hand(&mut body, &companies, |company| &company.id)
     }]);
     row("encoding, ns an update", ours, theirs, BATCH, 0.45);
 
     let companies: Vec<_> = (0..BATCH).map(own).collect();
     let mut batch = Batch::new("PROJECT_TOKEN");
-    let [ours, theirs] = best_of([&mut || self::ours(&mut batch, &companies), &mut || {
-        hand_written(&mut body, &companies, |company| &company.id)
+    let [ours, theirs] = best_of([&mut || encode(&mut batch, &companies), &mut || {
+        encode_by_hand(&mut body, &companies, |company| &company.id)
     }]);
     row(
         "encoding values of the user's own types, ns an update",
@@ -183,29 +121,6 @@ fn encoding() {
         BATCH,
         0.9,
     );
-}
-
-fn ours<T: MixpanelGroup>(batch: &mut Batch, companies: &[T]) {
-    batch.clear();
-    for company in companies {
-        assert!(batch.push(company.set()).unwrap());
-    }
-    black_box(batch.body());
-}
-
-fn hand_written<T: Serialize>(body: &mut Vec<u8>, companies: &[T], id: impl Fn(&T) -> &String) {
-    body.clear();
-    let updates: Vec<_> = companies
-        .iter()
-        .map(|set| HandWritten {
-            token: "PROJECT_TOKEN",
-            group_key: "company",
-            group_id: id(set),
-            set,
-        })
-        .collect();
-    serde_json::to_writer(&mut *body, &updates).unwrap();
-    black_box(body);
 }
 
 fn changes() {
@@ -220,7 +135,7 @@ fn changes() {
                 0
             );
         },
-        &mut || self::ours(&mut batch, &companies),
+        &mut || encode(&mut batch, &companies),
     ]);
     row(
         "changes_since of nothing changed, beside encoding",
@@ -249,7 +164,7 @@ fn end_to_end() {
     let mut packed = Vec::new();
     let mut by_hand = |compressed: bool| {
         for _ in 0..REQUESTS {
-            hand_written(&mut body, &companies, |company| &company.id);
+            encode_by_hand(&mut body, &companies, |company| &company.id);
             let mut request = agent.post(&url).content_type("application/json");
             let mut send = &body;
             if compressed {

@@ -108,3 +108,19 @@ fn the_number_of_updates_does_not_matter() {
         "{few} allocations for 6,000 updates, {many} for 60,000"
     );
 }
+
+#[test]
+fn comparing_what_did_not_change_takes_nothing() {
+    let [new, old]: [Vec<_>; 2] = [(); 2].map(|()| (0..1_000).map(company).collect());
+    let changes = |count: usize| {
+        let before = ALLOCATIONS.get();
+        let pairs = new.iter().zip(&old).take(count);
+        assert_eq!(
+            pairs.flat_map(|(new, old)| new.changes_since(old)).count(),
+            0
+        );
+        ALLOCATIONS.get() - before
+    };
+    changes(1); // what is made only once
+    assert_eq!(changes(1_000), 0);
+}

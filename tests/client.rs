@@ -29,6 +29,14 @@ fn bodies(emulator: &Emulator) -> Vec<Vec<Value>> {
 }
 
 #[test]
+fn one_update_needs_no_list() {
+    let emulator = Emulator::start().unwrap();
+    let client = client(&emulator);
+    assert_eq!(client.send(company("acme").delete()).unwrap().accepted, 1);
+    assert_eq!(client.send([company("acme").delete()]).unwrap().accepted, 1);
+}
+
+#[test]
 fn a_request_is_as_documented() {
     let emulator = Emulator::start().unwrap();
     let report = client(&emulator)

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde::ser::{Impossible, Serialize, Serializer};
 
-use crate::json::refuse;
+use crate::serializer::{No, items, refuse, same_nothing, see_through};
 
 /// Whether the property is left out: the value serialises to `null`.
 pub(crate) fn is_absent<T: Serialize + ?Sized>(value: &T) -> bool {
@@ -16,50 +16,27 @@ pub(crate) fn is_empty_list<T: Serialize + ?Sized>(value: &T) -> bool {
     value.serialize(Probe { of_list: true }).is_ok()
 }
 
-/// Succeeds where there is nothing, and fails at the first sign of a value.
+/// Succeeds where there is nothing, and fails at the first sign of a value. One that cannot be
+/// serialised is for the encoder to report, so it counts as a value.
+#[derive(Clone, Copy)]
 struct Probe {
     of_list: bool,
 }
 
-#[derive(Debug)]
-struct Present;
+/// As a list without items so far, but for those that count as absent.
+impl Probe {
+    fn item<T: Serialize + ?Sized>(self, value: &T) -> Result<(), No> {
+        value.serialize(self)
+    }
 
-impl fmt::Display for Present {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is a value")
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // As `end` wants it.
+    fn close(self) -> Result<(), No> {
+        Ok(())
     }
 }
 
-impl std::error::Error for Present {}
-
-impl ser::Error for Present {
-    /// A value that cannot be serialised is for the encoder to report, so it counts as one.
-    fn custom<T: fmt::Display>(_message: T) -> Self {
-        Self
-    }
-}
-
-/// A list without items so far, but for those that count as absent.
-struct NoItems;
-
-macro_rules! no_items {
-    ($($trait:ident::$method:ident),*) => {$(
-        impl ser::$trait for NoItems {
-            type Ok = ();
-            type Error = Present;
-
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Present> {
-                value.serialize(Probe { of_list: false })
-            }
-
-            fn end(self) -> Result<(), Present> {
-                Ok(())
-            }
-        }
-    )*};
-}
-
-no_items!(
+items!(
+    Probe => (), No:
     SerializeSeq::serialize_element,
     SerializeTuple::serialize_element,
     SerializeTupleStruct::serialize_field
@@ -67,70 +44,49 @@ no_items!(
 
 impl Serializer for Probe {
     type Ok = ();
-    type Error = Present;
-    type SerializeSeq = NoItems;
-    type SerializeTuple = NoItems;
-    type SerializeTupleStruct = NoItems;
-    type SerializeTupleVariant = Impossible<(), Present>;
-    type SerializeMap = Impossible<(), Present>;
-    type SerializeStruct = Impossible<(), Present>;
-    type SerializeStructVariant = Impossible<(), Present>;
+    type Error = No;
+    type SerializeSeq = Self;
+    type SerializeTuple = Self;
+    type SerializeTupleStruct = Self;
+    type SerializeTupleVariant = Impossible<(), No>;
+    type SerializeMap = Impossible<(), No>;
+    type SerializeStruct = Impossible<(), No>;
+    type SerializeStructVariant = Impossible<(), No>;
 
-    fn serialize_none(self) -> Result<(), Present> {
+    see_through!(());
+    same_nothing!(());
+
+    fn serialize_unit(self) -> Result<(), No> {
         Ok(())
     }
 
-    fn serialize_unit(self) -> Result<(), Present> {
-        Ok(())
-    }
-
-    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), Present> {
-        Ok(())
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Present> {
-        value.serialize(self)
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<(), Present> {
-        value.serialize(self)
-    }
-
-    fn serialize_f32(self, value: f32) -> Result<(), Present> {
+    fn serialize_f32(self, value: f32) -> Result<(), No> {
         self.serialize_f64(value.into())
     }
 
-    fn serialize_f64(self, value: f64) -> Result<(), Present> {
-        if value.is_finite() {
-            Err(Present)
-        } else {
-            Ok(())
-        }
+    fn serialize_f64(self, value: f64) -> Result<(), No> {
+        if value.is_finite() { Err(No) } else { Ok(()) }
     }
 
-    fn serialize_seq(self, _len: Option<usize>) -> Result<NoItems, Present> {
+    fn serialize_seq(self, _len: Option<usize>) -> Result<Self, No> {
         if self.of_list {
-            Ok(NoItems)
+            Ok(Self { of_list: false })
         } else {
-            Err(Present)
+            Err(No)
         }
     }
 
-    fn serialize_tuple(self, len: usize) -> Result<NoItems, Present> {
+    fn serialize_tuple(self, len: usize) -> Result<Self, No> {
         self.serialize_seq(Some(len))
     }
 
-    fn serialize_tuple_struct(self, _name: &'static str, len: usize) -> Result<NoItems, Present> {
+    fn serialize_tuple_struct(self, _name: &'static str, len: usize) -> Result<Self, No> {
         self.serialize_seq(Some(len))
     }
 
-    fn collect_str<T: fmt::Display + ?Sized>(self, _value: &T) -> Result<(), Present> {
-        Err(Present)
+    fn collect_str<T: fmt::Display + ?Sized>(self, _value: &T) -> Result<(), No> {
+        Err(No)
     }
 
-    refuse!(Present => (): scalars, bytes, objects, variants);
+    refuse!(No => (): scalars, bytes, objects, variants);
 }

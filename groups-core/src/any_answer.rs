@@ -10,7 +10,7 @@ use ureq::{Body, http};
 use crate::batch::opening;
 use crate::delivery::{Delivery, Route};
 use crate::records::{Limits, Records};
-use crate::response::MAX_ANSWER;
+use crate::transport::MAX_ANSWER;
 use crate::transport::{Answer, Broken, Request, Transport, read};
 use crate::{Compression, Error, ErrorKind, Group, Retry, Update};
 

@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 
-use crate::encode::{close, write_update};
+use crate::encode::write_update;
 use crate::escape::write_str;
+use crate::json::close;
 use crate::list::parse_items;
 use crate::{Group, Operation, Update};
 

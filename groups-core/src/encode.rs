@@ -98,16 +98,6 @@ fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeErr
     Ok(())
 }
 
-/// Items were appended from `start` on, a comma before each: the first comma becomes the opening
-/// bracket. Without items nothing is written.
-#[inline]
-pub(crate) fn close(out: &mut Vec<u8>, start: usize, [open, close]: [u8; 2]) {
-    if let Some(comma) = out.get_mut(start) {
-        *comma = open;
-        out.push(close);
-    }
-}
-
 /// Writes each property as `,"name":value`, and absent ones not at all.
 pub(crate) struct Encoder<'a> {
     pub(crate) out: &'a mut Vec<u8>,

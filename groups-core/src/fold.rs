@@ -389,7 +389,7 @@ impl Slot<'_> {
         } else {
             *b"{}"
         };
-        crate::encode::close(out, start, brackets);
+        crate::json::close(out, start, brackets);
         out.push(b'}');
     }
 }

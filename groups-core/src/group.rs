@@ -4,9 +4,9 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::encode::{close, write_update};
+use crate::encode::write_update;
 use crate::escape::write_str;
-use crate::json::{EncodeError, Written};
+use crate::json::{EncodeError, Written, close};
 use crate::object::{Names, Object, check_name, write_value};
 use crate::{Id, MixpanelGroup, Operation, Update};
 

@@ -6,9 +6,14 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde::ser::{self, Serialize, Serializer};
 
 use crate::escape::{write_escaped, write_str};
+use crate::serializer::{fields, items, same_nothing, see_through};
+
+mod key;
+
+pub(crate) use key::Key;
 
 /// Whether a value was there or serialised to `null`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +76,16 @@ impl From<serde_json::Error> for EncodeError {
 impl ser::Error for EncodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(message.to_string())
+    }
+}
+
+/// Items were appended from `start` on, a comma before each: the first comma becomes the opening
+/// bracket. Without items nothing is written.
+#[inline]
+pub(crate) fn close(out: &mut Vec<u8>, start: usize, [open, close]: [u8; 2]) {
+    if let Some(comma) = out.get_mut(start) {
+        *comma = open;
+        out.push(close);
     }
 }
 
@@ -168,6 +183,9 @@ impl<'a> Serializer for Json<'a> {
         serialize_i128: i128, serialize_u8: u8, serialize_u16: u16, serialize_u32: u32,
         serialize_u64: u64, serialize_u128: u128
     );
+    see_through!(Written);
+    same_nothing!(Written);
+
     #[inline]
     fn serialize_f32(self, value: f32) -> Result<Written, EncodeError> {
         write_float(self.out, value, value.is_finite())
@@ -207,30 +225,6 @@ impl<'a> Serializer for Json<'a> {
     fn serialize_unit(self) -> Result<Written, EncodeError> {
         self.out.extend_from_slice(b"null");
         Ok(Written::Null)
-    }
-
-    #[inline]
-    fn serialize_none(self) -> Result<Written, EncodeError> {
-        self.serialize_unit()
-    }
-
-    #[inline]
-    fn serialize_unit_struct(self, _name: &'static str) -> Result<Written, EncodeError> {
-        self.serialize_unit()
-    }
-
-    #[inline]
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Written, EncodeError> {
-        value.serialize(self)
-    }
-
-    #[inline]
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<Written, EncodeError> {
-        value.serialize(self)
     }
 
     #[inline]
@@ -398,61 +392,26 @@ impl<'a> Compound<'a> {
     }
 
     #[inline]
-    fn close(self) -> Written {
+    #[allow(clippy::unnecessary_wraps)] // As `end` wants it.
+    fn close(self) -> Result<Written, EncodeError> {
         self.out.extend_from_slice(self.close.as_bytes());
-        if self.raw && self.out[self.start..].trim_ascii() == b"null" {
-            return Written::Null;
-        }
-        Written::Value
+        let is_null = self.raw && self.out[self.start..].trim_ascii() == b"null";
+        Ok(if is_null {
+            Written::Null
+        } else {
+            Written::Value
+        })
     }
 }
 
-macro_rules! compounds {
-    ($($trait:ident::$method:ident),*) => {$(
-        impl ser::$trait for Compound<'_> {
-            type Ok = Written;
-            type Error = EncodeError;
-
-            #[inline]
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-                self.item(value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<Written, EncodeError> {
-                Ok(self.close())
-            }
-        }
-    )*};
-    (struct $($trait:ident),*) => {$(
-        impl ser::$trait for Compound<'_> {
-            type Ok = Written;
-            type Error = EncodeError;
-
-            #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                key: &'static str,
-                value: &T,
-            ) -> Result<(), EncodeError> {
-                self.field(key, value)
-            }
-
-            #[inline]
-            fn end(self) -> Result<Written, EncodeError> {
-                Ok(self.close())
-            }
-        }
-    )*};
-}
-
-compounds!(
+items!(
+    Compound<'_> => Written, EncodeError:
     SerializeSeq::serialize_element,
     SerializeTuple::serialize_element,
     SerializeTupleStruct::serialize_field,
     SerializeTupleVariant::serialize_field
 );
-compounds!(struct SerializeStruct, SerializeStructVariant);
+fields!(Compound<'_> => Written, EncodeError: SerializeStruct, SerializeStructVariant);
 
 impl ser::SerializeMap for Compound<'_> {
     type Ok = Written;
@@ -472,153 +431,6 @@ impl ser::SerializeMap for Compound<'_> {
 
     #[inline]
     fn end(self) -> Result<Written, EncodeError> {
-        Ok(self.close())
+        self.close()
     }
-}
-
-/// The methods that a serializer of only some kinds of value refuses, all with one error.
-macro_rules! refuse {
-    ($error:expr => $ok:ty: $($kind:ident),*) => {
-        $($crate::json::refuse!(@$kind $error, $ok);)*
-    };
-    (@scalars $error:expr, $ok:ty) => {
-        $crate::json::refuse!(@methods $error =>
-            serialize_bool(bool) -> $ok;
-            serialize_i8(i8) -> $ok;
-            serialize_i16(i16) -> $ok;
-            serialize_i32(i32) -> $ok;
-            serialize_i64(i64) -> $ok;
-            serialize_u8(u8) -> $ok;
-            serialize_u16(u16) -> $ok;
-            serialize_u32(u32) -> $ok;
-            serialize_u64(u64) -> $ok;
-            serialize_char(char) -> $ok;
-            serialize_str(&str) -> $ok;
-            serialize_unit_variant(&'static str, u32, &'static str) -> $ok;
-        );
-    };
-    (@floats $error:expr, $ok:ty) => {
-        $crate::json::refuse!(@methods $error =>
-            serialize_f32(f32) -> $ok;
-            serialize_f64(f64) -> $ok;
-        );
-    };
-    (@bytes $error:expr, $ok:ty) => {
-        $crate::json::refuse!(@methods $error => serialize_bytes(&[u8]) -> $ok;);
-    };
-    (@nothing $error:expr, $ok:ty) => {
-        $crate::json::refuse!(@methods $error =>
-            serialize_none() -> $ok;
-            serialize_unit() -> $ok;
-            serialize_unit_struct(&'static str) -> $ok;
-        );
-    };
-    (@lists $error:expr, $ok:ty) => {
-        $crate::json::refuse!(@methods $error =>
-            serialize_seq(Option<usize>) -> Self::SerializeSeq;
-            serialize_tuple(usize) -> Self::SerializeTuple;
-            serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
-        );
-    };
-    (@objects $error:expr, $ok:ty) => {
-        $crate::json::refuse!(@methods $error =>
-            serialize_map(Option<usize>) -> Self::SerializeMap;
-            serialize_struct(&'static str, usize) -> Self::SerializeStruct;
-        );
-    };
-    (@variants $error:expr, $ok:ty) => {
-        $crate::json::refuse!(@methods $error =>
-            serialize_newtype_variant(&'static str, u32, &'static str, &V) <V> -> $ok;
-            serialize_tuple_variant(&'static str, u32, &'static str, usize)
-                -> Self::SerializeTupleVariant;
-            serialize_struct_variant(&'static str, u32, &'static str, usize)
-                -> Self::SerializeStructVariant;
-        );
-    };
-    (@methods $error:expr =>
-        $($method:ident($($type:ty),*) $(<$generic:ident>)? -> $ok:ty;)*
-    ) => {$(
-        fn $method $(<$generic: serde::Serialize + ?Sized>)? (self, $(_: $type),*)
-            -> Result<$ok, Self::Error>
-        {
-            Err($error)
-        }
-    )*};
-}
-pub(crate) use refuse;
-
-/// Writes a map's key: text, or a number or boolean in quotes, as `serde_json` does.
-pub(crate) struct Key<'a> {
-    pub(crate) out: &'a mut Vec<u8>,
-}
-
-macro_rules! quoted {
-    ($($method:ident: $type:ty),*) => {$(
-        fn $method(self, value: $type) -> Result<(), EncodeError> {
-            self.out.push(b'"');
-            let written = Json { out: self.out }.$method(value)?;
-            if written == Written::Null {
-                return Err(EncodeError::new("float key must be finite (got NaN or +/-inf)"));
-            }
-            self.out.push(b'"');
-            Ok(())
-        }
-    )*};
-}
-
-impl Serializer for Key<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-    type SerializeSeq = Impossible<(), EncodeError>;
-    type SerializeTuple = Impossible<(), EncodeError>;
-    type SerializeTupleStruct = Impossible<(), EncodeError>;
-    type SerializeTupleVariant = Impossible<(), EncodeError>;
-    type SerializeMap = Impossible<(), EncodeError>;
-    type SerializeStruct = Impossible<(), EncodeError>;
-    type SerializeStructVariant = Impossible<(), EncodeError>;
-
-    quoted!(
-        serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32,
-        serialize_i64: i64, serialize_i128: i128, serialize_u8: u8, serialize_u16: u16,
-        serialize_u32: u32, serialize_u64: u64, serialize_u128: u128, serialize_f32: f32,
-        serialize_f64: f64
-    );
-
-    #[inline]
-    fn serialize_str(self, value: &str) -> Result<(), EncodeError> {
-        write_str(self.out, value);
-        Ok(())
-    }
-
-    fn serialize_char(self, value: char) -> Result<(), EncodeError> {
-        self.serialize_str(value.encode_utf8(&mut [0; 4]))
-    }
-
-    fn serialize_unit_variant(
-        self,
-        _name: &'static str,
-        _index: u32,
-        variant: &'static str,
-    ) -> Result<(), EncodeError> {
-        self.serialize_str(variant)
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        value.serialize(self)
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<(), EncodeError> {
-        value.serialize(self)
-    }
-
-    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        write_displayed(self.out, value)
-    }
-
-    refuse!(EncodeError::new("key must be a string") => ():
-        bytes, nothing, lists, objects, variants);
 }

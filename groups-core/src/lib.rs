@@ -49,6 +49,7 @@ mod retry;
 mod same;
 mod scratch;
 mod sending;
+mod serializer;
 mod snapshot;
 mod snapshot_file;
 #[cfg(feature = "sqlite")]

@@ -2,11 +2,12 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde::ser::{Impossible, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::json::{EncodeError, Json, Written, refuse};
+use crate::json::{EncodeError, Json, Written, close};
+use crate::serializer::{items, refuse, same_nothing, see_through};
 
 /// A list or set: the type of a field with `#[mixpanel(union)]`.
 ///
@@ -92,37 +93,20 @@ impl Items<'_> {
         Ok(())
     }
 
-    /// The first item's comma becomes the bracket.
-    fn close(self) -> Written {
-        match self.out.get_mut(self.start) {
-            None => Written::Null,
-            Some(comma) => {
-                *comma = b'[';
-                self.out.push(b']');
-                Written::Value
-            }
-        }
+    #[allow(clippy::unnecessary_wraps)] // As `end` wants it.
+    fn close(self) -> Result<Written, EncodeError> {
+        let is_empty = self.out.len() == self.start;
+        close(self.out, self.start, *b"[]");
+        Ok(if is_empty {
+            Written::Null
+        } else {
+            Written::Value
+        })
     }
 }
 
-macro_rules! items {
-    ($($trait:ident::$method:ident),*) => {$(
-        impl ser::$trait for Items<'_> {
-            type Ok = Written;
-            type Error = EncodeError;
-
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-                self.item(value)
-            }
-
-            fn end(self) -> Result<Written, EncodeError> {
-                Ok(self.close())
-            }
-        }
-    )*};
-}
-
 items!(
+    Items<'_> => Written, EncodeError:
     SerializeSeq::serialize_element,
     SerializeTuple::serialize_element,
     SerializeTupleStruct::serialize_field
@@ -139,28 +123,11 @@ impl<'a> Serializer for ListJson<'a> {
     type SerializeStruct = Impossible<Written, EncodeError>;
     type SerializeStructVariant = Impossible<Written, EncodeError>;
 
-    fn serialize_none(self) -> Result<Written, EncodeError> {
-        Ok(Written::Null)
-    }
+    see_through!(Written);
+    same_nothing!(Written);
 
     fn serialize_unit(self) -> Result<Written, EncodeError> {
         Ok(Written::Null)
-    }
-
-    fn serialize_unit_struct(self, _name: &'static str) -> Result<Written, EncodeError> {
-        Ok(Written::Null)
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Written, EncodeError> {
-        value.serialize(self)
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<Written, EncodeError> {
-        value.serialize(self)
     }
 
     fn serialize_seq(self, _len: Option<usize>) -> Result<Items<'a>, EncodeError> {

@@ -7,7 +7,7 @@ use crate::{Changes, Group, Operation, Property, Update, Updates};
 /// A struct that maps to a group profile; implemented by `#[derive(MixpanelGroup)]`.
 ///
 /// The methods make [`Update`]s and send nothing: pass them to
-/// [`Client::send`](crate::Client::send), a single one as `[company.set()]`. Where the struct has a
+/// [`Client::send`](crate::Client::send), one, several or an iterator of them. Where the struct has a
 /// method of its own by one of these names, ours is reached as `MixpanelGroup::set(&company)`, and
 /// theirs as `Company::set(&mut company)` if it changes the struct.
 #[diagnostic::on_unimplemented(

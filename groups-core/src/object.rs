@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde::ser::{self, Impossible, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::encode::close;
-use crate::json::{EncodeError, Json, Key, Written, refuse};
+use crate::json::{EncodeError, Json, Key, Written, close};
 use crate::list::ListJson;
+use crate::serializer::{refuse, same_nothing, see_through};
 use crate::{Operation, Property};
 
 /// The longest property name, in characters.
@@ -174,28 +174,11 @@ impl<'a> Serializer for Object<'a> {
     type SerializeStruct = Entries<'a>;
     type SerializeStructVariant = Impossible<(), EncodeError>;
 
-    fn serialize_none(self) -> Result<(), EncodeError> {
-        Ok(())
-    }
+    see_through!(());
+    same_nothing!(());
 
     fn serialize_unit(self) -> Result<(), EncodeError> {
         Ok(())
-    }
-
-    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), EncodeError> {
-        Ok(())
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        value.serialize(self)
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<(), EncodeError> {
-        value.serialize(self)
     }
 
     fn serialize_map(self, _len: Option<usize>) -> Result<Entries<'a>, EncodeError> {

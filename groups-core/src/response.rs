@@ -7,9 +7,6 @@ use serde_json::Value;
 use crate::retry::Failure;
 use crate::{Error, ErrorKind};
 
-/// How much of an answer is kept.
-pub(crate) const MAX_ANSWER: u64 = 1 << 20;
-
 /// How much of an answer that is not understood an error shows.
 const SHOWN: usize = 200;
 

@@ -10,6 +10,7 @@ use serde::ser::{self, Serialize, Serializer};
 use crate::json::EncodeError;
 use crate::operation::OF_FIELDS;
 use crate::scratch::with_scratch;
+use crate::serializer::{No, fields, items, same_nothing, see_through};
 use crate::visit::Visitor;
 use crate::{MixpanelGroup, Property};
 
@@ -31,8 +32,6 @@ pub(crate) fn is_same<T: MixpanelGroup>(new: &T, old: &T) -> bool {
 /// Behind a text: a byte that no text has.
 const TEXT_END: &[u8] = &[0xFF];
 
-const ITEMS_END: &[u8] = b")";
-
 /// Notes tokens, or compares with those that are noted. Each begins with a byte that tells its kind
 /// and says where it ends, so the same bytes are the same values.
 struct Tokens<'a> {
@@ -42,27 +41,9 @@ struct Tokens<'a> {
     is_same: bool,
 }
 
-/// The newer value is not what was noted, or a value cannot be serialised.
-#[derive(Debug)]
-struct Unlike;
-
-impl fmt::Display for Unlike {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not the same")
-    }
-}
-
-impl std::error::Error for Unlike {}
-
-impl ser::Error for Unlike {
-    fn custom<T: fmt::Display>(_message: T) -> Self {
-        Self
-    }
-}
-
 impl Tokens<'_> {
     #[inline]
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Unlike> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), No> {
         let Some(at) = &mut self.at else {
             self.notes.extend_from_slice(bytes);
             return Ok(());
@@ -74,23 +55,39 @@ impl Tokens<'_> {
                 *at = end;
                 Ok(())
             }
-            _ => Err(Unlike),
+            _ => Err(No),
         }
     }
 
     /// A number that is the same where all its bits are.
     #[inline]
-    fn number(&mut self, kind: u8, bits: [u8; 8]) -> Result<(), Unlike> {
+    fn number(&mut self, kind: u8, bits: [u8; 8]) -> Result<(), No> {
         self.put(&[kind])?;
         self.put(&bits)
     }
 
     /// The name of a field or variant, by its place in memory: the same code says the same name.
     #[inline]
-    fn name(&mut self, kind: u8, name: &'static str) -> Result<(), Unlike> {
+    fn name(&mut self, kind: u8, name: &'static str) -> Result<(), No> {
         self.put(&[kind])?;
         self.put(&name.as_ptr().addr().to_ne_bytes())?;
         self.put(&name.len().to_ne_bytes())
+    }
+
+    #[inline]
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), No> {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), No> {
+        self.name(b'.', key)?;
+        self.item(value)
+    }
+
+    #[inline]
+    fn close(&mut self) -> Result<(), No> {
+        self.put(b")")
     }
 
     fn walk<T: MixpanelGroup>(&mut self, group: &T) {
@@ -99,13 +96,9 @@ impl Tokens<'_> {
             self.is_same &= walked.is_ok();
         }
     }
-
-    #[inline]
-    fn visit<T: Serialize + ?Sized>(&mut self, value: &T) {
-        self.is_same = self.is_same && value.serialize(&mut *self).is_ok();
-    }
 }
 
+/// Properties of all kinds alike.
 impl Visitor for Tokens<'_> {
     #[inline]
     fn property<T: Serialize + ?Sized>(
@@ -114,30 +107,7 @@ impl Visitor for Tokens<'_> {
         value: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.visit(value);
-        Ok(())
-    }
-
-    #[inline]
-    fn list<T: Serialize + ?Sized>(
-        &mut self,
-        _property: &'static Property,
-        value: &T,
-        _old: &T,
-    ) -> Result<(), EncodeError> {
-        self.visit(value);
-        Ok(())
-    }
-
-    #[inline]
-    fn flatten<T: Serialize + ?Sized>(
-        &mut self,
-        _property: &'static Property,
-        _all: &'static [Property],
-        value: &T,
-        _old: &T,
-    ) -> Result<(), EncodeError> {
-        self.visit(value);
+        self.is_same = self.is_same && self.item(value).is_ok();
         Ok(())
     }
 }
@@ -145,14 +115,14 @@ impl Visitor for Tokens<'_> {
 /// Text that is displayed rather than held: its pieces.
 impl fmt::Write for Tokens<'_> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.put(piece.as_bytes()).map_err(|Unlike| fmt::Error)
+        self.put(piece.as_bytes()).map_err(|No| fmt::Error)
     }
 }
 
 macro_rules! numbers {
     ($($method:ident: $type:ty as $wide:ty, $kind:literal;)*) => {$(
         #[inline]
-        fn $method(self, value: $type) -> Result<(), Unlike> {
+        fn $method(self, value: $type) -> Result<(), No> {
             self.number($kind, <$wide>::from(value).to_ne_bytes())
         }
     )*};
@@ -162,7 +132,7 @@ macro_rules! numbers {
 macro_rules! opens {
     ($($method:ident($($argument:ident: $type:ty),*), $kind:literal $($name:ident)?;)*) => {$(
         #[inline]
-        fn $method(self, $($argument: $type),*) -> Result<Self, Unlike> {
+        fn $method(self, $($argument: $type),*) -> Result<Self, No> {
             opens!(@put self, $kind $(, $name)?);
             Ok(self)
         }
@@ -171,75 +141,35 @@ macro_rules! opens {
     (@put $self:ident, $kind:literal, $name:ident) => { $self.name($kind, $name)? };
 }
 
-/// The items, and what ends them.
-macro_rules! items {
-    ($($trait:ident::$method:ident;)*) => {$(
-        impl ser::$trait for &mut Tokens<'_> {
-            type Ok = ();
-            type Error = Unlike;
-
-            #[inline]
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unlike> {
-                value.serialize(&mut **self)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), Unlike> {
-                self.put(ITEMS_END)
-            }
-        }
-    )*};
-    (named $($trait:ident),*) => {$(
-        impl ser::$trait for &mut Tokens<'_> {
-            type Ok = ();
-            type Error = Unlike;
-
-            #[inline]
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                key: &'static str,
-                value: &T,
-            ) -> Result<(), Unlike> {
-                self.name(b'.', key)?;
-                value.serialize(&mut **self)
-            }
-
-            #[inline]
-            fn end(self) -> Result<(), Unlike> {
-                self.put(ITEMS_END)
-            }
-        }
-    )*};
-}
-
 items!(
-    SerializeSeq::serialize_element;
-    SerializeTuple::serialize_element;
-    SerializeTupleStruct::serialize_field;
-    SerializeTupleVariant::serialize_field;
+    &mut Tokens<'_> => (), No:
+    SerializeSeq::serialize_element,
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field,
+    SerializeTupleVariant::serialize_field
 );
-items!(named SerializeStruct, SerializeStructVariant);
+fields!(&mut Tokens<'_> => (), No: SerializeStruct, SerializeStructVariant);
 
 impl ser::SerializeMap for &mut Tokens<'_> {
     type Ok = ();
-    type Error = Unlike;
+    type Error = No;
 
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unlike> {
-        key.serialize(&mut **self)
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), No> {
+        self.item(key)
     }
 
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unlike> {
-        value.serialize(&mut **self)
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), No> {
+        self.item(value)
     }
 
-    fn end(self) -> Result<(), Unlike> {
-        self.put(ITEMS_END)
+    fn end(self) -> Result<(), No> {
+        self.close()
     }
 }
 
 impl Serializer for &mut Tokens<'_> {
     type Ok = ();
-    type Error = Unlike;
+    type Error = No;
     type SerializeSeq = Self;
     type SerializeTuple = Self;
     type SerializeTupleStruct = Self;
@@ -261,12 +191,12 @@ impl Serializer for &mut Tokens<'_> {
         serialize_f64: f64 as f64, b'd';
     );
 
-    fn serialize_i128(self, value: i128) -> Result<(), Unlike> {
+    fn serialize_i128(self, value: i128) -> Result<(), No> {
         self.put(b"I")?;
         self.put(&value.to_ne_bytes())
     }
 
-    fn serialize_u128(self, value: u128) -> Result<(), Unlike> {
+    fn serialize_u128(self, value: u128) -> Result<(), No> {
         self.put(b"U")?;
         self.put(&value.to_ne_bytes())
     }
@@ -284,58 +214,38 @@ impl Serializer for &mut Tokens<'_> {
     );
 
     #[inline]
-    fn serialize_bool(self, value: bool) -> Result<(), Unlike> {
+    fn serialize_bool(self, value: bool) -> Result<(), No> {
         self.put(if value { b"y" } else { b"n" })
     }
 
     #[inline]
-    fn serialize_char(self, value: char) -> Result<(), Unlike> {
+    fn serialize_char(self, value: char) -> Result<(), No> {
         self.serialize_str(value.encode_utf8(&mut [0; 4]))
     }
 
     #[inline]
-    fn serialize_str(self, value: &str) -> Result<(), Unlike> {
+    fn serialize_str(self, value: &str) -> Result<(), No> {
         self.put(b"s")?;
         self.put(value.as_bytes())?;
         self.put(TEXT_END)
     }
 
-    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), Unlike> {
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), No> {
         self.put(b"s")?;
-        write!(self, "{value}").map_err(|fmt::Error| Unlike)?;
+        write!(self, "{value}").map_err(|fmt::Error| No)?;
         self.put(TEXT_END)
     }
 
-    fn serialize_bytes(self, value: &[u8]) -> Result<(), Unlike> {
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), No> {
         self.collect_seq(value)
     }
 
+    see_through!(());
+    same_nothing!(());
+
     #[inline]
-    fn serialize_unit(self) -> Result<(), Unlike> {
+    fn serialize_unit(self) -> Result<(), No> {
         self.put(b"-")
-    }
-
-    #[inline]
-    fn serialize_none(self) -> Result<(), Unlike> {
-        self.serialize_unit()
-    }
-
-    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), Unlike> {
-        self.serialize_unit()
-    }
-
-    #[inline]
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Unlike> {
-        value.serialize(self)
-    }
-
-    #[inline]
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _name: &'static str,
-        value: &T,
-    ) -> Result<(), Unlike> {
-        value.serialize(self)
     }
 
     #[inline]
@@ -344,7 +254,7 @@ impl Serializer for &mut Tokens<'_> {
         _of: &'static str,
         _index: u32,
         name: &'static str,
-    ) -> Result<(), Unlike> {
+    ) -> Result<(), No> {
         self.name(b'e', name)
     }
 
@@ -354,7 +264,7 @@ impl Serializer for &mut Tokens<'_> {
         _index: u32,
         name: &'static str,
         value: &T,
-    ) -> Result<(), Unlike> {
+    ) -> Result<(), No> {
         self.name(b'v', name)?;
         value.serialize(self)
     }

@@ -8,9 +8,11 @@ use ureq::config::Config;
 use ureq::{Agent, Body, Proxy, http};
 
 use crate::endpoint::Endpoint;
-use crate::response::MAX_ANSWER;
 use crate::retry::Failure;
 use crate::{Error, ErrorKind};
+
+/// How much of an answer is kept.
+pub(crate) const MAX_ANSWER: u64 = 1 << 20;
 
 /// What the delivery needs of a network: a connection that carries one request at a time.
 pub(crate) trait Transport: Send + Sync {

@@ -3,9 +3,9 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, close, write_update};
+use crate::encode::{AnyPresent, Encoded, Encoder, Unsetter, write_update};
 use crate::error::Error;
-use crate::json::EncodeError;
+use crate::json::{EncodeError, close};
 use crate::operation::OF_FIELDS;
 use crate::records::Record;
 use crate::rejection::{RecordName, Rejection};
@@ -182,6 +182,16 @@ impl<'a> From<&'a Update<'_>> for Update<'a> {
             Repr::Encoded(json, encoded) => Repr::Encoded(Cow::Borrowed(json), *encoded),
             Repr::Invalid(rejection) => Repr::Invalid(rejection.clone()),
         })
+    }
+}
+
+/// A single update can be passed wherever several can: `client.send(acme.set())`.
+impl IntoIterator for Update<'_> {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
     }
 }
 

@@ -21,7 +21,7 @@ pub trait Visitor {
         old: &T,
     ) -> Result<(), EncodeError>;
 
-    /// A property of `$union`.
+    /// A property of `$union`; by default as any other.
     ///
     /// # Errors
     /// Whatever is wrong with the value, which may not be a list.
@@ -30,9 +30,12 @@ pub trait Visitor {
         property: &'static Property,
         new: &T,
         old: &T,
-    ) -> Result<(), EncodeError>;
+    ) -> Result<(), EncodeError> {
+        self.property(property, new, old)
+    }
 
-    /// A field whose own fields are properties; `all` are those that may not come up again.
+    /// A field whose own fields are properties; `all` are those that may not come up again. By
+    /// default as if it were one property.
     ///
     /// # Errors
     /// Whatever is wrong with the value, which may have no fields, or one of a name in use.
@@ -42,7 +45,10 @@ pub trait Visitor {
         all: &'static [Property],
         new: &T,
         old: &T,
-    ) -> Result<(), EncodeError>;
+    ) -> Result<(), EncodeError> {
+        let _ = all;
+        self.property(property, new, old)
+    }
 }
 
 /// The walk of a visitor over a struct's properties, each named by its index.
