@@ -218,7 +218,7 @@ fn node_repeats_nothing() {
 }
 
 #[test]
-fn node_leaves_the_company_id_out() {
+fn node_leaves_the_company_id_out_and_sends_what_is_no_number_as_null() {
     let Some((emulator, _)) = of_a_company(&[]) else {
         return;
     };
@@ -227,5 +227,6 @@ fn node_leaves_the_company_id_out() {
     };
     let body: Value = serde_json::from_str(&request.body).unwrap();
     assert_eq!(body["$group_id"], "acme");
-    assert_eq!(body["$company_id"], Value::Null);
+    assert_eq!(body.get("$company_id"), None);
+    assert_eq!(body["$set"], json!({"ratio": null}));
 }
