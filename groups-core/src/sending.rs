@@ -40,7 +40,7 @@ impl<'a> Sending<'a> {
 
     /// Stops soon after the flag is set, by a handler of Ctrl-C for instance: a request under way
     /// is broken off, and all that is not delivered comes back in an error of the kind
-    /// [`ErrorKind::Cancelled`]. Only finding a server and connecting to it cannot be broken off;
+    /// [`Cancelled`](crate::ErrorKind::Cancelled). Only finding a server and connecting to it cannot be broken off;
     /// the client's [`connect_timeout`](crate::ClientBuilder::connect_timeout) ends that.
     ///
     /// What is broken off may still be applied by the server.
