@@ -7,7 +7,10 @@
 //! MIXPANEL_TOKEN=any MIXPANEL_ENDPOINT=http://127.0.0.1:8080 cargo run --example quickstart
 //! ```
 //!
-//! With `--keep` it starts with what it had when it was stopped.
+//! You see the address it listens on, and in a browser there a page with the groups, their profiles
+//! and history, and the events linked to them, which changes as updates arrive: for instance those of
+//! the last command, from another terminal. Ctrl-C stops it. With `--keep` it starts with what it had
+//! when it was stopped.
 
 use std::error::Error;
 use std::thread;

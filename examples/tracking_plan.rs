@@ -1,6 +1,11 @@
 //! Prints the tracking plan that a struct is: its properties as a Markdown table.
 //!
-//! `cargo run --example tracking_plan > tracking-plan.md`
+//! ```sh
+//! cargo run --example tracking_plan > tracking-plan.md
+//! ```
+//!
+//! The table has a row a property: its name in Mixpanel, the operation that sends it, the struct's
+//! field and its doc comment.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;

@@ -2,15 +2,15 @@
 //!
 //! ```sh
 //! cargo run --example web_server
-//! curl -X POST 'http://127.0.0.1:8000/companies/acme/plan?enterprise'
+//! curl -X POST 'http://127.0.0.1:8000/companies/acme/plan?enterprise' # from another terminal
 //! curl http://127.0.0.1:8000/metrics
+//! cargo run --example web_server -- --demo # makes such requests to itself and ends
 //! ```
 //!
 //! Each request to change a company's plan publishes an update, which takes about a microsecond; a
-//! background thread sends them in batches. `/metrics` shows how many wait and were accepted, and
-//! Enter ends the server, after what waits has been sent. Mixpanel is a stand-in on a loopback port,
-//! or with `MIXPANEL_TOKEN` set the real one. With `--demo` the program makes a few requests to
-//! itself and ends.
+//! background thread sends them in batches. `/metrics` shows how many wait and were accepted. Enter
+//! ends the server, after what waits has been sent; you see how many updates were accepted, and the
+//! profiles. Mixpanel is a stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
 
 use std::error::Error;
 use std::io::Read as _;

@@ -49,6 +49,7 @@ impl Batch {
 
     /// Adds an update if it fits, and says whether it did: a request has at most 2,000 updates and
     /// 2,000,000 bytes. One with nothing to say adds nothing.
+    /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     ///
     /// # Errors
     /// If the update cannot be sent; the batch is as before then.

@@ -64,7 +64,8 @@ impl BufferedClientBuilder {
         }
     }
 
-    /// How long an update waits at most for others to share a request; default 1 s.
+    /// How long an update waits at most for others to share a request; default 1 s. After a delivery
+    /// that failed it doubles, up to a minute.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.settings.flush_interval = interval;
         self
@@ -76,7 +77,8 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// What happens when that is reached; by default publishing waits for room, 1 s at most.
+    /// What happens when the capacity is reached; by default publishing waits for room, 1 s at most,
+    /// and is an error then.
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.settings.when_full = when_full;
         self
@@ -104,7 +106,8 @@ impl BufferedClientBuilder {
 
     /// Calls the function with each update's JSON object before it waits (`$group_key`,
     /// `$group_id`, `$set`…), on the thread that publishes. It may change it; with `false` the
-    /// update is not sent. If it panics, the update is not sent.
+    /// update is not sent. If it panics, the update is not sent; if what it leaves is no update,
+    /// publishing is an error ([`ErrorKind::InvalidUpdate`]).
     pub fn before_send(
         mut self,
         callback: impl Fn(&mut Map<String, Value>) -> bool + Send + Sync + 'static,

@@ -24,7 +24,7 @@ use crate::{BufferedClientBuilder, Error, Event, Report, Retry, Sending, Update}
 /// use mixpanel_groups::{Client, Group, Region};
 ///
 /// let client = Client::builder("PROJECT_TOKEN").region(Region::Eu).build()?;
-/// let report = client.send([Group::new("company", "old_company").delete()])?;
+/// let report = client.send(Group::new("company", "old_company").delete())?;
 /// println!("{report}");
 /// # Ok(())
 /// # }
@@ -48,7 +48,8 @@ struct Inner {
 const MAX_IMPORT: usize = 10_000_000;
 
 impl Client {
-    /// A client for the project of that token, in the US region, with every setting at its default.
+    /// A client for the project of that token (Project Settings → Overview), in the US region, with
+    /// every setting at its default.
     ///
     /// # Errors
     /// If the token is empty.
@@ -72,13 +73,16 @@ impl Client {
 
     /// Sends any number of updates, and returns what became of them.
     ///
-    /// They are given as an iterator: `company.updates()`, a list of updates, or one as
-    /// `[company.set()]`.
+    /// They are given as an iterator, `company.updates()`, as a list, or as a single one,
+    /// `company.set()`.
     ///
-    /// They go out in batches of up to 2,000 updates and 2 MB, in order for each group; no more than
-    /// a few batches are in memory at a time. Failed requests are repeated as [`Retry`] says, a
-    /// request that is too large is split, and where Mixpanel refuses some updates, the others are
-    /// delivered. The [`Report`] lists those that were refused, with their positions.
+    /// They go out in batches of up to 2,000 updates and 2,000,000 bytes, in order for each group; no
+    /// more than a few batches are in memory at a time. One update may have 1 MB.
+    /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
+    ///
+    /// Failed requests are repeated as [`Retry`] says, a request that is too large is split, and where
+    /// Mixpanel refuses some updates, the others are delivered. The [`Report`] lists those that were
+    /// refused, with their positions.
     ///
     /// # What happens when …
     /// Whatever happens, each update ends in one place: accepted, rejected, or undelivered in the
@@ -126,8 +130,9 @@ impl Client {
     /// Imports any number of events, and returns what became of them: the way to link users to
     /// groups.
     ///
-    /// As [`send`](Self::send) does for updates, with batches of up to 2,000 events and 10 MB. An
-    /// event that is sent twice counts once, for its insert id.
+    /// As [`send`](Self::send) does for updates, with batches of up to 2,000 events and 10,000,000
+    /// bytes before compression. An event that is sent twice counts once, for its insert id.
+    /// ([Import API](https://developer.mixpanel.com/reference/import-events))
     ///
     /// ```no_run
     /// # use mixpanel_groups::{Client, Event, Group};
@@ -297,13 +302,15 @@ impl ClientBuilder {
         Ok(builder)
     }
 
-    /// The region that the project's data is kept in; the default is the US.
+    /// The region that the project's data is kept in; the default is the US. Of this and
+    /// [`endpoint`](Self::endpoint) the last one counts.
     pub fn region(self, region: Region) -> Self {
         self.endpoint(region.endpoint())
     }
 
-    /// The service account that imports events into the project of that id. Updates of groups need
-    /// none; without one, events are imported with the project's token.
+    /// The service account that imports events into the project of that id, the number in the
+    /// project's settings. Updates of groups need none; without one, events are imported with the
+    /// project's token.
     /// ([Import API](https://developer.mixpanel.com/reference/import-events))
     pub fn service_account(
         mut self,
@@ -331,15 +338,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Accepts plain `http` endpoints on other machines, where everybody on the way can read token
-    /// and data.
+    /// Accepts plain `http` endpoints on other machines too, where everybody on the way can read
+    /// token and data; default no.
     pub fn allow_plain_http(mut self, allow: bool) -> Self {
         self.allow_plain_http = allow;
         self
     }
 
-    /// How many updates or events go into a request at most: from 1 to 2,000, which is Mixpanel's limit and
-    /// the default. Others count as the nearest of these.
+    /// How many updates or events go into a request at most: from 1 to 2,000, which is Mixpanel's
+    /// limit and the default. Others count as the nearest of these.
+    /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     pub fn max_batch(mut self, records: usize) -> Self {
         self.max_batch = records.clamp(1, MAX_RECORDS);
         self
@@ -347,7 +355,7 @@ impl ClientBuilder {
 
     /// How many bytes a request's body has at most, before compression. By default 2,000,000 of
     /// updates, which is below every limit that Mixpanel documents, and 10,000,000 of events. An
-    /// update or event that is larger is rejected.
+    /// update or event that is larger is rejected, and one of more than 1 MB in any case.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = Some(bytes);
         self
@@ -355,7 +363,8 @@ impl ClientBuilder {
 
     /// Over how many connections one `send` sends side by side; default 1, and 0 counts as 1.
     ///
-    /// Mixpanel advises 10 to 20 for much data. A group's updates always take the same connection,
+    /// Mixpanel advises 10 to 20 for much data
+    /// ([Import API](https://developer.mixpanel.com/reference/import-events)). A group's updates always take the same connection,
     /// so their order holds. Each takes a thread while `send` runs, and the memory of four batches
     /// at most.
     pub fn connections(mut self, connections: usize) -> Self {
@@ -364,13 +373,15 @@ impl ClientBuilder {
     }
 
     /// How request bodies are compressed. By default events are, with gzip, and updates are not,
-    /// since Mixpanel documents compression for `/import` only.
+    /// since Mixpanel documents compression for `/import` only
+    /// ([Import API](https://developer.mixpanel.com/reference/import-events)).
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
     }
 
-    /// When a failed request is repeated.
+    /// When a failed request is repeated; by default as Mixpanel advises, up to 6 times within 5
+    /// minutes.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
@@ -388,8 +399,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Whether Mixpanel validates every record and says which are wrong; default yes. If not, it
-    /// accepts a request when at least one of its records is valid, and does not say which are not.
+    /// Whether Mixpanel validates every record and says which are wrong (`strict=1`); default yes. If
+    /// not, it accepts a request when at least one of its records is valid, and does not say which
+    /// are not.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self

@@ -22,7 +22,8 @@ struct Inner {
     delivery: Option<(Report, Undelivered)>,
 }
 
-/// The kinds of [`Error`], for a program to match on.
+/// The kinds of [`Error`], for a program to match on; what to do about each is in
+/// [the guide](https://docs.rs/mixpanel-groups/latest/mixpanel_groups/guide/errors/).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -47,15 +48,15 @@ pub enum ErrorKind {
     Tls,
     /// The answer is none that Mixpanel gives: a proxy's page, an empty body.
     UnexpectedAnswer,
-    /// The operating system refused something: a thread, a file.
+    /// A thread, a file or a database was refused.
     Io,
-    /// A file of ours is damaged, or was written by a newer version of this library.
+    /// The file of a snapshot or outbox is damaged, or was written by a newer version of this library.
     Damaged,
     /// There is no room for more updates to wait.
     Full,
     /// The client has been shut down.
     Closed,
-    /// The caller asked to stop.
+    /// The caller asked to stop, or the client was shut down while it was sending.
     Cancelled,
 }
 
@@ -169,7 +170,8 @@ impl Error {
         self.kind() == ErrorKind::Cancelled
     }
 
-    /// Whether sending the same again later can succeed without changing anything.
+    /// Whether sending the same again later can succeed without changing anything: a rate limit, a
+    /// server that failed, a time-out, no connection, a cancellation.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{Cancelled, Network, RateLimited, Server, Timeout};

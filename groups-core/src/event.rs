@@ -131,7 +131,7 @@ impl Event {
         }
     }
 
-    /// Adds a property; none, if the value serialises to `null`.
+    /// Adds a property; none, if the value serialises to `null`. Its name has 1 to 255 characters.
     pub fn property(self, name: &str, value: impl Serialize) -> Self {
         self.add(|object| object.collect_map([(name, value)]))
     }

@@ -28,8 +28,11 @@ use crate::{Id, MixpanelGroup, Operation, Update};
 /// # Ok::<(), mixpanel_groups::Error>(())
 /// ```
 ///
-/// Nothing here fails at once: an empty key or id, or a value that cannot be JSON, is reported
-/// when the update is sent, with the group's and the property's name.
+/// Names of properties have 1 to 255 characters; a value that serialises to `null` is left out.
+///
+/// Nothing here fails at once: an empty key or id, a name that is too long, or a value that cannot
+/// be JSON, is reported when the update is sent, with the group's and the property's name.
+/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles))
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group<'a> {
     key: Cow<'a, str>,
@@ -118,7 +121,7 @@ impl<'a> Group<'a> {
         self.object(Operation::Union, properties)
     }
 
-    /// `$unset`: removes the properties of these names.
+    /// `$unset`: removes the properties of these names. Without any, the update has nothing to say.
     pub fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
         self.update(Operation::Unset, |out| {
             let start = out.len();
@@ -132,7 +135,7 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// `$remove`: removes the item `value` from the list property `name`.
+    /// `$remove`: removes the item `value`, a single one, from the list property `name`.
     pub fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
         self.update(Operation::Remove, |out| {
             check_name(name)?;

@@ -1,4 +1,15 @@
-//! The guide: one page a question that users have.
+//! The guide: one page a question that users have, in the order in which they come up.
+//!
+//! 1. [Getting started](getting_started): a project, a struct, a first update
+//! 2. [Mapping your structs](mapping): names, absent values, ids, dates, parts of a profile
+//! 3. [Operations, and when to use which](operations): `$set`, `$set_once`, `$union` and the others
+//! 4. [Keeping in sync](keeping_in_sync): sending only what changed
+//! 5. [In a web server](in_a_web_server): without making anybody wait
+//! 6. [Durability and many machines](durability): what survives which crash
+//! 7. [Testing your code](testing): a stand-in for Mixpanel, with faults
+//! 8. [Errors, and what to do about each](errors)
+//! 9. [Migrating](migrating): from hand-written JSON, from mixpanel-rs
+//! 10. [Questions that come up](faq): for instance why nothing shows up in Mixpanel
 
 macro_rules! pages {
     ($($name:ident = $file:literal),*) => {$(
@@ -8,14 +19,14 @@ macro_rules! pages {
 }
 
 pages!(
-    _1_getting_started = "1_getting_started",
-    _2_mapping = "2_mapping",
-    _3_operations = "3_operations",
-    _4_keeping_in_sync = "4_keeping_in_sync",
-    _5_in_a_web_server = "5_in_a_web_server",
-    _6_durability = "6_durability",
-    _7_testing = "7_testing",
-    _8_errors = "8_errors",
-    _9_migrating = "9_migrating",
-    _10_faq = "10_faq"
+    getting_started = "1_getting_started",
+    mapping = "2_mapping",
+    operations = "3_operations",
+    keeping_in_sync = "4_keeping_in_sync",
+    in_a_web_server = "5_in_a_web_server",
+    durability = "6_durability",
+    testing = "7_testing",
+    errors = "8_errors",
+    migrating = "9_migrating",
+    faq = "10_faq"
 );

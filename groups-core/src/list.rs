@@ -12,8 +12,10 @@ use crate::serializer::{items, refuse, same_nothing, see_through};
 /// A list or set: the type of a field with `#[mixpanel(union)]`.
 ///
 /// Implemented for `Vec`, `VecDeque`, slices, arrays (of at most 32 items, as serde has it),
-/// `HashSet`, `BTreeSet`, and for `Option`s, references, boxes and shared pointers of these. Its items are text or numbers; an item that
-/// serialises to `null` is left out.
+/// `HashSet`, `BTreeSet`, and for `Option`s, references, boxes and shared pointers of these. Its
+/// items are text or numbers
+/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles)); an item that serialises
+/// to `null` is left out.
 ///
 /// A newtype that serialises as a list says so:
 ///

@@ -43,7 +43,8 @@ pub trait MixpanelGroup {
         self.group().link()
     }
 
-    /// `$set`: the properties without another operation, each created or overwritten.
+    /// `$set`: the properties without another operation, each created or overwritten; those that are
+    /// absent (`null`) are left out.
     fn set(&self) -> Update<'_>
     where
         Self: Sized,
@@ -67,12 +68,13 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::Union)
     }
 
-    /// `$unset`: removes the properties of these names.
+    /// `$unset`: removes the properties of these names, as they are in Mixpanel (after `rename`).
     fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
         self.group().unset(names)
     }
 
-    /// `$remove`: removes the item `value` from the list property `name`.
+    /// `$remove`: removes the item `value`, a single one, from the list property of this name in
+    /// Mixpanel.
     fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
         self.group().remove(name, value)
     }

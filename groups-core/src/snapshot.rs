@@ -28,7 +28,8 @@ use crate::{Error, MixpanelGroup, Report, Sending, Undelivered};
 /// ```
 ///
 /// A hash stands for each value; names and the items of `$union` lists are kept as they are, since
-/// they are needed to take them away again. The file is text, one line a group, written whole or
+/// they are needed to take them away again; all of it is in memory while the snapshot lives. The
+/// file is text, one line a group, written whole or
 /// not at all, and only what Mixpanel accepted goes into it as known. Of a group with an update that
 /// was not accepted, and of all groups when a run was killed before its end, the next run says
 /// everything again.
