@@ -334,6 +334,59 @@ fn an_update_that_cannot_be_sent_is_an_error_at_once() {
 }
 
 #[test]
+fn an_update_that_is_too_large_does_not_wait() {
+    let emulator = Emulator::start().unwrap();
+    let large = Group::new("company", "acme").set(json!({"text": "x".repeat(1_000_000)}));
+    let buffered = buffered(&emulator).start().unwrap();
+    let error = buffered.publish(&large).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    let text = error.to_string();
+    assert!(
+        text.contains("company \"acme\"") && text.contains("1000000 are allowed"),
+        "{text}"
+    );
+    let grown = |update: &mut serde_json::Map<String, Value>| {
+        update["$set"] = json!({"text": "x".repeat(1_000_000)});
+        true
+    };
+    let growing = client(&emulator)
+        .buffered()
+        .before_send(grown)
+        .start()
+        .unwrap();
+    assert_eq!(
+        growing.publish(set(1, 1)).unwrap_err().kind(),
+        ErrorKind::InvalidUpdate
+    );
+    for buffered in [buffered, growing] {
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 0);
+    }
+}
+
+#[test]
+fn one_update_that_cannot_be_sent_gives_back_the_others() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    let bad = || Group::new("company", "").delete();
+    let updates = [set(1, 1), bad(), set(2, 2), bad(), set(3, 3)];
+    let error = buffered.publish_all(updates).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    buffered.publish_all(error.undelivered().unwrap()).unwrap();
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 3);
+    assert_eq!(emulator.profiles().len(), 3);
+}
+
+#[test]
+fn many_updates_with_nothing_to_say_do_not_hide_the_next() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    let nothing = || Group::new("company", "acme").set(json!({}));
+    let updates = (0..2_000).map(|_| nothing()).chain([set(1, 1)]);
+    buffered.publish_all(updates).unwrap();
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+}
+
+#[test]
 fn a_derived_struct_is_published_without_being_kept() {
     #[derive(MixpanelGroup)]
     #[mixpanel(group_key = "company")]

@@ -287,9 +287,9 @@ impl BufferedClient {
     /// Takes an update to be sent soon. It is encoded here and now; nothing is borrowed from it.
     ///
     /// # Errors
-    /// If the update cannot be sent (it names group, property and cause), if there is no room for
-    /// it (see [`WhenFull`]), if the outbox fails, or after a shutdown. But for the first, the error
-    /// gives the update [back](Error::undelivered).
+    /// If the update cannot be sent (the error names group, property and cause), if there is no room
+    /// for it (see [`WhenFull`]), or if the outbox fails. But for the first, the error gives the
+    /// update [back](Error::undelivered).
     pub fn publish<'u>(&self, update: impl Into<Update<'u>>) -> Result<(), Error> {
         match self.shared.prepare(&update.into())? {
             Some(update) => self.shared.append(&[update]),
@@ -300,7 +300,8 @@ impl BufferedClient {
     /// Takes many updates; with an outbox on disk that is much faster than one by one.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish); the error gives back all that were not taken.
+    /// As [`publish`](Self::publish), at the first update that is not taken. The error gives back all
+    /// that were not, but for those that cannot be sent.
     pub fn publish_all<'u, I>(&self, updates: I) -> Result<(), Error>
     where
         I: IntoIterator,
@@ -308,14 +309,20 @@ impl BufferedClient {
     {
         let mut updates = updates.into_iter().map(Into::into);
         loop {
-            let some = updates.by_ref().take(MAX_RECORDS);
-            let some: Vec<_> = some
+            let mut some = Vec::new();
+            let prepared = updates
+                .by_ref()
                 .filter_map(|update: Update<'u>| self.shared.prepare(&update).transpose())
-                .collect::<Result<_, _>>()?;
-            if some.is_empty() {
+                .take(MAX_RECORDS)
+                .try_for_each(|update| {
+                    some.push(update?);
+                    Ok(())
+                });
+            if prepared.is_ok() && some.is_empty() {
                 return Ok(());
             }
-            self.shared.append(&some).map_err(|error| {
+            let taken = prepared.and_then(|()| self.shared.append(&some));
+            taken.map_err(|error| {
                 let rest = updates
                     .by_ref()
                     .filter_map(|update| StoredUpdate::new(&update).ok()?);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::encode::{Encoded, write_update};
-use crate::records::Record;
+use crate::records::{MAX_RECORD, Record};
 use crate::scratch::with_scratch;
-use crate::{Error, ErrorKind, Group, Operation, Update};
+use crate::{Error, ErrorKind, Group, Operation, Rejection, Update};
 
 /// An update as JSON, free of what it was made from: it can wait, in memory or in a database, and
 /// go from thread to thread. Cheap to clone.
@@ -22,7 +22,7 @@ impl StoredUpdate {
     /// The update; nothing, if it has nothing to say.
     ///
     /// # Errors
-    /// If it cannot be sent: the error names group, property and cause.
+    /// If it cannot be sent, also because it is too large: the error names group, property and cause.
     pub fn new(update: &Update<'_>) -> Result<Option<Self>, Error> {
         with_scratch(|json| {
             json.push(b'{');
@@ -30,6 +30,7 @@ impl StoredUpdate {
             let Some(encoded) = written.map_err(|rejection| Error::invalid(&rejection))? else {
                 return Ok(None);
             };
+            check_size(json)?;
             let json = std::str::from_utf8(json).map_err(|error| {
                 Error::new(ErrorKind::InvalidUpdate, "the JSON is no text").with_source(error)
             })?;
@@ -43,7 +44,8 @@ impl StoredUpdate {
     /// Reads what [`as_json`](Self::as_json) gave.
     ///
     /// # Errors
-    /// If it is no update: a JSON object with `$group_key`, `$group_id` and an operation.
+    /// If it is no update (a JSON object with `$group_key`, `$group_id` and an operation), or too
+    /// large to be sent.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let wrong = || Error::new(ErrorKind::InvalidUpdate, "not the JSON of a stored update");
         let members: std::collections::BTreeMap<&str, &RawValue> =
@@ -59,6 +61,7 @@ impl StoredUpdate {
         let encoded = written
             .map_err(|rejection| Error::invalid(&rejection))?
             .ok_or_else(wrong)?;
+        check_size(&out)?;
         let json = String::from_utf8(out).map_err(|_| wrong())?;
         Ok(Self {
             json: json.into(),
@@ -100,6 +103,16 @@ impl StoredUpdate {
     pub(crate) fn members(&self) -> &[u8] {
         &self.json.as_bytes()[1..]
     }
+}
+
+/// What is too large to be sent must not wait.
+fn check_size(json: &[u8]) -> Result<(), Error> {
+    if json.len() <= MAX_RECORD {
+        return Ok(());
+    }
+    let message = format!("it has {} bytes, and {MAX_RECORD} are allowed", json.len());
+    let rejection = Rejection::local(Update::name(&json[1..]), None, message);
+    Err(Error::invalid(&rejection))
 }
 
 impl<'a> From<&'a StoredUpdate> for Update<'a> {
