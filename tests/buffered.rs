@@ -175,6 +175,7 @@ fn a_full_queue_does_as_it_was_told() {
     fill(&rejecting, 10);
     let error = rejecting.publish(set(10, 10)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.is_retryable());
     assert_eq!(
         error.undelivered().unwrap().len(),
         1,

@@ -172,10 +172,10 @@ impl Error {
     /// Whether sending the same again later can succeed without changing anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        use ErrorKind::{Cancelled, Network, RateLimited, Server, Timeout};
+        use ErrorKind::{Cancelled, Full, Network, RateLimited, Server, Timeout};
         matches!(
             self.kind(),
-            RateLimited | Server | Timeout | Network | Cancelled
+            RateLimited | Server | Timeout | Network | Cancelled | Full
         )
     }
 }
