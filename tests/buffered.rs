@@ -175,6 +175,7 @@ fn a_full_queue_does_as_it_was_told() {
     fill(&rejecting, 10);
     let error = rejecting.publish(set(10, 10)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.is_retryable());
     assert_eq!(
         error.undelivered().unwrap().len(),
         1,
@@ -362,7 +363,38 @@ fn many_at_once_with_some_that_say_nothing_or_are_wrong() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
     assert_eq!(error.undelivered().unwrap().len(), 2, "those are right");
-    assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+    buffered.publish_all(error.undelivered().unwrap()).unwrap();
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 3);
+}
+
+#[test]
+fn an_update_that_is_too_large_does_not_wait() {
+    let emulator = Emulator::start().unwrap();
+    let large = Group::new("company", "acme").set(json!({"text": "x".repeat(1_000_000)}));
+    let buffered = buffered(&emulator).start().unwrap();
+    let error = buffered.publish(&large).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    let text = error.to_string();
+    assert!(
+        text.contains("company \"acme\"") && text.contains("1000000 are allowed"),
+        "{text}"
+    );
+    let grown = |update: &mut serde_json::Map<String, Value>| {
+        update["$set"] = json!({"text": "x".repeat(1_000_000)});
+        true
+    };
+    let growing = client(&emulator)
+        .buffered()
+        .before_send(grown)
+        .start()
+        .unwrap();
+    assert_eq!(
+        growing.publish(set(1, 1)).unwrap_err().kind(),
+        ErrorKind::InvalidUpdate
+    );
+    for buffered in [buffered, growing] {
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 0);
+    }
 }
 
 #[test]

@@ -319,12 +319,6 @@ fn wrong_settings_are_errors_that_say_what_to_write() {
             "https://api.mixpanel.com:99999",
             "the port is no number up to 65535",
         ),
-        (
-            "http://api.mixpanel.com",
-            "plain `http` shows token and data to everyone",
-        ),
-        ("http://localhost.example.com", "plain `http`"),
-        ("http://128.0.0.1", "plain `http`"),
         ("https://", "invalid"),
         ("not a url", "invalid"),
     ] {
@@ -334,6 +328,15 @@ fn wrong_settings_are_errors_that_say_what_to_write() {
             text.contains("such as \"https://api.mixpanel.com\""),
             "{text}"
         );
+    }
+    for endpoint in [
+        "http://api.mixpanel.com",
+        "http://localhost.example.com",
+        "http://128.0.0.1",
+    ] {
+        let text = message(Client::builder("T").endpoint(endpoint).build());
+        let why = "plain `http` shows token and data to everyone on the way";
+        assert!(text.contains(why) && !text.contains("such as"), "{text}");
     }
     let text = message(
         Client::builder("T")
@@ -366,6 +369,8 @@ fn no_secret_is_shown() {
         .send([company("acme").set(json!({"a": 1}))])
         .unwrap_err();
     assert!(error.is_unauthorized());
+    let text = "status 401, \"a project token is missing or unknown\" (1 undelivered)";
+    assert!(error.to_string().ends_with(text), "{error}");
     let update = error.undelivered().unwrap().into_iter().next().unwrap();
     for shown in [
         shown,
@@ -393,13 +398,17 @@ fn an_endpoint_without_a_server_is_an_error_with_its_cause() {
     let emulator = Emulator::start().unwrap();
     let endpoint = emulator.endpoint();
     drop(emulator);
-    let client = Client::builder("T").endpoint(endpoint).retry(Retry::none());
+    let client = Client::builder("T")
+        .endpoint(&endpoint)
+        .retry(Retry::none());
     let error = client
         .build()
         .unwrap()
         .send([company("acme").delete()])
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network);
+    let beginning = format!("{endpoint}: the connection failed: Connection refused");
+    assert!(error.to_string().starts_with(&beginning), "{error}");
     assert!(std::error::Error::source(&error).is_some());
     assert_eq!(error.undelivered().unwrap().len(), 1);
 }

@@ -144,9 +144,9 @@ impl BufferedClient {
     /// Takes an update to be sent soon. It is encoded here and now; nothing is borrowed from it.
     ///
     /// # Errors
-    /// If the update cannot be sent (it names group, property and cause), if there is no room for
-    /// it (see [`WhenFull`]), if the outbox fails, or after a shutdown. But for the first, the error
-    /// gives the update [back](Error::undelivered).
+    /// If the update cannot be sent (the error names group, property and cause), if there is no room
+    /// for it (see [`WhenFull`]), or if the outbox fails. But for the first, the error gives the
+    /// update [back](Error::undelivered).
     pub fn publish<'u>(&self, update: impl Into<Update<'u>>) -> Result<(), Error> {
         match self.shared.prepare(&update.into())? {
             Some(update) => self.shared.append(&[update]),
@@ -157,7 +157,8 @@ impl BufferedClient {
     /// Takes many updates; with an outbox on disk that is much faster than one by one.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish); the error gives back all that were not taken.
+    /// As [`publish`](Self::publish), at the first update that is not taken. The error gives back all
+    /// that were not, but for those that cannot be sent.
     pub fn publish_all<'u, I>(&self, updates: I) -> Result<(), Error>
     where
         I: IntoIterator,

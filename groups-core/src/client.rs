@@ -66,7 +66,8 @@ impl Client {
     /// `in`) and `MIXPANEL_ENDPOINT` (scheme, host and port), which comes before the region.
     ///
     /// # Errors
-    /// If `MIXPANEL_TOKEN` is not set, or one of them is not valid.
+    /// If `MIXPANEL_TOKEN` is not set, or one of them is not valid. The empty text is not: what was to
+    /// point elsewhere must not end in the US region.
     pub fn from_env() -> Result<Self, Error> {
         ClientBuilder::from_env()?.build()
     }
@@ -74,7 +75,22 @@ impl Client {
     /// Sends any number of updates, and returns what became of them.
     ///
     /// They are given as an iterator, `company.updates()`, as a list, or as a single one,
-    /// `company.set()`.
+    /// `company.set()`. The updates of a struct borrow it; [`Update::into_owned`] frees them, for
+    /// rows that a database yields one by one:
+    ///
+    /// ```
+    /// # use mixpanel_groups::{Client, Error, MixpanelGroup, Report, Update};
+    /// # #[derive(MixpanelGroup)]
+    /// # #[mixpanel(group_key = "company")]
+    /// # struct Company { #[mixpanel(group_id)] id: u64 }
+    /// fn send_all(client: &Client, rows: impl Iterator<Item = Company>) -> Result<Report, Error> {
+    ///     client.send(rows.flat_map(|row| row.updates().map(Update::into_owned).collect::<Vec<_>>()))
+    /// }
+    /// # send_all(&Client::disabled(), std::iter::empty())?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// An update that Mixpanel refuses is no error: it is in the report, beside what was accepted.
     ///
     /// They go out in batches of up to 2,000 updates and 2,000,000 bytes, in order for each group; no
     /// more than a few batches are in memory at a time. One update may have 1 MB.
@@ -184,6 +200,8 @@ impl Client {
     }
 
     /// A client that sends nothing and reports all as accepted, for tests and development machines.
+    ///
+    /// An update that cannot be sent is rejected all the same.
     #[must_use]
     pub fn disabled() -> Self {
         ClientBuilder::new("disabled".to_owned()).connect(Endpoint::nowhere(), None)

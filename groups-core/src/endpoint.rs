@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::IpAddr;
 
 use ureq::http::Uri;
@@ -47,7 +48,7 @@ impl std::str::FromStr for Region {
 }
 
 /// A checked scheme, host and port.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Endpoint {
     base: String,
     loopback: bool,
@@ -61,9 +62,10 @@ impl Endpoint {
                 "endpoint: a user name or password does not belong in it",
             ));
         }
+        let refused = |why: &str| Error::config(format!("endpoint {text:?}: {why}"));
         let wrong = |why: &str| {
             let wanted = "scheme, host and port are wanted, such as \"https://api.mixpanel.com\"";
-            Error::config(format!("endpoint {text:?}: {why}; {wanted}"))
+            refused(&format!("{why}; {wanted}"))
         };
         let base = text.strip_suffix('/').unwrap_or(text);
         let uri: Uri = base.parse().map_err(|error| wrong(&format!("{error}")))?;
@@ -88,10 +90,10 @@ impl Endpoint {
         let loopback = is_loopback(host);
         match scheme {
             "https" if cfg!(feature = "tls") => {}
-            "https" => return Err(wrong("`https` needs the feature `tls`")),
+            "https" => return Err(refused("`https` needs the feature `tls`")),
             "http" if loopback || allow_plain_http => {}
             "http" => {
-                return Err(wrong(
+                return Err(refused(
                     "plain `http` shows token and data to everyone on the way; it is for this \
                      machine only, unless `allow_plain_http` says otherwise",
                 ));
@@ -118,6 +120,19 @@ impl Endpoint {
 
     pub(crate) fn url(&self, path_and_query: &str) -> String {
         format!("{}{path_and_query}", self.base)
+    }
+}
+
+/// The endpoint as it is written.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.base)
     }
 }
 

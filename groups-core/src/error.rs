@@ -174,10 +174,10 @@ impl Error {
     /// server that failed, a time-out, no connection, a cancellation.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        use ErrorKind::{Cancelled, Network, RateLimited, Server, Timeout};
+        use ErrorKind::{Cancelled, Full, Network, RateLimited, Server, Timeout};
         matches!(
             self.kind(),
-            RateLimited | Server | Timeout | Network | Cancelled
+            RateLimited | Server | Timeout | Network | Cancelled | Full
         )
     }
 }

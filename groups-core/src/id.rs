@@ -145,7 +145,8 @@ impl Eq for Id<'_> {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a group id",
     label = "not a group id: text, an integer or a type that implements `GroupId` is needed",
-    note = "for a newtype, write `impl mixpanel_groups::GroupId for {Self}`; \
+    note = "for a newtype, write `impl mixpanel_groups::GroupId for {Self}` with \
+            `fn group_id(&self) -> mixpanel_groups::Id<'_> {{ self.0.group_id() }}`; \
             for any other type, name a function: `#[mixpanel(group_id(with = \"path\"))]`",
     note = "an `Option` cannot be one: an update without an id would belong to no group"
 )]

@@ -1,9 +1,11 @@
+use std::fmt;
+
 use crate::Operation;
 
 /// A property that a struct maps to: one entry of [`MixpanelGroup::PROPERTIES`].
 ///
 /// [`MixpanelGroup::PROPERTIES`]: crate::MixpanelGroup::PROPERTIES
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Property {
     /// The property's name on the wire. Empty for a field with `#[mixpanel(flatten)]`, whose
@@ -60,5 +62,16 @@ impl Property {
             index += 1;
         }
         all
+    }
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Property")
+            .field("name", &self.name)
+            .field("field", &self.field)
+            .field("operation", &self.operation)
+            .field("doc", &self.doc)
+            .finish_non_exhaustive()
     }
 }

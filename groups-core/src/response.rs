@@ -41,7 +41,11 @@ pub(crate) struct Complaint {
 pub(crate) fn interpret(status: u16, body: &[u8], records: usize) -> Verdict {
     let answer = serde_json::from_slice(body).unwrap_or(Value::Null);
     let error = |kind, message: &str| {
-        Error::new(kind, format!("{message}: {}", excerpt(status, body))).with_status(status)
+        let said = match answer.get("error").and_then(Value::as_str) {
+            Some(error) => excerpt(status, error.as_bytes()),
+            None => excerpt(status, body),
+        };
+        Error::new(kind, format!("{message}: {said}")).with_status(status)
     };
     match status {
         200..300 => accepted(&answer, records)

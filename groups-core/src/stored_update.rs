@@ -23,7 +23,7 @@ impl StoredUpdate {
     /// The update; nothing, if it has nothing to say.
     ///
     /// # Errors
-    /// If it cannot be sent: the error names group, property and cause.
+    /// If it cannot be sent, also because it is too large: the error names group, property and cause.
     pub fn new(update: &Update<'_>) -> Result<Option<Self>, Error> {
         with_scratch(|json| {
             json.push(b'{');
@@ -31,18 +31,11 @@ impl StoredUpdate {
             let Some(encoded) = written.map_err(|rejection| Error::invalid(&rejection))? else {
                 return Ok(None);
             };
-            if json.len() > MAX_RECORD {
-                let name = Update::name(&json[1..]);
-                let message = format!("it has {} bytes, and {MAX_RECORD} are allowed", json.len());
-                return Err(Error::invalid(&Rejection::local(name, None, message)));
-            }
             let json = std::str::from_utf8(json).map_err(|error| {
                 Error::new(ErrorKind::InvalidUpdate, "the JSON is no text").with_source(error)
             })?;
-            Ok(Some(Self {
-                json: json.into(),
-                encoded,
-            }))
+            let json = json.into();
+            Self { json, encoded }.within_limit().map(Some)
         })
     }
 
@@ -70,6 +63,17 @@ impl StoredUpdate {
             json: json.into(),
             encoded,
         })
+    }
+
+    /// What is too large to be sent must not wait.
+    pub(crate) fn within_limit(self) -> Result<Self, Error> {
+        let bytes = self.json.len();
+        if bytes <= MAX_RECORD {
+            return Ok(self);
+        }
+        let message = format!("it has {bytes} bytes, and {MAX_RECORD} are allowed");
+        let rejection = Rejection::local(Update::name(self.members()), None, message);
+        Err(Error::invalid(&rejection))
     }
 
     /// The update as it goes over the wire, but for `$token`.

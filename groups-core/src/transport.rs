@@ -1,5 +1,6 @@
 //! One request and its answer over HTTP.
 
+use std::fmt;
 use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -52,6 +53,8 @@ pub(crate) struct Broken {
 
 /// HTTP/1.1 over a connection that is kept open between requests.
 pub(crate) struct Http {
+    /// For what errors say.
+    endpoint: Endpoint,
     /// With a pool of one connection.
     agent: Agent,
     /// Whether there was an answer already, so that the connection may be a kept one.
@@ -60,7 +63,10 @@ pub(crate) struct Http {
 
 /// How requests are made.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpConfig(Config);
+pub(crate) struct HttpConfig {
+    endpoint: Endpoint,
+    config: Config,
+}
 
 impl HttpConfig {
     pub(crate) fn new(endpoint: &Endpoint, timeout: Duration, connect_timeout: Duration) -> Self {
@@ -70,8 +76,9 @@ impl HttpConfig {
         } else {
             Proxy::try_from_env()
         };
-        Self(
-            Agent::config_builder()
+        Self {
+            endpoint: endpoint.clone(),
+            config: Agent::config_builder()
                 .http_status_as_error(false)
                 // A redirected POST loses its body or goes to a host that nobody named.
                 .max_redirects(0)
@@ -85,12 +92,13 @@ impl HttpConfig {
                 .accept_encoding("identity")
                 .proxy(proxy)
                 .build(),
-        )
+        }
     }
 
     pub(crate) fn open(&self) -> Http {
         Http {
-            agent: self.0.new_agent(),
+            endpoint: self.endpoint.clone(),
+            agent: self.config.new_agent(),
             answered: AtomicBool::new(false),
         }
     }
@@ -111,8 +119,8 @@ impl Transport for Http {
         let was_open = self.answered.swap(false, Ordering::Relaxed);
         let response = post
             .send(request.body)
-            .map_err(|error| broken(error, was_open))?;
-        let answer = read(response).map_err(|error| broken(error.into(), false))?;
+            .map_err(|error| broken(&self.endpoint, error, was_open))?;
+        let answer = read(response).map_err(|error| broken(&self.endpoint, error.into(), false))?;
         self.answered.store(true, Ordering::Relaxed);
         Ok(answer)
     }
@@ -169,7 +177,7 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// What a failed exchange means; `was_open` if it went over a kept connection.
-fn broken(error: ureq::Error, was_open: bool) -> Broken {
+fn broken(endpoint: &Endpoint, error: ureq::Error, was_open: bool) -> Broken {
     use ErrorKind::{Network, Timeout, Tls, UnexpectedAnswer};
     let (kind, failure, message) = match &error {
         ureq::Error::Timeout(_) => (Timeout, Some(Failure::Breakage), "no answer in time"),
@@ -194,8 +202,12 @@ fn broken(error: ureq::Error, was_open: bool) -> Broken {
         ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Tls, None, "no secure connection"),
         _ => (Network, None, "the request failed"),
     };
+    let cause: &dyn fmt::Display = match &error {
+        ureq::Error::Io(io) => io,
+        other => other,
+    };
     Broken {
-        error: Error::new(kind, format!("{message}: {error}")).with_source(error),
+        error: Error::new(kind, format!("{endpoint}: {message}: {cause}")).with_source(error),
         failure,
     }
 }

@@ -104,7 +104,8 @@ impl Shared {
             false
         });
         if is_wanted {
-            StoredUpdate::from_json(&Value::Object(json).to_string()).map(Some)
+            let changed = StoredUpdate::from_json(&Value::Object(json).to_string())?;
+            changed.within_limit().map(Some)
         } else {
             self.state().stats.withheld += 1;
             Ok(None)
@@ -140,10 +141,11 @@ impl Shared {
                 },
                 WhenFull::Block(time) => {
                     let waited = blocked_since.get_or_insert_with(Instant::now).elapsed();
-                    if waited >= time {
+                    let left = time.saturating_sub(waited);
+                    if left.is_zero() {
                         return back(full());
                     }
-                    self.wait_for_room(time - waited);
+                    self.wait_for_room(left);
                 }
             }
         }
