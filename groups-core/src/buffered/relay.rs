@@ -136,7 +136,7 @@ fn settle(
 const OPENING: &[u8] = b"{";
 
 /// The updates to send, which of those taken each of them says, and what is wrong with the others.
-fn encode(taken: &[Waiting], fold: bool) -> (Records, Vec<Vec<usize>>, Vec<Box<Rejection>>) {
+fn encode(taken: &[Waiting], fold: bool) -> (Records, Vec<Vec<usize>>, Vec<Rejection>) {
     let unlimited = Limits {
         records: usize::MAX,
         bytes: usize::MAX,
@@ -146,7 +146,7 @@ fn encode(taken: &[Waiting], fold: bool) -> (Records, Vec<Vec<usize>>, Vec<Box<R
     for (index, waiting) in taken.iter().enumerate() {
         match records.push(index, OPENING, &Update::from(&waiting.update), unlimited) {
             Ok(()) => members.push(vec![index]),
-            Err(rejection) => refused.push(rejection),
+            Err(rejection) => refused.push(*rejection),
         }
     }
     if fold {

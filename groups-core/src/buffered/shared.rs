@@ -140,10 +140,10 @@ impl Shared {
                 },
                 WhenFull::Block(time) => {
                     let waited = blocked_since.get_or_insert_with(Instant::now).elapsed();
-                    if waited >= time {
-                        return back(full());
+                    match time.checked_sub(waited) {
+                        Some(left) if !left.is_zero() => self.wait_for_room(left),
+                        _ => return back(full()),
                     }
-                    self.wait_for_room(time - waited);
                 }
             }
         }
