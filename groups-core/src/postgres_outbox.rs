@@ -5,31 +5,25 @@ mod listener;
 mod names;
 mod publish;
 mod relay;
+mod settings;
+mod slot;
+mod statements;
+mod writer;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::tls::{MakeTlsConnect, TlsConnect};
-use postgres::types::{ToSql, Type};
 use postgres::{Config, GenericClient, Socket};
 
-use self::connection::{Connect, Connection, connector, failed};
+use self::connection::{Connect, connector};
+use self::listener::Listener;
 use self::names::Names;
-use self::relay::{Context, Relay, Statements, message};
-use crate::{Capacity, Depth, Error, ErrorKind, Outbox, Rejection, StoredUpdate, Update, Waiting};
-
-/// Into how many parts the work is divided among relays.
-const PARTITIONS: i16 = 64;
-
-/// Into how many parts a partition is divided among publishers.
-const SLOTS_A_PARTITION: i16 = 256;
-
-/// For how long a count of what waits is good enough.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
-
-type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
+use self::relay::{Relay, message};
+use self::settings::Settings;
+use self::writer::Writer;
+use crate::{Capacity, Depth, Error, Outbox, Rejection, StoredUpdate, Update, Waiting};
 
 /// The outbox in a PostgreSQL database (15 or newer), for applications on several machines: updates
 /// are published [inside the application's own transactions](Self::publish_in), and any number of
@@ -109,51 +103,18 @@ type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 /// nothing else. A transaction that stays open for hours, whichever it is, keeps PostgreSQL from
 /// cleaning the table, and slows relays down.
 pub struct PostgresOutbox {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    connect: Box<Connect>,
     names: Names,
     settings: Settings,
     publish: String,
-    listen: String,
-    statements: Statements,
-    relay: Mutex<Relay>,
     writer: Mutex<Writer>,
-    hooks: Mutex<Hooks>,
-    is_over: AtomicBool,
-}
-
-/// The connection of those who append, and what they know of the depth.
-#[derive(Default)]
-struct Writer {
-    connection: Connection,
-    depth: Depth,
-    counted: Option<Instant>,
-}
-
-type Hook = Arc<dyn Fn() + Send + Sync>;
-
-#[derive(Default)]
-struct Hooks {
-    wake: Option<Hook>,
-    stop: Option<Hook>,
-    is_listening: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Settings {
-    keep_accepted: Duration,
-    keep_rejected: Duration,
-    grace: Duration,
-    notify: bool,
+    relay: Arc<Mutex<Relay>>,
+    listener: Arc<Listener>,
 }
 
 /// The settings of a [`PostgresOutbox`]: see [`PostgresOutbox::builder`].
 #[must_use = "a builder does nothing before `build`"]
 pub struct PostgresOutboxBuilder {
-    connect: Box<Connect>,
+    connect: Arc<Connect>,
     names: Names,
     settings: Settings,
 }
@@ -214,19 +175,14 @@ impl PostgresOutboxBuilder {
             settings,
         } = self;
         names.check()?;
+        let relay = Arc::new(Mutex::new(Relay::new(&connect, &names, &settings)));
         Ok(PostgresOutbox {
-            shared: Arc::new(Shared {
-                connect,
-                publish: publish::statement(&names, settings.notify),
-                listen: names.put_into("LISTEN \"public.mixpanel_outbox\""),
-                statements: Statements::new(&names, &settings),
-                names,
-                settings,
-                relay: Mutex::default(),
-                writer: Mutex::default(),
-                hooks: Mutex::default(),
-                is_over: AtomicBool::new(false),
-            }),
+            publish: publish::statement(&names, settings.notify),
+            writer: Mutex::new(Writer::new(&connect, &names)),
+            listener: Listener::new(&connect, &names, &relay),
+            relay,
+            names,
+            settings,
         })
     }
 }
@@ -264,19 +220,14 @@ impl PostgresOutbox {
         PostgresOutboxBuilder {
             connect: connector(config, tls),
             names: Names::default(),
-            settings: Settings {
-                keep_accepted: Duration::ZERO,
-                keep_rejected: Duration::from_secs(30 * 24 * 60 * 60),
-                grace: Duration::from_secs(2),
-                notify: true,
-            },
+            settings: Settings::default(),
         }
     }
 
     /// [`MIGRATION`](Self::MIGRATION) for this outbox's schema and name.
     #[must_use]
     pub fn migration(&self) -> String {
-        self.shared.names.put_into(Self::MIGRATION)
+        self.names.put_into(Self::MIGRATION)
     }
 
     /// Creates the tables and views, if they are not there. Several processes may do so at a time.
@@ -284,17 +235,7 @@ impl PostgresOutbox {
     /// # Errors
     /// If they cannot be created: the schema does not exist, the role may not.
     pub fn migrate(&self) -> Result<(), Error> {
-        let mut writer = self.shared.writer();
-        let client = writer.connection.get(&self.shared.connect, "")?;
-        let mut run = || {
-            let mut transaction = client.transaction()?;
-            transaction.batch_execute(
-                "SELECT pg_advisory_xact_lock(hashtext('mixpanel-groups'), hashtext('migrate'))",
-            )?;
-            transaction.batch_execute(&self.migration())?;
-            transaction.commit()
-        };
-        run().map_err(|error| failed("create the outbox's tables", error))
+        self.writer().migrate(&self.migration())
     }
 
     /// Publishes an update as part of a transaction: it will be sent if and when that commits.
@@ -330,80 +271,16 @@ impl PostgresOutbox {
             .into_iter()
             .filter_map(|update| StoredUpdate::new(&update.into()).transpose())
             .collect::<Result<_, _>>()?;
-        publish::publish(transaction, &self.shared.publish, &stored)?;
+        publish::publish(transaction, &self.publish, &stored)?;
         Ok(stored.len())
     }
 
-    /// Starts to listen, if it does not yet.
-    fn listen(&self) {
-        if !std::mem::replace(&mut self.shared.hooks().is_listening, true) {
-            listener::start(Arc::clone(&self.shared));
-        }
-    }
-}
-
-impl Shared {
     fn relay(&self) -> MutexGuard<'_, Relay> {
         self.relay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hooks(&self) -> MutexGuard<'_, Hooks> {
-        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn context(&self) -> Context<'_> {
-        Context {
-            connect: &*self.connect,
-            statements: &self.statements,
-            settings: &self.settings,
-        }
-    }
-
-    /// Counts what waits.
-    fn count(&self, writer: &mut Writer) -> Result<Depth, Error> {
-        let failed = |error| failed("count what waits in the outbox", error);
-        let sql = self.names.put_into(
-            "SELECT count(*), coalesce(sum(bytes), 0)::bigint,
-                    extract(epoch FROM clock_timestamp() - min(since))::float8
-             FROM public.mixpanel_outbox",
-        );
-        let client = writer.connection.get(&self.connect, "")?;
-        let row = client.query_typed_one(&sql, &[]).map_err(failed)?;
-        let number = |column| -> Result<usize, Error> {
-            let number: i64 = row.try_get(column).map_err(failed)?;
-            Ok(usize::try_from(number).unwrap_or_default())
-        };
-        let oldest: Option<f64> = row.try_get(2).map_err(failed)?;
-        let depth = Depth {
-            updates: number(0)?,
-            bytes: number(1)?,
-            oldest: oldest.map(|age| Duration::try_from_secs_f64(age).unwrap_or_default()),
-        };
-        (writer.depth, writer.counted) = (depth, Some(Instant::now()));
-        Ok(depth)
-    }
-
-    /// Whether there is room, by a count that is a second old at most; by a new one, if it seems
-    /// that there is not.
-    fn has_room(
-        &self,
-        writer: &mut Writer,
-        updates: usize,
-        bytes: usize,
-        capacity: Capacity,
-    ) -> Result<bool, Error> {
-        let fits = |depth: Depth| {
-            depth.updates.saturating_add(updates) <= capacity.updates
-                && depth.bytes.saturating_add(bytes) <= capacity.bytes
-        };
-        let is_recent = writer
-            .counted
-            .is_some_and(|then| then.elapsed() < COUNT_EVERY);
-        Ok((is_recent && fits(writer.depth)) || fits(self.count(writer)?))
     }
 }
 
@@ -415,24 +292,11 @@ impl Shared {
 /// same, if it broke while they were committed.
 impl Outbox for PostgresOutbox {
     fn append(&self, updates: &[StoredUpdate], capacity: Capacity) -> Result<bool, Error> {
-        let bytes = updates.iter().map(|update| update.as_json().len()).sum();
-        let shared = &*self.shared;
-        let writer = &mut *shared.writer();
-        if !shared.has_room(writer, updates.len(), bytes, capacity)? {
-            return Ok(false);
-        }
-        let client = writer.connection.get(&shared.connect, "")?;
-        let failed = |error| failed("publish to the outbox", error);
-        let mut transaction = client.transaction().map_err(failed)?;
-        publish::publish(&mut transaction, &shared.publish, updates)?;
-        transaction.commit().map_err(failed)?;
-        writer.depth.updates += updates.len();
-        writer.depth.bytes += bytes;
-        Ok(true)
+        self.writer().append(&self.publish, updates, capacity)
     }
 
     fn take(&self, most: usize) -> Result<Vec<Waiting>, Error> {
-        self.shared.relay().take(most, &self.shared.context())
+        self.relay().take(most)
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
@@ -440,13 +304,11 @@ impl Outbox for PostgresOutbox {
             .iter()
             .map(|(id, rejection)| (*id, message(rejection)))
             .collect();
-        self.shared
-            .relay()
-            .settle(accepted, &rejected, &self.shared.context())
+        self.relay().settle(accepted, &rejected)
     }
 
     fn release(&self) -> Result<(), Error> {
-        self.shared.relay().release(&self.shared.context())
+        self.relay().release()
     }
 
     /// What other processes have taken may be among the removed; it is sent all the same.
@@ -456,64 +318,29 @@ impl Outbox for PostgresOutbox {
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let taken = self.shared.relay().taken();
-        let shared = &*self.shared;
-        let writer = &mut *shared.writer();
-        let depth = shared.count(writer)?;
-        let over = |depth: usize, more: usize, most: usize| -> i64 {
-            let over = depth.saturating_add(more).saturating_sub(most);
-            i64::try_from(over).unwrap_or(i64::MAX)
-        };
-        let sql = shared.names.put_into(
-            "DELETE FROM public.mixpanel_outbox WHERE id IN (
-                 SELECT id FROM (
-                     SELECT id, row_number() OVER oldest AS n,
-                            sum(bytes) OVER oldest - bytes AS before
-                     FROM public.mixpanel_outbox WHERE id <> ALL ($1)
-                     WINDOW oldest AS (ORDER BY id)
-                 ) AS untaken WHERE n <= $2 OR before < $3
-             )",
-        );
-        let params: &Params<'_> = &[
-            (&taken, Type::INT8_ARRAY),
-            (&over(depth.updates, updates, capacity.updates), Type::INT8),
-            (&over(depth.bytes, bytes, capacity.bytes), Type::INT8),
-        ];
-        let client = writer.connection.get(&shared.connect, "")?;
-        let dropped = client
-            .execute_typed(&sql, params)
-            .map_err(|error| failed("drop updates from the outbox", error))?;
-        writer.counted = None;
-        usize::try_from(dropped).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))
+        let taken = self.relay().taken();
+        self.writer().drop_oldest(&taken, updates, bytes, capacity)
     }
 
     /// Reads the whole table.
     fn depth(&self) -> Result<Depth, Error> {
-        self.shared.count(&mut self.shared.writer())
+        self.writer().count()
     }
 
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
-        self.shared.hooks().wake = Some(wake);
-        self.listen();
+        self.listener.call(|hooks| hooks.wake = Some(wake));
     }
 
     fn on_loss(&self, stop: Arc<dyn Fn() + Send + Sync>) {
-        self.shared.hooks().stop = Some(stop);
-        self.listen();
-    }
-}
-
-impl Drop for PostgresOutbox {
-    fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.listener.call(|hooks| hooks.stop = Some(stop));
     }
 }
 
 impl fmt::Debug for PostgresOutbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresOutbox")
-            .field("names", &self.shared.names)
-            .field("settings", &self.shared.settings)
+            .field("names", &self.names)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

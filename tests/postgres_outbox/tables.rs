@@ -215,12 +215,33 @@ fn a_row_that_is_no_update_is_put_aside() {
     };
     let mut client = harness.client();
     let by_hand = "INSERT INTO mixpanel_outbox (partition, body) VALUES (0, '{\"a\": 1}'), \
+                   (0, '{\"$group_key\": \"a\\u0000\", \"$group_id\": \"\", \"$set\": {}}'), \
                    (0, '{\"$group_key\": \"company\", \"$group_id\": \"acme\", \
                          \"$set\": {\"seats\": 5}}')";
     client.execute(by_hand, &[]).unwrap();
     assert_eq!(drain(&harness.outbox), [("acme".to_owned(), 5)]);
-    assert_eq!(harness.count("mixpanel_outbox_rejected"), 1);
+    assert_eq!(harness.count("mixpanel_outbox_rejected"), 2);
     assert_eq!(harness.count("mixpanel_outbox"), 0);
+}
+
+#[test]
+fn what_is_settled_may_be_kept_for_ever() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .keep_accepted(Duration::MAX)
+        .keep_rejected(Duration::MAX)
+        .grace(Duration::MAX)
+        .build()
+        .unwrap();
+    let mut application = harness.client();
+    outbox
+        .publish_in(&mut application, seats("acme", 1))
+        .unwrap();
+    assert_eq!(drain(&outbox), [("acme".to_owned(), 1)]);
+    assert_eq!(harness.count("mixpanel_outbox_accepted"), 1);
 }
 
 #[test]

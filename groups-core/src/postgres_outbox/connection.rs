@@ -1,8 +1,10 @@
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
+use postgres::types::{ToSql, Type};
 use postgres::{Client, Config, Socket};
 
 use crate::random::random;
@@ -11,9 +13,12 @@ use crate::{Error, ErrorKind};
 /// Opens a connection.
 pub(super) type Connect = dyn Fn() -> Result<Client, postgres::Error> + Send + Sync;
 
+/// Parameters of a statement, with their types.
+pub(super) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
+
 /// How a connection is opened with these settings, where they leave open what a broken network
 /// needs.
-pub(super) fn connector<T>(mut config: Config, tls: T) -> Box<Connect>
+pub(super) fn connector<T>(mut config: Config, tls: T) -> Arc<Connect>
 where
     T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
     T::TlsConnect: Send,
@@ -29,7 +34,7 @@ where
     if config.get_application_name().is_none() {
         config.application_name("mixpanel-groups");
     }
-    Box::new(move || config.connect(tls.clone()))
+    Arc::new(move || config.connect(tls.clone()))
 }
 
 /// How long a connection is trusted without asking, and how long the server may take to answer.
@@ -38,45 +43,67 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// A connection that is opened when it is needed, and again when it broke: at once the first time,
 /// then with growing pauses.
-#[derive(Default)]
 pub(super) struct Connection {
+    connect: Arc<Connect>,
+    /// The SQL that prepares a new one.
+    prepare: String,
     client: Option<Client>,
-    /// How often one was opened.
-    opened: u64,
     used: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
 }
 
 impl Connection {
-    /// The connection; a new one is prepared by that SQL.
-    pub(super) fn get(&mut self, connect: &Connect, prepare: &str) -> Result<&mut Client, Error> {
+    pub(super) fn new(connect: &Arc<Connect>, prepare: impl Into<String>) -> Self {
+        Self {
+            connect: Arc::clone(connect),
+            prepare: prepare.into(),
+            client: None,
+            used: None,
+            failures: 0,
+            not_before: None,
+        }
+    }
+
+    /// The connection, a new one if need be.
+    pub(super) fn get(&mut self) -> Result<&mut Client, Error> {
+        self.renew()?;
+        self.client()
+    }
+
+    /// Opens a connection if there is none that works; whether it did.
+    pub(super) fn renew(&mut self) -> Result<bool, Error> {
         if self.used.is_some_and(|then| then.elapsed() > TRUSTED) {
             self.is_alive();
         }
-        if !self.is_open() {
+        let is_new = !self.is_open();
+        if is_new {
             self.client = None;
-            self.open(connect, prepare)?;
+            self.open()?;
         }
         self.used = Some(Instant::now());
+        Ok(is_new)
+    }
+
+    /// The connection that there is.
+    pub(super) fn client(&mut self) -> Result<&mut Client, Error> {
         self.client
             .as_mut()
             .ok_or_else(|| Error::new(ErrorKind::Io, "no connection to the outbox's database"))
     }
 
-    fn open(&mut self, connect: &Connect, prepare: &str) -> Result<(), Error> {
+    fn open(&mut self) -> Result<(), Error> {
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             let message = "no connection to the outbox's database; it is tried again soon";
             return Err(Error::new(ErrorKind::Io, message));
         }
-        let opened = connect().and_then(|mut client| {
-            client.batch_execute(prepare)?;
+        let opened = (self.connect)().and_then(|mut client| {
+            client.batch_execute(&self.prepare)?;
             Ok(client)
         });
         match opened {
             Ok(client) => {
                 (self.failures, self.not_before) = (0, None);
-                self.opened += 1;
                 self.client = Some(client);
                 Ok(())
             }
@@ -93,11 +120,6 @@ impl Connection {
         self.client
             .as_ref()
             .is_some_and(|client| !client.is_closed())
-    }
-
-    /// Which of the connections it is that were opened one after the other.
-    pub(super) fn which(&self) -> u64 {
-        self.opened
     }
 
     /// Asks the server; whether it answers, or there was nothing to ask.

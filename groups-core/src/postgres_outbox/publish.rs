@@ -3,10 +3,9 @@ use std::collections::{BTreeMap, HashSet};
 use postgres::GenericClient;
 use postgres::types::Type;
 
-use super::connection::failed;
+use super::connection::{Params, failed};
 use super::names::Names;
-use super::{PARTITIONS, Params, SLOTS_A_PARTITION};
-use crate::hash::hash;
+use super::slot::{SLOTS_A_PARTITION, slot};
 use crate::{Error, ErrorKind, StoredUpdate};
 
 /// How many updates, and bytes of them, go into one statement.
@@ -90,11 +89,4 @@ fn publish_some(
         let message = "the outbox's table of slots is not complete; `migrate` completes it";
         Err(Error::new(ErrorKind::Damaged, message))
     }
-}
-
-/// Which row a publisher of the group locks.
-fn slot(update: &StoredUpdate) -> i16 {
-    let group = String::from_utf8_lossy(update.group_bytes());
-    let slots = u64::from((PARTITIONS * SLOTS_A_PARTITION).unsigned_abs());
-    i16::try_from(hash(&group) % slots).unwrap_or_default()
 }
