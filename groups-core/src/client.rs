@@ -48,7 +48,7 @@ struct Inner {
 const MAX_IMPORT: usize = 10_000_000;
 
 impl Client {
-    /// A client for the project of that token (Project Settings → Overview), in the US region, with
+    /// A client for the project of that token (Project Settings → Access Keys), in the US region, with
     /// every setting at its default.
     ///
     /// # Errors
