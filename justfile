@@ -54,7 +54,7 @@ bench:
 
 # Instructions an update, beside those checked in; `just instructions --bless` writes them.
 instructions *options:
-    benches/instructions.sh {{ options }}
+    benches/instructions/run.sh {{ options }}
 
 # Ours beside other clients and the SDKs of other languages, which it installs under target/.
 peers:

@@ -7,8 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mixpanel_groups::{
-    BufferedClient, BufferedClientBuilder, Capacity, Client, Emulator, ErrorKind, Fault, Group,
-    MemoryOutbox, MixpanelGroup, Outbox, Profile, Retry, StoredUpdate, Trouble, Update, WhenFull,
+    BufferedClient, BufferedClientBuilder, Capacity, Client, Depth, Emulator, Error, ErrorKind,
+    Fault, Group, MemoryOutbox, MixpanelGroup, Outbox, Profile, Rejection, Retry, StoredUpdate,
+    Trouble, Update, Waiting, WhenFull,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -420,6 +421,46 @@ fn what_is_too_large_for_mixpanel_is_rejected_and_told() {
     let drained = buffered.start().unwrap().shutdown(LONG);
     assert_eq!((drained.stats.accepted, drained.stats.rejected), (0, 1));
     assert_eq!(told.load(Ordering::SeqCst), 1);
+}
+
+/// An outbox that panics as soon as somebody takes from it.
+struct Panicking(MemoryOutbox);
+
+impl Outbox for Panicking {
+    fn append(&self, updates: &[StoredUpdate], capacity: Capacity) -> Result<bool, Error> {
+        self.0.append(updates, capacity)
+    }
+
+    fn take(&self, _most: usize) -> Result<Vec<Waiting>, Error> {
+        panic!("a mistake of the outbox")
+    }
+
+    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+        self.0.settle(accepted, rejected)
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        self.0.release()
+    }
+
+    fn drop_oldest(&self, updates: usize, bytes: usize, most: Capacity) -> Result<usize, Error> {
+        self.0.drop_oldest(updates, bytes, most)
+    }
+
+    fn depth(&self) -> Result<Depth, Error> {
+        self.0.depth()
+    }
+}
+
+#[test]
+fn after_a_panic_of_its_thread_nothing_more_is_taken() {
+    let emulator = Emulator::start().unwrap();
+    let outbox = Panicking(MemoryOutbox::new());
+    let buffered = buffered(&emulator).outbox(outbox).start().unwrap();
+    let _ = buffered.flush(LONG); // returns when the thread has ended
+    let error = buffered.publish(set(1, 1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!(error.undelivered().unwrap().len(), 1);
 }
 
 #[test]

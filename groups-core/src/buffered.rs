@@ -204,7 +204,7 @@ impl BufferedClient {
 
 impl Drop for BufferedClient {
     fn drop(&mut self) {
-        if self.shared.is_closed() {
+        if self.shared.is_stopping() {
             return;
         }
         let drained = self.shared.shutdown(self.shared.settings.drop_timeout);

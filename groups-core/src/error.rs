@@ -54,7 +54,8 @@ pub enum ErrorKind {
     Damaged,
     /// There is no room for more updates to wait.
     Full,
-    /// The client has been shut down.
+    /// The thread of a [`BufferedClient`](crate::BufferedClient) has ended, by a panic of an outbox
+    /// for instance.
     Closed,
     /// The caller asked to stop, or the client was shut down while it was sending.
     Cancelled,
@@ -171,7 +172,7 @@ impl Error {
     }
 
     /// Whether sending the same again later can succeed without changing anything: a rate limit, a
-    /// server that failed, a time-out, no connection, a cancellation.
+    /// server that failed, a time-out, no connection, a cancellation, no room to wait.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{Cancelled, Full, Network, RateLimited, Server, Timeout};

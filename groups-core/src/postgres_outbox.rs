@@ -187,10 +187,13 @@ impl PostgresOutboxBuilder {
     }
 }
 
+/// A constant of its own, so that the documentation shows its name instead of all its lines.
+const MIGRATION: &str = include_str!("postgres_outbox/migration.sql");
+
 impl PostgresOutbox {
     /// The tables and views, as SQL for the default schema and name; see
     /// [`migration`](Self::migration) for others.
-    pub const MIGRATION: &'static str = include_str!("postgres_outbox/migration.sql");
+    pub const MIGRATION: &'static str = MIGRATION;
 
     /// An outbox with every setting at its default.
     ///

@@ -128,9 +128,8 @@ impl Records {
         if json.len() <= most {
             return Ok(());
         }
-        let message = format!("it has {} bytes, and {most} are allowed", json.len());
         let name = R::name(&json[opening.len()..]);
-        Err(Box::new(Rejection::local(name, None, message)))
+        Err(Box::new(Rejection::too_large(name, json.len(), most)))
     }
 
     /// Whether the records fit into one request.

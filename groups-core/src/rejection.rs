@@ -69,6 +69,11 @@ impl Rejection {
         }
     }
 
+    pub(crate) fn too_large(record: RecordName, bytes: usize, most: usize) -> Self {
+        let message = format!("it has {bytes} bytes, and {most} are allowed");
+        Self::local(record, None, message)
+    }
+
     /// The group of a rejected update.
     #[must_use]
     pub fn group(&self) -> Option<&Group<'static>> {

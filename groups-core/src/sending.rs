@@ -97,6 +97,9 @@ impl<'a> Sending<'a> {
         });
         let (connections, result) = delivery.finish();
         client.keep_connections(connections);
+        if let Ok(report) = &result {
+            log::debug!("{report}");
+        }
         result
     }
 }

@@ -71,8 +71,8 @@ impl StoredUpdate {
         if bytes <= MAX_RECORD {
             return Ok(self);
         }
-        let message = format!("it has {bytes} bytes, and {MAX_RECORD} are allowed");
-        let rejection = Rejection::local(Update::name(self.members()), None, message);
+        let name = Update::name(self.members());
+        let rejection = Rejection::too_large(name, bytes, MAX_RECORD);
         Err(Error::invalid(&rejection))
     }
 

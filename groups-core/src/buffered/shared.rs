@@ -120,7 +120,7 @@ impl Shared {
             if self.is_closed() {
                 return back(Error::new(
                     ErrorKind::Closed,
-                    "the client has been shut down",
+                    "the client was shut down, or its thread panicked",
                 ));
             }
             match self.outbox.append(updates, self.settings.capacity) {
@@ -245,6 +245,7 @@ impl Shared {
     }
 
     pub(super) fn note_end(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.state().ended = true;
         self.changed.notify_all();
     }

@@ -1,8 +1,8 @@
 //! How many instructions encoding takes: repeatable on any machine, whatever else it does.
 //!
 //! ```sh
-//! benches/instructions.sh          # compares with benches/instructions.txt
-//! benches/instructions.sh --bless  # writes it
+//! benches/instructions/run.sh          # compares with checked_in.txt
+//! benches/instructions/run.sh --bless  # writes it
 //! ```
 //!
 //! The program itself encodes what its first argument names, as often as the second says; the
@@ -10,6 +10,7 @@
 
 use mixpanel_groups::{Batch, MixpanelGroup};
 
+#[path = "../company/mod.rs"]
 mod company;
 
 use company::{company, encode, encode_by_hand};
@@ -17,11 +18,9 @@ use company::{company, encode, encode_by_hand};
 const BATCH: usize = 200;
 
 fn main() {
-    let mut arguments = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench");
+    let mut arguments = std::env::args().skip(1);
     let (Some(what), Some(times)) = (arguments.next(), arguments.next()) else {
-        return println!("usage: see benches/instructions.sh");
+        return println!("usage: see run.sh");
     };
     let companies: Vec<_> = (0..BATCH).map(company).collect();
     let same = companies.clone();
