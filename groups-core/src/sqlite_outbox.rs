@@ -94,7 +94,7 @@ impl SqliteOutbox {
     ///
     /// The transaction is one on the outbox's file, where [`open`](Self::open) or
     /// [`SCHEMA`](Self::SCHEMA) has made the tables. It should write before it reads, or be an
-    /// [immediate](TransactionBehavior::Immediate) one: `SQLite` lets one transaction write at a
+    /// [immediate](rusqlite::TransactionBehavior::Immediate) one: `SQLite` lets one transaction write at a
     /// time. No capacity limits what is published so.
     ///
     /// # Errors
