@@ -14,6 +14,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::Operation;
+use crate::escape::write_str;
+use crate::json::close;
 use crate::list::parse_items;
 use crate::records::{Limits, Records};
 
@@ -33,14 +35,12 @@ pub(crate) fn fold_with_members(
 ) -> Vec<Vec<usize>> {
     let mut folded = Records::default();
     let mut members = Vec::new();
-    {
-        let mut segments = Segments::default();
-        for index in 0..records.len() {
-            segments.add(records, index, opening);
-        }
-        for segment in segments.all {
-            segment.write(records, &mut folded, &mut members);
-        }
+    let mut segments = Segments::default();
+    for index in 0..records.len() {
+        segments.add(records, index, opening);
+    }
+    for segment in segments.all {
+        segment.write(records, &mut folded, &mut members);
     }
     if folded.largest() > limits.most_bytes_a_record() {
         return (0..records.len()).map(|index| vec![index]).collect();
@@ -150,43 +150,66 @@ fn creates(operation: Operation) -> bool {
     )
 }
 
-impl Slot<'_> {
-    fn new(operation: Option<Operation>) -> Self {
+impl<'a> Slot<'a> {
+    fn new(operation: Option<Operation>, members: BTreeSet<usize>) -> Self {
         Self {
-            members: BTreeSet::new(),
+            members,
             operation,
             entries: BTreeMap::new(),
         }
     }
 
+    /// An update of its own with this property alone, of the same records.
+    fn with_one(&self, operation: Option<Operation>, name: &str, value: Cow<'a, str>) -> Self {
+        let mut slot = Self::new(operation, self.members.clone());
+        slot.entries.insert(name.to_owned(), value);
+        slot
+    }
+
     fn is_left(&self) -> bool {
         !self.entries.is_empty() || matches!(self.operation, None | Some(Operation::Delete))
+    }
+
+    fn write(&self, prefix: &[u8], operation: Operation, out: &mut Vec<u8>) {
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(operation.key().as_bytes());
+        if operation == Operation::Delete {
+            out.extend_from_slice(b"\"\"");
+        }
+        let start = out.len();
+        for (name, value) in &self.entries {
+            out.push(b',');
+            write_str(out, name);
+            if operation != Operation::Unset {
+                out.push(b':');
+                out.extend_from_slice(value.as_bytes());
+            }
+        }
+        let brackets = if operation == Operation::Unset {
+            *b"[]"
+        } else {
+            *b"{}"
+        };
+        close(out, start, brackets);
+        out.push(b'}');
     }
 }
 
 impl<'a> Segment<'a> {
     fn opaque(index: usize) -> Self {
-        let mut slot = Slot::new(None);
-        slot.members.insert(index);
         Self {
-            slots: vec![slot],
+            slots: vec![Slot::new(None, BTreeSet::from([index]))],
             ..Self::default()
         }
     }
 
     fn add(&mut self, index: usize, update: Parsed<'a>) {
         if update.operation == Operation::Delete {
-            let mut delete = Slot::new(Some(Operation::Delete));
-            delete.members = self
-                .slots
-                .iter()
-                .flat_map(|slot| &slot.members)
-                .copied()
-                .collect();
-            delete.members.insert(index);
+            let before = self.slots.iter().flat_map(|slot| &slot.members).copied();
+            let members = before.chain([index]).collect();
             *self = Self {
                 prefix: self.prefix,
-                slots: vec![delete],
+                slots: vec![Slot::new(Some(Operation::Delete), members)],
                 fresh: true,
                 ..Self::default()
             };
@@ -195,12 +218,8 @@ impl<'a> Segment<'a> {
             let mut members = self.say(update.operation, &name, Cow::Borrowed(value));
             members.insert(index);
             // Where the property is now. If it is nowhere, the group was deleted: the first slot.
-            let at = self
-                .history
-                .get(&name)
-                .and_then(|slots| slots.last())
-                .copied();
-            self.slots[at.unwrap_or_default()].members.extend(members);
+            let at = self.last_slot(&name).unwrap_or_default();
+            self.slots[at].members.extend(members);
         }
     }
 
@@ -236,8 +255,7 @@ impl<'a> Segment<'a> {
             (Some(Remove), Union) if self.join_earlier(name, &value) => {}
             (Some(Remove), Remove) if self.has_removed(name, &value) => {}
             (_, SetOnce | Union | Remove) => {
-                let from = self.history.get(name).and_then(|slots| slots.last());
-                let from = from.map_or(0, |last| last + 1);
+                let from = self.last_slot(name).map_or(0, |last| last + 1);
                 self.put(from, operation, name, value);
             }
             (_, Operation::Delete) => {}
@@ -245,10 +263,13 @@ impl<'a> Segment<'a> {
         superseded
     }
 
+    fn last_slot(&self, name: &str) -> Option<usize> {
+        self.history.get(name)?.last().copied()
+    }
+
     /// What was said of the property last.
     fn last(&self, name: &str) -> Option<Operation> {
-        let last = self.history.get(name)?.last()?;
-        self.slots[*last].operation
+        self.slots[self.last_slot(name)?].operation
     }
 
     fn has_said(&self, name: &str, operations: &[Operation]) -> bool {
@@ -293,7 +314,7 @@ impl<'a> Segment<'a> {
         };
         match slot.entries.get_mut(name) {
             Some(list) if slot.operation == Some(Operation::Union) => {
-                *list = union(list, items);
+                *list = union(list, items).into();
                 true
             }
             _ => false,
@@ -301,10 +322,10 @@ impl<'a> Segment<'a> {
     }
 
     /// Changes what was said of the property last.
-    fn change(&mut self, name: &str, change: impl FnOnce(&str) -> Cow<'a, str>) {
-        let last = self.history.get(name).and_then(|slots| slots.last());
-        if let Some(value) = last.and_then(|last| self.slots[*last].entries.get_mut(name)) {
-            *value = change(value);
+    fn change(&mut self, name: &str, change: impl FnOnce(&str) -> String) {
+        let last = self.last_slot(name);
+        if let Some(value) = last.and_then(|last| self.slots[last].entries.get_mut(name)) {
+            *value = change(value).into();
         }
     }
 
@@ -314,13 +335,10 @@ impl<'a> Segment<'a> {
         for at in self.history.remove(name).unwrap_or_default() {
             let slot = &mut self.slots[at];
             members.extend(&slot.members);
-            if let Some(value) = slot.entries.remove(name) {
-                if slot.operation.is_some_and(creates) {
-                    let mut creator = Slot::new(slot.operation);
-                    creator.members.clone_from(&slot.members);
-                    creator.entries.insert(name.to_owned(), value);
-                    self.creator = Some((creator, name.to_owned()));
-                }
+            let value = slot.entries.remove(name);
+            if let Some(value) = value.filter(|_| slot.operation.is_some_and(creates)) {
+                let creator = slot.with_one(slot.operation, name, value);
+                self.creator = Some((creator, name.to_owned()));
             }
         }
         members
@@ -333,7 +351,7 @@ impl<'a> Segment<'a> {
             .find(|(_, slot)| slot.operation == Some(operation))
             .map(|(at, _)| at);
         let at = at.unwrap_or_else(|| {
-            self.slots.push(Slot::new(Some(operation)));
+            self.slots.push(Slot::new(Some(operation), BTreeSet::new()));
             self.slots.len() - 1
         });
         self.slots[at].entries.insert(name.to_owned(), value);
@@ -347,9 +365,7 @@ impl<'a> Segment<'a> {
         let is_created = slots.iter().any(|slot| slot.operation.is_some_and(creates));
         if let Some((creator, name)) = self.creator.take().filter(|_| !is_created) {
             if self.fresh {
-                let mut unset = Slot::new(Some(Operation::Unset));
-                unset.members.clone_from(&creator.members);
-                unset.entries.insert(name, Cow::Borrowed(""));
+                let unset = creator.with_one(Some(Operation::Unset), &name, Cow::Borrowed(""));
                 slots.extend([creator, unset]);
             } else {
                 slots.insert(0, creator);
@@ -368,32 +384,6 @@ impl<'a> Segment<'a> {
     }
 }
 
-impl Slot<'_> {
-    fn write(&self, prefix: &[u8], operation: Operation, out: &mut Vec<u8>) {
-        out.extend_from_slice(prefix);
-        out.extend_from_slice(operation.key().as_bytes());
-        if operation == Operation::Delete {
-            out.extend_from_slice(b"\"\"");
-        }
-        let start = out.len();
-        for (name, value) in &self.entries {
-            out.push(b',');
-            crate::escape::write_str(out, name);
-            if operation != Operation::Unset {
-                out.push(b':');
-                out.extend_from_slice(value.as_bytes());
-            }
-        }
-        let brackets = if operation == Operation::Unset {
-            *b"[]"
-        } else {
-            *b"{}"
-        };
-        crate::json::close(out, start, brackets);
-        out.push(b'}');
-    }
-}
-
 fn parse(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or_default()
 }
@@ -402,15 +392,15 @@ fn is_list(json: &str) -> bool {
     json.starts_with('[')
 }
 
-fn join<'j>(items: impl Iterator<Item = &'j str>) -> Cow<'static, str> {
+fn join<'j>(items: impl Iterator<Item = &'j str>) -> String {
     let items: Vec<_> = items.collect();
-    Cow::Owned(format!("[{}]", items.join(",")))
+    format!("[{}]", items.join(","))
 }
 
 /// What `$union` of a list makes of a value.
-pub(crate) fn union(value: &str, items: &str) -> Cow<'static, str> {
+pub(crate) fn union(value: &str, items: &str) -> String {
     if !is_list(value) {
-        return Cow::Owned(value.to_owned());
+        return value.to_owned();
     }
     let mut seen = HashSet::new();
     let all = parse_items(value).chain(parse_items(items));
@@ -418,9 +408,9 @@ pub(crate) fn union(value: &str, items: &str) -> Cow<'static, str> {
 }
 
 /// What `$remove` of an item makes of a value.
-fn without(value: &str, item: &str) -> Cow<'static, str> {
+fn without(value: &str, item: &str) -> String {
     if !is_list(value) {
-        return Cow::Owned(value.to_owned());
+        return value.to_owned();
     }
     let item = parse(item);
     join(parse_items(value).filter_map(|(json, other)| (other != item).then_some(json)))

@@ -159,7 +159,13 @@ impl Outbox for SqliteOutbox {
             let rows = rows.map_err(|error| self.failed("take from", error))?;
             let found = rows.len();
             let (taken, unreadable) = read(rows);
-            self.reject(&unreadable)?;
+            if !unreadable.is_empty() {
+                let (path, count) = (self.path.display(), unreadable.len());
+                log::warn!(
+                    "{count} rows of the outbox {path} are no updates: see the rejected ones"
+                );
+                self.remove(&[], &unreadable)?;
+            }
             if found == 0 || !taken.is_empty() {
                 return Ok(taken);
             }
@@ -171,12 +177,11 @@ impl Outbox for SqliteOutbox {
             .iter()
             .map(|(id, rejection)| Rejected {
                 id: *id,
-                field: rejection.field.as_deref(),
-                message: &rejection.message,
+                field: rejection.field.clone(),
+                message: rejection.message.clone(),
             })
             .collect();
-        let settled = self.engine.writer().settle(accepted, &rejected);
-        settled.map_err(|error| self.failed("remove from", error))
+        self.remove(accepted, &rejected)
     }
 
     fn release(&self) -> Result<(), Error> {
@@ -201,22 +206,8 @@ impl Outbox for SqliteOutbox {
 }
 
 impl SqliteOutbox {
-    /// Puts aside the rows that are no updates.
-    fn reject(&self, unreadable: &[(i64, String)]) -> Result<(), Error> {
-        if unreadable.is_empty() {
-            return Ok(());
-        }
-        let (path, count) = (self.path.display(), unreadable.len());
-        log::warn!("{count} rows of the outbox {path} are no updates: see the rejected ones");
-        let rejected: Vec<_> = unreadable
-            .iter()
-            .map(|(id, message)| Rejected {
-                id: *id,
-                field: None,
-                message,
-            })
-            .collect();
-        let settled = self.engine.writer().settle(&[], &rejected);
+    fn remove(&self, accepted: &[i64], rejected: &[Rejected]) -> Result<(), Error> {
+        let settled = self.engine.writer().settle(accepted, rejected);
         settled.map_err(|error| self.failed("remove from", error))
     }
 
@@ -226,7 +217,7 @@ impl SqliteOutbox {
 }
 
 /// Parts the updates from the rows that are none, and why.
-fn read(rows: Vec<(i64, rusqlite::Result<String>)>) -> (Vec<Waiting>, Vec<(i64, String)>) {
+fn read(rows: Vec<(i64, rusqlite::Result<String>)>) -> (Vec<Waiting>, Vec<Rejected>) {
     let mut updates = Vec::with_capacity(rows.len());
     let mut unreadable = Vec::new();
     for (id, json) in rows {
@@ -235,7 +226,11 @@ fn read(rows: Vec<(i64, rusqlite::Result<String>)>) -> (Vec<Waiting>, Vec<(i64, 
             .and_then(|json| StoredUpdate::from_json(&json).map_err(|error| error.to_string()));
         match update {
             Ok(update) => updates.push(Waiting::new(id, update)),
-            Err(why) => unreadable.push((id, why)),
+            Err(message) => unreadable.push(Rejected {
+                id,
+                field: None,
+                message,
+            }),
         }
     }
     (updates, unreadable)

@@ -122,3 +122,16 @@ fn a_file_that_cannot_be_written_is_an_error_and_can_be_later() {
     emulator.save().unwrap();
     assert!(kept.0.exists());
 }
+
+#[test]
+fn a_file_that_cannot_take_its_place_is_not_left_behind() {
+    let kept = Kept::new("behind");
+    let emulator = kept.start().unwrap();
+    client(&emulator)
+        .send([Group::new("company", "acme").set(json!({"a": 1}))])
+        .unwrap();
+    fs::create_dir(&kept.0).unwrap();
+    assert!(emulator.save().is_err());
+    let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
+    assert_eq!(files, 1, "only what stood there");
+}

@@ -45,7 +45,7 @@ pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
                 .iter()
                 .flatten()
                 .fold("[]".to_owned(), |all, trace| match trace {
-                    Trace::List(items) | Trace::Uncertain(items) => union(&all, items).into_owned(),
+                    Trace::List(items) | Trace::Uncertain(items) => union(&all, items),
                     Trace::Value(_) | Trace::Once => all,
                 });
             Some((name, Trace::Uncertain(items)))

@@ -15,6 +15,7 @@ pub(super) struct Run<'s> {
 }
 
 /// A group that something is sent of.
+#[derive(Default)]
 struct Pending {
     /// What is known of it (nothing, if it is deleted), should its updates be accepted.
     after: Option<Known>,
@@ -59,13 +60,9 @@ impl<'s> Run<'s> {
                 let between = earlier.between.as_ref().or(self.before.get(&name));
                 uncertain(between, earlier.after.as_ref())
             });
-            self.pending.insert(
-                name.clone(),
-                Pending {
-                    after: Some(known),
-                    between,
-                },
-            );
+            let after = Some(known);
+            let pending = Pending { after, between };
+            self.pending.insert(name.clone(), pending);
         }
         self.note(name, &updates);
         updates
@@ -89,13 +86,7 @@ impl<'s> Run<'s> {
             group = group.in_company(company_id);
         }
         let updates = vec![group.delete()];
-        self.pending.insert(
-            name.clone(),
-            Pending {
-                after: None,
-                between: None,
-            },
-        );
+        self.pending.insert(name.clone(), Pending::default());
         self.note(name, &updates);
         updates
     }

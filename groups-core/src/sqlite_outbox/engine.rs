@@ -50,10 +50,10 @@ pub(super) struct Engine {
 }
 
 /// An update that goes to the rejected ones.
-pub(super) struct Rejected<'a> {
+pub(super) struct Rejected {
     pub(super) id: i64,
-    pub(super) field: Option<&'a str>,
-    pub(super) message: &'a str,
+    pub(super) field: Option<String>,
+    pub(super) message: String,
 }
 
 impl Engine {
@@ -206,7 +206,7 @@ impl Engine {
     pub(super) fn settle(
         &mut self,
         accepted: &[i64],
-        rejected: &[Rejected<'_>],
+        rejected: &[Rejected],
     ) -> rusqlite::Result<()> {
         let transaction = self.begin()?;
         for rejected in rejected {
@@ -278,12 +278,13 @@ impl Engine {
     }
 }
 
-impl Rejected<'_> {
+impl Rejected {
     fn keep(&self, db: &Connection) -> rusqlite::Result<()> {
         let sql = "INSERT INTO mixpanel_outbox_rejected (id, since, body, field, message)
                    SELECT id, since, body, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
         let mut keep = db.prepare_cached(sql)?;
-        keep.execute((self.id, self.field, self.message)).map(drop)
+        keep.execute((self.id, &self.field, &self.message))
+            .map(drop)
     }
 }
 
