@@ -8,18 +8,22 @@ use crate::stored_update::total_bytes;
 use crate::{Error, Rejection, StoredUpdate};
 
 /// The outbox in memory, which does not outlive the process.
+///
+/// What is taken lies apart, so that those who publish do not wait for the one who takes. Whoever
+/// needs both locks takes that of `taken` first.
 #[derive(Default)]
 pub struct MemoryOutbox {
     queue: Mutex<Queue>,
+    taken: Mutex<VecDeque<Entry>>,
 }
 
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
+    /// How many updates there are, and how many bytes: those that are taken included.
+    updates: usize,
     bytes: usize,
     next_id: i64,
-    /// How many of the first are taken.
-    taken: usize,
 }
 
 struct Entry {
@@ -37,16 +41,25 @@ impl MemoryOutbox {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn taken(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Queue {
-    /// How much there is, but not for how long.
-    fn held(&self) -> Depth {
-        Depth {
-            updates: self.entries.len(),
+    fn has_room(&self, updates: usize, bytes: usize, capacity: Capacity) -> bool {
+        let held = Depth {
+            updates: self.updates,
             bytes: self.bytes,
             oldest: None,
-        }
+        };
+        held.has_room(updates, bytes, capacity)
+    }
+
+    fn note_gone(&mut self, updates: usize, bytes: usize) {
+        self.updates -= updates;
+        self.bytes -= bytes;
     }
 }
 
@@ -55,9 +68,10 @@ impl Outbox for MemoryOutbox {
         let bytes = total_bytes(updates);
         let since = Instant::now();
         let mut queue = self.queue();
-        if !queue.held().has_room(updates.len(), bytes, capacity) {
+        if !queue.has_room(updates.len(), bytes, capacity) {
             return Ok(false);
         }
+        queue.updates += updates.len();
         queue.bytes += bytes;
         for update in updates {
             let waiting = Waiting::new(queue.next_id, update.clone());
@@ -68,36 +82,39 @@ impl Outbox for MemoryOutbox {
     }
 
     fn take(&self, most: usize) -> Result<Vec<Waiting>, Error> {
+        let mut taken = self.taken();
         let mut queue = self.queue();
-        queue.taken = queue.entries.len().min(most);
-        Ok(queue
-            .entries
-            .iter()
-            .take(most)
-            .map(|entry| entry.waiting.clone())
-            .collect())
+        let more = most.saturating_sub(taken.len()).min(queue.entries.len());
+        taken.extend(queue.entries.drain(..more));
+        drop(queue);
+        let waiting = taken.iter().take(most).map(|entry| entry.waiting.clone());
+        Ok(waiting.collect())
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
         let rejected = rejected.iter().map(|(id, _)| *id);
         let mut settled: Vec<i64> = accepted.iter().copied().chain(rejected).collect();
         settled.sort_unstable();
-        let mut queue = self.queue();
-        let taken = std::mem::take(&mut queue.taken);
-        let taken: Vec<_> = queue.entries.drain(..taken).collect();
-        for entry in taken.into_iter().rev() {
-            if settled.binary_search(&entry.waiting.id).is_ok() {
-                queue.bytes -= entry.waiting.update.as_json().len();
-            } else {
-                queue.entries.push_front(entry);
-                queue.taken += 1;
+        let mut taken = self.taken();
+        let (mut updates, mut bytes) = (0, 0);
+        taken.retain(|Entry { waiting, .. }| {
+            let is_settled = settled.binary_search(&waiting.id).is_ok();
+            if is_settled {
+                updates += 1;
+                bytes += waiting.update.as_json().len();
             }
-        }
+            !is_settled
+        });
+        self.queue().note_gone(updates, bytes);
         Ok(())
     }
 
     fn release(&self) -> Result<(), Error> {
-        self.queue().taken = 0;
+        let mut taken = self.taken();
+        let mut queue = self.queue();
+        for entry in taken.drain(..).rev() {
+            queue.entries.push_front(entry);
+        }
         Ok(())
     }
 
@@ -108,23 +125,24 @@ impl Outbox for MemoryOutbox {
         capacity: Capacity,
     ) -> Result<usize, Error> {
         let mut queue = self.queue();
-        let before = queue.entries.len();
-        while queue.taken < queue.entries.len() && !queue.held().has_room(updates, bytes, capacity)
-        {
-            let oldest = queue.taken;
-            if let Some(entry) = queue.entries.remove(oldest) {
-                queue.bytes -= entry.waiting.update.as_json().len();
-            }
+        let before = queue.updates;
+        while !queue.has_room(updates, bytes, capacity) {
+            let Some(Entry { waiting, .. }) = queue.entries.pop_front() else {
+                break;
+            };
+            queue.note_gone(1, waiting.update.as_json().len());
         }
-        Ok(before - queue.entries.len())
+        Ok(before - queue.updates)
     }
 
     fn depth(&self) -> Result<Depth, Error> {
+        let taken = self.taken();
         let queue = self.queue();
-        let oldest = queue.entries.front();
+        let oldest = taken.front().or(queue.entries.front());
         Ok(Depth {
+            updates: queue.updates,
+            bytes: queue.bytes,
             oldest: oldest.map(|entry| entry.since.elapsed()),
-            ..queue.held()
         })
     }
 
