@@ -289,12 +289,7 @@ impl<'a> Serializer for Json<'a> {
         name: &'static str,
         _len: usize,
     ) -> Result<Compound<'a>, EncodeError> {
-        // How serde_json's `RawValue` and, with its feature, `Number` carry JSON through serde.
-        let is_raw = matches!(
-            name,
-            "$serde_json::private::RawValue" | "$serde_json::private::Number"
-        );
-        Ok(if is_raw {
+        Ok(if is_raw(name) {
             Compound::raw(self.out)
         } else {
             Compound::open(self.out, "{", "}")
@@ -315,6 +310,16 @@ impl<'a> Serializer for Json<'a> {
         write_displayed(self.out, value)?;
         Ok(Written::Value)
     }
+}
+
+/// Whether a struct of that name is JSON text: how serde_json's `RawValue` and, with its feature,
+/// `Number` come through serde.
+#[inline]
+pub(crate) fn is_raw(name: &str) -> bool {
+    matches!(
+        name,
+        "$serde_json::private::RawValue" | "$serde_json::private::Number"
+    )
 }
 
 /// A list or an object that is being written.

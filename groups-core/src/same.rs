@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use serde::ser::{self, Serialize, Serializer};
 
-use crate::json::EncodeError;
+use crate::json::{EncodeError, is_raw};
 use crate::operation::OF_FIELDS;
 use crate::scratch::with_scratch;
 use crate::serializer::{No, fields, items, same_nothing, see_through};
@@ -128,7 +128,7 @@ macro_rules! numbers {
     )*};
 }
 
-/// What has items: its kind, and its name where JSON has one or depends on it.
+/// What has items: its kind, and its name where JSON has it.
 macro_rules! opens {
     ($($method:ident($($argument:ident: $type:ty),*), $kind:literal $($name:ident)?;)*) => {$(
         #[inline]
@@ -206,12 +206,17 @@ impl Serializer for &mut Tokens<'_> {
         serialize_tuple(_len: usize), b'[';
         serialize_tuple_struct(_name: &'static str, _len: usize), b'[';
         serialize_map(_len: Option<usize>), b'{';
-        serialize_struct(name: &'static str, _len: usize), b'$' name;
         serialize_tuple_variant(_of: &'static str, _index: u32, name: &'static str, _len: usize),
             b'(' name;
         serialize_struct_variant(_of: &'static str, _index: u32, name: &'static str, _len: usize),
             b'<' name;
     );
+
+    #[inline]
+    fn serialize_struct(self, name: &'static str, _len: usize) -> Result<Self, No> {
+        self.put(if is_raw(name) { b"=" } else { b"$" })?;
+        Ok(self)
+    }
 
     #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), No> {
