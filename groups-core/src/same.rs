@@ -18,13 +18,14 @@ use crate::{MixpanelGroup, Property};
 pub(crate) fn is_same<T: MixpanelGroup>(new: &T, old: &T) -> bool {
     with_scratch(|notes| {
         let mut tokens = Tokens {
-            notes,
+            notes: std::mem::take(notes),
             at: None,
             is_same: true,
         };
         tokens.walk(old);
         tokens.at = Some(0);
         tokens.walk(new);
+        *notes = tokens.notes;
         tokens.is_same
     })
 }
@@ -34,14 +35,14 @@ const TEXT_END: &[u8] = &[0xFF];
 
 /// Notes tokens, or compares with those that are noted. Each begins with a byte that tells its kind
 /// and says where it ends, so the same bytes are the same values.
-struct Tokens<'a> {
-    notes: &'a mut Vec<u8>,
+struct Tokens {
+    notes: Vec<u8>,
     /// Where the next token is to be found; while notes are taken, nowhere.
     at: Option<usize>,
     is_same: bool,
 }
 
-impl Tokens<'_> {
+impl Tokens {
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<(), No> {
         let Some(at) = &mut self.at else {
@@ -99,7 +100,7 @@ impl Tokens<'_> {
 }
 
 /// Properties of all kinds alike.
-impl Visitor for Tokens<'_> {
+impl Visitor for Tokens {
     #[inline]
     fn property<T: Serialize + ?Sized>(
         &mut self,
@@ -113,7 +114,7 @@ impl Visitor for Tokens<'_> {
 }
 
 /// Text that is displayed rather than held: its pieces.
-impl fmt::Write for Tokens<'_> {
+impl fmt::Write for Tokens {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
         self.put(piece.as_bytes()).map_err(|No| fmt::Error)
     }
@@ -142,15 +143,15 @@ macro_rules! opens {
 }
 
 items!(
-    &mut Tokens<'_> => (), No:
+    &mut Tokens => (), No:
     SerializeSeq::serialize_element,
     SerializeTuple::serialize_element,
     SerializeTupleStruct::serialize_field,
     SerializeTupleVariant::serialize_field
 );
-fields!(&mut Tokens<'_> => (), No: SerializeStruct, SerializeStructVariant);
+fields!(&mut Tokens => (), No: SerializeStruct, SerializeStructVariant);
 
-impl ser::SerializeMap for &mut Tokens<'_> {
+impl ser::SerializeMap for &mut Tokens {
     type Ok = ();
     type Error = No;
 
@@ -167,7 +168,7 @@ impl ser::SerializeMap for &mut Tokens<'_> {
     }
 }
 
-impl Serializer for &mut Tokens<'_> {
+impl Serializer for &mut Tokens {
     type Ok = ();
     type Error = No;
     type SerializeSeq = Self;
