@@ -312,7 +312,7 @@ impl<'a> Serializer for Json<'a> {
     }
 }
 
-/// Whether a struct of that name is JSON text: how serde_json's `RawValue` and, with its feature,
+/// Whether a struct of that name is JSON text: how `serde_json`'s `RawValue` and, with its feature,
 /// `Number` come through serde.
 #[inline]
 pub(crate) fn is_raw(name: &str) -> bool {
