@@ -64,8 +64,23 @@ impl Relay {
         Ok((self.connection.client()?, &self.statements))
     }
 
-    /// Takes a share of the partitions in which something waits, and reads them.
+    /// Takes a share of the partitions in which something waits, and reads them. Rows that are no
+    /// updates are set aside, and what comes after them is read.
     pub(super) fn take(&mut self, most: usize) -> Result<Vec<Waiting>, Error> {
+        loop {
+            let (waiting, unreadable) = self.read(most)?;
+            if !unreadable.is_empty() {
+                log::error!("{} rows of the outbox are no updates", unreadable.len());
+                self.settle(&[], &unreadable)?;
+            }
+            if unreadable.is_empty() || !waiting.is_empty() {
+                return Ok(waiting);
+            }
+        }
+    }
+
+    /// What waits in the partitions that it can have now, and which rows cannot be read and why.
+    fn read(&mut self, most: usize) -> Result<(Vec<Waiting>, Vec<(i64, String)>), Error> {
         self.release()?;
         let read = |error| failed("read the outbox", error);
         self.client()?;
@@ -73,7 +88,7 @@ impl Relay {
         self.sweep()?;
         self.lock()?;
         if self.held.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let each = most / i64::try_from(self.held.len()).unwrap_or(1) + 1;
@@ -96,11 +111,7 @@ impl Relay {
                 Err(error) => unreadable.push((id, error.to_string())),
             }
         }
-        if !unreadable.is_empty() {
-            log::error!("{} rows of the outbox are no updates", unreadable.len());
-            self.settle(&[], &unreadable)?;
-        }
-        Ok(waiting)
+        Ok((waiting, unreadable))
     }
 
     /// Counts the relays, this one among them.
