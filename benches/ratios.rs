@@ -96,6 +96,7 @@ fn main() {
     );
     encoding();
     changes();
+    publishing();
     end_to_end();
     flatness();
 }
@@ -143,6 +144,26 @@ fn changes() {
         theirs,
         BATCH,
         1.0,
+    );
+}
+
+fn publishing() {
+    let companies: Vec<_> = (0..BATCH).map(company).collect();
+    let mut batch = Batch::new("PROJECT_TOKEN");
+    let buffered = Client::disabled().buffered().fold(false);
+    let buffered = buffered.capacity(usize::MAX, usize::MAX).start().unwrap();
+    let publish = || {
+        for company in &companies {
+            buffered.publish(company.set()).unwrap();
+        }
+    };
+    let [ours, theirs] = best_of([&mut || publish(), &mut || encode(&mut batch, &companies)]);
+    row(
+        "publishing to the queue in memory, beside encoding",
+        ours,
+        theirs,
+        BATCH,
+        1.5,
     );
 }
 
@@ -206,7 +227,7 @@ fn end_to_end() {
     );
 }
 
-/// The cost of one among a thousand updates, and among a million.
+/// The cost of one among ten thousand updates, and among a million.
 fn flatness() {
     let companies: Vec<_> = (0..1_000).map(company).collect();
     let client = Client::builder("PROJECT_TOKEN")

@@ -369,6 +369,48 @@ fn many_at_once_with_some_that_say_nothing_or_are_wrong() {
 }
 
 #[test]
+fn many_at_once_pass_through_a_small_queue() {
+    let emulator = Emulator::start().unwrap();
+    for (updates, bytes) in [(3, usize::MAX), (usize::MAX, 2_000)] {
+        let buffered = buffered(&emulator).capacity(updates, bytes);
+        let buffered = buffered.when_full(WhenFull::Block(LONG)).start().unwrap();
+        let many = (0..100).map(|id| set(id, 1));
+        buffered.publish_all(many).unwrap();
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 100);
+    }
+}
+
+#[test]
+fn what_fits_under_no_circumstances_drops_nothing() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let buffered = buffered(&emulator).capacity(10, 500);
+    let buffered = buffered.when_full(WhenFull::DropOldest).start().unwrap();
+    buffered.publish(set(1, 1)).unwrap();
+    let large = Group::new("company", "large").set(json!({"text": "x".repeat(500)}));
+    assert_eq!(buffered.publish(large).unwrap_err().kind(), ErrorKind::Full);
+    let drained = buffered.shutdown(Duration::from_millis(100));
+    assert_eq!((drained.stats.dropped, drained.undelivered.len()), (0, 1));
+}
+
+#[test]
+fn a_flush_does_not_wait_for_the_pause_after_a_failure() {
+    let emulator = Emulator::start().unwrap();
+    let fail = || (0..2).for_each(|_| emulator.fail_next(Fault::Status(503)));
+    fail(); // Both attempts.
+    let buffered = buffered(&emulator).flush_interval(Duration::from_secs(3_600));
+    let buffered = buffered.start().unwrap();
+    buffered.publish(set(1, 1)).unwrap();
+    let failed = buffered.flush(Duration::from_secs(1));
+    assert_eq!(failed.stats.accepted, 0, "that failed");
+    assert_eq!(buffered.flush(LONG).stats.accepted, 1);
+    buffered.publish(set(2, 2)).unwrap();
+    fail();
+    let _ = buffered.flush(Duration::from_secs(1));
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 2);
+}
+
+#[test]
 fn an_update_that_is_too_large_does_not_wait() {
     let emulator = Emulator::start().unwrap();
     let large = Group::new("company", "acme").set(json!({"text": "x".repeat(1_000_000)}));

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use mixpanel_groups::{Batch, MixpanelGroup};
-use serde::Serialize;
+use serde::{Serialize, Serializer as _};
 
 /// A property of each common kind.
 #[derive(Clone, MixpanelGroup, Serialize)]
@@ -86,15 +86,13 @@ pub fn encode_by_hand<T: Serialize>(
     id: impl Fn(&T) -> &String,
 ) {
     body.clear();
-    let updates: Vec<_> = companies
-        .iter()
-        .map(|set| HandWritten {
-            token: "PROJECT_TOKEN",
-            group_key: "company",
-            group_id: id(set),
-            set,
-        })
-        .collect();
-    serde_json::to_writer(&mut *body, &updates).unwrap();
+    let updates = companies.iter().map(|set| HandWritten {
+        token: "PROJECT_TOKEN",
+        group_key: "company",
+        group_id: id(set),
+        set,
+    });
+    let mut serializer = serde_json::Serializer::new(&mut *body);
+    serializer.collect_seq(updates).unwrap();
     black_box(body);
 }

@@ -16,7 +16,6 @@ pub use self::settings::{Trouble, WhenFull};
 use self::shared::{Shared, give_back};
 pub use self::stats::{Drained, Stats};
 use crate::outbox::{Capacity, Outbox};
-use crate::records::MAX_RECORDS;
 use crate::{Client, Error, ErrorKind, MemoryOutbox, Update};
 
 /// Sends in the background: [`publish`](Self::publish) returns in about a microsecond, and one
@@ -169,10 +168,7 @@ impl BufferedClient {
             .filter_map(|update| self.shared.prepare(&update.into()).transpose());
         loop {
             let mut some = Vec::new();
-            let prepared = updates
-                .by_ref()
-                .take(MAX_RECORDS)
-                .try_for_each(|update| update.map(|update| some.push(update)));
+            let prepared = self.shared.read_some(&mut updates, &mut some);
             if prepared.is_ok() && some.is_empty() {
                 return Ok(());
             }

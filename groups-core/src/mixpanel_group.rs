@@ -96,8 +96,8 @@ pub trait MixpanelGroup {
 
     /// The fewest updates that turn a profile in sync with `old` into one in sync with `self`.
     ///
-    /// If `old` is another group, or a value cannot be serialised, the only update is one that
-    /// cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
+    /// If `old` is another group, or the versions differ and a value cannot be serialised, the only
+    /// update is one that cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
     fn changes_since(&self, old: &Self) -> Changes
     where
         Self: Sized,

@@ -29,9 +29,9 @@ pub(super) fn run_relay(shared: &Shared) {
 }
 
 fn relay(shared: &Shared) {
-    let mut failures = 0_u32;
+    let (mut failures, mut flush) = (0_u32, 0);
     loop {
-        let flush = shared.wait_for_work(failures);
+        flush = shared.wait_for_work(failures, flush);
         let is_empty = drain(shared);
         if is_empty {
             failures = 0;

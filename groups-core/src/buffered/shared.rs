@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::settings::{Settings, Trouble, WhenFull};
 use super::stats::{Drained, Stats};
-use crate::outbox::{Depth, Outbox};
-use crate::records::MAX_RECORDS;
+use crate::outbox::{Capacity, Depth, Outbox};
+use crate::records::{MAX_RECORD, MAX_RECORDS};
 use crate::stored_update::total_bytes;
 use crate::{Client, Error, ErrorKind, Report, StoredUpdate, Undelivered, Update};
 
@@ -112,6 +112,28 @@ impl Shared {
         }
     }
 
+    /// Reads as many updates as can be appended at once.
+    pub(super) fn read_some(
+        &self,
+        updates: impl Iterator<Item = Result<StoredUpdate, Error>>,
+        some: &mut Vec<StoredUpdate>,
+    ) -> Result<(), Error> {
+        let Capacity {
+            updates: most,
+            bytes,
+        } = self.settings.capacity;
+        let mut room = bytes;
+        for update in updates.take(most.clamp(1, MAX_RECORDS)) {
+            let update = update?;
+            room = room.saturating_sub(update.as_json().len());
+            some.push(update);
+            if room < MAX_RECORD {
+                break; // The next one may not fit.
+            }
+        }
+        Ok(())
+    }
+
     /// Lets updates wait, or does what is to be done when there is no room.
     pub(super) fn append(&self, updates: &[StoredUpdate]) -> Result<(), Error> {
         let back = |error| Err(give_back(error, updates.iter().cloned()));
@@ -153,8 +175,12 @@ impl Shared {
 
     fn drop_oldest(&self, updates: &[StoredUpdate]) -> Result<usize, Error> {
         let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
+        if updates.len() > capacity.updates || bytes > capacity.bytes {
+            return Ok(0); // There is no room for them, whatever is dropped.
+        }
         let dropped = self.outbox.drop_oldest(updates.len(), bytes, capacity)?;
         if dropped > 0 {
+            log::error!("{dropped} updates are dropped to make room");
             self.state().stats.dropped += dropped;
             self.tell(&Trouble::Dropped(dropped));
         }
@@ -191,8 +217,8 @@ impl Shared {
     }
 
     /// Waits until there is a reason to send, a flush interval at most, or longer after failures;
-    /// which flush that will serve.
-    pub(super) fn wait_for_work(&self, failures: u32) -> u64 {
+    /// which flush that will serve. A flush that none of the failures has `tried` ends any wait.
+    pub(super) fn wait_for_work(&self, failures: u32, tried: u64) -> u64 {
         let pause = self
             .settings
             .flush_interval
@@ -201,7 +227,8 @@ impl Shared {
         let due = Instant::now().checked_add(pause);
         self.wait_until(due, |state| {
             let is_asked = state.awake || state.stopping || state.flush_wanted > state.flush_done;
-            (failures == 0 && is_asked) || self.cancel.load(Ordering::Relaxed)
+            let is_new = state.flush_wanted > tried;
+            (failures == 0 && is_asked) || is_new || self.cancel.load(Ordering::Relaxed)
         });
         self.published.store(0, Ordering::Relaxed);
         let mut state = self.state();
@@ -278,7 +305,10 @@ impl Shared {
     pub(super) fn shutdown(&self, timeout: Duration) -> Drained {
         let deadline = Instant::now().checked_add(timeout);
         self.closed.store(true, Ordering::Relaxed);
-        self.state().stopping = true;
+        let mut state = self.state();
+        state.stopping = true;
+        state.flush_wanted += 1;
+        drop(state);
         self.changed.notify_all();
         self.wait_until(deadline, |state| state.ended);
         self.cancel.store(true, Ordering::Relaxed);

@@ -38,6 +38,9 @@ pub(super) struct Relay {
     swept: Option<Instant>,
 }
 
+/// A row that is no update, and why.
+type Unreadable = (i64, String);
+
 impl Relay {
     pub(super) fn new(connect: &Arc<Connect>, names: &Names, settings: &Settings) -> Self {
         let statements = Statements::new(names, settings);
@@ -80,7 +83,7 @@ impl Relay {
     }
 
     /// What waits in the partitions that it can have now, and which rows cannot be read and why.
-    fn read(&mut self, most: usize) -> Result<(Vec<Waiting>, Vec<(i64, String)>), Error> {
+    fn read(&mut self, most: usize) -> Result<(Vec<Waiting>, Vec<Unreadable>), Error> {
         self.release()?;
         let read = |error| failed("read the outbox", error);
         self.client()?;
