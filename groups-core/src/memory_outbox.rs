@@ -20,9 +20,8 @@ pub struct MemoryOutbox {
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// How many updates there are, and how many bytes: those that are taken included.
-    updates: usize,
-    bytes: usize,
+    /// How much there is, but not for how long: what is taken included.
+    held: Depth,
     next_id: i64,
 }
 
@@ -48,18 +47,9 @@ impl MemoryOutbox {
 }
 
 impl Queue {
-    fn has_room(&self, updates: usize, bytes: usize, capacity: Capacity) -> bool {
-        let held = Depth {
-            updates: self.updates,
-            bytes: self.bytes,
-            oldest: None,
-        };
-        held.has_room(updates, bytes, capacity)
-    }
-
     fn note_gone(&mut self, updates: usize, bytes: usize) {
-        self.updates -= updates;
-        self.bytes -= bytes;
+        self.held.updates -= updates;
+        self.held.bytes -= bytes;
     }
 }
 
@@ -68,11 +58,11 @@ impl Outbox for MemoryOutbox {
         let bytes = total_bytes(updates);
         let since = Instant::now();
         let mut queue = self.queue();
-        if !queue.has_room(updates.len(), bytes, capacity) {
+        if !queue.held.has_room(updates.len(), bytes, capacity) {
             return Ok(false);
         }
-        queue.updates += updates.len();
-        queue.bytes += bytes;
+        queue.held.updates += updates.len();
+        queue.held.bytes += bytes;
         for update in updates {
             let waiting = Waiting::new(queue.next_id, update.clone());
             queue.next_id += 1;
@@ -125,14 +115,14 @@ impl Outbox for MemoryOutbox {
         capacity: Capacity,
     ) -> Result<usize, Error> {
         let mut queue = self.queue();
-        let before = queue.updates;
-        while !queue.has_room(updates, bytes, capacity) {
+        let before = queue.held.updates;
+        while !queue.held.has_room(updates, bytes, capacity) {
             let Some(Entry { waiting, .. }) = queue.entries.pop_front() else {
                 break;
             };
             queue.note_gone(1, waiting.update.as_json().len());
         }
-        Ok(before - queue.updates)
+        Ok(before - queue.held.updates)
     }
 
     fn depth(&self) -> Result<Depth, Error> {
@@ -140,9 +130,8 @@ impl Outbox for MemoryOutbox {
         let queue = self.queue();
         let oldest = taken.front().or(queue.entries.front());
         Ok(Depth {
-            updates: queue.updates,
-            bytes: queue.bytes,
             oldest: oldest.map(|entry| entry.since.elapsed()),
+            ..queue.held
         })
     }
 

@@ -62,7 +62,7 @@ impl Tokens {
 
     /// A number that is the same where all its bits are.
     #[inline]
-    fn number(&mut self, kind: u8, bits: [u8; 8]) -> Result<(), No> {
+    fn number<const N: usize>(&mut self, kind: u8, bits: [u8; N]) -> Result<(), No> {
         self.put(&[kind])?;
         self.put(&bits)
     }
@@ -188,19 +188,11 @@ impl Serializer for &mut Tokens {
         serialize_u16: u16 as u64, b'u';
         serialize_u32: u32 as u64, b'u';
         serialize_u64: u64 as u64, b'u';
+        serialize_i128: i128 as i128, b'I';
+        serialize_u128: u128 as u128, b'U';
         serialize_f32: f32 as f64, b'f';
         serialize_f64: f64 as f64, b'd';
     );
-
-    fn serialize_i128(self, value: i128) -> Result<(), No> {
-        self.put(b"I")?;
-        self.put(&value.to_ne_bytes())
-    }
-
-    fn serialize_u128(self, value: u128) -> Result<(), No> {
-        self.put(b"U")?;
-        self.put(&value.to_ne_bytes())
-    }
 
     opens!(
         serialize_seq(_len: Option<usize>), b'[';

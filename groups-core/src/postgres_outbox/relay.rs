@@ -85,7 +85,7 @@ impl Relay {
     /// What waits in the partitions that it can have now, and which rows cannot be read and why.
     fn read(&mut self, most: usize) -> Result<(Vec<Waiting>, Vec<Unreadable>), Error> {
         self.release()?;
-        let read = |error| failed("read the outbox", error);
+        let failed = |error| failed("read the outbox", error);
         self.client()?;
         self.count()?;
         self.sweep()?;
@@ -103,13 +103,15 @@ impl Relay {
             (&MAX_BYTES, Type::INT8),
         ];
         let (client, statements) = self.client()?;
-        let rows = client.query_typed(&statements.read, params).map_err(read)?;
+        let rows = client
+            .query_typed(&statements.read, params)
+            .map_err(failed)?;
         let (mut waiting, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
-            let id = row.try_get(0).map_err(read)?;
-            let partition = row.try_get(1).map_err(read)?;
+            let id = row.try_get(0).map_err(failed)?;
+            let partition = row.try_get(1).map_err(failed)?;
             self.taken.insert(id, partition);
-            match StoredUpdate::from_json(row.try_get(2).map_err(read)?) {
+            match StoredUpdate::from_json(row.try_get(2).map_err(failed)?) {
                 Ok(update) => waiting.push(Waiting::new(id, update)),
                 Err(error) => unreadable.push((id, error.to_string())),
             }
