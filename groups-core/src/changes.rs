@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use crate::differences::{Differences, key_of, text};
+use crate::differences::{Differences, key_of, text, updates};
 use crate::json::{EncodeError, Json, Written};
 use crate::list::ListJson;
 use crate::object::write_members;
@@ -20,15 +20,11 @@ impl Changes {
         let group = new.group();
         let updates = if group != old.group() {
             let message = format!("the older version is another group, {}", old.group());
-            let error = EncodeError::new(message);
-            vec![Update::invalid(&group, Operation::Set, error)]
+            updates(Err(EncodeError::new(message)), &group)
         } else if is_same(new, old) {
             Vec::new()
         } else {
-            match differences(new, old) {
-                Ok(differences) => differences.into_updates(&group),
-                Err(error) => vec![Update::invalid(&group, Operation::Set, error)],
-            }
+            updates(differences(new, old), &group)
         };
         Self(updates.into_iter())
     }

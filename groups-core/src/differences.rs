@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::encode::write_update;
 use crate::escape::write_str;
-use crate::json::close;
+use crate::json::{EncodeError, close};
 use crate::list::parse_items;
 use crate::{Group, Operation, Update};
 
@@ -66,7 +66,7 @@ impl Differences {
     }
 
     /// The updates that say it; nothing, if nothing is to be said.
-    pub(crate) fn into_updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
+    fn into_updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
         let mut updates = Vec::new();
         let mut say = |operation, items: Vec<u8>, brackets| {
             if items.is_empty() {
@@ -89,6 +89,17 @@ impl Differences {
             .for_each(|items| say(Operation::Remove, items, *b"{}"));
         say(Operation::Union, self.union, *b"{}");
         updates
+    }
+}
+
+/// The updates that say the differences, or one that says why there are none.
+pub(crate) fn updates(
+    differences: Result<Differences, EncodeError>,
+    group: &Group<'_>,
+) -> Vec<Update<'static>> {
+    match differences {
+        Ok(differences) => differences.into_updates(group),
+        Err(error) => vec![Update::invalid(group, Operation::Set, error)],
     }
 }
 

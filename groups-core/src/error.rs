@@ -183,6 +183,14 @@ impl Error {
     }
 }
 
+/// The report of a delivery however it ended, and what it left.
+pub(crate) fn outcome(result: &Result<Report, Error>) -> (Option<&Report>, Option<&Undelivered>) {
+    match result {
+        Ok(report) => (Some(report), None),
+        Err(error) => (error.report(), error.undelivered()),
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;

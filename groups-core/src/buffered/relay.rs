@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::settings::Trouble;
 use super::shared::Shared;
+use crate::error::outcome;
 use crate::fold::fold_with_members;
 use crate::records::{Limits, Records};
 use crate::{Error, Rejection, Report, Undelivered, Update, Waiting};
@@ -76,10 +77,7 @@ fn send(shared: &Shared, taken: &[Waiting]) -> bool {
         .sending()
         .cancel_on(&shared.cancel)
         .send(updates);
-    let (report, undelivered) = match &result {
-        Ok(report) => (Some(report), None),
-        Err(error) => (error.report(), error.undelivered()),
-    };
+    let (report, undelivered) = outcome(&result);
     let nothing = Report::default();
     let report = report.unwrap_or(&nothing);
 

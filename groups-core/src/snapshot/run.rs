@@ -2,7 +2,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::comparison::compare;
 use super::known::{GroupName, Known, uncertain};
-use crate::{Error, Group, MixpanelGroup, Operation, Report, Undelivered, Update};
+use crate::differences::updates;
+use crate::error::outcome;
+use crate::{Error, Group, MixpanelGroup, Report, Undelivered, Update};
 
 /// One [`Snapshot::sync`](crate::Snapshot::sync).
 pub(super) struct Run<'s> {
@@ -50,10 +52,7 @@ impl<'s> Run<'s> {
             .map(|before| uncertain(Some(before), None));
         let before = moved.as_ref().or(before);
         let (known, differences) = compare(group, before, company_id);
-        let updates = match differences {
-            Ok(differences) => differences.into_updates(&target),
-            Err(error) => vec![Update::invalid(&target, Operation::Set, error)],
-        };
+        let updates = updates(differences, &target);
         if before != Some(&known) {
             let earlier = self.pending.remove(&name);
             let between = earlier.map(|earlier| {
@@ -103,10 +102,7 @@ impl<'s> Run<'s> {
         mut self,
         result: &Result<Report, Error>,
     ) -> HashMap<GroupName, Option<Known>> {
-        let (report, undelivered) = match result {
-            Ok(report) => (Some(report), None),
-            Err(error) => (error.report(), error.undelivered()),
-        };
+        let (report, undelivered) = outcome(result);
         let rejected = report.into_iter().flat_map(|report| &report.rejected);
         let rejected = rejected.map(|rejection| rejection.position);
         let undelivered = undelivered.into_iter().flat_map(Undelivered::positions);
