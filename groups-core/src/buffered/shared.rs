@@ -139,7 +139,7 @@ impl Shared {
         let back = |error| Err(give_back(error, updates.iter().cloned()));
         let mut blocked_since = None;
         loop {
-            if self.is_closed() {
+            if self.closed.load(Ordering::Relaxed) {
                 return back(Error::new(
                     ErrorKind::Closed,
                     "the client was shut down, or its thread panicked",
@@ -175,7 +175,7 @@ impl Shared {
 
     fn drop_oldest(&self, updates: &[StoredUpdate]) -> Result<usize, Error> {
         let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
-        if updates.len() > capacity.updates || bytes > capacity.bytes {
+        if !Depth::default().has_room(updates.len(), bytes, capacity) {
             return Ok(0); // There is no room for them, whatever is dropped.
         }
         let dropped = self.outbox.drop_oldest(updates.len(), bytes, capacity)?;
@@ -226,9 +226,8 @@ impl Shared {
         let pause = pause.min(Duration::from_secs(60).max(self.settings.flush_interval));
         let due = Instant::now().checked_add(pause);
         self.wait_until(due, |state| {
-            let is_asked = state.awake || state.stopping || state.flush_wanted > state.flush_done;
-            let is_new = state.flush_wanted > tried;
-            (failures == 0 && is_asked) || is_new || self.cancel.load(Ordering::Relaxed)
+            let is_enough = failures == 0 && state.awake;
+            is_enough || state.flush_wanted > tried || self.cancel.load(Ordering::Relaxed)
         });
         self.published.store(0, Ordering::Relaxed);
         let mut state = self.state();
@@ -252,11 +251,6 @@ impl Shared {
         stats.retries += report.retries;
         stats.bytes += report.bytes;
         self.changed.notify_all();
-    }
-
-    /// Whether nothing more can be published.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -290,14 +284,19 @@ impl Shared {
         }
     }
 
+    /// Asks the relay for a flush, its last one perhaps; which one that is.
+    fn ask(&self, stopping: bool) -> u64 {
+        let mut state = self.state();
+        state.stopping |= stopping;
+        state.flush_wanted += 1;
+        self.changed.notify_all();
+        state.flush_wanted
+    }
+
     /// Waits until all that waits now is settled, not longer than that.
     pub(super) fn flush(&self, timeout: Duration) -> Drained {
         let deadline = Instant::now().checked_add(timeout);
-        let mut state = self.state();
-        state.flush_wanted += 1;
-        let wanted = state.flush_wanted;
-        drop(state);
-        self.changed.notify_all();
+        let wanted = self.ask(false);
         self.wait_until(deadline, |state| state.flush_done >= wanted || state.ended);
         self.drained(Vec::new())
     }
@@ -305,11 +304,7 @@ impl Shared {
     pub(super) fn shutdown(&self, timeout: Duration) -> Drained {
         let deadline = Instant::now().checked_add(timeout);
         self.closed.store(true, Ordering::Relaxed);
-        let mut state = self.state();
-        state.stopping = true;
-        state.flush_wanted += 1;
-        drop(state);
-        self.changed.notify_all();
+        self.ask(true);
         self.wait_until(deadline, |state| state.ended);
         self.cancel.store(true, Ordering::Relaxed);
         self.changed.notify_all();
