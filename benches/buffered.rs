@@ -5,12 +5,15 @@
 //! ```
 //!
 //! Nothing is sent (`Client::disabled`), so that this machine's cores are not a server's too; the
-//! background thread takes, folds, encodes and settles as it does otherwise.
+//! background thread takes, coalesces, encodes and settles as it does otherwise.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{Batch, BufferedClient, Client, Emulator, Fault, MixpanelGroup, WhenFull};
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::client::Batch;
+use mixpanel_groups::{BufferedClient, Client, MixpanelGroup};
+use mixpanel_groups_emulator::{Emulator, Fault};
 
 const UPDATES: usize = 1_000_000;
 const THREADS: usize = 8;
@@ -43,10 +46,10 @@ fn company(id: usize) -> Company {
 }
 
 fn start() -> BufferedClient {
-    let buffered = Client::disabled().buffered().fold(false);
+    let buffered = Client::disabled().buffered().coalesce(false);
     let buffered = buffered.capacity(UPDATES, 1 << 30);
     buffered
-        .when_full(WhenFull::Block(Duration::from_secs(60)))
+        .overflow(OverflowPolicy::Block(Duration::from_secs(60)))
         .start()
         .unwrap()
 }
@@ -141,7 +144,7 @@ fn encode() -> f64 {
         batch.clear();
         let start = Instant::now();
         for company in &companies {
-            assert!(batch.push(company.set()).unwrap());
+            batch.push(company.set()).unwrap();
         }
         start.elapsed()
     });

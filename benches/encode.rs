@@ -7,7 +7,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use mixpanel_groups::Batch;
+use mixpanel_groups::client::Batch;
 
 mod company;
 

@@ -7,7 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{Batch, Client, Emulator, MixpanelGroup, Report, Snapshot};
+use mixpanel_groups::client::Batch;
+use mixpanel_groups::{Client, MixpanelGroup, Report, Snapshot};
+use mixpanel_groups_emulator::Emulator;
 
 const COMPANIES: usize = 100_000;
 
@@ -51,7 +53,7 @@ fn main() {
         company.seats += 1;
     }
     let file = std::env::temp_dir().join(format!("minimal.{}.snapshot", std::process::id()));
-    let mut snapshot = Snapshot::load_or_new(&file).unwrap();
+    let mut snapshot = Snapshot::open(&file).unwrap();
     let first = timed(|| snapshot.sync(&client, &old).unwrap());
 
     println!("{:<28} {:>9} {:>12} {:>9}", "", "updates", "bytes", "ms");

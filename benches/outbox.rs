@@ -13,9 +13,9 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{
-    Capacity, Group, MemoryOutbox, Outbox, SqliteOutbox, StoredUpdate, Synchronous,
-};
+use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups::{EncodedUpdate, Group, MemoryOutbox, Outbox};
+use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
 
 const THREADS: usize = 8;
 const TIME: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ const ROOM: Capacity = Capacity {
     bytes: usize::MAX,
 };
 
-fn update(number: usize) -> StoredUpdate {
+fn update(number: usize) -> EncodedUpdate {
     let properties = serde_json::json!({
         "name": format!("Company Number {number} Inc."),
         "plan": "enterprise",
@@ -34,7 +34,7 @@ fn update(number: usize) -> StoredUpdate {
         "active": true,
     });
     let update = Group::new("company", number.to_string()).set(properties);
-    StoredUpdate::new(&update).unwrap().unwrap()
+    EncodedUpdate::new(&update).unwrap().unwrap()
 }
 
 fn main() {
@@ -52,14 +52,14 @@ fn main() {
     for (threads, batch) in [(1, 1), (THREADS, 1), (THREADS, 10), (THREADS, 100)] {
         let row = |name, outbox: &dyn Outbox| append(name, outbox, threads, batch);
         row("memory", &MemoryOutbox::new());
-        for (name, synchronous) in [("normal", Synchronous::Normal), ("full", Synchronous::Full)] {
+        for (name, synchronous) in [("normal", Durability::Normal), ("full", Durability::Full)] {
             let path = folder.path().join(format!("{name}-{threads}-{batch}.db"));
             row(name, &SqliteOutbox::open_with(path, synchronous).unwrap());
         }
     }
     println!();
     relay("memory", &MemoryOutbox::new());
-    for (name, synchronous) in [("normal", Synchronous::Normal), ("full", Synchronous::Full)] {
+    for (name, synchronous) in [("normal", Durability::Normal), ("full", Durability::Full)] {
         let path = folder.path().join(format!("{name}-relay.db"));
         relay(name, &SqliteOutbox::open_with(path, synchronous).unwrap());
     }
@@ -97,7 +97,7 @@ fn append(name: &str, outbox: &dyn Outbox, threads: usize, batch: usize) {
     );
 }
 
-fn append_for(time: Duration, outbox: &dyn Outbox, updates: &[StoredUpdate]) -> Vec<Duration> {
+fn append_for(time: Duration, outbox: &dyn Outbox, updates: &[EncodedUpdate]) -> Vec<Duration> {
     let end = Instant::now() + time;
     let mut times = Vec::new();
     loop {

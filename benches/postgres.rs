@@ -20,7 +20,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Harness, seats};
-use mixpanel_groups::{BufferedClient, Client, Emulator, Outbox as _, PostgresOutbox};
+use mixpanel_groups::{BufferedClient, Client, Outbox as _};
+use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups_postgres::PostgresOutbox;
 
 const GROUPS: usize = 1_000;
 
@@ -67,7 +69,7 @@ fn fill(harness: &Harness, updates: usize) {
 }
 
 fn start(outbox: PostgresOutbox, client: &Client) -> BufferedClient {
-    let buffered = client.buffered().outbox(outbox).fold(false);
+    let buffered = client.buffered().outbox(outbox).coalesce(false);
     buffered
         .flush_interval(Duration::from_millis(20))
         .start()

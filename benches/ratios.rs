@@ -10,7 +10,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{Batch, Client, Compression, MixpanelGroup};
+use mixpanel_groups::client::Batch;
+use mixpanel_groups::{Client, Compression, MixpanelGroup};
 use serde::Serialize;
 
 mod company;
@@ -150,7 +151,7 @@ fn changes() {
 fn publishing() {
     let companies: Vec<_> = (0..BATCH).map(company).collect();
     let mut batch = Batch::new("PROJECT_TOKEN");
-    let buffered = Client::disabled().buffered().fold(false);
+    let buffered = Client::disabled().buffered().coalesce(false);
     let buffered = buffered.capacity(usize::MAX, usize::MAX).start().unwrap();
     let publish = || {
         for company in &companies {

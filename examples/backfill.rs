@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mixpanel_groups::{Client, Emulator, Fault, MixpanelGroup, Progress};
+use mixpanel_groups::client::Progress;
+use mixpanel_groups::{Client, MixpanelGroup};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -93,7 +95,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         "{bar:40} {pos}/{len} accepted, {elapsed} {msg}",
     )?);
     let report = client
-        .sending()
+        .with_options()
         .on_progress(|progress| show(&bar, progress))
         .send(companies.iter().map(MixpanelGroup::set))?;
     bar.finish();

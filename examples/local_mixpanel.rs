@@ -16,7 +16,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut emulator = Emulator::builder().port(8080);

@@ -10,7 +10,8 @@
 
 use std::error::Error;
 
-use mixpanel_groups::{Client, Emulator, MixpanelGroup, Snapshot};
+use mixpanel_groups::{Client, MixpanelGroup, Snapshot};
+use mixpanel_groups_emulator::Emulator;
 use serde::Deserialize;
 
 #[derive(Clone, Deserialize, MixpanelGroup)]
@@ -61,7 +62,7 @@ fn night(
     companies: &[Company],
 ) -> Result<(), Box<dyn Error>> {
     let requests_before = emulator.requests().len();
-    let mut snapshot = Snapshot::load_or_new(file)?.delete_gone(true);
+    let mut snapshot = Snapshot::open(file)?.delete_gone(true);
     println!(
         "{title}: {} companies, {} known from before",
         companies.len(),

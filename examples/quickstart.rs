@@ -14,7 +14,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use mixpanel_groups::{Client, Emulator, MixpanelGroup, Update};
+use mixpanel_groups::{Client, MixpanelGroup, Update};
+use mixpanel_groups_emulator::Emulator;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -188,7 +189,7 @@ impl Quickstart {
         let updates: Vec<_> = updates.into_iter().collect();
         let Some(emulator) = &self.emulator else {
             for update in &updates {
-                println!("sending  {}", update.to_json()?);
+                println!("sending  {update:?}");
             }
             println!("report   {}", self.client.send(&updates)?);
             return Ok(());

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{BufferedClient, Client, Emulator, MixpanelGroup, WhenFull};
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::{BufferedClient, Client, MixpanelGroup};
+use mixpanel_groups_emulator::Emulator;
 use tiny_http::{Method, Request, Response, Server};
 
 /// What a request changes: a struct may map only some of a group's properties.
@@ -46,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // A web server must not wait: when too much waits already, the update is an error.
     let buffered = client
         .buffered()
-        .when_full(WhenFull::Reject)
+        .overflow(OverflowPolicy::Reject)
         .on_error(|trouble| eprintln!("mixpanel: {trouble:?}"))
         .start()?;
 

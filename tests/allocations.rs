@@ -3,7 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use mixpanel_groups::{Client, Emulator, MixpanelGroup};
+use mixpanel_groups::{Client, MixpanelGroup};
+use mixpanel_groups_emulator::Emulator;
 use serde::Serialize;
 
 thread_local! {

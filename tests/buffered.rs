@@ -6,20 +6,22 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mixpanel_groups::buffered::{BufferedClientBuilder, DeliveryEvent, OverflowPolicy};
+use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{
-    BufferedClient, BufferedClientBuilder, Capacity, Client, Depth, Emulator, Error, ErrorKind,
-    Fault, Group, MemoryOutbox, MixpanelGroup, Outbox, Profile, Rejection, Retry, StoredUpdate,
-    Trouble, Update, Waiting, WhenFull,
+    BufferedClient, Client, EncodedUpdate, Error, ErrorKind, Group, MemoryOutbox, MixpanelGroup,
+    Outbox, Profile, Rejection, RetryPolicy, Update,
 };
+use mixpanel_groups_emulator::{Emulator, Fault};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(20);
 
 fn client(emulator: &Emulator) -> Client {
-    let retry = Retry::default()
+    let retry = RetryPolicy::default()
         .attempts(2)
-        .first_delay(Duration::from_millis(1));
+        .base_delay(Duration::from_millis(1));
     Client::builder("T")
         .endpoint(emulator.endpoint())
         .retry(retry)
@@ -89,18 +91,18 @@ fn a_full_batch_does_not_wait_for_the_interval() {
 
 #[test]
 fn updates_of_a_group_are_folded_unless_told_otherwise() {
-    for fold in [true, false] {
+    for coalesce in [true, false] {
         let emulator = Emulator::start().unwrap();
         let hour = Duration::from_secs(3600);
         let buffered = buffered(&emulator)
             .flush_interval(hour)
-            .fold(fold)
+            .coalesce(coalesce)
             .start()
             .unwrap();
         (0..100).for_each(|number| buffered.publish(set(1, number)).unwrap());
         let drained = buffered.shutdown(LONG);
         assert_eq!(drained.stats.accepted, 100);
-        assert_eq!(drained.stats.sent, if fold { 1 } else { 100 });
+        assert_eq!(drained.stats.sent, if coalesce { 1 } else { 100 });
         assert_eq!(
             emulator.profile("company", "1").unwrap(),
             json!({"number": 99})
@@ -117,7 +119,9 @@ fn failed_deliveries_are_tried_again() {
     let failures = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&failures);
     let buffered = buffered(&emulator).on_error(move |trouble| {
-        assert!(matches!(trouble, Trouble::Undelivered(error) if error.status() == Some(500)));
+        assert!(
+            matches!(trouble, DeliveryEvent::Undelivered(error) if error.status() == Some(500))
+        );
         counted.fetch_add(1, Ordering::Relaxed);
     });
     let buffered = buffered.start().unwrap();
@@ -133,7 +137,7 @@ fn rejected_updates_are_told_and_the_rest_goes_on() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let its_told = Arc::clone(&told);
     let buffered = buffered(&emulator).on_error(move |trouble| {
-        if let Trouble::Rejected(update, rejection) = trouble {
+        if let DeliveryEvent::Rejected(update, rejection) = trouble {
             let group = update.group();
             its_told
                 .lock()
@@ -165,32 +169,28 @@ fn a_full_queue_does_as_it_was_told() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Status(500));
     let hour = Duration::from_secs(3600);
-    let start = |when_full| {
+    let start = |overflow| {
         let buffered = buffered(&emulator)
             .flush_interval(hour)
             .capacity(10, 1 << 20);
-        buffered.when_full(when_full).start().unwrap()
+        buffered.overflow(overflow).start().unwrap()
     };
 
-    let rejecting = start(WhenFull::Reject);
+    let rejecting = start(OverflowPolicy::Reject);
     fill(&rejecting, 10);
     let error = rejecting.publish(set(10, 10)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
     assert!(error.is_retryable());
-    assert_eq!(
-        error.undelivered().unwrap().len(),
-        1,
-        "the update comes back"
-    );
+    assert_eq!(error.undelivered().len(), 1, "the update comes back");
     assert_eq!(rejecting.shutdown(Duration::ZERO).undelivered.len(), 10);
 
-    let blocking = start(WhenFull::Block(Duration::from_millis(20)));
+    let blocking = start(OverflowPolicy::Block(Duration::from_millis(20)));
     fill(&blocking, 10);
     let error = blocking.publish(set(10, 10)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
     assert_eq!(blocking.shutdown(Duration::ZERO).undelivered.len(), 10);
 
-    let dropping = start(WhenFull::DropOldest);
+    let dropping = start(OverflowPolicy::DropOldest);
     fill(&dropping, 15);
     let drained = dropping.shutdown(Duration::ZERO);
     assert_eq!(drained.stats.dropped, 5);
@@ -211,7 +211,7 @@ fn the_bound_on_bytes_holds_too() {
     emulator.fail_always(Fault::Status(500));
     let buffered = buffered(&emulator)
         .capacity(1_000, 10_000)
-        .when_full(WhenFull::Reject);
+        .overflow(OverflowPolicy::Reject);
     let buffered = buffered.start().unwrap();
     let big = Group::new("company", 1_u8).set(json!({"text": "x".repeat(4_900)}));
     buffered.publish(&big).unwrap();
@@ -226,7 +226,7 @@ fn room_that_becomes_free_unblocks() {
     let emulator = Emulator::start().unwrap();
     let buffered = buffered(&emulator)
         .capacity(10, 1 << 20)
-        .when_full(WhenFull::Block(LONG));
+        .overflow(OverflowPolicy::Block(LONG));
     let buffered = buffered.start().unwrap();
     fill(&buffered, 500);
     assert!(buffered.shutdown(LONG).is_complete());
@@ -238,7 +238,7 @@ fn publishing_may_wait_for_ever() {
     let emulator = Emulator::start().unwrap();
     let buffered = buffered(&emulator)
         .capacity(1, 1 << 20)
-        .when_full(WhenFull::Block(Duration::MAX));
+        .overflow(OverflowPolicy::Block(Duration::MAX));
     let buffered = buffered.start().unwrap();
     fill(&buffered, 20);
     assert!(buffered.shutdown(LONG).is_complete());
@@ -281,7 +281,11 @@ fn what_comes_back_can_be_sent_by_another_client() {
     fill(&buffered, 10);
     let drained = buffered.shutdown(Duration::from_millis(50));
     emulator.recover();
-    client(&emulator).send(&drained.undelivered).unwrap();
+    client(&emulator)
+        .send(&drained.undelivered)
+        .unwrap()
+        .into_result()
+        .unwrap();
     assert_eq!(emulator.profiles().len(), 10);
 }
 
@@ -363,8 +367,8 @@ fn many_at_once_with_some_that_say_nothing_or_are_wrong() {
         .publish_all([set(2, 2), wrong, set(3, 3)])
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
-    assert_eq!(error.undelivered().unwrap().len(), 2, "those are right");
-    buffered.publish_all(error.undelivered().unwrap()).unwrap();
+    assert_eq!(error.undelivered().len(), 2, "those are right");
+    buffered.publish_all(error.undelivered()).unwrap();
     assert_eq!(buffered.shutdown(LONG).stats.accepted, 3);
 }
 
@@ -373,7 +377,10 @@ fn many_at_once_pass_through_a_small_queue() {
     let emulator = Emulator::start().unwrap();
     for (updates, bytes) in [(3, usize::MAX), (usize::MAX, 2_000)] {
         let buffered = buffered(&emulator).capacity(updates, bytes);
-        let buffered = buffered.when_full(WhenFull::Block(LONG)).start().unwrap();
+        let buffered = buffered
+            .overflow(OverflowPolicy::Block(LONG))
+            .start()
+            .unwrap();
         let many = (0..100).map(|id| set(id, 1));
         buffered.publish_all(many).unwrap();
         assert_eq!(buffered.shutdown(LONG).stats.accepted, 100);
@@ -385,7 +392,10 @@ fn what_fits_under_no_circumstances_drops_nothing() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Status(503));
     let buffered = buffered(&emulator).capacity(10, 500);
-    let buffered = buffered.when_full(WhenFull::DropOldest).start().unwrap();
+    let buffered = buffered
+        .overflow(OverflowPolicy::DropOldest)
+        .start()
+        .unwrap();
     buffered.publish(set(1, 1)).unwrap();
     let large = Group::new("company", "large").set(json!({"text": "x".repeat(500)}));
     assert_eq!(buffered.publish(large).unwrap_err().kind(), ErrorKind::Full);
@@ -446,7 +456,7 @@ fn what_is_too_large_for_mixpanel_is_rejected_and_told() {
     let text = "x".repeat(1_000_000);
     let row = json!({"$group_key": "company", "$group_id": "acme", "$set": {"text": text}});
     let outbox = MemoryOutbox::new();
-    let large = StoredUpdate::from_json(&format!(" {row}")).unwrap();
+    let large = EncodedUpdate::from_json(&format!(" {row}")).unwrap();
     assert_eq!(large.group().id().to_string(), "acme");
     let unlimited = Capacity {
         updates: usize::MAX,
@@ -456,7 +466,7 @@ fn what_is_too_large_for_mixpanel_is_rejected_and_told() {
     let told = Arc::new(AtomicUsize::new(0));
     let its_told = Arc::clone(&told);
     let buffered = buffered(&emulator).outbox(outbox).on_error(move |trouble| {
-        if matches!(trouble, Trouble::Rejected(..)) {
+        if matches!(trouble, DeliveryEvent::Rejected(..)) {
             its_told.fetch_add(1, Ordering::SeqCst);
         }
     });
@@ -469,11 +479,11 @@ fn what_is_too_large_for_mixpanel_is_rejected_and_told() {
 struct Panicking(MemoryOutbox);
 
 impl Outbox for Panicking {
-    fn append(&self, updates: &[StoredUpdate], capacity: Capacity) -> Result<bool, Error> {
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
         self.0.append(updates, capacity)
     }
 
-    fn take(&self, _most: usize) -> Result<Vec<Waiting>, Error> {
+    fn take(&self, _most: usize) -> Result<Vec<OutboxEntry>, Error> {
         panic!("a mistake of the outbox")
     }
 
@@ -502,7 +512,7 @@ fn after_a_panic_of_its_thread_nothing_more_is_taken() {
     let _ = buffered.flush(LONG); // returns when the thread has ended
     let error = buffered.publish(set(1, 1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
-    assert_eq!(error.undelivered().unwrap().len(), 1);
+    assert_eq!(error.undelivered().len(), 1);
 }
 
 #[test]
@@ -590,21 +600,21 @@ proptest! {
     #[test]
     fn accepted_rejected_or_still_queued(
         steps in prop::collection::vec(step(), 0..40),
-        fold in any::<bool>(),
+        coalesce in any::<bool>(),
         rejecting in any::<bool>(),
         timeout in 0..20_u64,
     ) {
         let emulator = Emulator::start().unwrap();
-        let retry = Retry::default().attempts(2).first_delay(Duration::from_micros(100));
+        let retry = RetryPolicy::default().attempts(2).base_delay(Duration::from_micros(100));
         let client = Client::builder("T").endpoint(emulator.endpoint()).retry(retry).max_batch(4);
         let buffered = client.build().unwrap().buffered();
         let rejected = Arc::new(Mutex::new(Vec::new()));
         let its_rejected = Arc::clone(&rejected);
         let buffered = buffered
             .flush_interval(Duration::from_millis(1))
-            .fold(fold)
+            .coalesce(coalesce)
             .on_error(move |trouble| {
-                if let Trouble::Rejected(update, _) = trouble {
+                if let DeliveryEvent::Rejected(update, _) = trouble {
                     its_rejected.lock().unwrap().push(update.as_json().to_owned());
                 }
             })
@@ -616,7 +626,7 @@ proptest! {
                 Step::Publish(id, item) => {
                     let group = Group::new("company", id);
                     let update = group.set(json!({"last": published.len(), "item": item}));
-                    published.push((id, update.to_json().unwrap()));
+                    published.push((id, update.to_json().unwrap().unwrap()));
                     buffered.publish(update).unwrap();
                 }
                 // What was applied before its answer was lost cannot be refused after that.
@@ -642,7 +652,7 @@ proptest! {
 
         // Sent after all, they make the profiles what they should be.
         emulator.recover();
-        self::client(&emulator).send(&drained.undelivered).unwrap();
+        self::client(&emulator).send(&drained.undelivered).unwrap().into_result().unwrap();
         let mut profiles = BTreeMap::<u8, Profile>::new();
         for (id, json) in published.iter().filter(|(_, json)| !rejected.contains(json)) {
             let update: Value = serde_json::from_str(json).unwrap();

@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{Client, Emulator, Fault, Group, Retry, SqliteOutbox};
+use mixpanel_groups::{Client, Group, RetryPolicy};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_sqlite::SqliteOutbox;
 use serde_json::{Value, json};
 
 const ROUNDS: u64 = 100;
@@ -14,9 +16,9 @@ const GROUPS: u64 = 4;
 const CHILD: &str = "MIXPANEL_GROUPS_CRASH_CHILD";
 
 fn client(endpoint: &str) -> Client {
-    let retry = Retry::default()
+    let retry = RetryPolicy::default()
         .attempts(3)
-        .first_delay(Duration::from_millis(1));
+        .base_delay(Duration::from_millis(1));
     Client::builder("T")
         .endpoint(endpoint)
         .retry(retry)

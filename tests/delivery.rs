@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mixpanel_groups::{Client, Emulator, Error, Fault, Group, Profile, Report, Retry, Update};
+use mixpanel_groups::{Client, Error, Group, Profile, Report, RetryPolicy, Update};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -122,7 +123,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
 struct Settings {
     connections: usize,
     max_batch: usize,
-    retry: Retry,
+    retry: RetryPolicy,
 }
 
 fn any_settings() -> impl Strategy<Value = Settings> {
@@ -130,10 +131,10 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         |(connections, max_batch, attempts, delay)| Settings {
             connections,
             max_batch,
-            retry: Retry::default()
+            retry: RetryPolicy::default()
                 .attempts(attempts)
-                .first_delay(Duration::from_millis(delay))
-                .ceiling(Duration::from_millis(2)),
+                .base_delay(Duration::from_millis(delay))
+                .max_delay(Duration::from_millis(2)),
         },
     )
 }
@@ -185,10 +186,13 @@ fn outcome(
     }
     let mut undelivered = Vec::new();
     if let Err(error) = result {
-        for (index, update) in error.undelivered().unwrap().positions() {
+        for (index, update) in error.undelivered().positions() {
             let position = take(index)?;
             let given = steps[position].update(position);
-            prop_assert_eq!(update.to_json().unwrap(), given.to_json().unwrap());
+            prop_assert_eq!(
+                update.to_json().unwrap().unwrap(),
+                given.to_json().unwrap().unwrap()
+            );
             undelivered.push(position);
         }
         prop_assert!(!undelivered.is_empty());
@@ -240,7 +244,7 @@ fn received(emulator: &Emulator, statuses: &[u16]) -> Vec<String> {
 }
 
 fn as_received(steps: &[Step], position: usize) -> String {
-    let json = steps[position].update(position).to_json().unwrap();
+    let json = steps[position].update(position).to_json().unwrap().unwrap();
     serde_json::from_str::<Value>(&json).unwrap().to_string()
 }
 
@@ -352,7 +356,7 @@ proptest! {
             cancel.fetch_or(position == cancel_at, Ordering::Relaxed);
             step.update(position)
         });
-        let result = client(&emulator, settings).sending().cancel_on(&cancel).send(updates);
+        let result = client(&emulator, settings).with_options().cancel_on(&cancel).send(updates);
         let positions: Vec<_> = (0..steps.len()).collect();
         let outcome = outcome(&steps, &positions, &result)?;
         let received = received(&emulator, &[200, 400]);

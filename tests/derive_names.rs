@@ -68,7 +68,7 @@ fn camel_case_has_no_fear_of_other_letters() {
         名: 4,
     };
     assert_eq!(
-        company.set().to_json().unwrap(),
+        company.set().to_json().unwrap().unwrap(),
         r#"{"$group_key":"company","$group_id":"1","$set":{"écolePrimaire":2,"été":3,"名":4}}"#
     );
 }
@@ -102,7 +102,7 @@ fn any_text_is_a_name() {
         e: 5,
         f: 6,
     };
-    let json = company.set().to_json().unwrap();
+    let json = company.set().to_json().unwrap().unwrap();
     let value: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         value,

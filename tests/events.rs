@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use mixpanel_groups::record::RecordRef;
 use mixpanel_groups::{
-    Client, ClientBuilder, Compression, Emulator, Error, ErrorKind, Event, Fault, Group,
-    MixpanelGroup, RecordName, Retry,
+    Client, ClientBuilder, Compression, Error, ErrorKind, Event, Group, MixpanelGroup, RetryPolicy,
 };
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ fn client(emulator: &Emulator) -> ClientBuilder {
     Client::builder("TOKEN")
         .endpoint(emulator.endpoint())
         .service_account("SERVICE_ACCOUNT", "SECRET", 12345)
-        .retry(Retry::none())
+        .retry(RetryPolicy::none())
 }
 
 /// Imports one event, which is accepted, and returns its properties as they arrived.
@@ -94,7 +95,13 @@ fn a_request_is_as_documented() {
 fn without_a_service_account_the_token_is_the_user_name() {
     let emulator = Emulator::builder().token("TOKEN").start().unwrap();
     let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
-    client.build().unwrap().import([purchase()]).unwrap();
+    client
+        .build()
+        .unwrap()
+        .import([purchase()])
+        .unwrap()
+        .into_result()
+        .unwrap();
     let request = &emulator.requests()[0];
     assert_eq!(request.query, "strict=1");
     let authorization = format!("Basic {}", BASE64_STANDARD.encode("TOKEN:"));
@@ -110,12 +117,16 @@ fn b2b_saas_company_analytics() {
         "name": "Acme Corporation", "industry": "Technology", "employees": 500,
         "plan": "enterprise", "mrr": 5000, "seats": 100,
     });
-    client.send([company.set(&profile)]).unwrap();
+    client
+        .send([company.set(&profile)])
+        .unwrap()
+        .into_result()
+        .unwrap();
     let event = Event::new("Feature Used")
         .distinct_id("ada@acme.example")
         .group(&company)
         .property("feature", "advanced_analytics");
-    client.import([event]).unwrap();
+    client.import([event]).unwrap().into_result().unwrap();
 
     assert_eq!(emulator.profile("company", "acme_corp").unwrap(), profile);
     let [event] = &emulator.events_of("company", "acme_corp")[..] else {
@@ -141,14 +152,18 @@ fn multi_tenant_applications() {
     let client = client(&emulator).build().unwrap();
     let workspaces = [(12345, "Marketing Team"), (12346, "Sales Team")];
     let workspaces = workspaces.map(|(id, name)| Workspace { id, name });
-    client.send(workspaces.iter().map(Workspace::set)).unwrap();
+    client
+        .send(workspaces.iter().map(Workspace::set))
+        .unwrap()
+        .into_result()
+        .unwrap();
     let opened = |user: &str| Event::new("Document Opened").distinct_id(user);
     let events = [
         opened("ada").group(&workspaces[0]),
         opened("ada").group(&workspaces[1]),
         opened("grace").group(&workspaces[0]).group(&workspaces[1]),
     ];
-    client.import(events).unwrap();
+    client.import(events).unwrap().into_result().unwrap();
     for id in ["ws_12345", "ws_12346"] {
         assert_eq!(emulator.events_of("workspace", id).len(), 2);
     }
@@ -555,7 +570,7 @@ fn what_mixpanel_refuses_is_reported_with_the_events_name() {
         panic!("{report:?}")
     };
     assert_eq!((rejection.position, rejection.by_server), (1, true));
-    let RecordName::Event {
+    let RecordRef::Event {
         name, insert_id, ..
     } = &rejection.record
     else {
@@ -600,10 +615,13 @@ fn undelivered_events_come_back_as_they_were() {
     assert!(error.is_retryable());
     let report = error.report().unwrap();
     assert_eq!((report.sent, report.accepted), (20, 10));
-    let undelivered = error.undelivered().unwrap();
+    let undelivered = error.undelivered();
     assert_eq!((undelivered.len(), undelivered.is_empty()), (25, false));
     assert_eq!(
-        (undelivered.iter().count(), undelivered.positions().count()),
+        (
+            undelivered.updates().count(),
+            undelivered.positions().count()
+        ),
         (0, 0),
         "no updates"
     );
@@ -624,14 +642,14 @@ fn importing_has_the_options_of_sending() {
     let mut seen = 0;
     let events = (0..5_000).map(|_| purchase());
     let report = client
-        .sending()
+        .with_options()
         .on_progress(|progress| seen = progress.accepted)
         .import(events);
     assert_eq!((report.unwrap().accepted, seen), (5_000, 5_000));
 
-    // There is nothing to fold: each event stays.
+    // There is nothing to coalesce: each event stays.
     let events = (0..3_000).map(|_| purchase().insert_id("same"));
-    let report = client.sending().fold().import(events).unwrap();
+    let report = client.with_options().coalesce().import(events).unwrap();
     assert_eq!((report.sent, report.accepted), (3_000, 3_000));
 
     let disabled = Client::disabled();
@@ -639,12 +657,12 @@ fn importing_has_the_options_of_sending() {
 
     let stop = std::sync::atomic::AtomicBool::new(true);
     let error = client
-        .sending()
+        .with_options()
         .cancel_on(&stop)
         .import([purchase()])
         .unwrap_err();
     assert!(error.is_cancelled());
-    assert_eq!(error.undelivered().unwrap().events().count(), 1);
+    assert_eq!(error.undelivered().events().count(), 1);
 }
 
 #[test]
@@ -661,11 +679,11 @@ fn wrong_credentials_are_an_error_and_never_shown() {
     let error = client.import([purchase()]).unwrap_err();
     assert!(error.is_unauthorized());
     assert_eq!(emulator.events(), [] as [Value; 0]);
-    let event = error.undelivered().unwrap().events().next().unwrap();
+    let event = error.undelivered().events().next().unwrap();
     let encoded = BASE64_STANDARD.encode("SERVICE_ACCOUNT:SECRET");
     for shown in [
         shown,
-        format!("{client:?} {:?}", client.sending()),
+        format!("{client:?} {:?}", client.with_options()),
         format!("{error:?} {error} {:?}", error.undelivered()),
         format!("{event:?} {}", event.to_json().unwrap()),
         format!("{emulator:?} {:?}", emulator.requests()),

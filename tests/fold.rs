@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mixpanel_groups::{Batch, Client, Emulator, Group, Operation, Profile, Update};
+use mixpanel_groups::client::Batch;
+use mixpanel_groups::{Client, Group, Operation, Profile, Update};
+use mixpanel_groups_emulator::Emulator;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -58,7 +60,7 @@ fn profile() -> impl Strategy<Value = Profile> {
 fn batch(updates: &[Update<'_>]) -> Batch {
     let mut batch = Batch::new("TOKEN");
     for update in updates {
-        assert!(batch.push(update).unwrap());
+        batch.push(update).unwrap();
     }
     batch
 }
@@ -87,7 +89,8 @@ fn apply(body: &[u8], start: &Profile) -> Profiles {
 fn updates_of((key, id): &(String, String), update: &Value) -> Vec<Update<'static>> {
     let group = Group::new(key, id);
     let operation = Operation::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .find(|o| update.get(o.name()).is_some())
         .unwrap();
     let value = &update[operation.name()];
@@ -183,7 +186,7 @@ fn examples() {
     ];
     for (updates, expected) in rows {
         let mut batch = batch(updates);
-        assert_eq!(batch.fold(), updates.len() - expected.len());
+        assert_eq!(batch.coalesce(), updates.len() - expected.len());
         let body: Vec<BTreeMap<String, &RawValue>> = serde_json::from_slice(batch.body()).unwrap();
         let said: Vec<_> = body
             .iter()
@@ -205,8 +208,8 @@ fn sending_folds_what_waits_together() {
         .unwrap();
     let group = |number: i32| Group::new("company", number % 4);
     let updates = (0..1_000).map(|number| group(number).set(json!({"number": number})));
-    let report = client.sending().fold().send(updates).unwrap();
-    assert_eq!(report.sent + report.folded, 1_000);
+    let report = client.with_options().coalesce().send(updates).unwrap();
+    assert_eq!(report.sent + report.coalesced, 1_000);
     assert_eq!((report.accepted, report.sent), (4, 4), "{report}");
     for number in 996..1_000 {
         let profile = emulator
@@ -225,8 +228,8 @@ fn folding_makes_no_update_that_is_too_large() {
         .unwrap();
     let acme = Group::new("company", "acme");
     let updates = ["x", "y"].map(|item| acme.union(json!({"list": [item.repeat(600_000)]})));
-    let report = client.sending().fold().send(updates).unwrap();
-    assert_eq!((report.accepted, report.folded), (2, 0));
+    let report = client.with_options().coalesce().send(updates).unwrap();
+    assert_eq!((report.accepted, report.coalesced), (2, 0));
 }
 
 proptest! {
@@ -240,16 +243,16 @@ proptest! {
         let mut batch = batch(&updates);
         let whole = batch.body().to_vec();
         let before = batch.len();
-        let fewer = batch.fold();
-        let folded = batch.body().to_vec();
+        let fewer = batch.coalesce();
+        let coalesced = batch.body().to_vec();
         prop_assert_eq!(batch.len() + fewer, before);
-        prop_assert_eq!(apply(&folded, &start), apply(&whole, &start),
-            "{}", String::from_utf8_lossy(&folded));
+        prop_assert_eq!(apply(&coalesced, &start), apply(&whole, &start),
+            "{}", String::from_utf8_lossy(&coalesced));
 
-        prop_assert_eq!(batch.fold(), 0, "{}", String::from_utf8_lossy(&folded));
+        prop_assert_eq!(batch.coalesce(), 0, "{}", String::from_utf8_lossy(&coalesced));
         prop_assert_eq!(
-            String::from_utf8_lossy(batch.body()), String::from_utf8_lossy(&folded),
-            "folding twice changes nothing"
+            String::from_utf8_lossy(batch.body()), String::from_utf8_lossy(&coalesced),
+            "coalescing twice changes nothing"
         );
     }
 }

@@ -64,7 +64,10 @@ fn works_without_the_prelude() {
         more: &[("more", 5)].into(),
         _skipped: (),
     };
-    let all: Vec<String> = company.updates().map(|u| u.to_json().unwrap()).collect();
+    let all: Vec<String> = company
+        .updates()
+        .map(|u| u.to_json().unwrap().unwrap())
+        .collect();
     let group = r#"{"$group_key":"company","$group_id":"c1","$company_id":"acme""#;
     assert_eq!(
         all,

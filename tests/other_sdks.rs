@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use mixpanel_groups::{Client, Emulator, Event, Fault, Group};
+use mixpanel_groups::{Client, Event, Group};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
 /// Tests run side by side, and one installation is enough.

@@ -1,7 +1,8 @@
 //! Every example of Mixpanel's reference page for groups: derived structs and `Group` both say
 //! what the page says, and the profiles become what the page describes.
 
-use mixpanel_groups::{Client, Emulator, Group, MixpanelGroup, Profile, Update};
+use mixpanel_groups::{Client, Group, MixpanelGroup, Profile, Update};
+use mixpanel_groups_emulator::Emulator;
 use serde::Serialize;
 use serde_json::{Value, json};
 

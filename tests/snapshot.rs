@@ -5,9 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mixpanel_groups::{
-    Client, Emulator, ErrorKind, Fault, MixpanelGroup, Profile, Report, Retry, Snapshot,
-};
+use mixpanel_groups::{Client, ErrorKind, MixpanelGroup, Profile, Report, RetryPolicy, Snapshot};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -72,13 +71,13 @@ impl Drop for Folder {
 fn client(emulator: &Emulator) -> Client {
     let client = Client::builder("T")
         .endpoint(emulator.endpoint())
-        .retry(Retry::none());
+        .retry(RetryPolicy::none());
     client.max_batch(3).build().unwrap()
 }
 
 /// One nightly run: reads the file, sends, saves.
 fn run(folder: &Folder, client: &Client, companies: &[Company]) -> Report {
-    Snapshot::load_or_new(folder.file())
+    Snapshot::open(folder.file())
         .unwrap()
         .sync(client, companies)
         .unwrap()
@@ -120,11 +119,11 @@ fn groups_that_are_gone_are_deleted_on_request_only() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);
     let companies: Vec<_> = (0..5).map(company).collect();
-    run(&folder, &client, &companies);
+    run(&folder, &client, &companies).into_result().unwrap();
     assert_eq!(run(&folder, &client, &companies[..3]), Report::default());
     assert_eq!(emulator.profiles().len(), 5);
 
-    let snapshot = Snapshot::load_or_new(folder.file()).unwrap();
+    let snapshot = Snapshot::open(folder.file()).unwrap();
     let mut snapshot = snapshot.delete_gone(true);
     assert_eq!(snapshot.sync(&client, &companies[..3]).unwrap().accepted, 2);
     assert_eq!((emulator.profiles().len(), snapshot.len()), (3, 3));
@@ -157,7 +156,7 @@ fn the_company_of_a_group_is_known() {
     let client = client(&emulator);
     let sync = |users: &[User]| {
         let sent_before = emulator.requests().len();
-        let snapshot = Snapshot::load_or_new(folder.file()).unwrap();
+        let snapshot = Snapshot::open(folder.file()).unwrap();
         let report = snapshot.delete_gone(true).sync(&client, users).unwrap();
         assert_eq!(report.rejected, []);
         emulator.requests()[sent_before..]
@@ -191,22 +190,30 @@ fn groups_of_other_keys_are_not_gone() {
     }
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);
-    let mut snapshot = Snapshot::load_or_new(folder.file())
+    let mut snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
+    snapshot
+        .sync(&client, &[company(1)])
         .unwrap()
-        .delete_gone(true);
-    snapshot.sync(&client, &[company(1)]).unwrap();
-    snapshot.sync(&client, &[Team { id: 1, size: 2 }]).unwrap();
+        .into_result()
+        .unwrap();
+    snapshot
+        .sync(&client, &[Team { id: 1, size: 2 }])
+        .unwrap()
+        .into_result()
+        .unwrap();
     assert_eq!(emulator.profiles().len(), 2);
 }
 
 #[test]
 fn a_damaged_file_is_an_error_and_left_alone() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
-    run(&folder, &client(&emulator), &[company(1), company(2)]);
+    run(&folder, &client(&emulator), &[company(1), company(2)])
+        .into_result()
+        .unwrap();
     let good = fs::read(folder.file()).unwrap();
     let check = |bytes: &[u8], why: &str| {
         fs::write(folder.file(), bytes).unwrap();
-        let error = Snapshot::load_or_new(folder.file()).unwrap_err();
+        let error = Snapshot::open(folder.file()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
         assert!(error.to_string().contains(why), "{error}");
         assert!(error.to_string().contains("companies.snapshot"), "{error}");
@@ -227,7 +234,7 @@ fn a_damaged_file_is_an_error_and_left_alone() {
         "it is of version 2, and this library reads 1",
     );
     fs::write(folder.file(), good).unwrap();
-    assert_eq!(Snapshot::load_or_new(folder.file()).unwrap().len(), 2);
+    assert_eq!(Snapshot::open(folder.file()).unwrap().len(), 2);
 }
 
 #[test]
@@ -235,7 +242,7 @@ fn a_folder_that_is_not_there_is_an_error_that_names_it() {
     let folder = Folder::new();
     let file = folder.0.join("nowhere").join("snapshot");
     let emulator = Emulator::start().unwrap();
-    let mut snapshot = Snapshot::load_or_new(&file).unwrap();
+    let mut snapshot = Snapshot::open(&file).unwrap();
     let error = snapshot
         .sync(&client(&emulator), &[company(1)])
         .unwrap_err();
@@ -251,7 +258,7 @@ fn a_folder_that_is_not_there_is_an_error_that_names_it() {
 fn after_a_run_that_was_killed_everything_is_said_again() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);
-    run(&folder, &client, &[company(1)]);
+    run(&folder, &client, &[company(1)]).into_result().unwrap();
     let saved = fs::read(folder.file()).unwrap();
 
     // A run that sends a change and is killed before it has saved it.
@@ -260,7 +267,7 @@ fn after_a_run_that_was_killed_everything_is_said_again() {
         tags: BTreeSet::from([1, 9]),
         ..company(1)
     };
-    run(&folder, &client, &[changed]);
+    run(&folder, &client, &[changed]).into_result().unwrap();
     fs::write(folder.file(), saved).unwrap();
     fs::write(folder.0.join("companies.snapshot.unfinished"), "").unwrap();
 
@@ -335,17 +342,17 @@ proptest! {
         let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
         let client = client(&emulator);
         let mut faults = faults.into_iter();
-        let mut snapshot = Snapshot::load_or_new(folder.file()).unwrap().delete_gone(true);
+        let mut snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
         let last = nights.last().unwrap().clone();
         for companies in nights {
             faults.by_ref().take(3).flatten().for_each(|fault| emulator.fail_next(fault));
             drop(snapshot.sync(&client, &companies));
             if restart {
-                snapshot = Snapshot::load_or_new(folder.file()).unwrap().delete_gone(true);
+                snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
             }
         }
         emulator.recover();
-        snapshot.sync(&client, &last).unwrap();
+        snapshot.sync(&client, &last).unwrap().into_result().unwrap();
 
         // A company that is there twice is as it was last.
         let companies: BTreeMap<_, _> = last.iter().map(|company| (company.id, company)).collect();

@@ -10,10 +10,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{
-    Capacity, Client, Depth, Error, ErrorKind, Group, Outbox, Rejection, SqliteOutbox,
-    StoredUpdate, Synchronous, Update, Waiting,
-};
+use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
+use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox, Rejection, Update};
+use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
 use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use tempfile::TempDir;
@@ -29,16 +28,16 @@ fn folder() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn stored(update: &Update<'_>) -> StoredUpdate {
-    StoredUpdate::new(update).unwrap().unwrap()
+fn stored(update: &Update<'_>) -> EncodedUpdate {
+    EncodedUpdate::new(update).unwrap().unwrap()
 }
 
-fn update(group: usize, number: usize) -> StoredUpdate {
+fn update(group: usize, number: usize) -> EncodedUpdate {
     stored(&Group::new("company", group.to_string()).set(json!({"number": number})))
 }
 
 /// The group and the number that [`update`] was given.
-fn numbers(update: &StoredUpdate) -> (usize, usize) {
+fn numbers(update: &EncodedUpdate) -> (usize, usize) {
     let json: serde_json::Value = serde_json::from_str(update.as_json()).unwrap();
     let group = json["$group_id"].as_str().unwrap().parse().unwrap();
     let number = json["$set"]["number"].as_u64().unwrap();
@@ -51,7 +50,7 @@ fn all_numbers(outbox: &SqliteOutbox) -> Vec<(usize, usize)> {
     waiting.iter().map(|w| numbers(&w.update)).collect()
 }
 
-fn ids(waiting: &[Waiting]) -> Vec<i64> {
+fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
     waiting.iter().map(|waiting| waiting.id).collect()
 }
 
@@ -72,7 +71,7 @@ fn child() {
     let (Ok(role), Some(path)) = (std::env::var(ROLE), std::env::var_os(FILE)) else {
         return;
     };
-    let outbox = SqliteOutbox::open_with(path, Synchronous::Normal).unwrap();
+    let outbox = SqliteOutbox::open_with(path, Durability::Normal).unwrap();
     say("ready", "");
     match role.rsplit_once(' ').unwrap() {
         ("append and settle", first) => append_and_settle(&outbox, first.parse().unwrap()),
@@ -135,7 +134,7 @@ fn append_and_settle(outbox: &SqliteOutbox, first: usize) {
         loop {
             let some = outbox.take(7).unwrap();
             // From now on each of them may be gone.
-            for Waiting { update, .. } in &some {
+            for OutboxEntry { update, .. } in &some {
                 let (group, number) = numbers(update);
                 say("settling", format!("{group} {number}"));
             }
@@ -186,7 +185,7 @@ fn what_was_appended_is_there_after_the_process_was_killed() {
             }) = number;
         }
 
-        let outbox = SqliteOutbox::open_with(&path, Synchronous::Normal).unwrap();
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
         let mut there: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (group, number) in all_numbers(&outbox) {
             there.entry(group).or_default().push(number);

@@ -2,7 +2,8 @@
 
 use std::hint::black_box;
 
-use mixpanel_groups::{Batch, MixpanelGroup};
+use mixpanel_groups::MixpanelGroup;
+use mixpanel_groups::client::Batch;
 use serde::{Serialize, Serializer as _};
 
 /// A property of each common kind.
@@ -71,10 +72,10 @@ pub fn address(number: usize) -> Address {
 }
 
 /// Encodes what `set` says of each.
-pub fn encode<T: MixpanelGroup>(batch: &mut Batch, companies: &[T]) {
+pub fn encode<T: MixpanelGroup + Sync>(batch: &mut Batch, companies: &[T]) {
     batch.clear();
     for company in companies {
-        assert!(batch.push(company.set()).unwrap());
+        batch.push(company.set()).unwrap();
     }
     black_box(batch.body());
 }

@@ -8,7 +8,8 @@
 //! The program itself encodes what its first argument names, as often as the second says; the
 //! script runs it under callgrind and takes the difference of two runs.
 
-use mixpanel_groups::{Batch, MixpanelGroup};
+use mixpanel_groups::MixpanelGroup;
+use mixpanel_groups::client::Batch;
 
 #[path = "../company/mod.rs"]
 mod company;

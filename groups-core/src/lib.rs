@@ -4,105 +4,45 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod absent;
-/// For tests and the fuzz target only.
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod any_answer;
-mod batch;
-mod buffered;
-mod changes;
-mod client;
-mod compression;
-mod delivery;
-mod differences;
-#[cfg(feature = "emulator")]
-mod emulator;
-mod encode;
-mod endpoint;
-mod error;
-mod escape;
-mod event;
-mod fold;
+// The rooms, from the one that knows nothing of the others to those that know most: each may import
+// those above it. `tests/layers.rs` holds them to it.
+pub mod buffered;
+pub mod client;
 mod group;
-// Its examples and links need what these features bring.
-#[cfg(all(any(doc, doctest), feature = "derive", feature = "emulator"))]
-pub mod guide;
-mod hash;
-mod id;
 mod json;
-mod list;
-mod memory_outbox;
-mod mixpanel_group;
-mod object;
-mod operation;
-mod outbox;
-#[cfg(feature = "postgres")]
-mod postgres_outbox;
+pub mod outbox;
 mod profile;
-mod progress;
-mod property;
-mod random;
-mod records;
-mod rejection;
-mod report;
-mod response;
-mod retry;
-mod same;
-mod scratch;
-mod sending;
-mod serializer;
+pub mod record;
 mod snapshot;
-#[cfg(feature = "sqlite")]
-mod sqlite_outbox;
-mod stored_update;
-mod transport;
-mod undelivered;
-mod update;
-mod visit;
-mod whole_file;
+mod util;
 
-pub use batch::Batch;
-pub use buffered::{BufferedClient, BufferedClientBuilder, Drained, Stats, Trouble, WhenFull};
-pub use changes::Changes;
-pub use client::{Client, ClientBuilder};
-pub use compression::Compression;
-#[cfg(feature = "emulator")]
-pub use emulator::{Emulator, EmulatorBuilder, Fault, Received};
-pub use endpoint::Region;
-pub use error::{Error, ErrorKind};
-pub use event::{Event, Time};
-pub use group::Group;
-pub use id::{GroupId, Id};
-pub use list::List;
-pub use memory_outbox::MemoryOutbox;
-pub use mixpanel_group::MixpanelGroup;
-pub use operation::Operation;
-pub use outbox::{Capacity, Depth, Outbox, Waiting};
-#[cfg(feature = "postgres")]
-pub use postgres_outbox::{PostgresOutbox, PostgresOutboxBuilder};
+// Its examples and links need what this feature brings.
+#[cfg(all(any(doc, doctest), feature = "derive"))]
+pub mod guide;
+
+pub use buffered::BufferedClient;
+pub use client::{Client, ClientBuilder, Compression, Region, RetryPolicy};
+pub use group::{Group, GroupId, Id, Operation, Property};
+pub use json::List;
+pub use outbox::{MemoryOutbox, Outbox};
 pub use profile::Profile;
-pub use progress::Progress;
-pub use property::Property;
-pub use rejection::{RecordName, Rejection};
-pub use report::Report;
-pub use retry::Retry;
-pub use sending::Sending;
+pub use record::event::{self, Event};
+pub use record::{
+    EncodedUpdate, Error, ErrorKind, MixpanelGroup, Rejection, Report, Undelivered, Update,
+};
 pub use snapshot::Snapshot;
-#[cfg(feature = "sqlite")]
-pub use sqlite_outbox::{SqliteOutbox, Synchronous};
-pub use stored_update::StoredUpdate;
-pub use undelivered::{Undelivered, UndeliveredIter};
-pub use update::{Update, Updates};
 
 #[cfg(feature = "derive")]
 pub use mixpanel_groups_derive::MixpanelGroup;
+
+/// The name of [`RetryPolicy`] for short: `.retry(Retry::none())`.
+pub use client::RetryPolicy as Retry;
 
 /// For generated code only: no part of the public interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::json::EncodeError;
-    pub use crate::visit::{Field, SerializeField, Visitor, Walk, id, unless};
+    pub use crate::record::visit::{Field, SerializeField, Visitor, Walk, id, unless};
     pub use core::primitive::str;
     pub use core::result::Result::{self, Ok};
     pub use serde::{Serialize, Serializer};

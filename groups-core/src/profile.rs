@@ -4,7 +4,8 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::{Error, ErrorKind, Operation, Update};
+use crate::group::Operation;
+use crate::record::{Error, ErrorKind, Update};
 
 /// A group's profile, and what each operation does to it.
 ///
@@ -55,13 +56,13 @@ impl Profile {
     /// If the update cannot be sent, or has values nested deeper than 127 levels; the profile is
     /// unchanged then.
     pub fn apply(&mut self, update: &Update<'_>) -> Result<(), Error> {
-        let json = update.to_json()?;
-        if json.is_empty() {
+        let Some(json) = update.to_json()? else {
             return Ok(());
-        }
-        let mut update: Value = serde_json::from_str(&json)
-            .map_err(|error| Error::new(ErrorKind::InvalidUpdate, error.to_string()))?;
-        for operation in Operation::ALL {
+        };
+        let mut update: Value = serde_json::from_str(&json).map_err(|error| {
+            Error::new(ErrorKind::InvalidUpdate, "the update is not JSON").with_source(error)
+        })?;
+        for &operation in Operation::ALL {
             if let Some(value) = update.get_mut(operation.name()) {
                 self.change(operation, value.take());
             }
@@ -70,7 +71,7 @@ impl Profile {
     }
 
     /// What the operations do. A value that the operation does not take changes nothing.
-    pub(crate) fn change(&mut self, operation: Operation, value: Value) {
+    pub fn change(&mut self, operation: Operation, value: Value) {
         match (operation, value) {
             (Operation::Set, Value::Object(new)) => self.create().extend(new),
             (Operation::SetOnce, Value::Object(new)) => {

@@ -5,7 +5,8 @@
 
 mod chromium;
 
-use mixpanel_groups::{Client, Emulator, Event, Group, MixpanelGroup};
+use mixpanel_groups::{Client, Event, Group, MixpanelGroup};
+use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
 use crate::chromium::Browser;
@@ -77,7 +78,7 @@ fn what_arrives_is_seen_at_once() {
     let acme = ACME;
     let updates = globex.updates().chain(acme.updates());
     let updates = updates.chain([marketing.set(json!({"name": "Marketing Team"}))]);
-    client.send(updates).unwrap();
+    client.send(updates).unwrap().into_result().unwrap();
     for id in ["acme_corp", "globex", "ws_12345"] {
         shows(browser, "#groups", id);
     }
@@ -97,7 +98,11 @@ fn what_arrives_is_seen_at_once() {
         integrations: vec!["salesforce", "hubspot"],
         ..ACME
     };
-    client.send(grown.changes_since(&acme)).unwrap();
+    client
+        .send(grown.changes_since(&acme))
+        .unwrap()
+        .into_result()
+        .unwrap();
     shows(browser, "#profile", "enterprise");
     shows(browser, "#profile", "hubspot");
     shows(browser, "#history li:first-child", "$union");
@@ -117,7 +122,7 @@ fn what_arrives_is_seen_at_once() {
             .property("amount", 99.99),
         event("Elsewhere", "bob@globex.example").group(&globex),
     ];
-    client.import(&events).unwrap();
+    client.import(&events).unwrap().into_result().unwrap();
     shows(browser, "#events", "feature: advanced_analytics");
     shows(browser, "#events li:first-child", "Purchase");
     browser.wait("document.querySelectorAll('#events li').length === 3");
@@ -142,7 +147,7 @@ fn what_arrives_is_seen_at_once() {
     browser.wait("document.querySelectorAll('#groups li').length > 1");
 
     // A deleted group keeps its history.
-    client.send([acme.delete()]).unwrap();
+    client.send([acme.delete()]).unwrap().into_result().unwrap();
     shows(browser, "main", "There is no such group now");
     shows(browser, "#history li:first-child", "$delete");
 
@@ -174,12 +179,14 @@ fn texts_from_outside_are_texts() {
             group.unset([SCRIPT]),
             group.set(json!({SCRIPT: IMAGE})),
         ])
+        .unwrap()
+        .into_result()
         .unwrap();
     let event = Event::new(IMAGE)
         .distinct_id(SCRIPT)
         .group(&group)
         .property(SCRIPT, IMAGE);
-    client.import([event]).unwrap();
+    client.import([event]).unwrap().into_result().unwrap();
 
     browser.open(&emulator.endpoint());
     shows(browser, "#groups b", "a/b#c?<b>&amp;\"'%");
@@ -208,10 +215,12 @@ fn picture(browser: &mut Browser, client: &Client, company: &Company) {
         ("stark", "Stark Industries"),
     ] {
         let other = Company { id, name, ..ACME };
-        client.send(other.updates()).unwrap();
+        client.send(other.updates()).unwrap().into_result().unwrap();
     }
     client
         .send([company.group().set(json!({"$name": "Acme Corporation"}))])
+        .unwrap()
+        .into_result()
         .unwrap();
     shows(browser, "#counts", "7 groups");
     std::thread::sleep(std::time::Duration::from_secs(3));

@@ -1,6 +1,6 @@
 //! Each documented form of answer.
 
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
 use crate::wire::{Answer, JSON, Sender, update};

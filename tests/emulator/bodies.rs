@@ -5,7 +5,7 @@ use std::io::Write;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use flate2::{Compression, write::GzEncoder};
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
 use crate::wire::{Answer, JSON, Sender, update};

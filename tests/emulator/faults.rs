@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{Emulator, Fault};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
 use crate::wire::{Answer, JSON, Sender, connect, read_answer, update};

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
 use crate::wire::{connect, raw, read_answer, update};

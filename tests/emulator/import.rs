@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use mixpanel_groups::{Emulator, Fault};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
 use crate::bodies::gzip;

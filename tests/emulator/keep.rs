@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use mixpanel_groups::{Client, Emulator, Event, Group};
+use mixpanel_groups::{Client, Event, Group};
+use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
 /// A file of its own for each test, gone when the test ends.
@@ -47,9 +48,13 @@ fn what_was_there_is_there_again() {
         Group::new("company", "gone").set(json!({"a": 1})),
         Group::new("company", "gone").delete(),
     ];
-    client(&first).send(updates).unwrap();
+    client(&first).send(updates).unwrap().into_result().unwrap();
     let event = Event::new("Purchase").distinct_id("user123").group(&acme);
-    client(&first).import([&event]).unwrap();
+    client(&first)
+        .import([&event])
+        .unwrap()
+        .into_result()
+        .unwrap();
     let (profiles, events) = (first.profiles(), first.events());
     assert_eq!((profiles.len(), events.len()), (2, 1));
     drop(first);
@@ -58,10 +63,16 @@ fn what_was_there_is_there_again() {
     assert_eq!((second.profiles(), second.events()), (profiles, events));
     assert_eq!(second.events_of("company", "acme").len(), 1);
     // An event that comes again is still the same.
-    client(&second).import([event]).unwrap();
+    client(&second)
+        .import([event])
+        .unwrap()
+        .into_result()
+        .unwrap();
     assert_eq!(second.events().len(), 1);
     client(&second)
         .send([acme.set(json!({"seats": 5}))])
+        .unwrap()
+        .into_result()
         .unwrap();
     second.save().unwrap();
 
@@ -102,6 +113,8 @@ fn nothing_new_is_not_written() {
     assert!(!kept.0.exists());
     client(&emulator)
         .send([Group::new("company", "acme").set(json!({"a": 1}))])
+        .unwrap()
+        .into_result()
         .unwrap();
     emulator.save().unwrap();
     fs::remove_file(&kept.0).unwrap();
@@ -115,6 +128,8 @@ fn a_file_that_cannot_be_written_is_an_error_and_can_be_later() {
     let emulator = kept.start().unwrap();
     client(&emulator)
         .send([Group::new("company", "acme").set(json!({"a": 1}))])
+        .unwrap()
+        .into_result()
         .unwrap();
     fs::remove_dir_all(kept.0.parent().unwrap()).unwrap();
     assert!(emulator.save().is_err());
@@ -129,6 +144,8 @@ fn a_file_that_cannot_take_its_place_is_not_left_behind() {
     let emulator = kept.start().unwrap();
     client(&emulator)
         .send([Group::new("company", "acme").set(json!({"a": 1}))])
+        .unwrap()
+        .into_result()
         .unwrap();
     fs::create_dir(&kept.0).unwrap();
     assert!(emulator.save().is_err());

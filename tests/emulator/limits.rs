@@ -1,6 +1,6 @@
 //! The documented limits, each from both sides.
 
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
 use crate::bodies::gzip;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mixpanel_groups::{Emulator, Group, Profile, Update};
+use mixpanel_groups::{Group, Profile, Update};
+use mixpanel_groups_emulator::Emulator;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -65,7 +66,7 @@ fn group(i: usize) -> Group<'static> {
 }
 
 fn record(update: &Update<'_>) -> Value {
-    let mut record: Value = serde_json::from_str(&update.to_json().unwrap()).unwrap();
+    let mut record: Value = serde_json::from_str(&update.to_json().unwrap().unwrap()).unwrap();
     record["$token"] = json!("TOKEN");
     record
 }

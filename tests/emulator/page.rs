@@ -1,6 +1,7 @@
 //! The page and what it asks for; `tests/browser` shows it in a browser.
 
-use mixpanel_groups::{Client, Emulator, Event, Fault, Group};
+use mixpanel_groups::{Client, Event, Group};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
 use crate::wire::{Sender, raw};
@@ -61,9 +62,15 @@ fn groups_and_search() {
         of("company", "globex", "Enterprise"),
         of("team", "a&b=c", "free"),
     ];
-    client(&emulator).send(updates).unwrap();
+    client(&emulator)
+        .send(updates)
+        .unwrap()
+        .into_result()
+        .unwrap();
     client(&emulator)
         .send([Group::new("company", "globex").delete()])
+        .unwrap()
+        .into_result()
         .unwrap();
 
     let all = view(&emulator, "/emulator/groups");
@@ -105,7 +112,11 @@ fn groups_and_search() {
     // Nothing more is said of what is known already.
     let since = format!("/emulator/groups?since={}", all["version"]);
     assert_eq!(view(&emulator, &since), json!({"version": all["version"]}));
-    client(&emulator).send([of("team", "new", "free")]).unwrap();
+    client(&emulator)
+        .send([of("team", "new", "free")])
+        .unwrap()
+        .into_result()
+        .unwrap();
     assert_eq!(view(&emulator, &since)["found"], 4);
 }
 
@@ -113,7 +124,11 @@ fn groups_and_search() {
 fn only_so_many_groups_are_shown() {
     let emulator = Emulator::start().unwrap();
     let updates = (0..250).map(|id| Group::new("company", id).set(json!({"a": 1})));
-    client(&emulator).send(updates).unwrap();
+    client(&emulator)
+        .send(updates)
+        .unwrap()
+        .into_result()
+        .unwrap();
     let view = view(&emulator, "/emulator/groups");
     assert_eq!(
         (view["groups"].as_array().unwrap().len(), &view["found"]),
@@ -131,9 +146,15 @@ fn a_group_with_its_history_and_events() {
             acme.unset(["none"]),
             acme.set(json!({"plan": "pro"})),
         ])
+        .unwrap()
+        .into_result()
         .unwrap();
     let events = ["first", "second"].map(|name| Event::new(name).distinct_id("").group(&acme));
-    client(&emulator).import(events).unwrap();
+    client(&emulator)
+        .import(events)
+        .unwrap()
+        .into_result()
+        .unwrap();
     let shown = view(&emulator, "/emulator/group?key=company&id=acme");
     assert_eq!(shown["profile"], json!({"plan": "pro"}));
     let history: Vec<_> = shown["history"]
@@ -166,7 +187,7 @@ fn a_group_with_its_history_and_events() {
     );
 
     let many = (0..150).map(|number| acme.set(json!({"number": number})));
-    client(&emulator).send(many).unwrap();
+    client(&emulator).send(many).unwrap().into_result().unwrap();
     let shown = view(&emulator, "/emulator/group?key=company&id=acme");
     assert_eq!(
         shown["history"].as_array().unwrap().len(),

@@ -1,6 +1,6 @@
 //! Which records are valid, by the documented table.
 
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
 use crate::wire::{Sender, update};

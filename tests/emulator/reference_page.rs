@@ -5,7 +5,7 @@
 
 use std::process::{Command, Output};
 
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
 use crate::wire::{Sender, update};

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use mixpanel_groups::Emulator;
+use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
 /// Long enough for any answer; reached only where a test fails.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mixpanel_groups::{Compression, Emulator, ErrorKind, Fault, Group, Report, Retry};
+use mixpanel_groups::{Compression, ErrorKind, Group, Report, RetryPolicy};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 use crate::raw::{Raw, answer};
@@ -216,9 +217,9 @@ fn without_retry_nothing_is_sent_twice() {
         Fault::CloseMidAnswer,
     ] {
         let emulator = Emulator::start().unwrap();
-        let client = builder(emulator.endpoint()).retry(Retry::none());
+        let client = builder(emulator.endpoint()).retry(RetryPolicy::none());
         let client = client.build().unwrap();
-        client.send(updates(1)).unwrap(); // The connection is a kept one then.
+        client.send(updates(1)).unwrap().into_result().unwrap(); // The connection is a kept one then.
         emulator.fail_next(fault);
         let error = client.send(updates(3)).unwrap_err();
         assert_eq!(undelivered(&error), [0, 1, 2]);
@@ -233,11 +234,11 @@ fn wait_after(status: u16, after: &str) -> Duration {
     emulator.fail_next(Fault::RetryAfter { status, after });
     let stop = std::sync::atomic::AtomicBool::new(false);
     let mut wait = None;
-    let client = builder(emulator.endpoint()).retry(patient().first_delay(Duration::ZERO));
+    let client = builder(emulator.endpoint()).retry(patient().base_delay(Duration::ZERO));
     let error = client
         .build()
         .unwrap()
-        .sending()
+        .with_options()
         .cancel_on(&stop)
         .on_progress(|progress| {
             wait = wait.max(progress.backing_off);

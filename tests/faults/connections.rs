@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use mixpanel_groups::{ClientBuilder, Emulator, Error, ErrorKind, Fault, Group};
+use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 use crate::raw::{Raw, answer, read_request};
@@ -95,7 +96,7 @@ fn a_kept_connection_that_the_server_closed_is_retried_at_once() {
         .retry(at_once())
         .build()
         .unwrap();
-    client.send(updates(1)).unwrap();
+    client.send(updates(1)).unwrap().into_result().unwrap();
     emulator.fail_next(Fault::CloseBefore);
     let report = client.send(updates(3)).unwrap();
     assert_eq!((report.accepted, report.retries), (3, 1));

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{Client, Emulator, Error, Fault, Group, Retry};
+use mixpanel_groups::{Client, Error, Group, RetryPolicy};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 use crate::{HOUR, builder, client, patient, quick, undelivered, update, updates};
@@ -16,7 +17,13 @@ use crate::{HOUR, builder, client, patient, quick, undelivered, update, updates}
 fn lanes_of_two() -> [Vec<usize>; 2] {
     let emulator = Emulator::start().unwrap();
     let client = builder(emulator.endpoint()).connections(2).max_batch(1);
-    client.build().unwrap().send(updates(50)).unwrap();
+    client
+        .build()
+        .unwrap()
+        .send(updates(50))
+        .unwrap()
+        .into_result()
+        .unwrap();
     let mut lanes = BTreeMap::<_, Vec<_>>::new();
     for request in emulator.requests() {
         let json: serde_json::Value = serde_json::from_str(&request.body).unwrap();
@@ -49,7 +56,7 @@ fn send_while_one_backs_off(status: u16, is_enough: impl Fn(usize, usize) -> boo
         update(other[number % other.len()])
     });
     client
-        .sending()
+        .with_options()
         .cancel_on(&stop)
         .on_progress(|progress| {
             calls.set(calls.get() + usize::from(progress.backing_off.is_some()));
@@ -84,7 +91,7 @@ fn updates_of_many_connections_come_back_in_order() {
     let client = builder(emulator.endpoint())
         .connections(4)
         .max_batch(7)
-        .retry(Retry::none())
+        .retry(RetryPolicy::none())
         .build()
         .unwrap();
     let error = client.send(updates(500)).unwrap_err();
@@ -104,7 +111,7 @@ fn the_iterator_is_read_no_further_ahead_than_the_connections_hold() {
     let error = client
         .build()
         .unwrap()
-        .sending()
+        .with_options()
         .cancel_on(&stop)
         .on_progress(|_| {
             if !stop.load(Ordering::Relaxed) {
@@ -142,7 +149,7 @@ fn cancelling_breaks_off_a_request_under_way() {
             stop.store(true, Ordering::Relaxed);
         });
         client
-            .sending()
+            .with_options()
             .cancel_on(&stop)
             .send(updates(10))
             .unwrap_err()
@@ -161,7 +168,7 @@ fn cancelling_before_anything_is_sent_sends_nothing() {
     let stop = AtomicBool::new(true);
     let client = client(&emulator);
     let error = client
-        .sending()
+        .with_options()
         .cancel_on(&stop)
         .send(updates(10))
         .unwrap_err();
@@ -176,7 +183,11 @@ fn cancelling_when_nothing_is_left_is_no_error() {
     let stop = AtomicBool::new(true);
     let client = client(&emulator);
     let nothing = [Group::new("company", "acme").set(json!({}))];
-    let report = client.sending().cancel_on(&stop).send(nothing).unwrap();
+    let report = client
+        .with_options()
+        .cancel_on(&stop)
+        .send(nothing)
+        .unwrap();
     assert_eq!(report, mixpanel_groups::Report::default());
     assert_works(&client);
 }
@@ -203,7 +214,9 @@ fn a_callback_that_panics_panics_the_caller_and_no_more() {
     emulator.fail_always(Fault::Status(503));
     let client = builder(emulator.endpoint()).connections(2).retry(patient());
     let client = client.build().unwrap();
-    let sending = client.sending().on_progress(|_| panic!("the caller's"));
+    let sending = client
+        .with_options()
+        .on_progress(|_| panic!("the caller's"));
     let sent = catch_unwind(AssertUnwindSafe(|| sending.send(updates(10))));
     assert!(sent.is_err());
     emulator.recover();
@@ -237,7 +250,7 @@ fn progress_comes_at_the_end_and_counts_everything() {
     let mut last = None;
     let client = builder(emulator.endpoint()).retry(quick()).build().unwrap();
     let sending = client
-        .sending()
+        .with_options()
         .on_progress(|progress| last = Some(progress.clone()));
     let report = sending.send(updates(10)).unwrap();
     let last = last.unwrap();
@@ -252,8 +265,8 @@ fn progress_comes_every_tenth_of_a_second_at_most() {
     emulator.fail_next(Fault::Delay(Duration::from_millis(350)));
     let (started, mut calls) = (Instant::now(), 0);
     let client = client(&emulator);
-    let sending = client.sending().on_progress(|_| calls += 1);
-    sending.send(updates(10)).unwrap();
+    let sending = client.with_options().on_progress(|_| calls += 1);
+    sending.send(updates(10)).unwrap().into_result().unwrap();
     let tenths = started.elapsed().as_millis() / 100;
     assert!(
         (1..=tenths + 1).contains(&calls),

@@ -8,28 +8,29 @@ mod raw;
 
 use std::time::Duration;
 
-use mixpanel_groups::{Client, ClientBuilder, Emulator, Error, Fault, Group, Retry, Update};
+use mixpanel_groups::{Client, ClientBuilder, Error, Group, RetryPolicy, Update};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Retries, and does not wait long for it.
-fn quick() -> Retry {
-    Retry::default()
-        .first_delay(Duration::from_millis(1))
-        .ceiling(Duration::from_millis(2))
+fn quick() -> RetryPolicy {
+    RetryPolicy::default()
+        .base_delay(Duration::from_millis(1))
+        .max_delay(Duration::from_millis(2))
 }
 
 /// Retries only what needs no wait at all.
-fn at_once() -> Retry {
-    Retry::default().deadline(Duration::ZERO)
+fn at_once() -> RetryPolicy {
+    RetryPolicy::default().deadline(Duration::ZERO)
 }
 
 /// Waits for hours.
-fn patient() -> Retry {
-    Retry::default()
-        .first_delay(HOUR)
-        .ceiling(2 * HOUR)
+fn patient() -> RetryPolicy {
+    RetryPolicy::default()
+        .base_delay(HOUR)
+        .max_delay(2 * HOUR)
         .deadline(100 * HOUR)
 }
 
@@ -50,7 +51,7 @@ fn updates(count: usize) -> impl Iterator<Item = Update<'static>> {
 }
 
 fn undelivered(error: &Error) -> Vec<usize> {
-    let undelivered = error.undelivered().unwrap();
+    let undelivered = error.undelivered();
     undelivered
         .positions()
         .map(|(position, _)| position)

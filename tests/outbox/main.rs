@@ -10,7 +10,8 @@ mod suite;
 
 use std::sync::Arc;
 
-use mixpanel_groups::{MemoryOutbox, Outbox, SqliteOutbox, Synchronous};
+use mixpanel_groups::{MemoryOutbox, Outbox};
+use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
 
 /// Gives a handle on one and the same outbox, which is empty at first.
 type Open<'a> = &'a dyn Fn() -> Arc<dyn Outbox>;
@@ -24,7 +25,7 @@ fn sqlite(test: &dyn Fn(Open<'_>)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
     // Nobody cuts the power here.
-    test(&|| Arc::new(SqliteOutbox::open_with(&path, Synchronous::Normal).unwrap()));
+    test(&|| Arc::new(SqliteOutbox::open_with(&path, Durability::Normal).unwrap()));
 }
 
 /// With a handle on the same tables each time.

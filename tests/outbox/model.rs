@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use mixpanel_groups::{Capacity, Outbox, StoredUpdate, Waiting};
+use mixpanel_groups::outbox::{Capacity, OutboxEntry};
+use mixpanel_groups::{EncodedUpdate, Outbox};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -38,8 +39,8 @@ const CAPACITY: Capacity = Capacity {
 /// What waits, the oldest first.
 #[derive(Default)]
 struct Model {
-    waiting: Vec<StoredUpdate>,
-    taken: Vec<Waiting>,
+    waiting: Vec<EncodedUpdate>,
+    taken: Vec<OutboxEntry>,
     appended: usize,
     last_ids: BTreeSet<i64>,
 }
@@ -50,12 +51,12 @@ impl Model {
             && bytes(&self.waiting) + new_bytes <= CAPACITY.bytes
     }
 
-    fn of_group(&self, group: &[u8]) -> impl Iterator<Item = &StoredUpdate> {
+    fn of_group(&self, group: &[u8]) -> impl Iterator<Item = &EncodedUpdate> {
         let waiting = self.waiting.iter();
         waiting.filter(move |update| update.group_bytes() == group)
     }
 
-    fn is_taken(&self, update: &StoredUpdate) -> bool {
+    fn is_taken(&self, update: &EncodedUpdate) -> bool {
         self.taken.iter().any(|taken| taken.update == *update)
     }
 

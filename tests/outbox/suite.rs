@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{
-    Capacity, Client, Depth, Group, Outbox, Rejection, StoredUpdate, Update, Waiting,
-};
+use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
+use mixpanel_groups::{Client, EncodedUpdate, Group, Outbox, Rejection, Update};
 use serde_json::json;
 
 use super::Open;
@@ -17,29 +16,29 @@ pub(crate) const ROOM: Capacity = Capacity {
     bytes: usize::MAX,
 };
 
-pub(crate) fn stored(update: &Update<'_>) -> StoredUpdate {
-    StoredUpdate::new(update).unwrap().unwrap()
+pub(crate) fn stored(update: &Update<'_>) -> EncodedUpdate {
+    EncodedUpdate::new(update).unwrap().unwrap()
 }
 
 /// The updates of one group are numbered.
-pub(crate) fn update(group: &str, number: usize) -> StoredUpdate {
+pub(crate) fn update(group: &str, number: usize) -> EncodedUpdate {
     stored(&Group::new("company", group).set(json!({"number": number})))
 }
 
-fn updates(group: &str, numbers: impl IntoIterator<Item = usize>) -> Vec<StoredUpdate> {
+fn updates(group: &str, numbers: impl IntoIterator<Item = usize>) -> Vec<EncodedUpdate> {
     let numbers = numbers.into_iter();
     numbers.map(|number| update(group, number)).collect()
 }
 
-pub(crate) fn bytes(updates: &[StoredUpdate]) -> usize {
+pub(crate) fn bytes(updates: &[EncodedUpdate]) -> usize {
     updates.iter().map(|update| update.as_json().len()).sum()
 }
 
-pub(crate) fn ids(waiting: &[Waiting]) -> Vec<i64> {
+pub(crate) fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
     waiting.iter().map(|waiting| waiting.id).collect()
 }
 
-fn taken(waiting: &[Waiting]) -> Vec<StoredUpdate> {
+fn taken(waiting: &[OutboxEntry]) -> Vec<EncodedUpdate> {
     waiting
         .iter()
         .map(|waiting| waiting.update.clone())
@@ -241,7 +240,7 @@ pub(crate) fn many_threads_append_while_one_takes(open: Open<'_>) {
         running.fetch_sub(1, Ordering::SeqCst);
     };
     let take = || {
-        let mut seen: BTreeMap<String, Vec<StoredUpdate>> = BTreeMap::new();
+        let mut seen: BTreeMap<String, Vec<EncodedUpdate>> = BTreeMap::new();
         let mut seen_ids = BTreeSet::new();
         loop {
             let is_last = running.load(Ordering::SeqCst) == 0;
@@ -250,7 +249,7 @@ pub(crate) fn many_threads_append_while_one_takes(open: Open<'_>) {
                 return seen;
             }
             outbox.settle(&ids(&some), &[]).unwrap();
-            for Waiting { id, update, .. } in some {
+            for OutboxEntry { id, update, .. } in some {
                 assert!(seen_ids.insert(id), "{id} was taken twice");
                 let group = update.group().id().to_string();
                 seen.entry(group).or_default().push(update);

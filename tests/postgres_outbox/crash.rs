@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use std::{env, io, thread};
 
-use mixpanel_groups::{Client, Emulator, Fault, Group, Outbox, Retry};
+use mixpanel_groups::{Client, Group, Outbox, RetryPolicy};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use postgres::{Config, NoTls};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -39,13 +40,13 @@ fn relay_process() {
     config.application_name(&variable(SCHEMA));
     let client = Client::builder("TOKEN")
         .endpoint(variable(ENDPOINT))
-        .retry(Retry::default())
+        .retry(RetryPolicy::default())
         .build()
         .unwrap();
     let relay = client
         .buffered()
         .flush_interval(Duration::from_millis(100))
-        .fold(variable(FOLD) == "true")
+        .coalesce(variable(FOLD) == "true")
         .outbox(outbox(
             &config,
             &variable(SCHEMA),

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{Capacity, Group, Outbox, PostgresOutbox, StoredUpdate, Update, Waiting};
+use mixpanel_groups::outbox::{Capacity, OutboxEntry};
+use mixpanel_groups::{EncodedUpdate, Group, Outbox, Update};
+use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::{Client, Config, NoTls};
 use serde_json::json;
 
@@ -89,12 +91,12 @@ pub fn seats(group: &str, seats: u64) -> Update<'static> {
     Group::new("company", group.to_owned()).set(json!({"seats": seats}))
 }
 
-pub fn stored(group: &str, number: u64) -> StoredUpdate {
-    StoredUpdate::new(&seats(group, number)).unwrap().unwrap()
+pub fn stored(group: &str, number: u64) -> EncodedUpdate {
+    EncodedUpdate::new(&seats(group, number)).unwrap().unwrap()
 }
 
 /// Group and number of each update.
-pub fn read(waiting: &[Waiting]) -> Vec<(String, u64)> {
+pub fn read(waiting: &[OutboxEntry]) -> Vec<(String, u64)> {
     waiting
         .iter()
         .map(|waiting| {
@@ -106,7 +108,7 @@ pub fn read(waiting: &[Waiting]) -> Vec<(String, u64)> {
         .collect()
 }
 
-pub fn ids(waiting: &[Waiting]) -> Vec<i64> {
+pub fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
     waiting.iter().map(|waiting| waiting.id).collect()
 }
 

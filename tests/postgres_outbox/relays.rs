@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{Client, Emulator, Fault, Group, Outbox, PostgresOutbox, Retry};
+use mixpanel_groups::{Client, Group, Outbox, RetryPolicy};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_postgres::PostgresOutbox;
 use serde_json::json;
 
 use crate::harness::{Harness, NO_LIMIT, drain, eventually, ids, outbox, read, seats, stored};
@@ -190,7 +192,7 @@ fn the_relay_is_told_of_commits_and_of_a_lost_connection() {
     });
 }
 
-fn client(emulator: &Emulator, retry: Retry) -> Client {
+fn client(emulator: &Emulator, retry: RetryPolicy) -> Client {
     Client::builder("TOKEN")
         .endpoint(emulator.endpoint())
         .retry(retry)
@@ -199,7 +201,7 @@ fn client(emulator: &Emulator, retry: Retry) -> Client {
 }
 
 fn relay(emulator: &Emulator, outbox: PostgresOutbox) -> mixpanel_groups::BufferedClient {
-    client(emulator, Retry::default())
+    client(emulator, RetryPolicy::default())
         .buffered()
         .flush_interval(Duration::from_millis(200))
         .outbox(outbox)
@@ -221,7 +223,7 @@ fn a_relay_that_lost_its_connection_stops_sending() {
         .append(&[stored("acme", 1)], NO_LIMIT)
         .unwrap();
     // Woken once when it begins to listen; then it does not compete with the other.
-    let one = client(&cut_off, Retry::default())
+    let one = client(&cut_off, RetryPolicy::default())
         .buffered()
         .flush_interval(Duration::from_secs(3600))
         .outbox(harness.with_grace(Duration::from_secs(2)))

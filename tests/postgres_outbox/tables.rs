@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{
-    Capacity, Client, Emulator, ErrorKind, Fault, Group, Outbox, PostgresOutbox,
-};
+use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups::{Client, ErrorKind, Group, Outbox};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::{Config, NoTls};
 use serde_json::json;
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::outbox::Capacity;
-use crate::{Error, Rejection, StoredUpdate};
+use crate::record::{EncodedUpdate, Error, Rejection};
 
 /// What happens to an update for which there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WhenFull {
+pub enum OverflowPolicy {
     /// Publishing waits for room that long; then it is an error, as with `Reject`.
     Block(Duration),
     /// Publishing is an error that gives the update [back](Error::undelivered).
@@ -23,9 +23,9 @@ pub enum WhenFull {
 /// What [`on_error`](crate::BufferedClientBuilder::on_error) is told.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Trouble<'a> {
+pub enum DeliveryEvent<'a> {
     /// Mixpanel refused an update, which is lost to it (an outbox may keep it).
-    Rejected(&'a StoredUpdate, &'a Rejection),
+    Rejected(&'a EncodedUpdate, &'a Rejection),
     /// A delivery failed; what was not delivered keeps waiting and is tried again.
     Undelivered(&'a Error),
     /// So many of the oldest updates were dropped to make room.
@@ -37,14 +37,14 @@ pub enum Trouble<'a> {
 pub(super) struct Settings {
     pub(super) flush_interval: Duration,
     pub(super) capacity: Capacity,
-    pub(super) when_full: WhenFull,
-    pub(super) fold: bool,
+    pub(super) overflow: OverflowPolicy,
+    pub(super) coalesce: bool,
     pub(super) drop_timeout: Duration,
     pub(super) on_error: Option<Arc<OnError>>,
     pub(super) before_send: Option<Arc<BeforeSend>>,
 }
 
-type OnError = dyn Fn(&Trouble<'_>) + Send + Sync;
+type OnError = dyn Fn(&DeliveryEvent<'_>) + Send + Sync;
 type BeforeSend = dyn Fn(&mut Map<String, Value>) -> bool + Send + Sync;
 
 impl Default for Settings {
@@ -55,8 +55,8 @@ impl Default for Settings {
                 updates: 100_000,
                 bytes: 64 << 20,
             },
-            when_full: WhenFull::Block(Duration::from_secs(1)),
-            fold: true,
+            overflow: OverflowPolicy::Block(Duration::from_secs(1)),
+            coalesce: true,
             drop_timeout: Duration::from_secs(5),
             on_error: None,
             before_send: None,

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::settings::{Settings, Trouble, WhenFull};
-use super::stats::{Drained, Stats};
+use super::settings::{DeliveryEvent, OverflowPolicy, Settings};
+use super::stats::{FlushOutcome, Stats};
+use crate::client::Client;
+use crate::client::records::MAX_RECORDS;
 use crate::outbox::{Capacity, Depth, Outbox};
-use crate::records::{MAX_RECORD, MAX_RECORDS};
-use crate::stored_update::total_bytes;
-use crate::{Client, Error, ErrorKind, Report, StoredUpdate, Undelivered, Update};
+use crate::record::MAX_RECORD;
+use crate::record::encoded_update::total_bytes;
+use crate::record::{EncodedUpdate, Error, ErrorKind, Report, Undelivered, Update};
 
 /// How long a shutdown waits for what it has broken off to end.
 const GRACE: Duration = Duration::from_millis(100);
@@ -90,21 +92,23 @@ impl Shared {
     }
 
     /// The update as it will wait; nothing, if it has nothing to say or is kept back.
-    pub(super) fn prepare(&self, update: &Update<'_>) -> Result<Option<StoredUpdate>, Error> {
-        let Some(stored) = StoredUpdate::new(update)? else {
+    pub(super) fn prepare(&self, update: &Update<'_>) -> Result<Option<EncodedUpdate>, Error> {
+        let Some(stored) = EncodedUpdate::new(update)? else {
             return Ok(None);
         };
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(stored));
         };
-        let mut json: Map<String, Value> = serde_json::from_str(stored.as_json())
-            .map_err(|error| Error::new(ErrorKind::InvalidUpdate, error.to_string()))?;
+        let mut json: Map<String, Value> =
+            serde_json::from_str(stored.as_json()).map_err(|error| {
+                Error::new(ErrorKind::InvalidUpdate, "the update is not JSON").with_source(error)
+            })?;
         let is_wanted = catch_unwind(AssertUnwindSafe(|| hook(&mut json))).unwrap_or_else(|_| {
             log::error!("`before_send` panicked: the update is not sent");
             false
         });
         if is_wanted {
-            let changed = StoredUpdate::from_json(&Value::Object(json).to_string())?;
+            let changed = EncodedUpdate::from_json(&Value::Object(json).to_string())?;
             changed.within_limit().map(Some)
         } else {
             self.state().stats.withheld += 1;
@@ -115,8 +119,8 @@ impl Shared {
     /// Reads as many updates as can be appended at once.
     pub(super) fn read_some(
         &self,
-        updates: impl Iterator<Item = Result<StoredUpdate, Error>>,
-        some: &mut Vec<StoredUpdate>,
+        updates: impl Iterator<Item = Result<EncodedUpdate, Error>>,
+        some: &mut Vec<EncodedUpdate>,
     ) -> Result<(), Error> {
         let Capacity {
             updates: most,
@@ -135,7 +139,7 @@ impl Shared {
     }
 
     /// Lets updates wait, or does what is to be done when there is no room.
-    pub(super) fn append(&self, updates: &[StoredUpdate]) -> Result<(), Error> {
+    pub(super) fn append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
         let back = |error| Err(give_back(error, updates.iter().cloned()));
         let mut blocked_since = None;
         loop {
@@ -154,14 +158,14 @@ impl Shared {
                 Err(error) => return back(error),
             }
             let full = || Error::new(ErrorKind::Full, "too many updates wait already");
-            match self.settings.when_full {
-                WhenFull::Reject => return back(full()),
-                WhenFull::DropOldest => match self.drop_oldest(updates) {
+            match self.settings.overflow {
+                OverflowPolicy::Reject => return back(full()),
+                OverflowPolicy::DropOldest => match self.drop_oldest(updates) {
                     Ok(0) => return back(full()),
                     Ok(_) => {}
                     Err(error) => return back(error),
                 },
-                WhenFull::Block(time) => {
+                OverflowPolicy::Block(time) => {
                     let waited = blocked_since.get_or_insert_with(Instant::now).elapsed();
                     let left = time.saturating_sub(waited);
                     if left.is_zero() {
@@ -173,7 +177,7 @@ impl Shared {
         }
     }
 
-    fn drop_oldest(&self, updates: &[StoredUpdate]) -> Result<usize, Error> {
+    fn drop_oldest(&self, updates: &[EncodedUpdate]) -> Result<usize, Error> {
         let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
         if !Depth::default().has_room(updates.len(), bytes, capacity) {
             return Ok(0); // There is no room for them, whatever is dropped.
@@ -182,7 +186,7 @@ impl Shared {
         if dropped > 0 {
             log::error!("{dropped} updates are dropped to make room");
             self.state().stats.dropped += dropped;
-            self.tell(&Trouble::Dropped(dropped));
+            self.tell(&DeliveryEvent::Dropped(dropped));
         }
         Ok(dropped)
     }
@@ -208,7 +212,7 @@ impl Shared {
         drop(self.changed.wait_timeout(state, time));
     }
 
-    pub(super) fn tell(&self, trouble: &Trouble<'_>) {
+    pub(super) fn tell(&self, trouble: &DeliveryEvent<'_>) {
         if let Some(hook) = &self.settings.on_error {
             if catch_unwind(AssertUnwindSafe(|| hook(trouble))).is_err() {
                 log::error!("`on_error` panicked");
@@ -273,7 +277,7 @@ impl Shared {
 
     pub(super) fn stats(&self) -> Stats {
         let depth = self.outbox.depth().unwrap_or_else(|error| {
-            self.tell(&Trouble::Outbox(&error));
+            self.tell(&DeliveryEvent::Outbox(&error));
             Depth::default()
         });
         Stats {
@@ -294,14 +298,14 @@ impl Shared {
     }
 
     /// Waits until all that waits now is settled, not longer than that.
-    pub(super) fn flush(&self, timeout: Duration) -> Drained {
+    pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
         let deadline = Instant::now().checked_add(timeout);
         let wanted = self.ask(false);
         self.wait_until(deadline, |state| state.flush_done >= wanted || state.ended);
         self.drained(Vec::new())
     }
 
-    pub(super) fn shutdown(&self, timeout: Duration) -> Drained {
+    pub(super) fn shutdown(&self, timeout: Duration) -> FlushOutcome {
         let deadline = Instant::now().checked_add(timeout);
         self.closed.store(true, Ordering::Relaxed);
         self.ask(true);
@@ -317,9 +321,9 @@ impl Shared {
         self.drained(undelivered)
     }
 
-    fn drained(&self, undelivered: Vec<StoredUpdate>) -> Drained {
+    fn drained(&self, undelivered: Vec<EncodedUpdate>) -> FlushOutcome {
         let stats = self.stats();
-        Drained {
+        FlushOutcome {
             waiting: stats.queued,
             undelivered,
             stats,
@@ -327,25 +331,25 @@ impl Shared {
     }
 
     /// Empties an outbox that ends with the process.
-    fn take_back(&self) -> Vec<StoredUpdate> {
+    fn take_back(&self) -> Vec<EncodedUpdate> {
         let waiting = self
             .outbox
             .release()
             .and_then(|()| self.outbox.take(usize::MAX));
         let waiting = waiting.unwrap_or_else(|error| {
-            self.tell(&Trouble::Outbox(&error));
+            self.tell(&DeliveryEvent::Outbox(&error));
             Vec::new()
         });
         let ids: Vec<_> = waiting.iter().map(|waiting| waiting.id).collect();
         if let Err(error) = self.outbox.settle(&ids, &[]) {
-            self.tell(&Trouble::Outbox(&error));
+            self.tell(&DeliveryEvent::Outbox(&error));
         }
         waiting.into_iter().map(|waiting| waiting.update).collect()
     }
 }
 
 /// The same error, with the updates that it is about.
-pub(super) fn give_back(error: Error, updates: impl IntoIterator<Item = StoredUpdate>) -> Error {
+pub(super) fn give_back(error: Error, updates: impl IntoIterator<Item = EncodedUpdate>) -> Error {
     let undelivered: Undelivered = updates.into_iter().collect();
-    error.with_delivery(Report::default(), undelivered)
+    error.with_undelivered(undelivered)
 }

@@ -2,9 +2,10 @@ use std::fmt;
 
 use serde::ser::{Impossible, Serializer};
 
-use super::{EncodeError, Json, Written, write_displayed};
-use crate::escape::write_str;
-use crate::serializer::{refuse, see_through};
+use crate::json::escape::write_str;
+use crate::json::kinds::{refuse, see_through};
+use crate::json::serializer::write_displayed;
+use crate::json::{EncodeError, Json, Written};
 
 /// Writes a map's key: text, or a number or boolean in quotes, as `serde_json` does.
 pub(crate) struct Key<'a> {

@@ -3,14 +3,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::known::{Known, Trace};
-use crate::differences::{Differences, key_of, text};
-use crate::hash::hash;
+use crate::group::operation::FIELD_OPERATIONS;
+use crate::group::{Operation, Property};
+use crate::json::list::ListJson;
+use crate::json::object::write_members;
 use crate::json::{EncodeError, Json, Written};
-use crate::list::ListJson;
-use crate::object::write_members;
-use crate::operation::OF_FIELDS;
-use crate::visit::Visitor;
-use crate::{MixpanelGroup, Operation, Property};
+use crate::record::MixpanelGroup;
+use crate::record::diff::{Differences, key_of, text};
+use crate::record::visit::Visitor;
+use crate::util::fnv::hash;
 
 /// Compares a struct with what is known of its group: what is known from now on, and what is to be
 /// said.
@@ -28,7 +29,7 @@ pub(super) fn compare<T: MixpanelGroup>(
         differences: Differences::default(),
         scratch: Vec::new(),
     };
-    let found = OF_FIELDS
+    let found = FIELD_OPERATIONS
         .into_iter()
         .try_for_each(|operation| group.visit_properties(group, operation, &mut comparison));
     let (known, differences) = comparison.finish();

@@ -19,9 +19,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::known::{GroupName, Known, Trace, uncertain};
-use crate::hash::hash;
-use crate::whole_file::{self, beside};
-use crate::{Error, ErrorKind};
+use crate::record::{Error, ErrorKind};
+use crate::util::atomic_file::{self, beside};
+use crate::util::fnv::hash;
 
 const FORMAT: &str = "mixpanel-groups snapshot";
 const VERSION: u64 = 1;
@@ -71,7 +71,7 @@ fn damaged(path: &Path, why: &str) -> Error {
 }
 
 fn io_error(verb: &str, path: &Path, error: io::Error) -> Error {
-    let message = format!("cannot {verb} the snapshot {}: {error}", path.display());
+    let message = format!("cannot {verb} the snapshot {}", path.display());
     Error::new(ErrorKind::Io, message).with_source(error)
 }
 
@@ -142,7 +142,7 @@ fn parse_group(line: &str) -> Option<(GroupName, Known)> {
 
 pub(super) fn save(path: &Path, groups: &HashMap<GroupName, Known>) -> Result<(), Error> {
     render(groups)
-        .and_then(|text| whole_file::write(path, text.as_bytes()))
+        .and_then(|text| atomic_file::write(path, text.as_bytes()))
         .map_err(|error| io_error("write", path, error))
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::fold::union;
+use crate::client::coalesce::union;
 
 /// Group key and id.
 pub(super) type GroupName = (String, String);

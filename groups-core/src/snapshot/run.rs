@@ -2,9 +2,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::comparison::compare;
 use super::known::{GroupName, Known, uncertain};
-use crate::differences::updates;
-use crate::error::outcome;
-use crate::{Error, Group, MixpanelGroup, Report, Undelivered, Update};
+use crate::group::Group;
+use crate::record::diff::updates;
+use crate::record::error::outcome;
+use crate::record::{Error, MixpanelGroup, Report, Update};
 
 /// One [`Snapshot::sync`](crate::Snapshot::sync).
 pub(super) struct Run<'s> {
@@ -105,7 +106,7 @@ impl<'s> Run<'s> {
         let (report, undelivered) = outcome(result);
         let rejected = report.into_iter().flat_map(|report| &report.rejected);
         let rejected = rejected.map(|rejection| rejection.position);
-        let undelivered = undelivered.into_iter().flat_map(Undelivered::positions);
+        let undelivered = undelivered.positions();
         for position in rejected.chain(undelivered.map(|(position, _)| position)) {
             let after = self
                 .positions

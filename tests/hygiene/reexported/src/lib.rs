@@ -48,7 +48,7 @@ mod tests {
             name: name(),
         };
         assert_eq!(
-            company.set().to_json().ok().as_deref(),
+            company.set().to_json().ok().flatten().as_deref(),
             Some(r#"{"$group_key":"company","$group_id":"acme","$set":{"name":"Acme"}}"#)
         );
         let written = super::Written {
@@ -56,7 +56,7 @@ mod tests {
             name: name(),
         };
         assert_eq!(
-            written.set().to_json().ok().as_deref(),
+            written.set().to_json().ok().flatten().as_deref(),
             Some(r#"{"$group_key":"company","$group_id":"1","$set":{"name":"Acme"}}"#)
         );
         assert_eq!(

@@ -58,7 +58,10 @@ mod tests {
             name: "Acme",
             tags: vec![3],
         };
-        let all: Vec<_> = company.updates().map(|u| u.to_json().ok()).collect();
+        let all: Vec<_> = company
+            .updates()
+            .map(|u| u.to_json().ok().flatten())
+            .collect();
         let group = r#"{"$group_key":"company","$group_id":"c1","$company_id":"2""#;
         assert_eq!(
             all,

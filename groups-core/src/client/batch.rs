@@ -1,0 +1,132 @@
+use std::fmt;
+
+use crate::client::coalesce::coalesce;
+use crate::client::records::{Limits, Records};
+use crate::json::escape::write_str;
+use crate::record::{Error, ErrorKind, Undelivered, Update};
+
+/// The body of one request to `/groups`, for those who send it themselves.
+///
+/// [`Client::send`](crate::Client::send) makes its own.
+///
+/// ```
+/// use mixpanel_groups::Group;
+/// use mixpanel_groups::client::Batch;
+///
+/// let mut batch = Batch::new("PROJECT_TOKEN");
+/// batch.push(Group::new("company", "old_company").delete())?;
+/// assert_eq!(
+///     batch.body(),
+///     br#"[{"$token":"PROJECT_TOKEN","$group_key":"company","$group_id":"old_company","$delete":""}]"#,
+/// );
+/// # Ok::<(), mixpanel_groups::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Batch {
+    /// How each record begins; a secret.
+    opening: Vec<u8>,
+    limits: Limits,
+    records: Records,
+}
+
+/// How every update begins: with the project's token.
+pub(crate) fn opening(token: &str) -> Vec<u8> {
+    let mut opening = b"{\"$token\":".to_vec();
+    write_str(&mut opening, token);
+    opening.push(b',');
+    opening
+}
+
+impl Batch {
+    /// An empty batch for the project of that token.
+    #[must_use]
+    pub fn new(token: &str) -> Self {
+        Self {
+            opening: opening(token),
+            limits: Limits::default(),
+            records: Records::default(),
+        }
+    }
+
+    /// Adds an update. A request has at most 2,000 updates and 2,000,000 bytes; an update with nothing to
+    /// send adds nothing.
+    /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
+    ///
+    /// # Errors
+    /// The batch is as before if the update cannot be sent
+    /// ([`InvalidUpdate`](ErrorKind::InvalidUpdate)), or if it does not fit any more
+    /// ([`Full`](ErrorKind::Full)). The latter error gives the update [back](Error::undelivered), for the
+    /// next batch.
+    pub fn push<'u>(&mut self, update: impl Into<Update<'u>>) -> Result<(), Error> {
+        let (position, opening) = (self.records.len(), &self.opening);
+        self.records
+            .push(position, opening, &update.into(), self.limits)
+            .map_err(|rejection| Error::invalid(&rejection))?;
+        if self.records.fits(self.limits) {
+            return Ok(());
+        }
+        let (last, opening) = (self.records.len() - 1, self.opening.len());
+        let mut undelivered = Undelivered::default();
+        let members = &self.records.json(last)[opening..];
+        undelivered.push(0, members, self.records.encoded(last));
+        self.records.pop();
+        Err(Error::new(ErrorKind::Full, "the batch is full").with_undelivered(undelivered))
+    }
+
+    /// How many updates there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The request's body: a JSON array, with the token in it.
+    #[must_use]
+    pub fn body(&mut self) -> &[u8] {
+        match self.records.len() {
+            0 => b"[]",
+            len => self.records.body(&(0..len)),
+        }
+    }
+
+    /// Replaces the updates of each group by fewer that make the same of its profile, where there
+    /// are such: two `$set` become one, `$delete` takes the place of all before it, `$union` after
+    /// `$union` joins. Groups may change places; a group's updates keep their order. Returns how
+    /// many fewer updates there are.
+    ///
+    /// ```
+    /// use mixpanel_groups::Group;
+    /// use mixpanel_groups::client::Batch;
+    /// use serde_json::json;
+    ///
+    /// let acme = Group::new("company", "acme");
+    /// let mut batch = Batch::new("TOKEN");
+    /// batch.push(acme.set(json!({"plan": "free", "seats": 5})))?;
+    /// batch.push(acme.set(json!({"plan": "enterprise"})))?;
+    /// assert_eq!(batch.coalesce(), 1);
+    /// # let body = String::from_utf8_lossy(batch.body()).into_owned();
+    /// assert!(body.contains(r#""$set":{"plan":"enterprise","seats":5}"#));
+    /// # Ok::<(), mixpanel_groups::Error>(())
+    /// ```
+    pub fn coalesce(&mut self) -> usize {
+        coalesce(&mut self.records, self.opening.len(), self.limits)
+    }
+
+    /// Takes all updates out, and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.records.clear();
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

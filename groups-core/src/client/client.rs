@@ -1,0 +1,221 @@
+use crate::client::ClientBuilder;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::client::SendOptions;
+use crate::client::delivery::Route;
+use crate::client::endpoint::Endpoint;
+use crate::client::transport::{HttpConfig, NoopTransport, Transport};
+use crate::record::{Error, IntoEvents, IntoUpdates, Report};
+
+/// Sends updates to Mixpanel, and waits until each is accepted, rejected or given up.
+///
+/// Cheap to clone; clones share connections, which are kept open between calls. `Send + Sync`: one
+/// client serves all threads.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mixpanel_groups::Error> {
+/// use mixpanel_groups::{Client, Group, Region};
+///
+/// let client = Client::builder("PROJECT_TOKEN").region(Region::Eu).build()?;
+/// let report = client.send(Group::new("company", "old_company").delete())?;
+/// println!("{report}");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) endpoint: Endpoint,
+    pub(super) groups: Route,
+    pub(super) import: Route,
+    /// None, if nothing is to be sent.
+    pub(super) http: Option<HttpConfig>,
+    pub(super) connections: usize,
+    /// Connections that no `send` uses at the moment.
+    pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
+}
+
+impl Client {
+    /// A client for the project of that token (Project Settings → Access Keys), in the US region, with
+    /// every setting at its default.
+    ///
+    /// # Errors
+    /// If the token is empty.
+    pub fn new(token: impl Into<String>) -> Result<Self, Error> {
+        Self::builder(token).build()
+    }
+
+    /// A client with other settings.
+    pub fn builder(token: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(token.into())
+    }
+
+    /// A client from the environment: `MIXPANEL_TOKEN`, and if set `MIXPANEL_REGION` (`us`, `eu` or
+    /// `in`) and `MIXPANEL_ENDPOINT` (scheme, host and port), which comes before the region.
+    ///
+    /// # Errors
+    /// If `MIXPANEL_TOKEN` is not set, or one of them is not valid. The empty text is not: what was to
+    /// point elsewhere must not end in the US region.
+    pub fn from_env() -> Result<Self, Error> {
+        ClientBuilder::from_env()?.build()
+    }
+
+    /// Sends any number of updates, and returns what became of them.
+    ///
+    /// They are given as an iterator, `company.updates()`, as a list, or as a single one,
+    /// `company.set()`. The updates of a struct borrow it; [`Update::into_owned`] frees them, for
+    /// rows that a database yields one by one:
+    ///
+    /// ```
+    /// # use mixpanel_groups::{Client, Error, MixpanelGroup, Report, Update};
+    /// # #[derive(MixpanelGroup)]
+    /// # #[mixpanel(group_key = "company")]
+    /// # struct Company { #[mixpanel(group_id)] id: u64 }
+    /// fn send_all(client: &Client, rows: impl Iterator<Item = Company>) -> Result<Report, Error> {
+    ///     client.send(rows.flat_map(|row| row.updates().map(Update::into_owned).collect::<Vec<_>>()))
+    /// }
+    /// # send_all(&Client::disabled(), std::iter::empty())?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// An update that Mixpanel refuses is no error: it is in the report, beside what was accepted.
+    ///
+    /// They go out in batches of up to 2,000 updates and 2,000,000 bytes, in order for each group; no
+    /// more than a few batches are in memory at a time. One update may have 1 MB.
+    /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
+    ///
+    /// Failed requests are repeated as [`RetryPolicy`] says, a request that is too large is split, and where
+    /// Mixpanel refuses some updates, the others are delivered. The [`Report`] lists those that were
+    /// refused, with their positions.
+    ///
+    /// # What happens when …
+    /// Whatever happens, each update ends in one place: accepted, rejected, or undelivered in the
+    /// error. “Retried” is as [`RetryPolicy`] says, and the error if the last attempt fails as well.
+    /// “Stops” is the error at once, since the same request would fail again.
+    ///
+    /// | when | then |
+    /// |---|---|
+    /// | 200 with `1`, `{"status": 1, …}` or `{"status": "OK", …}` | all of the request is accepted |
+    /// | 400 or 200 with `failed_records` | these are rejected, each with its field and message, and the others accepted |
+    /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, an `error`), or lists a record that is not in the request | the request is halved until the bad updates are found; these are rejected |
+    /// | 401, 403 | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
+    /// | 404 | stops, [`NotFound`](crate::ErrorKind::NotFound) |
+    /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
+    /// | 429 | retried, and no connection sends before; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
+    /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
+    /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
+    /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
+    /// | `Retry-After`, in seconds or as a date | the retry is not before, but waits no longer than [`RetryPolicy::max_delay`] for it |
+    /// | a redirect | is not followed; stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
+    /// | any other status | stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
+    /// | 200 or 400 with HTML, nothing, or JSON that is cut off or unknown | stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer); with another status, the status decides |
+    /// | an answer of more than 1 MiB | the first MiB is read and counts as cut off |
+    /// | an answer that is no HTTP | retried, the first time soon, in the end [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
+    /// | the host is not known; the connection is refused, or reset before, during or after the request | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
+    /// | a kept connection turns out to be closed | retried at once |
+    /// | no answer in time: connecting, waiting for the head or within the body | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
+    /// | no secure connection | stops, [`Tls`](crate::ErrorKind::Tls) |
+    ///
+    /// What is retried may have been applied already, its answer lost. Applying it again changes
+    /// nothing, and a group's later updates are not sent before.
+    ///
+    /// # Errors
+    /// If an update could not be delivered. The error holds the [report](Error::report) so far and
+    /// every [undelivered](Error::undelivered) update; for these, the rest of `updates` is read to
+    /// its end.
+    pub fn send<'u>(&self, updates: impl IntoUpdates<'u>) -> Result<Report, Error> {
+        self.with_options().send(updates)
+    }
+
+    /// Imports any number of events, and returns what became of them: the way to link users to
+    /// groups.
+    ///
+    /// As [`send`](Self::send) does for updates, with batches of up to 2,000 events and 10,000,000
+    /// bytes before compression. An event that is sent twice counts once, for its insert id.
+    /// ([Import API](https://developer.mixpanel.com/reference/import-events))
+    ///
+    /// ```no_run
+    /// # use mixpanel_groups::{Client, Event, Group};
+    /// let client = Client::builder("PROJECT_TOKEN")
+    ///     .service_account("SERVICE_ACCOUNT", "SECRET", "PROJECT_ID")
+    ///     .build()?;
+    /// let acme = Group::new("company", "acme_corp"); // or a derived struct
+    /// let event = Event::new("Purchase")
+    ///     .distinct_id("user123")
+    ///     .group(&acme)
+    ///     .property("amount", 99.99);
+    /// client.import([event])?;
+    /// # Ok::<(), mixpanel_groups::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If an event could not be delivered. The error holds the [report](Error::report) so far and
+    /// every [undelivered](Error::undelivered) event; for these, the rest of `events` is read to
+    /// its end.
+    pub fn import(&self, events: impl IntoEvents) -> Result<Report, Error> {
+        self.with_options().import(events)
+    }
+
+    /// A `send` or `import` with options of its own: progress, cancellation.
+    ///
+    /// ```no_run
+    /// # use std::sync::atomic::AtomicBool;
+    /// # let client = mixpanel_groups::Client::new("token")?;
+    /// # let updates = Vec::<mixpanel_groups::Update>::new();
+    /// let stop = AtomicBool::new(false); // set by a handler of Ctrl-C
+    /// let report = client
+    ///     .with_options()
+    ///     .cancel_on(&stop)
+    ///     .on_progress(|progress| eprintln!("{} accepted", progress.accepted))
+    ///     .send(updates)?;
+    /// # Ok::<(), mixpanel_groups::Error>(())
+    /// ```
+    pub fn with_options(&self) -> SendOptions<'_> {
+        SendOptions::new(self)
+    }
+
+    /// A client that sends nothing and reports all as accepted, for tests and development machines.
+    ///
+    /// An update that cannot be sent is rejected all the same.
+    #[must_use]
+    pub fn disabled() -> Self {
+        ClientBuilder::new("disabled".to_owned()).connect(Endpoint::nowhere(), None)
+    }
+
+    pub(crate) fn groups_route(&self) -> &Route {
+        &self.0.groups
+    }
+
+    pub(crate) fn import_route(&self) -> &Route {
+        &self.0.import
+    }
+
+    /// A connection for each lane of a `send`: kept ones first.
+    pub(crate) fn take_connections(&self) -> Vec<Arc<dyn Transport>> {
+        let inner = &*self.0;
+        let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.len().saturating_sub(inner.connections);
+        let mut connections = idle.split_off(kept);
+        connections.resize_with(inner.connections, || match &inner.http {
+            Some(http) => Arc::new(http.open()),
+            None => Arc::new(NoopTransport),
+        });
+        connections
+    }
+
+    pub(crate) fn keep_connections(&self, connections: Vec<Arc<dyn Transport>>) {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.extend(connections);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("endpoint", &self.0.endpoint)
+            .field("connections", &self.0.connections)
+            .finish_non_exhaustive()
+    }
+}

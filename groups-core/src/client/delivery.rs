@@ -1,0 +1,376 @@
+//! From batches to what became of every record: lanes that send side by side, each in order.
+//!
+//! The caller's thread fills batches and hands them to lanes; a lane is a thread with a connection
+//! that delivers its batches one after the other. A group's records always take the same lane, so
+//! their order holds while batches overlap. What lanes share is behind one lock, taken a few times
+//! a request.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::client::Compression;
+use crate::client::Progress;
+use crate::client::RetryPolicy;
+use crate::client::records::{Limits, Records};
+use crate::client::sender::Sender;
+use crate::client::transport::Transport;
+use crate::record::Record;
+use crate::record::Rejection;
+use crate::record::{Error, ErrorKind, Report, Undelivered};
+
+/// Where records go, and how.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) url: String,
+    /// The value of `Authorization`, a secret.
+    pub(crate) authorization: Option<String>,
+    /// How every record begins: its bracket and, for updates, the token; a secret.
+    pub(crate) opening: Vec<u8>,
+    pub(crate) limits: Limits,
+    pub(crate) compression: Compression,
+    pub(crate) retry: RetryPolicy,
+}
+
+/// One `send`.
+pub(crate) struct Delivery<'a> {
+    pub(super) route: &'a Route,
+    state: Mutex<State>,
+    /// Notified at every change of the state that somebody may wait for.
+    pub(super) changed: Condvar,
+}
+
+pub(super) struct State {
+    pub(super) lanes: Vec<Lane>,
+    /// What the server takes at once, as far as is known.
+    most: Limits,
+    /// Empty batches, for their buffers.
+    spare: Vec<Records>,
+    /// No further batch will come.
+    closed: bool,
+    /// Nothing more is to be sent, and why.
+    pub(super) stopped: Option<Error>,
+    /// The connections were broken off, and serve nobody any more.
+    aborted: bool,
+    /// The server asked every lane to wait until then.
+    pub(super) resume: Option<Instant>,
+    pub(super) report: Report,
+    undelivered: Undelivered,
+}
+
+/// One connection's work.
+pub(super) struct Lane {
+    pub(super) connection: Arc<dyn Transport>,
+    queue: VecDeque<Records>,
+    busy: bool,
+    /// When the request that failed is sent again.
+    pub(super) backs_off: Option<Instant>,
+}
+
+/// How many full batches wait for each lane that is busy with another.
+const QUEUE: usize = 1;
+
+/// Some request gave up, was refused for good or was interrupted: the lane ends.
+pub(super) struct Stopped;
+
+impl<'a> Delivery<'a> {
+    /// A delivery with a lane for each connection.
+    pub(crate) fn new(route: &'a Route, connections: Vec<Arc<dyn Transport>>) -> Self {
+        let lanes = connections.into_iter().map(|connection| Lane {
+            connection,
+            queue: VecDeque::new(),
+            busy: false,
+            backs_off: None,
+        });
+        Self {
+            route,
+            state: Mutex::new(State::new(lanes.collect(), route.limits)),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn route(&self) -> &'a Route {
+        self.route
+    }
+
+    /// How many lanes there are.
+    pub(crate) fn lanes(&self) -> usize {
+        self.state().lanes.len()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An empty batch.
+    pub(crate) fn spare(&self) -> Records {
+        self.state().spare.pop().unwrap_or_default()
+    }
+
+    /// Notes a record that cannot be sent.
+    pub(crate) fn reject(&self, rejection: Rejection) {
+        log::warn!("refused before sending: {rejection}");
+        self.state().report.rejected.push(rejection);
+    }
+
+    /// Notes records that became part of others.
+    pub(crate) fn note_coalesced(&self, records: usize) {
+        self.state().report.coalesced += records;
+    }
+
+    /// Hands a batch to a lane if it has room; gives it back if not. When nothing more is to be
+    /// sent, the batch is undelivered.
+    pub(crate) fn offer(&self, lane: usize, batch: Records) -> Result<(), Records> {
+        let mut state = self.state();
+        if state.stopped.is_some() {
+            state.hand_back(&batch, 0..batch.len(), &self.route.opening);
+        } else if state.has_room(lane) {
+            state.lanes[lane].queue.push_back(batch);
+            self.changed.notify_all();
+        } else {
+            return Err(batch);
+        }
+        Ok(())
+    }
+
+    /// No further batch will come.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the delivery: what waits is undelivered, requests under way are waited for.
+    pub(crate) fn stop(&self, error: Error) {
+        self.state().stopped.get_or_insert(error);
+        self.changed.notify_all();
+    }
+
+    /// Ends the delivery and breaks off the requests under way.
+    pub(crate) fn abort(&self, error: Error) {
+        self.stop(error);
+        let mut state = self.state();
+        state.aborted = true;
+        for lane in &state.lanes {
+            lane.connection.abort();
+        }
+    }
+
+    /// Waits until something changes, for that long at most.
+    pub(crate) fn wait(&self, time: Duration) {
+        drop(self.changed.wait_timeout(self.state(), time));
+    }
+
+    /// Whether every lane has done its work.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state()
+            .lanes
+            .iter()
+            .all(|lane| !lane.busy && lane.queue.is_empty())
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        let state = self.state();
+        let until = state.lanes.iter().filter_map(|lane| lane.backs_off).max();
+        Progress {
+            sent: state.report.sent,
+            accepted: state.report.accepted,
+            rejected: state.report.rejected.len(),
+            retries: state.report.retries,
+            bytes: state.report.bytes,
+            backing_off: until.map(|until| until.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    /// What became of everything, and the connections that are of further use. It is an error if
+    /// anything is undelivered.
+    pub(crate) fn finish(self) -> (Vec<Arc<dyn Transport>>, Result<Report, Error>) {
+        let mut state = self
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        state
+            .report
+            .rejected
+            .sort_by_key(|rejection| rejection.position);
+        state.undelivered.sort();
+        let result = match state.stopped {
+            Some(error) if !state.undelivered.is_empty() => Err(error
+                .with_report(state.report)
+                .with_undelivered(state.undelivered)),
+            _ => Ok(state.report),
+        };
+        let mut connections = Vec::new();
+        if !state.aborted {
+            connections.extend(state.lanes.into_iter().map(|lane| lane.connection));
+        }
+        (connections, result)
+    }
+
+    /// Delivers a lane's batches until there are no more: the body of its thread.
+    ///
+    /// A panic, of a logger for instance or of ureq where it can start no thread, must not lose
+    /// what is not delivered yet.
+    pub(crate) fn run_lane<R: Record>(&self, lane: usize) {
+        let mut sender = Sender::new(self, lane);
+        while let Some(mut batch) = self.next(lane) {
+            let mut settled = 0;
+            let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
+            if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
+                self.abort(Error::new(ErrorKind::Io, "a thread that sends panicked"));
+            }
+            let mut state = self.state();
+            state.hand_back(&batch, settled..batch.len(), &self.route.opening);
+            state.lanes[lane].busy = false;
+            batch.clear();
+            state.spare.push(batch);
+            self.changed.notify_all();
+        }
+    }
+
+    fn next(&self, lane: usize) -> Option<Records> {
+        let mut state = self.state();
+        loop {
+            if let Some(batch) = state.lanes[lane].queue.pop_front() {
+                state.lanes[lane].busy = true;
+                self.changed.notify_all();
+                return Some(batch);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl State {
+    fn new(lanes: Vec<Lane>, most: Limits) -> Self {
+        Self {
+            lanes,
+            most,
+            spare: Vec::new(),
+            closed: false,
+            stopped: None,
+            aborted: false,
+            resume: None,
+            report: Report::default(),
+            undelivered: Undelivered::default(),
+        }
+    }
+
+    fn hand_back(&mut self, batch: &Records, range: Range<usize>, opening: &[u8]) {
+        for index in range {
+            let members = &batch.json(index)[opening.len()..];
+            let (position, encoded) = (batch.position(index), batch.encoded(index));
+            self.undelivered.push(position, members, encoded);
+        }
+    }
+
+    /// Whether a batch more may wait for the lane. One that backs off may take the room of others,
+    /// so that they are not kept waiting for it, and none is refused while nothing waits for it.
+    fn has_room(&self, lane: usize) -> bool {
+        let waiting: usize = self.lanes.iter().map(|lane| lane.queue.len()).sum();
+        self.lanes[lane].queue.len() < QUEUE || waiting < QUEUE * self.lanes.len()
+    }
+
+    /// Whether a request is to be split before it is sent. Nobody says whether it was its records
+    /// or its bytes that were too many, so one that has few of either is tried.
+    pub(super) fn is_too_large(&self, records: usize, bytes: usize) -> bool {
+        records > self.most.records && bytes > self.most.bytes
+    }
+
+    /// The server refused a request as too large: half of it is what comes next.
+    pub(super) fn refused_as_too_large(&mut self, records: usize, bytes: usize) {
+        self.most.records = self.most.records.min(records.div_ceil(2));
+        self.most.bytes = self.most.bytes.min(bytes.div_ceil(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::batch::opening;
+    use crate::client::transport::{Request, Response, TransportError};
+    use crate::group::Group;
+    use crate::record::Update;
+
+    /// Accepts the first request, and panics then.
+    struct Panicking(Mutex<usize>);
+
+    impl Transport for Panicking {
+        fn post(&self, _request: Request<'_>) -> Result<Response, TransportError> {
+            let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *requests += 1;
+            assert!(*requests < 2, "as ureq may when there is no thread");
+            Ok(Response {
+                status: 200,
+                retry_after: None,
+                body: b"1".to_vec(),
+            })
+        }
+
+        fn abort(&self) {}
+    }
+
+    #[test]
+    fn a_panic_of_a_lane_loses_nothing_and_ends() {
+        let route = Route {
+            url: String::new(),
+            authorization: None,
+            opening: opening("TOKEN"),
+            limits: Limits::default(),
+            compression: Compression::None,
+            retry: RetryPolicy::default(),
+        };
+        let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
+        let delivery = Delivery::new(&route, vec![connection]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
+            for position in 0..3 {
+                let mut batch = Records::default();
+                let update = Group::new("company", position).delete();
+                batch
+                    .push(position, &route.opening, &update, route.limits)
+                    .unwrap();
+                while let Err(back) = delivery.offer(0, batch) {
+                    batch = back;
+                    delivery.wait(Duration::from_millis(1));
+                }
+            }
+            delivery.close();
+        });
+        assert!(delivery.is_done());
+        let (connections, result) = delivery.finish();
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.report().map(|report| report.accepted), Some(1));
+        let undelivered = error.into_undelivered();
+        let positions: Vec<_> = undelivered.positions().map(|(at, _)| at).collect();
+        assert_eq!(positions, [1, 2]);
+        assert!(connections.is_empty(), "nobody knows what state it is in");
+    }
+
+    #[test]
+    fn a_request_is_split_if_both_its_records_and_its_bytes_are_known_to_be_too_many() {
+        let limits = Limits {
+            records: 2_000,
+            bytes: 2_000_000,
+        };
+        let mut state = State::new(Vec::new(), limits);
+        assert!(!state.is_too_large(2_000, 2_000_000));
+        // Two large records: it was their bytes, but who knows.
+        state.refused_as_too_large(2, 1_500_000);
+        assert!(!state.is_too_large(1, 2_000_000), "one is never split");
+        assert!(!state.is_too_large(2_000, 750_000));
+        assert!(state.is_too_large(2, 750_001));
+        // It was their number.
+        state.refused_as_too_large(2_000, 300_000);
+        assert!(!state.is_too_large(2_000, 150_000));
+        assert!(state.is_too_large(2, 150_001));
+    }
+}

@@ -1,0 +1,35 @@
+//! One send over HTTP: from an iterator of records to a [`Report`](crate::Report).
+//!
+//! A [`Client`] holds settings and idle connections. [`SendOptions`] runs one send: the caller's thread
+//! reads the records and encodes each into the batch of its lane ([`lanes`], [`records`]); each lane is
+//! a scoped thread ([`delivery`], [`sender`]) with one connection ([`transport`]) that posts its batches
+//! in order, reads the answers ([`response`]) and repeats what failed ([`retry`]). A group's records
+//! always take the same lane, which keeps their order without a lock of its own. No thread outlives
+//! the call of `send`.
+
+#[cfg(any(test, fuzzing))]
+pub mod any_response;
+pub(crate) mod batch;
+mod builder;
+mod client;
+pub(crate) mod coalesce;
+mod compression;
+mod delivery;
+mod endpoint;
+mod lanes;
+mod options;
+mod progress;
+pub(crate) mod records;
+mod response;
+mod retry;
+mod sender;
+mod transport;
+
+pub use self::batch::Batch;
+pub use self::builder::ClientBuilder;
+pub use self::client::Client;
+pub use self::compression::Compression;
+pub use self::endpoint::Region;
+pub use self::options::SendOptions;
+pub use self::progress::Progress;
+pub use self::retry::RetryPolicy;

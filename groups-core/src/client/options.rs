@@ -1,0 +1,109 @@
+use std::fmt;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use crate::client::delivery::{Delivery, Route};
+use crate::client::lanes::Lanes;
+use crate::client::{Client, Progress};
+use crate::record::Record;
+use crate::record::{Error, IntoEvents, IntoUpdates, Report};
+
+type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
+
+/// One `send` or `import` with options of its own: see [`Client::sending`].
+#[must_use = "nothing is sent before `send` is called"]
+pub struct SendOptions<'a> {
+    client: &'a Client,
+    pub(super) coalesce: bool,
+    pub(super) cancel: Option<&'a AtomicBool>,
+    pub(super) progress: Option<Callback<'a>>,
+}
+
+impl<'a> SendOptions<'a> {
+    pub(crate) fn new(client: &'a Client) -> Self {
+        Self {
+            client,
+            coalesce: false,
+            cancel: None,
+            progress: None,
+        }
+    }
+
+    /// Replaces the updates of each group, as many as wait together, by fewer that make the same of
+    /// its profile: see [`Batch::coalesce`](crate::Batch::coalesce).
+    pub fn coalesce(mut self) -> Self {
+        self.coalesce = true;
+        self
+    }
+
+    /// Stops soon after the flag is set, by a handler of Ctrl-C for instance: a request under way
+    /// is broken off, and all that is not delivered comes back in an error of the kind
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). Only finding a server and connecting
+    /// to it cannot be broken off; the client's
+    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout) ends that.
+    ///
+    /// What is broken off may still be applied by the server.
+    pub fn cancel_on(mut self, flag: &'a AtomicBool) -> Self {
+        self.cancel = Some(flag);
+        self
+    }
+
+    /// Calls the function with what is done so far, at most every 100 ms and once at the end, on
+    /// the thread that sends.
+    pub fn on_progress(mut self, callback: impl FnMut(&Progress) + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Sends updates: see [`Client::send`].
+    ///
+    /// # Errors
+    /// As [`Client::send`], and when the flag of [`cancel_on`](Self::cancel_on) is set.
+    pub fn send<'u>(self, updates: impl IntoUpdates<'u>) -> Result<Report, Error> {
+        let route = self.client.groups_route();
+        self.run(route, updates.into_updates())
+    }
+
+    /// Imports events: see [`Client::import`].
+    ///
+    /// # Errors
+    /// As [`Client::import`], and when the flag of [`cancel_on`](Self::cancel_on) is set.
+    pub fn import(self, events: impl IntoEvents) -> Result<Report, Error> {
+        let route = self.client.import_route();
+        self.run(route, events.into_events())
+    }
+
+    fn run<R: Record>(
+        self,
+        route: &Route,
+        records: impl Iterator<Item = R>,
+    ) -> Result<Report, Error> {
+        let client = self.client;
+        let delivery = Delivery::new(route, client.take_connections());
+        thread::scope(|scope| {
+            let mut lanes = Lanes::new(scope, &delivery, self);
+            lanes.fill(records);
+            lanes.finish();
+        });
+        let (connections, result) = delivery.finish();
+        client.keep_connections(connections);
+        if let Ok(report) = &result {
+            log::debug!("{report}");
+        }
+        result
+    }
+}
+
+impl<'a> From<&'a Client> for SendOptions<'a> {
+    fn from(client: &'a Client) -> Self {
+        client.with_options()
+    }
+}
+
+impl fmt::Debug for SendOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendOptions")
+            .field("client", self.client)
+            .finish_non_exhaustive()
+    }
+}

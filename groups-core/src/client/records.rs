@@ -1,0 +1,240 @@
+//! One request's body: records written straight into one byte buffer, within limits.
+
+use crate::record::{MAX_RECORD, Record};
+use std::ops::Range;
+
+use crate::group::Operation;
+use crate::record::Encoded;
+use crate::record::Rejection;
+
+/// How many records a request may have.
+/// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))
+pub(crate) const MAX_RECORDS: usize = 2_000;
+
+/// How much goes into one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Default for Limits {
+    /// The number that Mixpanel documents, and a size below all that it does.
+    fn default() -> Self {
+        Self {
+            records: MAX_RECORDS,
+            bytes: 2_000_000,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn most_bytes_a_record(self) -> usize {
+        MAX_RECORD.min(self.bytes.saturating_sub("[]".len()))
+    }
+}
+
+/// The records of one request.
+///
+/// In the buffer a byte precedes each record and one follows the last: brackets or commas, put
+/// right when a body is taken, so that any run of records is a body without being copied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records {
+    buffer: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Where the byte before the record is.
+    start: usize,
+    /// Which of the caller's records it is.
+    position: usize,
+    encoded: Encoded,
+}
+
+impl Records {
+    /// An empty batch, with the buffers of this one.
+    pub(crate) fn clear(&mut self) {
+        self.buffer.clear();
+        self.entries.clear();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Appends one record, `opening` first: the bracket and the members that all records share.
+    pub(crate) fn push<R: Record>(
+        &mut self,
+        position: usize,
+        opening: &[u8],
+        record: &R,
+        limits: Limits,
+    ) -> Result<(), Box<Rejection>> {
+        let start = self.buffer.len().saturating_sub(1);
+        self.buffer.truncate(start);
+        self.buffer.push(b',');
+        self.buffer.extend_from_slice(opening);
+        let written = record.write(&mut self.buffer);
+        let written = written.and_then(|written| match written {
+            None => Ok(None),
+            Some(encoded) => self
+                .check_size::<R>(start, opening, limits)
+                .map(|()| Some(encoded)),
+        });
+        match written {
+            Ok(Some(encoded)) => self.entries.push(Entry {
+                start,
+                position,
+                encoded,
+            }),
+            Ok(None) | Err(_) => self.buffer.truncate(start),
+        }
+        if !self.buffer.is_empty() {
+            self.buffer.push(b',');
+        }
+        written.map(drop).map_err(|mut rejection| {
+            rejection.position = position;
+            rejection
+        })
+    }
+
+    fn check_size<R: Record>(
+        &self,
+        start: usize,
+        opening: &[u8],
+        limits: Limits,
+    ) -> Result<(), Box<Rejection>> {
+        let json = &self.buffer[start + 1..];
+        let most = limits.most_bytes_a_record();
+        if json.len() <= most {
+            return Ok(());
+        }
+        let name = R::name(&json[opening.len()..]);
+        Err(Box::new(Rejection::too_large(name, json.len(), most)))
+    }
+
+    /// Whether the records fit into one request.
+    pub(crate) fn fits(&self, limits: Limits) -> bool {
+        self.entries.len() <= limits.records && self.buffer.len() <= limits.bytes
+    }
+
+    /// Whether there is room for as much again.
+    pub(crate) fn is_half_empty(&self, limits: Limits) -> bool {
+        self.entries.len() <= limits.records / 2 && self.buffer.len() <= limits.bytes / 2
+    }
+
+    /// Moves the last record to the end of `other`.
+    pub(crate) fn move_last_to(&mut self, other: &mut Self) {
+        if let Some(entry) = self.entries.last() {
+            let start = other.buffer.len().saturating_sub(1);
+            other.buffer.truncate(start);
+            other.buffer.extend_from_slice(&self.buffer[entry.start..]);
+            other.entries.push(Entry { start, ..*entry });
+            self.pop();
+        }
+    }
+
+    /// Takes the last record out.
+    pub(crate) fn pop(&mut self) {
+        if let Some(Entry { start, .. }) = self.entries.pop() {
+            self.buffer.truncate(start + usize::from(start > 0));
+        }
+    }
+
+    /// Appends a record of `other`.
+    pub(crate) fn copy(&mut self, other: &Self, index: usize) {
+        let operation = other.entries[index].encoded.operation;
+        self.copy_with(other, index, operation, |out| {
+            out.extend_from_slice(other.json(index));
+        });
+    }
+
+    /// Appends what takes the place of a record of `other`, from bracket to bracket.
+    pub(crate) fn copy_with(
+        &mut self,
+        other: &Self,
+        index: usize,
+        operation: Option<Operation>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let start = self.buffer.len().saturating_sub(1);
+        self.buffer.truncate(start);
+        self.buffer.push(b',');
+        write(&mut self.buffer);
+        self.buffer.push(b',');
+        let Entry {
+            position, encoded, ..
+        } = other.entries[index];
+        let encoded = Encoded {
+            operation,
+            ..encoded
+        };
+        self.entries.push(Entry {
+            start,
+            position,
+            encoded,
+        });
+    }
+
+    /// A run of records as a JSON array.
+    pub(crate) fn body(&mut self, range: &Range<usize>) -> &[u8] {
+        for entry in &self.entries[range.clone()] {
+            self.buffer[entry.start] = b',';
+        }
+        let Range { start, end } = self.span(range);
+        self.buffer[start] = b'[';
+        self.buffer[end - 1] = b']';
+        &self.buffer[start..end]
+    }
+
+    /// How long the body of a run of records is.
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> usize {
+        self.span(range).len()
+    }
+
+    /// The bytes of a run of records, with the byte before and the byte after.
+    fn span(&self, range: &Range<usize>) -> Range<usize> {
+        let start = self.entries[range.start].start;
+        let end = self
+            .entries
+            .get(range.end)
+            .map_or(self.buffer.len(), |next| next.start + 1);
+        start..end
+    }
+
+    /// One record's bytes, from its bracket to its bracket.
+    pub(crate) fn json(&self, index: usize) -> &[u8] {
+        let Range { start, end } = self.span(&(index..index + 1));
+        &self.buffer[start + 1..end - 1]
+    }
+
+    /// The bytes that say what a record is about, after its `opening` of that length: the same
+    /// bytes, the same group.
+    pub(crate) fn head(&self, index: usize, opening: usize) -> &[u8] {
+        &self.json(index)[opening..][..self.entries[index].encoded.head]
+    }
+
+    /// The bytes of the largest record.
+    pub(crate) fn largest(&self) -> usize {
+        (0..self.len())
+            .map(|index| self.json(index).len())
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Which of the caller's records it is.
+    pub(crate) fn position(&self, index: usize) -> usize {
+        self.entries[index].position
+    }
+
+    /// What was written of it.
+    pub(crate) fn encoded(&self, index: usize) -> Encoded {
+        self.entries[index].encoded
+    }
+}

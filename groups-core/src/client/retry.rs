@@ -1,0 +1,220 @@
+use std::time::Duration;
+
+/// When a request that failed is sent again, and when it is given up.
+///
+/// A pure function of the attempt, the failure, the server's `Retry-After` and the time that has
+/// passed; it reads no clock. The default is Mixpanel's advice: the wait starts at 2 s, doubles up
+/// to 60 s, and has 1–5 s of jitter on top.
+/// ([Import API, rate limits](https://developer.mixpanel.com/reference/import-events))
+///
+/// That advice is for 429, 502 and 503. After 500, 504 and the like, a timeout, or without a
+/// connection, the first wait is short, at most a tenth of `base_delay`, and the later ones are
+/// the same. A kept connection that turns out to be closed is replaced at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use mixpanel_groups::RetryPolicy;
+///
+/// let patient = RetryPolicy::default().attempts(20).deadline(Duration::from_secs(3600));
+/// let never = RetryPolicy::none();
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct RetryPolicy {
+    attempts: u32,
+    base_delay: Duration,
+    max_delay: Duration,
+    deadline: Duration,
+}
+
+/// Why a request is to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The server asks for patience: 429, 502, 503.
+    Overload,
+    /// The exchange broke, or the server did: 500, 504, no answer, no connection.
+    Breakage,
+    /// The server had closed a kept connection before the request came.
+    StaleConnection,
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send again after this time.
+    After(Duration),
+    GiveUp,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 7,
+            base_delay: Duration::from_secs(2),
+            max_delay: Duration::from_secs(60),
+            deadline: Duration::from_secs(300),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// No request is sent twice.
+    pub fn none() -> Self {
+        Self::default().attempts(1)
+    }
+
+    /// How often a request is sent at most, the first time included; default 7, and
+    /// 0 counts as 1.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// The wait before the second attempt, which doubles from there; default 2 s. The jitter on top
+    /// of each wait is half to two and a half times this.
+    pub fn base_delay(mut self, delay: Duration) -> Self {
+        self.base_delay = delay;
+        self
+    }
+
+    /// What the wait doubles up to, and how much of a server's `Retry-After` is honoured; default
+    /// 60 s.
+    pub fn max_delay(mut self, max_delay: Duration) -> Self {
+        self.max_delay = max_delay;
+        self
+    }
+
+    /// The time from a request's first attempt after which none is begun; default 5 min.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// What to do after the attempt of that number, counted from 1, failed.
+    ///
+    /// `random` is in 0..1; `elapsed` is the time since the first attempt.
+    pub(crate) fn step(
+        &self,
+        attempt: u32,
+        failure: Failure,
+        retry_after: Option<Duration>,
+        elapsed: Duration,
+        random: f64,
+    ) -> Step {
+        if attempt >= self.attempts {
+            return Step::GiveUp;
+        }
+        let doublings = match (failure, attempt) {
+            // Never twice in a row: the next attempt is on a new connection.
+            (Failure::StaleConnection, _) => return Step::After(Duration::ZERO),
+            (Failure::Overload, _) => Some(attempt - 1),
+            // The first time soon, since such a fault is often over at once.
+            (Failure::Breakage, _) => attempt.checked_sub(2),
+        };
+        let wait = match doublings {
+            None => times(self.base_delay, random.clamp(0.0, 1.0) / 10.0),
+            Some(doublings) => {
+                let doubled = self
+                    .base_delay
+                    .saturating_mul(2_u32.saturating_pow(doublings));
+                let jitter = times(self.base_delay, 0.5 + 2.0 * random.clamp(0.0, 1.0));
+                doubled.min(self.max_delay).saturating_add(jitter)
+            }
+        };
+        let wait = wait.max(retry_after.unwrap_or_default().min(self.max_delay));
+        if elapsed.saturating_add(wait) > self.deadline {
+            return Step::GiveUp;
+        }
+        Step::After(wait)
+    }
+}
+
+/// Without a panic for what no `Duration` holds.
+fn times(delay: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn steps() {
+        use Failure::{Breakage, Overload, StaleConnection};
+        use Step::{After, GiveUp};
+        let retry = RetryPolicy::default();
+        let ms = Duration::from_millis;
+        let rows = [
+            // attempt, failure, retry after, elapsed, random → step
+            // Mixpanel's advice: 2 s, doubling to 60 s, 1 to 5 s of jitter.
+            (1, Overload, None, 0, 0.0, After(secs(2 + 1))),
+            (1, Overload, None, 0, 1.0, After(secs(2 + 5))),
+            (2, Overload, None, 0, 0.0, After(secs(4 + 1))),
+            (3, Overload, None, 0, 0.5, After(secs(8 + 3))),
+            (6, Overload, None, 0, 0.0, After(secs(60 + 1))),
+            (7, Overload, None, 0, 0.0, GiveUp),
+            // Breakage: the first time soon, then the same.
+            (1, Breakage, None, 0, 0.0, After(ms(0))),
+            (1, Breakage, None, 0, 1.0, After(ms(200))),
+            (2, Breakage, None, 0, 0.0, After(secs(2 + 1))),
+            (3, Breakage, None, 0, 1.0, After(secs(4 + 5))),
+            (7, Breakage, None, 0, 0.0, GiveUp),
+            // A stale connection: at once.
+            (1, StaleConnection, None, 0, 1.0, After(secs(0))),
+            (2, StaleConnection, None, 0, 0.0, After(secs(0))),
+            (7, StaleConnection, None, 0, 0.0, GiveUp),
+            // Retry-After is a minimum, and clamped.
+            (1, Overload, Some(30), 0, 0.0, After(secs(30))),
+            (1, Overload, Some(1), 0, 0.0, After(secs(3))),
+            (1, Overload, Some(100_000), 0, 0.0, After(secs(60))),
+            (1, Overload, Some(u64::MAX), 0, 0.0, After(secs(60))),
+            (1, Breakage, Some(10), 0, 0.0, After(secs(10))),
+            // The deadline.
+            (1, Overload, None, 297, 0.0, After(secs(3))),
+            (1, Overload, None, 298, 0.0, GiveUp),
+            (1, Overload, None, u64::MAX, 0.0, GiveUp),
+        ];
+        for (attempt, failure, retry_after, elapsed, random, expected) in rows {
+            let step = retry.step(
+                attempt,
+                failure,
+                retry_after.map(secs),
+                secs(elapsed),
+                random,
+            );
+            assert_eq!(
+                step, expected,
+                "{attempt} {failure:?} {retry_after:?} {elapsed} {random}"
+            );
+        }
+    }
+
+    #[test]
+    fn none_never_retries() {
+        for failure in [
+            Failure::Overload,
+            Failure::Breakage,
+            Failure::StaleConnection,
+        ] {
+            let step = RetryPolicy::none().step(1, failure, Some(secs(1)), secs(0), 0.5);
+            assert_eq!(step, Step::GiveUp);
+        }
+    }
+
+    #[test]
+    fn extreme_settings_do_not_overflow() {
+        let retry = RetryPolicy::default()
+            .attempts(u32::MAX)
+            .base_delay(secs(1 << 40))
+            .max_delay(Duration::MAX)
+            .deadline(Duration::MAX);
+        for attempt in [1, 2, 33, u32::MAX - 1] {
+            let step = retry.step(attempt, Failure::Overload, None, Duration::MAX, 1.0);
+            assert!(matches!(step, Step::After(_) | Step::GiveUp));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! One lane's requests.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::client::delivery::{Delivery, Route, Stopped};
+use crate::client::records::Records;
+use crate::client::response::{FailedRecord, Verdict, interpret};
+use crate::client::retry::Step;
+use crate::client::transport::{Request, Transport, TransportError};
+use crate::record::Error;
+use crate::record::Record;
+use crate::record::Rejection;
+use crate::util::random::random;
+
+/// No wait is longer, whatever the settings; no clock ends before it.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Sends what one lane is given.
+pub(super) struct Sender<'a> {
+    delivery: &'a Delivery<'a>,
+    lane: usize,
+    connection: Arc<dyn Transport>,
+    /// The buffer for compressed bodies.
+    packed: Vec<u8>,
+}
+
+impl<'a> Sender<'a> {
+    pub(super) fn new(delivery: &'a Delivery<'a>, lane: usize) -> Self {
+        Self {
+            delivery,
+            lane,
+            connection: Arc::clone(&delivery.state().lanes[lane].connection),
+            packed: Vec::new(),
+        }
+    }
+
+    /// Brings the records of a batch to their places, accepted or rejected, one run after the
+    /// other; the first `settled` have theirs when it returns, and no other.
+    pub(super) fn deliver<R: Record>(
+        &mut self,
+        batch: &mut Records,
+        settled: &mut usize,
+    ) -> Result<(), Stopped> {
+        let mut sent = 0;
+        // Runs of records that wait for their turn, the next one last.
+        let mut runs = Vec::new();
+        runs.push(0..batch.len());
+        while let Some(run) = runs.pop() {
+            let (records, bytes) = (run.len(), batch.bytes(&run));
+            if self.delivery.state().is_too_large(records, bytes) {
+                runs.extend(halves(&run));
+                continue;
+            }
+            let newly_sent = run.end.saturating_sub(sent);
+            sent = sent.max(run.end);
+            let failed_records = match self.exchange(batch, &run, newly_sent)? {
+                Verdict::Accepted => BTreeMap::new(),
+                Verdict::Partly(failed_records) => failed_records,
+                Verdict::Refused(message) | Verdict::TooLarge(message) if records == 1 => {
+                    let field = None;
+                    BTreeMap::from([(0, FailedRecord { field, message })])
+                }
+                verdict => {
+                    if matches!(verdict, Verdict::TooLarge(_)) {
+                        self.delivery.state().refused_as_too_large(records, bytes);
+                    }
+                    runs.extend(halves(&run));
+                    continue;
+                }
+            };
+            self.settle::<R>(batch, &run, failed_records);
+            *settled = run.end;
+        }
+        Ok(())
+    }
+
+    /// Rejects the records of a run that have a failed, and accepts the others.
+    fn settle<R: Record>(
+        &self,
+        batch: &Records,
+        run: &Range<usize>,
+        failed_records: BTreeMap<usize, FailedRecord>,
+    ) {
+        let opening = self.delivery.route.opening.len();
+        let rejected: Vec<_> = failed_records
+            .into_iter()
+            .map(|(index, failed)| {
+                let index = run.start + index;
+                Rejection {
+                    position: batch.position(index),
+                    record: R::name(&batch.json(index)[opening..]),
+                    field: failed.field,
+                    message: failed.message,
+                    by_server: true,
+                }
+            })
+            .collect();
+        for rejection in &rejected {
+            log::warn!("refused by Mixpanel: {rejection}");
+        }
+        let report = &mut self.delivery.state().report;
+        report.accepted += run.len() - rejected.len();
+        report.rejected.extend(rejected);
+    }
+
+    /// Sends one run, again and again if need be, until its fate is known.
+    fn exchange(
+        &mut self,
+        batch: &mut Records,
+        run: &Range<usize>,
+        newly_sent: usize,
+    ) -> Result<Verdict, Stopped> {
+        let Route {
+            compression, retry, ..
+        } = self.delivery.route;
+        let body = batch.body(run);
+        let gzip = compression.pack(body, &mut self.packed);
+        let body = if gzip { &self.packed } else { body };
+        self.pause(None)?;
+        self.delivery.state().report.sent += newly_sent;
+        let started = Instant::now();
+        for attempt in 1.. {
+            let (failure, error) = match self.post(gzip, body, run.len()) {
+                Verdict::Again(failure, error) => (failure, error),
+                Verdict::Final(error) => return Err(self.stop(error)),
+                verdict => return Ok(verdict),
+            };
+            let (asked, elapsed) = (error.retry_after(), started.elapsed());
+            let Step::After(wait) = retry.step(attempt, failure, asked, elapsed, random()) else {
+                return Err(self.stop(error));
+            };
+            log::info!("attempt {attempt} failed, the next in {wait:?}: {error:#}");
+            self.back_off(wait, error.is_rate_limited())?;
+            self.delivery.state().report.retries += 1;
+        }
+        Err(Stopped)
+    }
+
+    /// One request.
+    fn post(&self, gzip: bool, body: &[u8], records: usize) -> Verdict {
+        let route = self.delivery.route;
+        let request = Request {
+            url: &route.url,
+            authorization: route.authorization.as_deref(),
+            gzip,
+            body,
+        };
+        {
+            let report = &mut self.delivery.state().report;
+            report.requests += 1;
+            report.bytes += body.len() as u64;
+        }
+        match self.connection.post(request) {
+            Err(broken) => broken.into(),
+            Ok(answer) => match interpret(answer.status, &answer.body, records) {
+                Verdict::Again(failure, error) => {
+                    Verdict::Again(failure, error.with_retry_after(answer.retry_after))
+                }
+                verdict => verdict,
+            },
+        }
+    }
+
+    fn back_off(&self, wait: Duration, for_all: bool) -> Result<(), Stopped> {
+        let until = Instant::now() + wait.min(LONGEST_WAIT);
+        let mut state = self.delivery.state();
+        state.lanes[self.lane].backs_off = Some(until);
+        if for_all {
+            state.resume = state.resume.max(Some(until));
+        }
+        drop(state);
+        let paused = self.pause(Some(until));
+        self.delivery.state().lanes[self.lane].backs_off = None;
+        paused
+    }
+
+    /// Waits until that time, and until the server takes requests from any lane.
+    fn pause(&self, until: Option<Instant>) -> Result<(), Stopped> {
+        let mut state = self.delivery.state();
+        loop {
+            if state.stopped.is_some() {
+                return Err(Stopped);
+            }
+            let until = until.max(state.resume);
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let Some(left) = left.filter(|left| !left.is_zero()) else {
+                return Ok(());
+            };
+            let waited = self.delivery.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn stop(&self, error: Error) -> Stopped {
+        self.delivery.stop(error);
+        Stopped
+    }
+}
+
+/// The two halves of a run, the second one first, since the last one pushed is the next.
+fn halves(run: &Range<usize>) -> [Range<usize>; 2] {
+    let middle = run.start + run.len() / 2;
+    [middle..run.end, run.start..middle]
+}
+
+impl From<TransportError> for Verdict {
+    fn from(broken: TransportError) -> Self {
+        match broken.failure {
+            Some(failure) => Self::Again(failure, broken.error),
+            None => Self::Final(broken.error),
+        }
+    }
+}

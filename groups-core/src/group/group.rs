@@ -1,0 +1,119 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::group::Id;
+
+/// Which group an update is for: its key, its id and, with Hierarchical Groups, its company's id.
+///
+/// Offers the six operations without a struct; properties come from any [`Serialize`] map or
+/// struct:
+///
+/// ```
+/// use mixpanel_groups::Group;
+/// use serde_json::json;
+///
+/// let acme = Group::new("company", "acme_corp");
+/// let update = acme.set(json!({"plan": "enterprise", "seats": 100}));
+/// assert_eq!(
+///     update.to_json()?,
+///     r#"{"$group_key":"company","$group_id":"acme_corp","$set":{"plan":"enterprise","seats":100}}"#,
+/// );
+/// # Ok::<(), mixpanel_groups::Error>(())
+/// ```
+///
+/// Names of properties have 1 to 255 characters; a value that serialises to `null` is left out.
+///
+/// Nothing here fails at once: an empty key or id, a name that is too long, or a value that cannot
+/// be JSON, is reported when the update is sent, with the group's and the property's name.
+/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles))
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group<'a> {
+    key: Cow<'a, str>,
+    id: Id<'a>,
+    company_id: Option<Id<'a>>,
+}
+
+impl<'a> Group<'a> {
+    /// The group `id` of the group key `key` (`"company"`, `"workspace"`), which must be listed in
+    /// the project's settings under Group Keys.
+    pub fn new(key: impl Into<Cow<'a, str>>, id: impl Into<Id<'a>>) -> Self {
+        Self {
+            key: key.into(),
+            id: id.into(),
+            company_id: None,
+        }
+    }
+
+    /// The company that the group belongs to, in projects with Hierarchical Groups: `$company_id`
+    /// on every update.
+    #[must_use]
+    pub fn in_company(mut self, id: impl Into<Id<'a>>) -> Self {
+        self.company_id = Some(id.into());
+        self
+    }
+
+    /// The group key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The group's id.
+    #[must_use]
+    pub fn id(&self) -> &Id<'a> {
+        &self.id
+    }
+
+    /// The id of the company that the group belongs to.
+    #[must_use]
+    pub fn company_id(&self) -> Option<&Id<'a>> {
+        self.company_id.as_ref()
+    }
+
+    /// The same group, free of what it borrowed.
+    #[must_use]
+    pub fn into_owned(self) -> Group<'static> {
+        Group {
+            key: Cow::Owned(self.key.into_owned()),
+            id: self.id.into_owned(),
+            company_id: self.company_id.map(Id::into_owned),
+        }
+    }
+
+    /// The property that links an event to this group: its name is the group key, its value the
+    /// id.
+    ///
+    /// For code that tracks events with something else than [`Event`](crate::Event), which makes
+    /// the link itself:
+    ///
+    /// ```
+    /// # use mixpanel_groups::Group;
+    /// let mut properties = serde_json::Map::new();
+    /// properties.extend([Group::new("company", "acme_corp").link()]);
+    /// assert_eq!(properties["company"], "acme_corp");
+    /// ```
+    #[must_use]
+    pub fn link(&self) -> (String, Value) {
+        (self.key().to_owned(), Value::String(self.id.to_string()))
+    }
+}
+
+/// The same group, borrowed.
+impl<'a> From<&'a Group<'_>> for Group<'a> {
+    fn from(group: &'a Group<'_>) -> Self {
+        Self {
+            key: Cow::Borrowed(&group.key),
+            id: Id::from(&group.id),
+            company_id: group.company_id.as_ref().map(Id::from),
+        }
+    }
+}
+
+/// Key and id: `company "acme"`.
+impl fmt::Display for Group<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.key, self.id)
+    }
+}

@@ -1,0 +1,82 @@
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// What an update does to a group profile.
+///
+/// All six are idempotent: sending one twice leaves the profile as sending it once does.
+/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles))
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// `$set`: creates or overwrites properties; creates the group.
+    Set,
+    /// `$set_once`: sets only properties that do not exist yet; creates the group.
+    SetOnce,
+    /// `$union`: adds items to list properties, each kept once; creates the group.
+    Union,
+    /// `$unset`: removes properties.
+    Unset,
+    /// `$remove`: removes one item from each named list property.
+    Remove,
+    /// `$delete`: deletes the whole group profile.
+    Delete,
+}
+
+/// The operations that a struct's fields can have.
+pub(crate) const FIELD_OPERATIONS: [Operation; 3] =
+    [Operation::Set, Operation::SetOnce, Operation::Union];
+
+impl Operation {
+    /// Every operation, in the order of Mixpanel's reference page.
+    pub const ALL: &'static [Self] = &[
+        Self::Set,
+        Self::SetOnce,
+        Self::Union,
+        Self::Unset,
+        Self::Remove,
+        Self::Delete,
+    ];
+
+    /// The operation's name on the wire: `"$set"`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Set => "$set",
+            Self::SetOnce => "$set_once",
+            Self::Union => "$union",
+            Self::Unset => "$unset",
+            Self::Remove => "$remove",
+            Self::Delete => "$delete",
+        }
+    }
+
+    /// As a member of an update's object: `,"$set":`.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Set => r#","$set":"#,
+            Self::SetOnce => r#","$set_once":"#,
+            Self::Union => r#","$union":"#,
+            Self::Unset => r#","$unset":"#,
+            Self::Remove => r#","$remove":"#,
+            Self::Delete => r#","$delete":"#,
+        }
+    }
+
+    /// The operation of that name on the wire, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|o| o.name() == name)
+    }
+}
+
+impl Serialize for Operation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

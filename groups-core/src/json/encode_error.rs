@@ -1,0 +1,60 @@
+use std::fmt;
+
+use serde::ser;
+
+/// Why a value cannot be a property. A single pointer, so that results of serialising stay small.
+#[derive(Clone, Debug)]
+pub struct EncodeError(Box<Cause>);
+
+#[derive(Clone, Debug)]
+struct Cause {
+    /// The property, where it is known.
+    property: Option<String>,
+    message: String,
+}
+
+impl EncodeError {
+    #[cold]
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(Box::new(Cause {
+            property: None,
+            message: message.into(),
+        }))
+    }
+
+    /// The same of `property`, unless it names one already.
+    #[cold]
+    pub(crate) fn of(mut self, property: &str) -> Self {
+        self.0.property.get_or_insert_with(|| property.to_owned());
+        self
+    }
+
+    /// The property, where it is known, and the message.
+    pub(crate) fn into_parts(self) -> (Option<String>, String) {
+        (self.0.property, self.0.message)
+    }
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.property {
+            Some(property) => write!(f, "property \"{property}\": {}", self.0.message),
+            None => f.write_str(&self.0.message),
+        }
+    }
+}
+
+impl std::error::Error for EncodeError {}
+
+/// Text that should be JSON is not: a `RawValue` that lies.
+impl From<serde_json::Error> for EncodeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl ser::Error for EncodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+}

@@ -1,0 +1,21 @@
+//! Values as JSON, written by serde straight into the bytes of a batch.
+//!
+//! [`serializer`] writes any value, byte for byte as `serde_json` does. [`object`] writes the properties of a map
+//! or struct whose names are known at run time only, and [`list`] the items of a `$union`. [`null`] finds out
+//! whether a value would be `null` without writing it. [`escape`] writes text, and [`kinds`] holds what the
+//! serializers share. Every function writes into a buffer that its caller owns; nothing in here allocates one.
+
+mod encode_error;
+pub(crate) mod escape;
+mod key;
+pub(crate) mod kinds;
+pub(crate) mod list;
+pub(crate) mod null;
+pub(crate) mod object;
+pub(crate) mod serializer;
+
+pub use self::encode_error::EncodeError;
+pub use self::list::List;
+
+pub(crate) use self::key::Key;
+pub(crate) use self::serializer::{Json, Written, close};

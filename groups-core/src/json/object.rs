@@ -1,0 +1,219 @@
+//! The properties of a map or struct whose names are known at run time only.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::group::{Operation, Property};
+use crate::json::kinds::{refuse, same_nothing, see_through};
+use crate::json::list::ListJson;
+use crate::json::{EncodeError, Json, Key, Written, close};
+
+/// The longest property name, in characters.
+/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles))
+pub(crate) const MAX_NAME: usize = 255;
+
+/// Writes one value as the operation takes it: any JSON, a list of items or a single item.
+pub(crate) fn write_value<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    operation: Operation,
+    value: &T,
+) -> Result<Written, EncodeError> {
+    match operation {
+        Operation::Union => value.serialize(ListJson { out }),
+        Operation::Remove => {
+            let start = out.len();
+            let written = value.serialize(Json { out })?;
+            if matches!(out.get(start), None | Some(b'[' | b'{')) {
+                return Err(EncodeError::new(
+                    "`$remove` takes one item, not a list or an object",
+                ));
+            }
+            Ok(written)
+        }
+        _ => value.serialize(Json { out }),
+    }
+}
+
+/// The names that an update or event has used so far.
+#[derive(Clone)]
+pub(crate) struct Names {
+    fixed: &'static [Property],
+    seen: HashSet<String>,
+}
+
+impl Names {
+    /// No names but those of the struct's own fields.
+    pub(crate) fn new(fixed: &'static [Property]) -> Self {
+        Self {
+            fixed,
+            seen: HashSet::new(),
+        }
+    }
+
+    /// These names.
+    pub(crate) fn of<const N: usize>(names: [&str; N]) -> Self {
+        Self {
+            fixed: &[],
+            seen: names.map(str::to_owned).into(),
+        }
+    }
+
+    pub(crate) fn claim(&mut self, name: String) -> Result<(), EncodeError> {
+        check_name(&name)?;
+        if self.fixed.iter().any(|property| property.name == name) || self.seen.contains(&name) {
+            return Err(EncodeError::new("two properties have this name").of(&name));
+        }
+        self.seen.insert(name);
+        Ok(())
+    }
+}
+
+/// Refuses what cannot be a property's name.
+pub(crate) fn check_name(name: &str) -> Result<(), EncodeError> {
+    if name.is_empty() {
+        return Err(EncodeError::new("a property's name is empty"));
+    }
+    if name.chars().count() > MAX_NAME {
+        let message = format!("a property's name has at most {MAX_NAME} characters");
+        return Err(EncodeError::new(message).of(name));
+    }
+    Ok(())
+}
+
+/// Writes each entry as `,"name":value`, without the object's brackets.
+pub(crate) struct Object<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) operation: Operation,
+    pub(crate) names: &'a mut Names,
+}
+
+/// The entries that are being written.
+pub(crate) struct Entries<'a> {
+    object: Object<'a>,
+    /// Where the entry of the last key starts.
+    start: usize,
+}
+
+impl Entries<'_> {
+    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        let out = &mut *self.object.out;
+        self.start = out.len();
+        out.push(b',');
+        key.serialize(Key { out })?;
+        let name = self.name()?;
+        self.object.names.claim(name)?;
+        self.object.out.push(b':');
+        Ok(())
+    }
+
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let key_end = self.object.out.len();
+        let written = write_value(self.object.out, self.object.operation, value);
+        match written {
+            Ok(Written::Value) => {}
+            Ok(Written::Null) => self.object.out.truncate(self.start),
+            Err(error) => {
+                self.object.out.truncate(key_end - 1);
+                return Err(error.of(&self.name()?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The name that was written last.
+    fn name(&self) -> Result<String, EncodeError> {
+        Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
+    }
+}
+
+impl ser::SerializeMap for Entries<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        self.key(key)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.value(value)
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl ser::SerializeStruct for Entries<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        self.key(key)?;
+        self.value(value)
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl<'a> Serializer for Object<'a> {
+    type Ok = ();
+    type Error = EncodeError;
+    type SerializeSeq = Impossible<(), EncodeError>;
+    type SerializeTuple = Impossible<(), EncodeError>;
+    type SerializeTupleStruct = Impossible<(), EncodeError>;
+    type SerializeTupleVariant = Impossible<(), EncodeError>;
+    type SerializeMap = Entries<'a>;
+    type SerializeStruct = Entries<'a>;
+    type SerializeStructVariant = Impossible<(), EncodeError>;
+
+    see_through!(());
+    same_nothing!(());
+
+    fn serialize_unit(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
+    fn serialize_map(self, _len: Option<usize>) -> Result<Entries<'a>, EncodeError> {
+        Ok(Entries {
+            start: self.out.len(),
+            object: self,
+        })
+    }
+
+    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<Entries<'a>, EncodeError> {
+        self.serialize_map(Some(len))
+    }
+
+    refuse!(EncodeError::new("properties come from a map or a struct") => ():
+        scalars, floats, bytes, lists, variants);
+}
+
+/// The members that a flattened field has, as JSON.
+pub(crate) fn write_members<T: Serialize + ?Sized>(
+    property: &'static Property,
+    all: &'static [Property],
+    value: &T,
+) -> Result<BTreeMap<String, Box<RawValue>>, EncodeError> {
+    let mut json = Vec::new();
+    let object = Object {
+        out: &mut json,
+        operation: property.operation,
+        names: &mut Names::new(all),
+    };
+    value
+        .serialize(object)
+        .map_err(|error| error.of(property.field))?;
+    close(&mut json, 0, *b"{}");
+    match &json[..] {
+        [] => Ok(BTreeMap::new()),
+        json => Ok(serde_json::from_slice(json)?),
+    }
+}

@@ -1,0 +1,149 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry};
+use crate::record::encoded_update::total_bytes;
+use crate::record::{EncodedUpdate, Error, Rejection};
+
+/// The outbox in memory, which does not outlive the process.
+///
+/// What is taken lies apart, so that those who publish do not wait for the one who takes. Whoever
+/// needs both locks takes that of `taken` first.
+#[derive(Default)]
+pub struct MemoryOutbox {
+    queue: Mutex<Queue>,
+    taken: Mutex<VecDeque<Entry>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    /// How much there is, but not for how long: what is taken included.
+    held: Depth,
+    next_id: i64,
+}
+
+struct Entry {
+    waiting: OutboxEntry,
+    since: Instant,
+}
+
+impl MemoryOutbox {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn note_gone(&mut self, updates: usize, bytes: usize) {
+        self.held.updates -= updates;
+        self.held.bytes -= bytes;
+    }
+}
+
+impl Outbox for MemoryOutbox {
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        let bytes = total_bytes(updates);
+        let since = Instant::now();
+        let mut queue = self.queue();
+        if !queue.held.has_room(updates.len(), bytes, capacity) {
+            return Ok(false);
+        }
+        queue.held.updates += updates.len();
+        queue.held.bytes += bytes;
+        for update in updates {
+            let waiting = OutboxEntry::new(queue.next_id, update.clone());
+            queue.next_id += 1;
+            queue.entries.push_back(Entry { waiting, since });
+        }
+        Ok(true)
+    }
+
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+        let mut taken = self.taken();
+        let mut queue = self.queue();
+        let more = most.saturating_sub(taken.len()).min(queue.entries.len());
+        taken.extend(queue.entries.drain(..more));
+        drop(queue);
+        let waiting = taken.iter().take(most).map(|entry| entry.waiting.clone());
+        Ok(waiting.collect())
+    }
+
+    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+        let rejected = rejected.iter().map(|(id, _)| *id);
+        let mut settled: Vec<i64> = accepted.iter().copied().chain(rejected).collect();
+        settled.sort_unstable();
+        let mut taken = self.taken();
+        let (mut updates, mut bytes) = (0, 0);
+        taken.retain(|Entry { waiting, .. }| {
+            let is_settled = settled.binary_search(&waiting.id).is_ok();
+            if is_settled {
+                updates += 1;
+                bytes += waiting.update.as_json().len();
+            }
+            !is_settled
+        });
+        self.queue().note_gone(updates, bytes);
+        Ok(())
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        let mut taken = self.taken();
+        let mut queue = self.queue();
+        for entry in taken.drain(..).rev() {
+            queue.entries.push_front(entry);
+        }
+        Ok(())
+    }
+
+    fn drop_oldest(
+        &self,
+        updates: usize,
+        bytes: usize,
+        capacity: Capacity,
+    ) -> Result<usize, Error> {
+        let mut queue = self.queue();
+        let before = queue.held.updates;
+        while !queue.held.has_room(updates, bytes, capacity) {
+            let Some(Entry { waiting, .. }) = queue.entries.pop_front() else {
+                break;
+            };
+            queue.note_gone(1, waiting.update.as_json().len());
+        }
+        Ok(before - queue.held.updates)
+    }
+
+    fn depth(&self) -> Result<Depth, Error> {
+        let taken = self.taken();
+        let queue = self.queue();
+        let oldest = taken.front().or(queue.entries.front());
+        Ok(Depth {
+            oldest: oldest.map(|entry| entry.since.elapsed()),
+            ..queue.held
+        })
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for MemoryOutbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryOutbox")
+            .field("depth", &self.depth())
+            .finish()
+    }
+}

@@ -1,0 +1,11 @@
+//! Where updates wait until they are sent: the trait [`Outbox`] for every engine, and [`MemoryOutbox`].
+//!
+//! Publishers append from any thread; one worker thread of a process
+//! ([`BufferedClient`](crate::BufferedClient)) takes, sends and settles. The engines on disk are crates
+//! of their own, `mixpanel-groups-sqlite` and `mixpanel-groups-postgres`.
+
+mod memory;
+mod outbox;
+
+pub use self::memory::MemoryOutbox;
+pub use self::outbox::{Capacity, Depth, Outbox, OutboxEntry};

@@ -1,0 +1,129 @@
+//! Where updates wait until they are sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::record::{EncodedUpdate, Error, Rejection};
+
+/// A queue of updates between those who publish them and the one who sends them.
+///
+/// [`BufferedClient`](crate::BufferedClient) writes to it and empties it. The one in memory is the
+/// default; `SqliteOutbox` keeps what waits over a crash of the process or the machine. Another
+/// engine is another implementation of this trait.
+///
+/// # What an implementation promises
+/// - **Append**: when `append` returns `Ok(true)`, the updates are kept as safely as the engine
+///   keeps anything, in order after all that are there; all of them or, with `Ok(false)` or an
+///   error, none.
+/// - **Take in order**: `take` gives updates of each group in the order in which they were
+///   appended, and never one of a group while an earlier one of the same group is with another
+///   taker. They stay in the outbox.
+/// - **Settle**: only `settle` removes updates: accepted ones for good, rejected ones to where a
+///   person can look at them, if the engine has such a place. Those that were taken and not settled
+///   can be taken again after `release`, or when the taker died.
+/// - All methods can be called from any thread at any time; only one thread of a process takes.
+pub trait Outbox: Send + Sync {
+    /// Appends updates; `false` if there is no room for all of them within the capacity.
+    ///
+    /// # Errors
+    /// If they cannot be kept.
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error>;
+
+    /// The oldest updates that can be sent now, `most` at most.
+    ///
+    /// # Errors
+    /// If the outbox cannot be read.
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error>;
+
+    /// Removes taken updates whose fate is known.
+    ///
+    /// # Errors
+    /// If they cannot be removed; they may be taken again then.
+    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error>;
+
+    /// Gives back what was taken and not settled.
+    ///
+    /// # Errors
+    /// If that cannot be said.
+    fn release(&self) -> Result<(), Error>;
+
+    /// Removes the oldest updates that are not taken, until there is room for so much more within
+    /// the capacity; how many were removed.
+    ///
+    /// # Errors
+    /// If they cannot be removed.
+    fn drop_oldest(&self, updates: usize, bytes: usize, capacity: Capacity)
+    -> Result<usize, Error>;
+
+    /// How much waits.
+    ///
+    /// # Errors
+    /// If the outbox cannot be read.
+    fn depth(&self) -> Result<Depth, Error>;
+
+    /// Whether what waits outlives the process. If not, a shutdown hands it back.
+    fn is_durable(&self) -> bool {
+        true
+    }
+
+    /// Takes a function to call when others have appended something. By default it is not called:
+    /// the sender looks once in a flush interval.
+    fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        drop(wake);
+    }
+
+    /// Takes a function to call when what was taken may be with another taker now: the sender breaks
+    /// off what it is sending. By default it is not called.
+    fn on_loss(&self, stop: Arc<dyn Fn() + Send + Sync>) {
+        drop(stop);
+    }
+}
+
+/// An update in an outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutboxEntry {
+    /// What the outbox knows it by.
+    pub id: i64,
+    /// The update.
+    pub update: EncodedUpdate,
+}
+
+impl OutboxEntry {
+    /// For implementations of [`Outbox`].
+    #[must_use]
+    pub fn new(id: i64, update: EncodedUpdate) -> Self {
+        Self { id, update }
+    }
+}
+
+/// How much an outbox may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // Both are all there is to measure.
+pub struct Capacity {
+    /// How many updates.
+    pub updates: usize,
+    /// How many bytes of JSON.
+    pub bytes: usize,
+}
+
+/// How much an outbox holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // Made by implementations.
+pub struct Depth {
+    /// How many updates wait.
+    pub updates: usize,
+    /// How many bytes of JSON they are.
+    pub bytes: usize,
+    /// How long the oldest has waited.
+    pub oldest: Option<Duration>,
+}
+
+impl Depth {
+    /// Returns whether there is room for so much more within the capacity.
+    #[must_use]
+    pub fn has_room(self, updates: usize, bytes: usize, capacity: Capacity) -> bool {
+        self.updates.saturating_add(updates) <= capacity.updates
+            && self.bytes.saturating_add(bytes) <= capacity.bytes
+    }
+}

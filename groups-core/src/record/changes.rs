@@ -1,0 +1,153 @@
+use serde::Serialize;
+
+use crate::group::operation::FIELD_OPERATIONS;
+use crate::group::{Operation, Property};
+use crate::json::list::ListJson;
+use crate::json::object::write_members;
+use crate::json::{EncodeError, Json, Written};
+use crate::record::diff::{Differences, key_of, text, updates};
+use crate::record::unchanged::is_same;
+use crate::record::visit::Visitor;
+use crate::record::{MixpanelGroup, Update};
+use crate::util::scratch::with_scratch;
+
+/// The updates between two versions of a struct: see [`MixpanelGroup::changes_since`].
+#[derive(Clone, Debug)]
+#[must_use = "updates do nothing until they are sent"]
+pub struct Changes(std::vec::IntoIter<Update<'static>>);
+
+impl Changes {
+    pub(crate) fn between<T: MixpanelGroup>(new: &T, old: &T) -> Self {
+        let group = new.group();
+        let updates = if group != old.group() {
+            let message = format!("the older version is another group, {}", old.group());
+            updates(Err(EncodeError::new(message)), &group)
+        } else if is_same(new, old) {
+            Vec::new()
+        } else {
+            updates(differences(new, old), &group)
+        };
+        Self(updates.into_iter())
+    }
+}
+
+impl Iterator for Changes {
+    type Item = Update<'static>;
+
+    fn next(&mut self) -> Option<Update<'static>> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Changes {}
+
+fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, EncodeError> {
+    with_scratch(|scratch| {
+        let mut comparison = Comparison {
+            differences: Differences::default(),
+            scratch,
+        };
+        FIELD_OPERATIONS
+            .into_iter()
+            .try_for_each(|operation| new.visit_properties(old, operation, &mut comparison))?;
+        Ok(comparison.differences)
+    })
+}
+
+struct Comparison<'a> {
+    differences: Differences,
+    /// The JSON of the older value, or of both.
+    scratch: &'a mut Vec<u8>,
+}
+
+impl Visitor for Comparison<'_> {
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        old: &T,
+    ) -> Result<(), EncodeError> {
+        let old_json = &mut *self.scratch;
+        old_json.clear();
+        let before = old.serialize(Json { out: old_json });
+        let before = before.map_err(|error| error.of(property.name))?;
+        let out = match property.operation {
+            Operation::SetOnce if before == Written::Value => return Ok(()),
+            Operation::SetOnce => &mut self.differences.set_once,
+            _ => &mut self.differences.set,
+        };
+        let start = out.len();
+        out.extend_from_slice(property.key.as_bytes());
+        let value = out.len();
+        let now = new.serialize(Json { out });
+        let now = now.map_err(|error| error.of(property.name))?;
+        if now == Written::Null || out[value..] == old_json[..] {
+            out.truncate(start);
+        }
+        if now == Written::Null && before == Written::Value {
+            self.differences.unset(property.key);
+        }
+        Ok(())
+    }
+
+    fn list<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        old: &T,
+    ) -> Result<(), EncodeError> {
+        let scratch = &mut *self.scratch;
+        scratch.clear();
+        let mut write = |value: &T| {
+            let written = value.serialize(ListJson { out: scratch });
+            written
+                .map(|_| scratch.len())
+                .map_err(|error| error.of(property.name))
+        };
+        let middle = write(old)?;
+        write(new)?;
+        let (old, new) = self.scratch.split_at(middle);
+        if old != new {
+            let old = text(old);
+            self.differences
+                .change_list(property.key, text(new), old, old);
+        }
+        Ok(())
+    }
+
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        all: &'static [Property],
+        new: &T,
+        old: &T,
+    ) -> Result<(), EncodeError> {
+        let new = write_members(property, all, new)?;
+        let old = write_members(property, all, old)?;
+        for (name, value) in &new {
+            let before = old.get(name).map_or("", |value| value.get());
+            if before == value.get() {
+                continue;
+            }
+            let key = key_of(name);
+            match property.operation {
+                Operation::Union => {
+                    self.differences
+                        .change_list(&key, value.get(), before, before);
+                }
+                Operation::SetOnce if !before.is_empty() => {}
+                Operation::SetOnce => self.differences.set_once(&key, value.get()),
+                _ => self.differences.set(&key, value.get()),
+            }
+        }
+        if property.operation != Operation::SetOnce {
+            let gone = old.keys().filter(|name| !new.contains_key(*name));
+            gone.for_each(|name| self.differences.unset(&key_of(name)));
+        }
+        Ok(())
+    }
+}

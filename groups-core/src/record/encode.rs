@@ -1,0 +1,247 @@
+//! One update as JSON, from its group to its closing bracket.
+
+use serde::Serialize;
+
+use crate::group::{Group, Id, Operation, Property};
+use crate::json::escape::write_escaped;
+use crate::json::list::ListJson;
+use crate::json::null::{is_absent, is_empty_list};
+use crate::json::object::{Names, Object};
+use crate::json::{EncodeError, Json, Written};
+use crate::record::visit::Visitor;
+use crate::record::{RecordRef, Rejection};
+
+/// The group keys of Hierarchical Groups; no other starts with `$`.
+const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
+
+/// What was written of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    /// An update's operation; none, if it is an event.
+    pub(crate) operation: Option<Operation>,
+    /// How many of the bytes say what must stay in order: the same bytes, the same group.
+    pub(crate) head: usize,
+}
+
+/// Appends the members of an update's object from `$group_key` to the closing bracket; `$token`
+/// comes before them. Where `write_value` has nothing to say, nothing is appended.
+pub(crate) fn write_update(
+    out: &mut Vec<u8>,
+    group: &Group<'_>,
+    operation: Operation,
+    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+) -> Result<Option<Encoded>, Box<Rejection>> {
+    let start = out.len();
+    let write = || {
+        write_group(out, group)?;
+        let head = out.len() - start;
+        if let Some(company_id) = group.company_id() {
+            out.extend_from_slice(br#","$company_id":""#);
+            write_id(out, company_id, "$company_id")?;
+        }
+        out.extend_from_slice(operation.key().as_bytes());
+        let value = out.len();
+        write_value(out)?;
+        if out.len() == value {
+            out.truncate(start);
+            return Ok(None);
+        }
+        out.push(b'}');
+        Ok(Some(Encoded {
+            operation: Some(operation),
+            head,
+        }))
+    };
+    write().map_err(|error: EncodeError| {
+        let (property, message) = error.into_parts();
+        out.truncate(start);
+        let record = RecordRef::update(group, operation);
+        Box::new(Rejection::new(record, property, message))
+    })
+}
+
+#[inline]
+fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> {
+    let key = group.key();
+    if key.is_empty() {
+        return Err(EncodeError::new("the group key is empty").of("$group_key"));
+    }
+    if key.starts_with('$') {
+        if !DOLLAR_KEYS.contains(&key) {
+            let [company, user] = DOLLAR_KEYS;
+            let message = format!("no group key but {company} and {user} starts with `$`");
+            return Err(EncodeError::new(message).of("$group_key"));
+        }
+        if group.company_id().is_none() {
+            let message = format!("every update of {key} names the company: use `in_company`");
+            return Err(EncodeError::new(message).of("$company_id"));
+        }
+    }
+    out.extend_from_slice(br#""$group_key":""#);
+    write_escaped(out, key);
+    out.extend_from_slice(br#"","$group_id":""#);
+    write_id(out, group.id(), "$group_id")
+}
+
+/// The id and the quote behind it.
+#[inline]
+fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeError> {
+    let text = id.as_str();
+    if text.is_empty() {
+        return Err(EncodeError::new("the id is empty").of(field));
+    }
+    write_escaped(out, text);
+    out.push(b'"');
+    Ok(())
+}
+
+/// Writes each property as `,"name":value`, and absent ones not at all.
+pub(crate) struct Encoder<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) names: Option<Names>,
+}
+
+impl Encoder<'_> {
+    #[inline]
+    fn write(
+        &mut self,
+        property: &'static Property,
+        value: impl FnOnce(&mut Vec<u8>) -> Result<Written, EncodeError>,
+    ) -> Result<(), EncodeError> {
+        let start = self.out.len();
+        self.out.extend_from_slice(property.key.as_bytes());
+        match value(self.out) {
+            Ok(Written::Value) => Ok(()),
+            Ok(Written::Null) => {
+                self.out.truncate(start);
+                Ok(())
+            }
+            Err(error) => Err(error.of(property.name)),
+        }
+    }
+}
+
+impl Visitor for Encoder<'_> {
+    #[inline]
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.write(property, |out| new.serialize(Json { out }))
+    }
+
+    #[inline]
+    fn list<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.write(property, |out| new.serialize(ListJson { out }))
+    }
+
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        all: &'static [Property],
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        let object = Object {
+            out: self.out,
+            operation: property.operation,
+            names: self.names.get_or_insert_with(|| Names::new(all)),
+        };
+        new.serialize(object)
+            .map_err(|error| error.of(property.field))
+    }
+}
+
+/// Finds out whether there is anything to encode.
+#[derive(Default)]
+pub(crate) struct AnyPresent(pub(crate) bool);
+
+impl Visitor for AnyPresent {
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.0 = self.0 || !is_absent(new);
+        Ok(())
+    }
+
+    fn list<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.0 = self.0 || !is_empty_list(new);
+        Ok(())
+    }
+
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        all: &'static [Property],
+        new: &T,
+        old: &T,
+    ) -> Result<(), EncodeError> {
+        if !self.0 {
+            let out = &mut Vec::new();
+            let found = Encoder { out, names: None }.flatten(property, all, new, old);
+            self.0 = found.is_err() || !out.is_empty();
+        }
+        Ok(())
+    }
+}
+
+/// Writes the names of the `unset_none` properties that are absent, each as `,"name"`.
+pub(crate) struct Unsetter<'a>(pub(crate) &'a mut Vec<u8>);
+
+impl Unsetter<'_> {
+    fn unset(&mut self, property: &'static Property, is_absent: impl FnOnce() -> bool) {
+        if property.unset_none && is_absent() {
+            // `,"name":` without its colon.
+            let key = property.key.as_bytes();
+            self.0.extend_from_slice(&key[..key.len() - 1]);
+        }
+    }
+}
+
+impl Visitor for Unsetter<'_> {
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.unset(property, || is_absent(new));
+        Ok(())
+    }
+
+    fn list<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        self.unset(property, || is_empty_list(new));
+        Ok(())
+    }
+
+    /// The names of an absent map's properties are not known.
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        _all: &'static [Property],
+        _new: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}

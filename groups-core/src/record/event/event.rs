@@ -1,0 +1,297 @@
+use std::borrow::{Borrow, Cow};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer as _};
+use serde_json::value::RawValue;
+
+use super::rules::{
+    COMPANY, MAX_GROUPS, check_distinct_id, check_insert_id, check_properties, check_time,
+};
+use super::time::Time;
+use crate::group::{Group, Id, Operation};
+use crate::json::escape::write_str;
+use crate::json::object::{Names, Object};
+use crate::json::{EncodeError, Json};
+use crate::record::Encoded;
+use crate::record::Error;
+use crate::record::Record;
+use crate::record::encoded_update::text;
+use crate::record::{RecordRef, Rejection};
+use crate::util::random::uuid;
+
+/// Something that a user did, ready to be imported; linked to the groups that it concerns.
+///
+/// ```
+/// use mixpanel_groups::{Event, Group};
+///
+/// let acme = Group::new("company", "mixpanel_inc"); // or a derived struct
+/// let event = Event::new("Purchase")
+///     .distinct_id("user123")
+///     .group(&acme)
+///     .property("amount", 99.99);
+/// # assert!(event.to_json()?.contains(r#""distinct_id":"user123""#));
+/// # Ok::<(), mixpanel_groups::Error>(())
+/// ```
+///
+/// Its time is now and its insert id is new, unless others are given. Both are part of the event
+/// from the start, so it may be sent any number of times: Mixpanel keeps one event of the same
+/// name, time, distinct id and insert id.
+/// ([Import API](https://developer.mixpanel.com/reference/import-events))
+///
+/// Nothing here fails at once. What Mixpanel would refuse is reported when the event is imported,
+/// with the event's and the property's name: a missing or placeholder id (`"null"`, `"0"`, …), a
+/// time before 1971 or more than an hour ahead, 255 or more properties, objects nested in more than
+/// 3 levels or with 255 or more keys, more than 300 groups of one key, two properties of one name.
+///
+/// Mixpanel derives a location from the address that an event comes from; a server that does not
+/// want its own there says `.property("ip", 0)`.
+#[derive(Clone)]
+#[must_use = "an event does nothing until it is imported"]
+pub struct Event {
+    name: String,
+    time: Time,
+    distinct_id: Option<String>,
+    insert_id: String,
+    /// Each group key, with the ids of the groups.
+    groups: Vec<(String, Vec<String>)>,
+    /// Each further property as `,"name":value`.
+    properties: Vec<u8>,
+    /// Of all properties.
+    names: Names,
+    /// Why it cannot be sent, as far as that is known already.
+    wrong: Option<EncodeError>,
+}
+
+impl Event {
+    /// An event of this name, now: `"Purchase"`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            time: SystemTime::now().into(),
+            distinct_id: None,
+            insert_id: uuid(),
+            groups: Vec::new(),
+            properties: Vec::new(),
+            names: Names::of(["time", "distinct_id", "$insert_id"]),
+            wrong: None,
+        }
+    }
+
+    /// When it happened: a [`SystemTime`], or seconds or milliseconds since 1970.
+    pub fn time(mut self, time: impl Into<Time>) -> Self {
+        self.time = time.into();
+        self
+    }
+
+    /// Who did it. Every event says so; `""` is for one of no user.
+    pub fn distinct_id<'i>(mut self, id: impl Into<Id<'i>>) -> Self {
+        self.distinct_id = Some(id.into().to_string());
+        self
+    }
+
+    /// The event's own id, in place of the random UUID that it has from the start: at most 36 of
+    /// the characters `A`–`Z`, `a`–`z`, `0`–`9` and `-`.
+    ///
+    /// For events that are made again from the same data: with the same id, they stay one event.
+    pub fn insert_id<'i>(mut self, id: impl Into<Id<'i>>) -> Self {
+        self.insert_id = id.into().to_string();
+        self
+    }
+
+    /// Links the event to a group: a derived struct or a [`Group`].
+    ///
+    /// Several groups of one key, at most 300, become a list. With Hierarchical Groups the event is
+    /// linked to the group's company too, by `$company_id`.
+    /// ([Group analytics](https://docs.mixpanel.com/docs/data-structure/group-analytics))
+    pub fn group<'g>(mut self, group: impl Into<Group<'g>>) -> Self {
+        let group = group.into();
+        self.link(group.key(), group.id());
+        if let Some(company) = group.company_id() {
+            self.link(COMPANY, company);
+        }
+        self
+    }
+
+    fn link(&mut self, key: &str, id: &Id<'_>) {
+        if key.is_empty() || id.is_empty() {
+            return self.set_wrong(EncodeError::new("a group's key or id is empty").of(key));
+        }
+        let id = id.to_string();
+        let found = self.groups.iter_mut().find(|(other, _)| other == key);
+        if let Some((_, ids)) = found {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+            return;
+        }
+        match self.names.claim(key.to_owned()) {
+            Ok(()) => self.groups.push((key.to_owned(), vec![id])),
+            Err(error) => self.set_wrong(error),
+        }
+    }
+
+    /// Adds a property; none, if the value serialises to `null`. Its name has 1 to 255 characters.
+    pub fn property(self, name: &str, value: impl Serialize) -> Self {
+        self.add(|object| object.collect_map([(name, value)]))
+    }
+
+    /// Adds the properties of a map or struct, but for those that serialise to `null`.
+    pub fn properties(self, properties: impl Serialize) -> Self {
+        self.add(|object| properties.serialize(object))
+    }
+
+    fn add(mut self, write: impl FnOnce(Object<'_>) -> Result<(), EncodeError>) -> Self {
+        let end = self.properties.len();
+        let written = write(Object {
+            out: &mut self.properties,
+            operation: Operation::Set,
+            names: &mut self.names,
+        });
+        if let Err(error) = written {
+            self.properties.truncate(end);
+            self.set_wrong(error);
+        }
+        self
+    }
+
+    fn set_wrong(&mut self, error: EncodeError) {
+        self.wrong.get_or_insert(error);
+    }
+
+    /// The event as it goes over the wire.
+    ///
+    /// # Errors
+    /// If the event cannot be imported: the error names event, property and cause.
+    pub fn to_json(&self) -> Result<String, Error> {
+        let mut json = vec![b'{'];
+        match self.write(&mut json) {
+            Ok(_) => text(json),
+            Err(rejection) => Err(Error::invalid(&rejection)),
+        }
+    }
+
+    /// Appends the event's members, from `event` to the closing bracket.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<Encoded, EncodeError> {
+        let start = out.len();
+        self.check()?;
+        out.extend_from_slice(b"\"event\":");
+        write_str(out, &self.name);
+        out.extend_from_slice(b",\"properties\":");
+        let properties = out.len();
+        out.extend_from_slice(b"{\"time\":");
+        self.time.serialize(Json { out })?;
+        out.extend_from_slice(b",\"distinct_id\":");
+        self.distinct_id.serialize(Json { out })?;
+        out.extend_from_slice(b",\"$insert_id\":");
+        write_str(out, &self.insert_id);
+        let head = out.len() - start;
+        for (key, ids) in &self.groups {
+            out.push(b',');
+            write_str(out, key);
+            out.push(b':');
+            match &ids[..] {
+                [id] => write_str(out, id),
+                ids => drop(ids.serialize(Json { out })?),
+            }
+        }
+        out.extend_from_slice(&self.properties);
+        out.push(b'}');
+        check_properties(&out[properties..])?;
+        out.push(b'}');
+        Ok(Encoded {
+            operation: None,
+            head,
+        })
+    }
+
+    fn check(&self) -> Result<(), EncodeError> {
+        if let Some(error) = &self.wrong {
+            return Err(error.clone());
+        }
+        let of = |field: &'static str| move |message: String| EncodeError::new(message).of(field);
+        if self.name.is_empty() {
+            return Err(EncodeError::new("the event's name is empty"));
+        }
+        let Some(distinct_id) = &self.distinct_id else {
+            let message = "it is missing; \"\" is for an event of no user";
+            return Err(EncodeError::new(message).of("distinct_id"));
+        };
+        check_distinct_id(distinct_id).map_err(of("distinct_id"))?;
+        check_insert_id(&self.insert_id).map_err(of("$insert_id"))?;
+        check_time(self.time.0, SystemTime::now()).map_err(of("time"))?;
+        let too_many = self.groups.iter().find(|(_, ids)| ids.len() > MAX_GROUPS);
+        if let Some((key, ids)) = too_many {
+            let message = format!(
+                "{} groups of one key, and {MAX_GROUPS} are allowed",
+                ids.len()
+            );
+            return Err(EncodeError::new(message).of(key));
+        }
+        Ok(())
+    }
+
+    /// The event that was written with these members.
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let json = [b"{", json].concat();
+        let event: BTreeMap<&str, &RawValue> = serde_json::from_slice(&json)?;
+        let member = |name| event.get(name).map_or("null", |value| value.get());
+        let mut read = Self::new(serde_json::from_str::<String>(member("event"))?);
+        let properties: BTreeMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_str(member("properties"))?;
+        for (name, value) in properties {
+            match &*name {
+                "time" => read.time = Time(serde_json::from_str(value.get())?),
+                "distinct_id" => read.distinct_id = serde_json::from_str(value.get())?,
+                "$insert_id" => read.insert_id = serde_json::from_str(value.get())?,
+                name => read = read.property(name, value),
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl<E: Borrow<Event>> Record for E {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        let event = self.borrow();
+        event.encode(out).map(Some).map_err(|error: EncodeError| {
+            let (property, message) = error.into_parts();
+            let record = RecordRef::event(&event.name, &event.insert_id);
+            Box::new(Rejection::new(record, property, message))
+        })
+    }
+
+    fn name(json: &[u8]) -> RecordRef {
+        let event = Event::from_json(json).unwrap_or_else(|_| Event::new(""));
+        RecordRef::event(&event.name, &event.insert_id)
+    }
+}
+
+/// A single event can be passed wherever several can: `client.import(event)`.
+impl IntoIterator for Event {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
+    }
+}
+
+impl IntoIterator for &Event {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_json() {
+            Ok(json) => write!(f, "Event({json})"),
+            Err(error) => write!(f, "Event({error})"),
+        }
+    }
+}

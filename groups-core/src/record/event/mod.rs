@@ -1,0 +1,8 @@
+//! Events, which link users to groups: what `/import` takes.
+
+mod event;
+pub(crate) mod rules;
+mod time;
+
+pub use self::event::Event;
+pub use self::time::Time;

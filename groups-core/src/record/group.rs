@@ -1,0 +1,116 @@
+//! The six operations of a [`Group`], without a struct.
+
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::group::{Group, Operation};
+use crate::json::escape::write_str;
+use crate::json::object::{Names, Object, check_name, write_value};
+use crate::json::{EncodeError, Written, close};
+use crate::record::encode::write_update;
+use crate::record::{Error, MixpanelGroup, Update};
+
+/// The six operations. Each encodes its update at once.
+impl Group<'_> {
+    /// `$set`: creates or overwrites properties; creates the group.
+    pub fn set(&self, properties: impl Serialize) -> Update<'static> {
+        self.object(Operation::Set, properties)
+    }
+
+    /// `$set_once`: sets only properties that do not exist yet; creates the group.
+    pub fn set_once(&self, properties: impl Serialize) -> Update<'static> {
+        self.object(Operation::SetOnce, properties)
+    }
+
+    /// `$union`: adds items to list properties, each kept once; creates the group.
+    ///
+    /// Every property is a list, its items text or numbers.
+    pub fn union(&self, properties: impl Serialize) -> Update<'static> {
+        self.object(Operation::Union, properties)
+    }
+
+    /// `$unset`: removes the properties of these names. Without any, the update has nothing to say.
+    pub fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
+        self.update(Operation::Unset, |out| {
+            let start = out.len();
+            for name in names {
+                check_name(name.as_ref())?;
+                out.push(b',');
+                write_str(out, name.as_ref());
+            }
+            close(out, start, *b"[]");
+            Ok(())
+        })
+    }
+
+    /// `$remove`: removes the item `value`, a single one, from the list property `name`.
+    pub fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
+        self.update(Operation::Remove, |out| {
+            check_name(name)?;
+            let start = out.len();
+            out.push(b',');
+            write_str(out, name);
+            out.push(b':');
+            match write_value(out, Operation::Remove, &value).map_err(|error| error.of(name))? {
+                Written::Null => out.truncate(start),
+                Written::Value => close(out, start, *b"{}"),
+            }
+            Ok(())
+        })
+    }
+
+    /// `$delete`: deletes the whole group profile.
+    pub fn delete(&self) -> Update<'static> {
+        self.update(Operation::Delete, |out| {
+            out.extend_from_slice(b"\"\"");
+            Ok(())
+        })
+    }
+
+    fn object(&self, operation: Operation, properties: impl Serialize) -> Update<'static> {
+        self.update(operation, |out| {
+            let start = out.len();
+            properties.serialize(Object {
+                out,
+                operation,
+                names: &mut Names::new(&[]),
+            })?;
+            close(out, start, *b"{}");
+            Ok(())
+        })
+    }
+
+    /// An update of this group whose operation's value `write` appends, if there is one.
+    fn update(
+        &self,
+        operation: Operation,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> Update<'static> {
+        let mut json = Vec::new();
+        let written = write_update(&mut json, self, operation, write);
+        Update::encoded(json, written)
+    }
+}
+
+/// The group that a struct maps to.
+impl<'a, T: MixpanelGroup> From<&'a T> for Group<'a> {
+    fn from(group: &'a T) -> Self {
+        group.group()
+    }
+}
+
+/// Reads the name on the wire: `$set`.
+impl FromStr for Operation {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let names = || Self::ALL.iter().map(|operation| operation.name());
+        Self::from_name(name).ok_or_else(|| {
+            let names = names().collect::<Vec<_>>().join(", ");
+            Error::config(format!(
+                "unknown operation {name:?}: expected one of {names}"
+            ))
+        })
+    }
+}

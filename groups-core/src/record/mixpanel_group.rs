@@ -1,0 +1,121 @@
+use serde::Serialize;
+
+use crate::group::{Group, Operation, Property};
+use crate::json::EncodeError;
+use crate::record::visit::Visitor;
+use crate::record::{Changes, Update, Updates};
+
+/// A struct that maps to a group profile; implemented by `#[derive(MixpanelGroup)]`.
+///
+/// The methods make [`Update`]s and send nothing: pass them to
+/// [`Client::send`](crate::Client::send), one, several or an iterator of them. Where the struct has a
+/// method of its own by one of these names, ours is reached as `MixpanelGroup::set(&company)`, and
+/// theirs as `Company::set(&mut company)` if it changes the struct.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not map to a Mixpanel group",
+    label = "`MixpanelGroup` is not implemented for this type",
+    note = "add `#[derive(mixpanel_groups::MixpanelGroup)]` to the struct, or use \
+            `mixpanel_groups::Group::new(key, id)` for a group without a struct"
+)]
+pub trait MixpanelGroup {
+    /// The group key, as it stands in the project's settings: `"company"`.
+    const GROUP_KEY: &'static str;
+
+    /// The properties that the struct maps to, in the order of its fields: a tracking plan.
+    const PROPERTIES: &'static [Property];
+
+    /// Which group this is: key, id and, with Hierarchical Groups, company id.
+    fn group(&self) -> Group<'_>;
+
+    /// Walks the properties of one operation, beside those of `old`. For generated code.
+    ///
+    /// # Errors
+    /// Whatever the visitor finds wrong.
+    #[doc(hidden)]
+    fn visit_properties<V: Visitor>(
+        &self,
+        old: &Self,
+        operation: Operation,
+        visitor: &mut V,
+    ) -> Result<(), EncodeError>;
+
+    /// The property that links an event to this group: see [`Group::link`].
+    fn link(&self) -> (String, serde_json::Value) {
+        self.group().link()
+    }
+
+    /// `$set`: the properties without another operation, each created or overwritten; those that are
+    /// absent (`null`) are left out.
+    fn set(&self) -> Update<'_>
+    where
+        Self: Sized + ThreadSafe,
+    {
+        Update::derived(self, Operation::Set)
+    }
+
+    /// `$set_once`: the fields with `#[mixpanel(set_once)]`, set where they do not exist yet.
+    fn set_once(&self) -> Update<'_>
+    where
+        Self: Sized + ThreadSafe,
+    {
+        Update::derived(self, Operation::SetOnce)
+    }
+
+    /// `$union`: the fields with `#[mixpanel(union)]`, their items added to the lists.
+    fn union(&self) -> Update<'_>
+    where
+        Self: Sized + ThreadSafe,
+    {
+        Update::derived(self, Operation::Union)
+    }
+
+    /// `$unset`: removes the properties of these names, as they are in Mixpanel (after `rename`).
+    fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
+        self.group().unset(names)
+    }
+
+    /// `$remove`: removes the item `value`, a single one, from the list property of this name in
+    /// Mixpanel.
+    fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
+        self.group().remove(name, value)
+    }
+
+    /// `$delete`: deletes the whole group profile.
+    fn delete(&self) -> Update<'static> {
+        self.group().delete()
+    }
+
+    /// All that the struct says: `$set`, `$set_once` and `$union`, one update each, and `$unset`
+    /// of the absent fields with `#[mixpanel(unset_none)]`. An update with nothing to say is left
+    /// out.
+    fn updates(&self) -> Updates<'_>
+    where
+        Self: Sized + ThreadSafe,
+    {
+        Updates::of(self)
+    }
+
+    /// The fewest updates that turn a profile in sync with `old` into one in sync with `self`.
+    ///
+    /// If `old` is another group, or the versions differ and a value cannot be serialised, the only
+    /// update is one that cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
+    fn changes_since(&self, old: &Self) -> Changes
+    where
+        Self: Sized,
+    {
+        Changes::between(self, old)
+    }
+}
+
+/// A struct that several threads can look at at once: what an update that borrows it needs, so that
+/// updates can cross threads. Implemented for every type that is [`Sync`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be shared between threads, which an update that borrows it could be",
+    label = "this struct has a field that is not `Sync`, such as an `Rc`, a `Cell` or a `RefCell`",
+    note = "use `Arc` or `Mutex` in the struct, or make the update from values: \
+            `company.group().set(properties)`, with any map or struct that serializes"
+)]
+pub trait ThreadSafe: Sync {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Sync + ?Sized> ThreadSafe for T {}

@@ -1,0 +1,51 @@
+//! What is sent, and what became of it.
+//!
+//! An [`Update`] or an [`Event`] is a [`Record`]: it writes its own JSON ([`encode`]) into a buffer. An
+//! [`EncodedUpdate`] is an update's JSON on its own, which can wait and cross threads. A derived struct
+//! ([`MixpanelGroup`]) is walked by visitors ([`visit`]): one encodes, one compares two versions
+//! ([`changes`], [`unchanged`]), and [`diff`] makes updates of what differs. What became of a record is
+//! told by [`Report`], [`Rejection`], [`Undelivered`] and [`Error`], which are in this room since an
+//! error gives updates back. Everything in here is plain data: no I/O, no threads, no locks.
+
+pub(crate) mod changes;
+pub(crate) mod diff;
+pub(crate) mod encode;
+pub(crate) mod encoded_update;
+pub(crate) mod error;
+pub mod event;
+mod group;
+mod into;
+pub(crate) mod mixpanel_group;
+pub(crate) mod rejection;
+mod report;
+pub(crate) mod unchanged;
+mod undelivered;
+pub(crate) mod update;
+pub(crate) mod visit;
+
+pub use self::changes::Changes;
+pub use self::encoded_update::EncodedUpdate;
+pub use self::error::{Error, ErrorKind};
+pub use self::event::Event;
+pub use self::into::{IntoEvents, IntoUpdate, IntoUpdates};
+pub use self::mixpanel_group::{MixpanelGroup, ThreadSafe};
+pub use self::rejection::{RecordRef, Rejection};
+pub use self::report::Report;
+pub use self::undelivered::{Undelivered, UndeliveredUpdates};
+pub use self::update::{Update, Updates};
+
+pub(crate) use self::encode::Encoded;
+
+/// The largest record in bytes: 1 MB, in the reading that every server takes.
+/// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))
+pub(crate) const MAX_RECORD: usize = 1_000_000;
+
+/// An element of a request's JSON array: an update of a group profile, or an event.
+pub(crate) trait Record {
+    /// Appends the members of the record's object without its first bracket. Appends nothing where
+    /// there is nothing to send.
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>>;
+
+    /// Returns what identifies the record that was written with these members.
+    fn name(json: &[u8]) -> RecordRef;
+}

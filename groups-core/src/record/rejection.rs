@@ -1,0 +1,173 @@
+use std::fmt;
+
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+
+use crate::group::{Group, Operation};
+
+/// A record that Mixpanel refused, or that could not be sent to it at all: which, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejection {
+    /// Which of the caller's records, counted from 0 over all that were passed to one `send` or
+    /// `import`.
+    pub position: usize,
+    /// What the record says of itself.
+    pub record: RecordRef,
+    /// The property or other field that is wrong, where it is known.
+    pub field: Option<String>,
+    /// What is wrong with it, in the words of who refused it.
+    pub message: String,
+    /// Whether Mixpanel refused it. If not, it was refused here and never left the machine: an
+    /// empty group id, a value that cannot be JSON, an update over 1 MB.
+    pub by_server: bool,
+}
+
+/// What a rejected record is, in terms that its sender knows it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordRef {
+    /// An update of a group profile.
+    #[non_exhaustive]
+    Update {
+        /// The group that it was meant for.
+        group: Group<'static>,
+        /// What it was to do.
+        operation: Operation,
+    },
+    /// An event.
+    #[non_exhaustive]
+    Event {
+        /// Its name.
+        name: String,
+        /// Its `$insert_id`.
+        insert_id: String,
+    },
+}
+
+impl RecordRef {
+    /// Returns the reference to an event.
+    #[must_use]
+    pub fn event(name: &str, insert_id: &str) -> Self {
+        Self::Event {
+            name: name.to_owned(),
+            insert_id: insert_id.to_owned(),
+        }
+    }
+
+    /// Returns the reference to an update of a group.
+    #[must_use]
+    pub fn update(group: &Group<'_>, operation: Operation) -> Self {
+        let group = group.clone().into_owned();
+        Self::Update { group, operation }
+    }
+}
+
+impl Rejection {
+    /// Returns the rejection of a record that was refused on this machine, at position 0. `field` is the
+    /// property or other field that is wrong, where it is known.
+    #[cold]
+    #[must_use]
+    pub fn new(record: RecordRef, field: Option<String>, message: impl Into<String>) -> Self {
+        Self {
+            position: 0,
+            record,
+            field,
+            message: message.into(),
+            by_server: false,
+        }
+    }
+
+    pub(crate) fn too_large(record: RecordRef, bytes: usize, most: usize) -> Self {
+        let message = format!("record is {bytes} bytes; the limit is {most}");
+        Self::new(record, None, message)
+    }
+
+    /// The group of a rejected update.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group<'static>> {
+        match &self.record {
+            RecordRef::Update { group, .. } => Some(group),
+            RecordRef::Event { .. } => None,
+        }
+    }
+
+    /// The operation of a rejected update.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        match &self.record {
+            RecordRef::Update { operation, .. } => Some(*operation),
+            RecordRef::Event { .. } => None,
+        }
+    }
+
+    /// The rejection without its position, for an error about the one record there is.
+    pub(crate) fn reason(&self) -> impl fmt::Display + '_ {
+        Reason(self)
+    }
+}
+
+/// Serializes what identifies the record (group key and id, or name and insert id) beside the rest.
+impl Serialize for Rejection {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut rejection = serializer.serialize_struct("Rejection", 5)?;
+        rejection.serialize_field("position", &self.position)?;
+        rejection.serialize_field("record", &self.record)?;
+        rejection.serialize_field("field", &self.field)?;
+        rejection.serialize_field("message", &self.message)?;
+        rejection.serialize_field("by_server", &self.by_server)?;
+        rejection.end()
+    }
+}
+
+impl Serialize for RecordRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Update { group, operation } => {
+                let mut record = serializer.serialize_struct("Update", 3)?;
+                record.serialize_field("group_key", group.key())?;
+                record.serialize_field("group_id", group.id())?;
+                record.serialize_field("operation", operation)?;
+                record.end()
+            }
+            Self::Event { name, insert_id } => {
+                let mut record = serializer.serialize_struct("Event", 2)?;
+                record.serialize_field("event", name)?;
+                record.serialize_field("insert_id", insert_id)?;
+                record.end()
+            }
+        }
+    }
+}
+
+struct Reason<'a>(&'a Rejection);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rejection {
+            record,
+            field,
+            message,
+            ..
+        } = self.0;
+        write!(f, "{record}: ")?;
+        if let Some(field) = field {
+            write!(f, "\"{field}\": ")?;
+        }
+        f.write_str(message)
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {}, {}", self.position, Reason(self))
+    }
+}
+
+impl fmt::Display for RecordRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Update { group, operation } => write!(f, "{operation} of {group}"),
+            Self::Event { name, insert_id } => write!(f, "event {name:?} {insert_id}"),
+        }
+    }
+}

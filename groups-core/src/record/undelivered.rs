@@ -1,0 +1,168 @@
+use std::fmt;
+
+use crate::record::Encoded;
+use crate::record::{EncodedUpdate, Event, Update};
+
+/// The updates or events that were not delivered, in the caller's order, ready to be sent again.
+///
+/// Holds their JSON without the project's token, so it can be sent by another client, kept or
+/// moved to another thread.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mixpanel_groups::Error> {
+/// # let client = mixpanel_groups::Client::new("token")?;
+/// # let updates = Vec::<mixpanel_groups::Update>::new();
+/// if let Err(error) = client.send(updates) {
+///     eprintln!("{error}");
+///     client.send(error.undelivered())?; // later, for instance
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Undelivered {
+    json: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    start: usize,
+    end: usize,
+    position: usize,
+    encoded: Encoded,
+}
+
+impl Entry {
+    fn is_update(&self) -> bool {
+        self.encoded.operation.is_some()
+    }
+}
+
+impl Undelivered {
+    pub(crate) const fn empty() -> Self {
+        Self {
+            json: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// Returns how many updates and events there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether there is neither an update nor an event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns the updates, in the caller's order.
+    #[must_use]
+    pub fn updates(&self) -> UndeliveredUpdates<'_> {
+        self.into_iter()
+    }
+
+    /// The events: what an `import` did not deliver. They keep their insert ids, so Mixpanel keeps
+    /// each once, even if it had come before.
+    ///
+    /// ```no_run
+    /// # let client = mixpanel_groups::Client::new("token")?;
+    /// # let events = Vec::<mixpanel_groups::Event>::new();
+    /// if let Err(error) = client.import(events) {
+    ///     client.import(error.into_undelivered().events())?; // later, for instance
+    /// }
+    /// # Ok::<(), mixpanel_groups::Error>(())
+    /// ```
+    pub fn events(&self) -> impl Iterator<Item = Event> {
+        let events = self.entries.iter().filter(|entry| !entry.is_update());
+        // What was not an event could not have been written as one.
+        events.filter_map(|entry| Event::from_json(&self.json[entry.start..entry.end]).ok())
+    }
+
+    /// Each update, with its position among the updates that were passed to `send`.
+    pub fn positions(&self) -> impl Iterator<Item = (usize, Update<'_>)> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.is_update())
+            .map(|entry| (entry.position, self.update(entry)))
+    }
+
+    fn update(&self, entry: &Entry) -> Update<'_> {
+        let json = &self.json[entry.start..entry.end];
+        Update::encoded(json, Ok(Some(entry.encoded)))
+    }
+
+    /// Adds the record with these members.
+    pub(crate) fn push(&mut self, position: usize, json: &[u8], encoded: Encoded) {
+        let start = self.json.len();
+        self.json.extend_from_slice(json);
+        let end = self.json.len();
+        self.entries.push(Entry {
+            start,
+            end,
+            position,
+            encoded,
+        });
+    }
+
+    /// Restores the caller's order.
+    pub(crate) fn sort(&mut self) {
+        self.entries.sort_by_key(|entry| entry.position);
+    }
+}
+
+impl FromIterator<EncodedUpdate> for Undelivered {
+    fn from_iter<I: IntoIterator<Item = EncodedUpdate>>(updates: I) -> Self {
+        let mut undelivered = Self::default();
+        for (position, update) in updates.into_iter().enumerate() {
+            undelivered.push(position, update.members(), update.encoded());
+        }
+        undelivered
+    }
+}
+
+/// Iterates over updates that borrow from [`Undelivered`].
+#[derive(Clone)]
+pub struct UndeliveredUpdates<'a> {
+    undelivered: &'a Undelivered,
+    rest: std::slice::Iter<'a, Entry>,
+}
+
+impl<'a> Iterator for UndeliveredUpdates<'a> {
+    type Item = Update<'a>;
+
+    fn next(&mut self) -> Option<Update<'a>> {
+        let next = self.rest.find(|entry| entry.is_update());
+        next.map(|entry| self.undelivered.update(entry))
+    }
+}
+
+/// The updates: see [`Undelivered::updates`].
+#[allow(clippy::into_iter_without_iter)] // It is called `updates`, beside `events`.
+impl<'a> IntoIterator for &'a Undelivered {
+    type Item = Update<'a>;
+    type IntoIter = UndeliveredUpdates<'a>;
+
+    fn into_iter(self) -> UndeliveredUpdates<'a> {
+        UndeliveredUpdates {
+            undelivered: self,
+            rest: self.entries.iter(),
+        }
+    }
+}
+
+impl fmt::Debug for UndeliveredUpdates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+impl fmt::Debug for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        list.entries(self).entries(self.events()).finish()
+    }
+}

@@ -1,0 +1,287 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::group::operation::FIELD_OPERATIONS;
+use crate::group::{Group, Operation};
+use crate::json::{EncodeError, close};
+use crate::record::Encoded;
+use crate::record::Error;
+use crate::record::MixpanelGroup;
+use crate::record::encode::{AnyPresent, Encoder, Unsetter, write_update};
+use crate::record::encoded_update::text;
+use crate::record::{EncodedUpdate, Record};
+use crate::record::{RecordRef, Rejection};
+
+/// One change of one group profile, ready to be sent.
+///
+/// Made by the methods of [`MixpanelGroup`] and [`Group`]. Those of a derived struct borrow it and
+/// are encoded when they are sent, straight into the request's body.
+#[derive(Clone)]
+#[must_use = "an update does nothing until it is sent"]
+pub struct Update<'a>(Repr<'a>);
+
+#[derive(Clone)]
+enum Repr<'a> {
+    /// To be encoded when it is sent.
+    Derived(&'a (dyn Source + Sync), Operation),
+    /// The object's members after `$token`, to its closing bracket. Nothing, if there is nothing
+    /// to say.
+    Encoded(Cow<'a, [u8]>, Option<Encoded>),
+    /// Encoded earlier, and shared.
+    Stored(EncodedUpdate),
+    /// Cannot be sent, for this reason.
+    Invalid(Box<Rejection>),
+}
+
+/// A derived struct, whatever its type.
+trait Source {
+    fn is_empty(&self, operation: Operation) -> bool;
+    fn write(
+        &self,
+        operation: Operation,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Encoded>, Box<Rejection>>;
+}
+
+impl<T: MixpanelGroup> Source for T {
+    fn is_empty(&self, operation: Operation) -> bool {
+        if operation == Operation::Unset {
+            let names = &mut Vec::new();
+            let has_any = T::PROPERTIES.iter().any(|property| property.unset_none);
+            return !has_any || write_unset(self, names).is_ok_and(|()| names.is_empty());
+        }
+        let mut present = AnyPresent::default();
+        let visited = self.visit_properties(self, operation, &mut present);
+        visited.is_ok() && !present.0
+    }
+
+    fn write(
+        &self,
+        operation: Operation,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Encoded>, Box<Rejection>> {
+        write_update(out, &self.group(), operation, |out| {
+            let start = out.len();
+            if operation == Operation::Unset {
+                write_unset(self, out)?;
+                close(out, start, *b"[]");
+            } else {
+                let mut encoder = Encoder { out, names: None };
+                self.visit_properties(self, operation, &mut encoder)?;
+                close(out, start, *b"{}");
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Appends the names that `updates()` unsets, whatever operation their fields have.
+fn write_unset<T: MixpanelGroup>(group: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let mut unsetter = Unsetter(out);
+    FIELD_OPERATIONS
+        .into_iter()
+        .try_for_each(|operation| group.visit_properties(group, operation, &mut unsetter))
+}
+
+impl<'a> Update<'a> {
+    pub(crate) fn derived<T: MixpanelGroup + Sync>(source: &'a T, operation: Operation) -> Self {
+        Self(Repr::Derived(source, operation))
+    }
+
+    pub(crate) fn encoded(
+        json: impl Into<Cow<'a, [u8]>>,
+        written: Result<Option<Encoded>, Box<Rejection>>,
+    ) -> Self {
+        Self(match written {
+            Ok(encoded) => Repr::Encoded(json.into(), encoded),
+            Err(rejection) => Repr::Invalid(rejection),
+        })
+    }
+
+    /// An update that is refused when it is sent.
+    pub(crate) fn invalid(group: &Group<'_>, operation: Operation, error: EncodeError) -> Self {
+        let record = RecordRef::update(group, operation);
+        let (property, message) = error.into_parts();
+        let rejection = Rejection::new(record, property, message);
+        Self(Repr::Invalid(Box::new(rejection)))
+    }
+
+    /// What the update does.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        match &self.0 {
+            Repr::Derived(_, operation) => Some(*operation),
+            Repr::Encoded(_, encoded) => encoded.and_then(|encoded| encoded.operation),
+            Repr::Stored(update) => update.encoded().operation,
+            Repr::Invalid(rejection) => rejection.operation(),
+        }
+    }
+
+    /// Returns the update as it goes over the wire, without `$token`, which the client adds; `None` if
+    /// there is nothing to send.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidUpdate`](crate::ErrorKind::InvalidUpdate) if the update cannot be sent: the
+    /// error names group, property and cause.
+    pub fn to_json(&self) -> Result<Option<String>, Error> {
+        let mut json = vec![b'{'];
+        match self.write(&mut json) {
+            Ok(None) => Ok(None),
+            Ok(Some(_)) => text(json).map(Some),
+            Err(rejection) => Err(Error::invalid(&rejection)),
+        }
+    }
+
+    /// The same update, encoded and free of what it borrowed.
+    pub fn into_owned(self) -> Update<'static> {
+        let mut json = Vec::new();
+        let written = self.write(&mut json);
+        Update::encoded(json, written)
+    }
+}
+
+impl Record for Update<'_> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        match &self.0 {
+            Repr::Derived(source, operation) => source.write(*operation, out),
+            Repr::Encoded(json, encoded) => {
+                out.extend_from_slice(json);
+                Ok(*encoded)
+            }
+            Repr::Stored(update) => {
+                out.extend_from_slice(update.members());
+                Ok(Some(update.encoded()))
+            }
+            Repr::Invalid(rejection) => Err(rejection.clone()),
+        }
+    }
+
+    fn name(json: &[u8]) -> RecordRef {
+        let (group, operation) = Update::read(json);
+        RecordRef::update(&group, operation)
+    }
+}
+
+impl Update<'_> {
+    /// The group and the operation of an update that was written with these members.
+    pub(crate) fn read(json: &[u8]) -> (Group<'static>, Operation) {
+        let json = [b"{", json].concat();
+        let members: Map<String, Value> = serde_json::from_slice(&json).unwrap_or_default();
+        let member = |key| {
+            members
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let mut group = Group::new(member("$group_key"), member("$group_id"));
+        if members.contains_key("$company_id") {
+            group = group.in_company(member("$company_id"));
+        }
+        let operation = members.keys().find_map(|key| Operation::from_name(key));
+        (group, operation.unwrap_or(Operation::Set))
+    }
+}
+
+/// The same update, borrowed.
+impl<'a> From<&'a Update<'_>> for Update<'a> {
+    fn from(update: &'a Update<'_>) -> Self {
+        Self(match &update.0 {
+            Repr::Derived(source, operation) => Repr::Derived(*source, *operation),
+            Repr::Encoded(json, encoded) => Repr::Encoded(Cow::Borrowed(json), *encoded),
+            Repr::Stored(update) => {
+                Repr::Encoded(Cow::Borrowed(update.members()), Some(update.encoded()))
+            }
+            Repr::Invalid(rejection) => Repr::Invalid(rejection.clone()),
+        })
+    }
+}
+
+/// The update, which can wait and cross threads before.
+impl From<EncodedUpdate> for Update<'_> {
+    fn from(update: EncodedUpdate) -> Self {
+        Self(Repr::Stored(update))
+    }
+}
+
+impl<'a> From<&'a EncodedUpdate> for Update<'a> {
+    fn from(update: &'a EncodedUpdate) -> Self {
+        Self::encoded(update.members(), Ok(Some(update.encoded())))
+    }
+}
+
+/// Two updates are equal if the same JSON is sent, or if they cannot be sent for the same reason.
+impl PartialEq for Update<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let [mut one, mut two] = [Vec::new(), Vec::new()];
+        match (self.write(&mut one), other.write(&mut two)) {
+            (Ok(_), Ok(_)) => one == two,
+            (one, two) => one.err() == two.err(),
+        }
+    }
+}
+
+/// A single update can be passed wherever several can: `client.send(acme.set())`.
+impl IntoIterator for Update<'_> {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
+    }
+}
+
+impl fmt::Debug for Update<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_json() {
+            Ok(json) => write!(
+                f,
+                "Update({})",
+                json.as_deref().unwrap_or("nothing to send")
+            ),
+            Err(error) => write!(f, "Update({error})"),
+        }
+    }
+}
+
+/// The updates that say all of a struct: see [`MixpanelGroup::updates`].
+#[derive(Clone)]
+#[must_use = "updates do nothing until they are sent"]
+pub struct Updates<'a> {
+    source: &'a (dyn Source + Sync),
+    rest: std::slice::Iter<'static, Operation>,
+}
+
+impl<'a> Updates<'a> {
+    pub(crate) fn of<T: MixpanelGroup + Sync>(source: &'a T) -> Self {
+        const ORDER: [Operation; 4] = [
+            Operation::Set,
+            Operation::SetOnce,
+            Operation::Union,
+            Operation::Unset,
+        ];
+        Self {
+            source,
+            rest: ORDER.iter(),
+        }
+    }
+}
+
+impl<'a> Iterator for Updates<'a> {
+    type Item = Update<'a>;
+
+    fn next(&mut self) -> Option<Update<'a>> {
+        let source = self.source;
+        self.rest
+            .find(|operation| !source.is_empty(**operation))
+            .map(|operation| Update(Repr::Derived(source, *operation)))
+    }
+}
+
+impl fmt::Debug for Updates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}

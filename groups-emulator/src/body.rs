@@ -1,0 +1,96 @@
+//! What a body says, in whichever form it came.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use flate2::read::MultiGzDecoder;
+use ureq_proto::http::{HeaderMap, StatusCode, header};
+
+use crate::answer::Answer;
+use crate::flags::Flags;
+
+/// With or without padding at the end.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The JSON of a body: the body itself or, in a form, its field `data`, as it is or in base64.
+/// Other content types than the documented ones are read as JSON.
+pub(crate) fn decode<'a>(
+    headers: &HeaderMap,
+    body: &'a [u8],
+    max: usize,
+    flags: &mut Flags,
+) -> Result<Cow<'a, [u8]>, Answer> {
+    let body = decompress(headers, body, max)?;
+    let is_form = media_type(headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    if !is_form {
+        return Ok(body);
+    }
+    flags.read(&body);
+    decode_form(&body)
+}
+
+/// The same of a form's bytes, or of a query: some official SDKs send updates in it.
+pub(crate) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Answer> {
+    let data = form_urlencoded::parse(form).find(|(name, _)| name == "data");
+    let Some((_, data)) = data else {
+        return Err(bad_request("the form has no field named data"));
+    };
+    if data.trim_start().starts_with(['[', '{']) {
+        return Ok(data.into_owned().into_bytes().into());
+    }
+    // Some official SDKs leave the `+` of base64 as it is, which a form reads as a space.
+    let base64 = data.trim().replace(' ', "+");
+    BASE64
+        .decode(base64)
+        .map(Cow::Owned)
+        .map_err(|_| bad_request("data is neither JSON nor base64"))
+}
+
+fn decompress<'a>(
+    headers: &HeaderMap,
+    body: &'a [u8],
+    max: usize,
+) -> Result<Cow<'a, [u8]>, Answer> {
+    let encoding = header_text(headers, header::CONTENT_ENCODING);
+    if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
+        return Ok(body.into());
+    }
+    if !encoding.eq_ignore_ascii_case("gzip") {
+        return Err(bad_request("the only content encoding is gzip"));
+    }
+    let mut plain = Vec::new();
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    match MultiGzDecoder::new(body)
+        .take(limit)
+        .read_to_end(&mut plain)
+    {
+        Ok(len) if len > max => Err(Answer::too_large(max, "bytes")),
+        Ok(_) => Ok(plain.into()),
+        Err(_) => Err(bad_request("the body is not gzip")),
+    }
+}
+
+/// Whether the body has one record a line.
+pub(crate) fn is_ndjson(headers: &HeaderMap) -> bool {
+    media_type(headers).eq_ignore_ascii_case("application/x-ndjson")
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let content_type = header_text(headers, header::CONTENT_TYPE);
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn bad_request(message: &str) -> Answer {
+    Answer::error(StatusCode::BAD_REQUEST, message)
+}
+
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
+}

@@ -1,0 +1,112 @@
+//! What outlives the emulator, in a file.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use crate::memory::Memory;
+use crate::profiles::{Known, Past};
+use mixpanel_groups::Profile;
+
+/// A file with the profiles, their history and the events.
+pub(crate) struct MemoryFile {
+    path: PathBuf,
+    /// The version of the memory that the file holds.
+    saved: Mutex<u64>,
+}
+
+impl MemoryFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            saved: Mutex::new(0),
+        }
+    }
+
+    /// What the file holds; nothing, if there is none yet.
+    pub(crate) fn load(&self) -> io::Result<Memory> {
+        let json = match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::default()),
+            read => read?,
+        };
+        let state: Option<Value> = serde_json::from_slice(&json).ok();
+        state.and_then(read).ok_or_else(|| {
+            let path = self.path.display();
+            let message = format!("{path} is no state that an emulator has kept");
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })
+    }
+
+    /// Writes the file, if there is something new.
+    pub(crate) fn save(&self, memory: &Mutex<Memory>) -> io::Result<()> {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let (version, state) = {
+            let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            if memory.version == *saved {
+                return Ok(());
+            }
+            (memory.version, write(&memory))
+        };
+        replace(&self.path, state.to_string().as_bytes())?;
+        *saved = version;
+        Ok(())
+    }
+}
+
+fn write(memory: &Memory) -> Value {
+    let groups = memory.profiles.iter().map(|(key, id, known)| {
+        let history: Vec<_> = known.history.iter().map(Past::to_json).collect();
+        json!({"key": key, "id": id, "profile": known.profile, "history": history})
+    });
+    json!({
+        "groups": groups.collect::<Vec<_>>(),
+        "events": memory.events.iter().collect::<Vec<_>>(),
+    })
+}
+
+fn read(mut state: Value) -> Option<Memory> {
+    let mut memory = Memory::default();
+    for mut group in list(&mut state, "groups")? {
+        let text = |name: &str| Some(group.get(name)?.as_str()?.to_owned());
+        let (key, id) = (text("key")?, text("id")?);
+        let profile = match group.get_mut("profile")?.take() {
+            Value::Null => Profile::default(),
+            Value::Object(properties) => properties.into_iter().collect(),
+            _ => return None,
+        };
+        let history = list(&mut group, "history")?;
+        let history = history.into_iter().map(Past::from_json);
+        *memory.profiles.group(key, id) = Known {
+            profile,
+            history: history.collect::<Option<_>>()?,
+        };
+    }
+    for event in list(&mut state, "events")? {
+        memory.events.push(event);
+    }
+    Some(memory)
+}
+
+fn list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
+    match value.get_mut(name)?.take() {
+        Value::Array(items) => Some(items),
+        _ => None,
+    }
+}
+
+/// Writes a file of its own first, which then takes the place of the old one: at any time there is a
+/// whole file.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}

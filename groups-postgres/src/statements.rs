@@ -1,0 +1,84 @@
+use crate::names::Names;
+use crate::settings::Settings;
+
+/// The SQL of a relay, for its tables.
+pub(crate) struct Statements {
+    pub(crate) prepare: String,
+    pub(crate) count: String,
+    pub(crate) lock: String,
+    pub(crate) claim: String,
+    pub(crate) read: String,
+    pub(crate) unlock: String,
+    pub(crate) accept: String,
+    pub(crate) reject: String,
+    pub(crate) forget: String,
+    pub(crate) sweep: String,
+}
+
+impl Statements {
+    pub(crate) fn new(names: &Names, settings: &Settings) -> Self {
+        let sql = |text: &str| {
+            let class = "'public.mixpanel_outbox'::regclass::oid::integer";
+            names.put_into(&text.replace("{class}", class))
+        };
+        let accept = if settings.keep_accepted.is_zero() {
+            "DELETE FROM public.mixpanel_outbox WHERE id = ANY ($1)"
+        } else {
+            "WITH gone AS (
+                 DELETE FROM public.mixpanel_outbox WHERE id = ANY ($1) RETURNING id, since, body
+             ) INSERT INTO public.mixpanel_outbox_accepted (id, since, body) SELECT * FROM gone"
+        };
+        Self {
+            // The server finds out within 11 s that a relay's machine is gone, and what the tables'
+            // statistics say is always out of date. The shared lock is there to be counted.
+            prepare: sql("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2;
+                 SET tcp_keepalives_count = 3; SET enable_seqscan = off;
+                 SELECT pg_advisory_lock_shared({class}, -1)"),
+            count: sql("SELECT count(*) FROM pg_locks
+                 WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                   AND classid = 'public.mixpanel_outbox'::regclass AND objid = (-1)::oid"),
+            lock: sql("SELECT partition FROM (
+                     SELECT partition FROM unnest($1::smallint[]) AS of (partition)
+                     WHERE (SELECT o.id FROM public.mixpanel_outbox AS o
+                            WHERE o.partition = of.partition
+                            ORDER BY o.partition, o.id LIMIT 1) IS NOT NULL
+                       AND (SELECT p.not_before <= now() FROM public.mixpanel_outbox_partition AS p
+                            WHERE p.partition = of.partition)
+                     OFFSET 0
+                 ) AS busy WHERE pg_try_advisory_lock({class}, partition) LIMIT $2"),
+            claim: sql("UPDATE public.mixpanel_outbox_partition
+                 SET relay = CASE WHEN relay IS NULL OR relay = $2 OR $3 = 0 THEN $2 END,
+                     not_before = CASE WHEN relay IS NULL OR relay = $2 OR $3 = 0 THEN not_before
+                                       ELSE now() + $3 * interval '1 second' END
+                 WHERE partition = ANY ($1) AND not_before <= now()
+                 RETURNING CASE WHEN relay = $2 THEN partition END"),
+            read: sql("SELECT id, partition, body::text FROM (
+                     SELECT first.*, sum(first.bytes) OVER (ORDER BY first.id) AS total FROM (
+                         SELECT o.* FROM unnest($1::smallint[]) AS of (partition)
+                         CROSS JOIN LATERAL (
+                             SELECT o.* FROM public.mixpanel_outbox AS o
+                             WHERE o.partition = of.partition
+                             ORDER BY o.partition, o.id LIMIT $2
+                         ) AS o
+                         ORDER BY o.id LIMIT $3
+                     ) AS first
+                 ) AS summed WHERE total - bytes < $4 ORDER BY id"),
+            unlock: sql("SELECT count(pg_advisory_unlock({class}, partition))
+                 FROM unnest($1::smallint[]) AS of (partition)"),
+            accept: sql(accept),
+            reject: sql("WITH gone AS (
+                     DELETE FROM public.mixpanel_outbox WHERE id = ANY ($1) RETURNING id, since, body
+                 ) INSERT INTO public.mixpanel_outbox_rejected (id, since, message, body)
+                 SELECT id, since, message, body
+                 FROM gone JOIN unnest($1::bigint[], $2::text[]) AS why (id, message) USING (id)"),
+            forget: sql("UPDATE public.mixpanel_outbox_partition SET relay = NULL
+                 WHERE partition = ANY ($1) AND relay = $2"),
+            sweep: sql("WITH rejected AS (
+                     DELETE FROM public.mixpanel_outbox_rejected
+                     WHERE rejected_at < now() - $1 * interval '1 second'
+                 ) DELETE FROM public.mixpanel_outbox_accepted
+                 WHERE accepted_at < now() - $2 * interval '1 second'"),
+        }
+    }
+}
