@@ -429,7 +429,7 @@ fn an_update_that_is_too_large_does_not_wait() {
     assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
     let text = error.to_string();
     assert!(
-        text.contains("company \"acme\"") && text.contains("1000000 are allowed"),
+        text.contains("company \"acme\"") && text.contains("the limit is 1000000"),
         "{text}"
     );
     let grown = |update: &mut serde_json::Map<String, Value>| {

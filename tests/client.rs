@@ -130,7 +130,7 @@ fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
         rejected,
         [
             r#"record 1, $set of company "": "$group_id": the id is empty"#,
-            r#"record 2, $set of company "big": it has 1000078 bytes, and 1000000 are allowed"#,
+            r#"record 2, $set of company "big": record is 1000078 bytes; the limit is 1000000"#,
             r#"record 3, $set of company "acme": a property's name is empty"#,
             &format!(
                 r#"record 4, $set of company "acme": "{}": a property's name has at most 255 characters"#,
@@ -405,8 +405,12 @@ fn an_endpoint_without_a_server_is_an_error_with_its_cause() {
         .send([company("acme").delete()])
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network);
-    let beginning = format!("{endpoint}: the connection failed: Connection refused");
-    assert!(error.to_string().starts_with(&beginning), "{error}");
+    let text = format!("{endpoint}: the connection failed (1 undelivered)");
+    assert_eq!(error.to_string(), text, "the cause is in the source");
+    assert!(
+        format!("{error:#}").starts_with(&format!("{text}: Connection refused")),
+        "{error}"
+    );
     assert!(std::error::Error::source(&error).is_some());
     assert_eq!(error.undelivered().len(), 1);
 }

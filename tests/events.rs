@@ -498,7 +498,7 @@ fn nesting_and_size() {
         .unwrap();
     assert_eq!(
         report.rejected[0].to_string(),
-        r#"record 0, event "Purchase" id: it has 1000001 bytes, and 1000000 are allowed"#
+        r#"record 0, event "Purchase" id: record is 1000001 bytes; the limit is 1000000"#
     );
     assert!(emulator.requests().is_empty());
 }

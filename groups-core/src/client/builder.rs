@@ -1,9 +1,11 @@
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use ureq::Proxy;
 
 use crate::client::batch::opening;
 use crate::client::client::Inner;
@@ -34,9 +36,55 @@ pub struct ClientBuilder {
     timeout: Duration,
     connect_timeout: Duration,
     strict: bool,
+    proxy: ProxySetting,
 }
 
-/// Who imports events, in place of the project's token.
+/// The most connections of a client, each of which is a thread while it sends.
+const MAX_CONNECTIONS: usize = 256;
+
+/// The smallest limit of a body, below which no update fits.
+const MIN_BODY: usize = 100;
+
+fn in_range(name: &str, value: usize, range: RangeInclusive<usize>) -> Result<(), Error> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    let expected = match most {
+        usize::MAX => format!("at least {least}"),
+        _ => format!("{least} to {most}"),
+    };
+    Err(Error::config(format!(
+        "invalid {name} {value}: expected {expected}"
+    )))
+}
+
+#[derive(Clone)]
+enum ProxySetting {
+    /// As the environment variables say.
+    Environment,
+    None,
+    /// It may hold a password.
+    Url(String),
+}
+
+impl ProxySetting {
+    fn resolve(&self, endpoint: &Endpoint) -> Result<Option<Proxy>, Error> {
+        match self {
+            Self::None => Ok(None),
+            Self::Environment if endpoint.is_loopback() => Ok(None),
+            Self::Environment => Ok(Proxy::try_from_env()),
+            // Neither the text nor the cause, which quotes it, is shown: there may be a password.
+            Self::Url(url) => Proxy::new(url).map(Some).map_err(|_| {
+                Error::config(
+                    "invalid proxy: expected scheme, host and port, such as http://proxy:3128",
+                )
+            }),
+        }
+    }
+}
+
+/// The account that imports events, in place of the project's token.
 #[derive(Clone)]
 struct ServiceAccount {
     user: String,
@@ -79,10 +127,19 @@ impl ClientBuilder {
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             strict: true,
+            proxy: ProxySetting::Environment,
         }
     }
 
-    pub(super) fn from_env() -> Result<Self, Error> {
+    /// Returns a builder with the settings of the environment, to which others can be added:
+    /// `MIXPANEL_TOKEN`, and if set `MIXPANEL_REGION` (`us`, `eu` or `in`) and `MIXPANEL_ENDPOINT`
+    /// (scheme, host and port), which comes before the region.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `MIXPANEL_TOKEN` is not set, or one of them is
+    /// not valid. An empty text is not valid: what was meant to point elsewhere must not end in the US
+    /// region.
+    pub fn from_env() -> Result<Self, Error> {
         let token = variable("MIXPANEL_TOKEN")?
             .ok_or_else(|| Error::config("the environment variable MIXPANEL_TOKEN is not set"))?;
         let mut builder = Self::new(token);
@@ -95,13 +152,19 @@ impl ClientBuilder {
         Ok(builder)
     }
 
-    /// The region that the project's data is kept in; the default is the US. Of this and
+    /// Sets the project's token, in place of the one that the builder was made with.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// Sets the region that the project's data is kept in; the default is the US. Of this and
     /// [`endpoint`](Self::endpoint) the last one counts.
     pub fn region(self, region: Region) -> Self {
         self.endpoint(region.endpoint())
     }
 
-    /// The service account that imports events into the project of that id, the number in the
+    /// Sets the service account that imports events into the project of that id, the number in the
     /// project's settings. Updates of groups need none; without one, events are imported with the
     /// project's token.
     /// ([Import API](https://developer.mixpanel.com/reference/import-events))
@@ -119,7 +182,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Another host, as scheme, host and port: `"http://127.0.0.1:8080"`. `/groups` and `/import`
+    /// Sets another host, as scheme, host and port: `"http://127.0.0.1:8080"`. `/groups` and `/import`
     /// are added.
     ///
     /// Plain `http` is accepted for this machine only (see [`allow_plain_http`]); a proxy named in
@@ -138,15 +201,15 @@ impl ClientBuilder {
         self
     }
 
-    /// How many updates or events go into a request at most: from 1 to 2,000, which is Mixpanel's
-    /// limit and the default. Others count as the nearest of these.
+    /// Sets how many updates or events go into a request at most: from 1 to 2,000, which is Mixpanel's
+    /// limit and the default.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     pub fn max_batch(mut self, records: usize) -> Self {
-        self.max_batch = records.clamp(1, MAX_RECORDS);
+        self.max_batch = records;
         self
     }
 
-    /// How many bytes a request's body has at most, before compression. By default 2,000,000 of
+    /// Sets how many bytes a request's body has at most, before compression. By default 2,000,000 of
     /// updates, which is below every limit that Mixpanel documents, and 10,000,000 of events. An
     /// update or event that is larger is rejected, and one of more than 1 MB in any case.
     pub fn max_body(mut self, bytes: usize) -> Self {
@@ -154,18 +217,18 @@ impl ClientBuilder {
         self
     }
 
-    /// Over how many connections one `send` sends side by side; default 1, and 0 counts as 1.
+    /// Sets over how many connections one `send` sends side by side: from 1, the default, to 256.
     ///
     /// Mixpanel advises 10 to 20 for much data
     /// ([Import API](https://developer.mixpanel.com/reference/import-events)). A group's updates always take the same connection,
     /// so their order holds. Each takes a thread while `send` runs, and the memory of four batches
     /// at most.
     pub fn connections(mut self, connections: usize) -> Self {
-        self.connections = connections.max(1);
+        self.connections = connections;
         self
     }
 
-    /// How request bodies are compressed. By default events are, with gzip, and updates are not,
+    /// Sets how request bodies are compressed. By default events are, with gzip, and updates are not,
     /// since Mixpanel documents compression for `/import` only
     /// ([Import API](https://developer.mixpanel.com/reference/import-events)).
     pub fn compression(mut self, compression: Compression) -> Self {
@@ -173,26 +236,26 @@ impl ClientBuilder {
         self
     }
 
-    /// When a failed request is repeated; by default as Mixpanel advises, up to 6 times within 5
+    /// Sets when a failed request is repeated; by default as Mixpanel advises, up to 6 times within 5
     /// minutes.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// How long one request may take, from name resolution to the answer's last byte; default 30 s.
+    /// Sets how long one request may take, from name resolution to the answer's last byte; default 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How long finding the server's address may take, and then connecting to it; default 10 s.
+    /// Sets how long finding the server's address may take, and then connecting to it; default 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Whether Mixpanel validates every record and says which are wrong (`strict=1`); default yes. If
+    /// Sets whether Mixpanel validates every record and says which are wrong (`strict=1`); default yes. If
     /// not, it accepts a request when at least one of its records is valid, and does not say which
     /// are not.
     pub fn strict(mut self, strict: bool) -> Self {
@@ -200,10 +263,26 @@ impl ClientBuilder {
         self
     }
 
-    /// The client.
+    /// Sets the proxy that requests go through, as `http://host:port` or `socks5://host:port`, with
+    /// `user:password@` before the host if it asks for that. By default it is taken from the environment
+    /// (`HTTPS_PROXY`, `NO_PROXY`), and never used for this machine itself.
+    pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
+        self.proxy = ProxySetting::Url(proxy.into());
+        self
+    }
+
+    /// Uses no proxy, whatever the environment says.
+    pub fn no_proxy(mut self) -> Self {
+        self.proxy = ProxySetting::None;
+        self
+    }
+
+    /// Returns the client.
     ///
     /// # Errors
-    /// If the token is empty, or the endpoint or the service account is not one.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the setting's name and value, if one makes no
+    /// sense: an empty token, an endpoint or proxy that is not one, a number outside its range, a time
+    /// limit of zero.
     pub fn build(self) -> Result<Client, Error> {
         if self.token.trim().is_empty() {
             return Err(Error::config("the project token is empty"));
@@ -212,7 +291,23 @@ impl ClientBuilder {
         if let Some(account) = &self.service_account {
             account.check()?;
         }
-        let http = HttpConfig::new(&endpoint, self.timeout, self.connect_timeout);
+        in_range("max_batch", self.max_batch, 1..=MAX_RECORDS)?;
+        in_range("connections", self.connections, 1..=MAX_CONNECTIONS)?;
+        if let Some(bytes) = self.max_body {
+            in_range("max_body", bytes, MIN_BODY..=usize::MAX)?;
+        }
+        for (name, time) in [
+            ("timeout", self.timeout),
+            ("connect_timeout", self.connect_timeout),
+        ] {
+            if time.is_zero() {
+                return Err(Error::config(format!("invalid {name}: it is zero")));
+            }
+        }
+        self.compression.unwrap_or_default().check()?;
+        self.retry.check()?;
+        let proxy = self.proxy.resolve(&endpoint)?;
+        let http = HttpConfig::new(&endpoint, self.timeout, self.connect_timeout, proxy);
         Ok(self.connect(endpoint, Some(http)))
     }
 
@@ -269,9 +364,15 @@ impl ClientBuilder {
     }
 }
 
+/// Shows neither the token nor another secret.
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder").finish_non_exhaustive()
+        f.debug_struct("ClientBuilder")
+            .field("connections", &self.connections)
+            .field("compression", &self.compression)
+            .field("retry", &self.retry)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 

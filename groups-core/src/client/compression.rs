@@ -1,8 +1,15 @@
+use std::fmt;
+use std::str::FromStr;
+
+use crate::record::Error;
+
 /// How request bodies are compressed.
+///
+/// As text: `none`, `gzip` (level 6) or `gzip:1` to `gzip:9`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not at all: the default for `/groups`, where Mixpanel documents no other.
+    /// Not at all: the default for `/groups`, where Mixpanel documents nothing else.
     #[default]
     None,
     /// With gzip, of this level.
@@ -24,22 +31,32 @@ pub enum Compression {
 const WORTH_IT: usize = 1024;
 
 impl Compression {
-    /// gzip of a level from 1 (fastest) to 9 (smallest); others count as the nearest of these.
+    /// Returns gzip of a level from 1 (fastest) to 9 (smallest).
+    /// [`ClientBuilder::build`](crate::ClientBuilder::build) refuses any other.
     #[cfg(feature = "gzip")]
     #[must_use]
     pub fn gzip(level: u32) -> Self {
-        Self::Gzip {
-            level: level.clamp(1, 9),
-        }
+        Self::Gzip { level }
     }
 
-    /// Of requests to `/import`, where Mixpanel welcomes gzip.
+    /// The default of requests to `/import`, where Mixpanel welcomes gzip.
     #[cfg(feature = "gzip")]
     pub(crate) const OF_EVENTS: Self = Self::Gzip { level: 6 };
     #[cfg(not(feature = "gzip"))]
     pub(crate) const OF_EVENTS: Self = Self::None;
 
-    /// The body as it is to go out, in `packed` if it is worth it; whether it was.
+    /// Checks the level.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        match self {
+            #[cfg(feature = "gzip")]
+            Self::Gzip { level } if !(1..=9).contains(&level) => Err(Error::config(format!(
+                "invalid gzip level {level}: expected 1 to 9"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compresses the body into `packed` if that is worth it, and returns whether it did.
     #[cfg_attr(
         not(feature = "gzip"),
         allow(unused_variables, clippy::ptr_arg, clippy::unused_self)
@@ -59,5 +76,46 @@ impl Compression {
             return written.is_ok();
         }
         false
+    }
+}
+
+/// Writes `none` or, for example, `gzip:6`.
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            #[cfg(feature = "gzip")]
+            Self::Gzip { level } => write!(f, "gzip:{level}"),
+        }
+    }
+}
+
+/// Reads `none`, `gzip` (level 6) or `gzip:1` to `gzip:9`.
+impl FromStr for Compression {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        #[cfg(feature = "gzip")]
+        {
+            let level = match text.split_once(':') {
+                None if text == "gzip" => Some(6),
+                Some(("gzip", level)) => level.parse().ok(),
+                _ => None,
+            };
+            if let Some(gzip) = level.map(Self::gzip).filter(|gzip| gzip.check().is_ok()) {
+                return Ok(gzip);
+            }
+        }
+        let expected = if cfg!(feature = "gzip") {
+            "expected none, gzip or gzip:1 to gzip:9"
+        } else {
+            "expected none (gzip needs the feature `gzip`)"
+        };
+        Err(Error::config(format!(
+            "unknown compression {text:?}: {expected}"
+        )))
     }
 }

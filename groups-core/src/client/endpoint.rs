@@ -5,48 +5,6 @@ use ureq::http::Uri;
 
 use crate::record::Error;
 
-/// Where a project's data is kept, and so which host takes it.
-/// ([Mixpanel's base URLs](https://developer.mixpanel.com/reference/ingestion-api))
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Region {
-    /// `https://api.mixpanel.com`
-    #[default]
-    Us,
-    /// `https://api-eu.mixpanel.com`
-    Eu,
-    /// `https://api-in.mixpanel.com`
-    In,
-}
-
-impl Region {
-    /// The scheme and host that the region's projects send to.
-    #[must_use]
-    pub fn endpoint(self) -> &'static str {
-        match self {
-            Self::Us => "https://api.mixpanel.com",
-            Self::Eu => "https://api-eu.mixpanel.com",
-            Self::In => "https://api-in.mixpanel.com",
-        }
-    }
-}
-
-impl std::str::FromStr for Region {
-    type Err = Error;
-
-    /// Reads `us`, `eu` or `in`, in upper or lower case.
-    fn from_str(name: &str) -> Result<Self, Error> {
-        match name.to_ascii_lowercase().as_str() {
-            "us" => Ok(Self::Us),
-            "eu" => Ok(Self::Eu),
-            "in" => Ok(Self::In),
-            _ => Err(Error::config(format!(
-                "no region {name:?}: there are us, eu and in"
-            ))),
-        }
-    }
-}
-
 /// A checked scheme, host and port.
 #[derive(Clone)]
 pub(crate) struct Endpoint {

@@ -1,16 +1,17 @@
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::Duration;
 
+use crate::client::Client;
 use crate::client::delivery::{Delivery, Route};
 use crate::client::lanes::Lanes;
-use crate::client::{Client, Progress};
 use crate::record::Record;
 use crate::record::{Error, IntoEvents, IntoUpdates, Report};
 
 type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
 
-/// One `send` or `import` with options of its own: see [`Client::sending`].
+/// One `send` or `import` with options of its own: see [`Client::with_options`].
 #[must_use = "nothing is sent before `send` is called"]
 pub struct SendOptions<'a> {
     client: &'a Client,
@@ -30,7 +31,7 @@ impl<'a> SendOptions<'a> {
     }
 
     /// Replaces the updates of each group, as many as wait together, by fewer that make the same of
-    /// its profile: see [`Batch::coalesce`](crate::Batch::coalesce).
+    /// its profile: see [`Batch::coalesce`](crate::client::Batch::coalesce).
     pub fn coalesce(mut self) -> Self {
         self.coalesce = true;
         self
@@ -92,6 +93,24 @@ impl<'a> SendOptions<'a> {
         }
         result
     }
+}
+
+/// A `send` so far: what [`SendOptions::on_progress`] gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Records that went out in at least one request.
+    pub sent: usize,
+    /// Records that Mixpanel accepted.
+    pub accepted: usize,
+    /// Records that were refused, by Mixpanel or before they were sent.
+    pub rejected: usize,
+    /// Requests that were repeated after a failure.
+    pub retries: usize,
+    /// Bytes of all request bodies, as they went out.
+    pub bytes: u64,
+    /// How much longer a request waits before it is repeated, if one does.
+    pub backing_off: Option<Duration>,
 }
 
 impl<'a> From<&'a Client> for SendOptions<'a> {

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-/// When a request that failed is sent again, and when it is given up.
+use crate::record::Error;
+
+/// The rule by which a failed request is repeated, and given up.
 ///
 /// A pure function of the attempt, the failure, the server's `Retry-After` and the time that has
 /// passed; it reads no clock. The default is Mixpanel's advice: the wait starts at 2 s, doubles up
@@ -58,39 +60,47 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// No request is sent twice.
+    /// Returns a policy that sends no request twice.
     pub fn none() -> Self {
         Self::default().attempts(1)
     }
 
-    /// How often a request is sent at most, the first time included; default 7, and
-    /// 0 counts as 1.
+    /// Sets how often a request is sent at most, the first time included: from 1 on; default 7.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// The wait before the second attempt, which doubles from there; default 2 s. The jitter on top
+    /// Sets the wait before the second attempt, which doubles from there; default 2 s. The jitter on top
     /// of each wait is half to two and a half times this.
     pub fn base_delay(mut self, delay: Duration) -> Self {
         self.base_delay = delay;
         self
     }
 
-    /// What the wait doubles up to, and how much of a server's `Retry-After` is honoured; default
+    /// Sets what the wait doubles up to, and how much of a server's `Retry-After` is honored; default
     /// 60 s.
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = max_delay;
         self
     }
 
-    /// The time from a request's first attempt after which none is begun; default 5 min.
+    /// Sets the time from a request's first attempt after which no other begins; default 5 min.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// What to do after the attempt of that number, counted from 1, failed.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        if self.attempts == 0 {
+            return Err(Error::config(
+                "invalid retry policy: 0 attempts send nothing; for no repetition use 1",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Decides what to do after the attempt of that number, counted from 1, failed.
     ///
     /// `random` is in 0..1; `elapsed` is the time since the first attempt.
     pub(crate) fn step(

@@ -68,13 +68,12 @@ pub(crate) struct HttpConfig {
 }
 
 impl HttpConfig {
-    pub(crate) fn new(endpoint: &Endpoint, timeout: Duration, connect_timeout: Duration) -> Self {
-        // From the environment (`HTTPS_PROXY`, `NO_PROXY`), but never for this machine itself.
-        let proxy = if endpoint.is_loopback() {
-            None
-        } else {
-            Proxy::try_from_env()
-        };
+    pub(crate) fn new(
+        endpoint: &Endpoint,
+        timeout: Duration,
+        connect_timeout: Duration,
+        proxy: Option<Proxy>,
+    ) -> Self {
         Self {
             endpoint: endpoint.clone(),
             config: Agent::config_builder()

@@ -1,0 +1,192 @@
+//! A client's settings from a config file, with the feature `serde`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+use crate::client::{ClientBuilder, Compression, Region, RetryPolicy};
+
+/// All settings, each under the name of the builder's method.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, rename = "ClientBuilder")]
+struct Settings {
+    #[serde(default)]
+    token: String,
+    region: Option<Text<Region>>,
+    endpoint: Option<String>,
+    allow_plain_http: Option<bool>,
+    service_account: Option<ServiceAccount>,
+    max_batch: Option<usize>,
+    max_body: Option<usize>,
+    connections: Option<usize>,
+    compression: Option<Text<Compression>>,
+    retry: Option<Retry>,
+    timeout: Option<Time>,
+    connect_timeout: Option<Time>,
+    strict: Option<bool>,
+    proxy: Option<String>,
+    no_proxy: Option<bool>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceAccount {
+    user: String,
+    secret: String,
+    project_id: ProjectId,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged, expecting = "expected a project id: text or a number")]
+enum ProjectId {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    attempts: Option<u32>,
+    base_delay: Option<Time>,
+    max_delay: Option<Time>,
+    deadline: Option<Time>,
+}
+
+/// A value that is written as text.
+struct Text<T>(T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// A duration: text with a unit (`"30s"`, `"500ms"`, `"5m"`), or a number of seconds.
+struct Time(Duration);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TimeVisitor).map(Self)
+    }
+}
+
+struct TimeVisitor;
+
+impl Visitor<'_> for TimeVisitor {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as \"30s\" or a number of seconds")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+        let invalid = |_| E::invalid_value(de::Unexpected::Str(text), &self);
+        humantime::parse_duration(text).map_err(invalid)
+    }
+
+    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Duration, E> {
+        Ok(Duration::from_secs(seconds))
+    }
+
+    fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Duration, E> {
+        let invalid = |_| E::invalid_value(de::Unexpected::Signed(seconds), &self);
+        u64::try_from(seconds)
+            .map(Duration::from_secs)
+            .map_err(invalid)
+    }
+
+    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Duration, E> {
+        let invalid = |_| E::invalid_value(de::Unexpected::Float(seconds), &self);
+        Duration::try_from_secs_f64(seconds).map_err(invalid)
+    }
+}
+
+/// Reads the settings from a config file of any format. Each is optional and has the name of its method;
+/// an unknown name is an error.
+///
+/// ```
+/// use mixpanel_groups::ClientBuilder;
+///
+/// let config = r#"{
+///     "token": "PROJECT_TOKEN",
+///     "region": "eu",
+///     "connections": 4,
+///     "compression": "gzip:6",
+///     "timeout": "10s",
+///     "retry": { "attempts": 5, "max_delay": "30s" },
+///     "proxy": "http://proxy:3128"
+/// }"#;
+/// let client = serde_json::from_str::<ClientBuilder>(config)?.build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A file that should not hold the token leaves it out, and the program adds it with
+/// [`token`](ClientBuilder::token).
+impl<'de> Deserialize<'de> for ClientBuilder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let settings = Settings::deserialize(deserializer)?;
+        let exclude = |one, other| Err(de::Error::custom(format!("{one} excludes {other}")));
+        let mut builder = Self::new(settings.token);
+        match (settings.region, settings.endpoint) {
+            (Some(_), Some(_)) => return exclude("`region`", "`endpoint`"),
+            (Some(Text(region)), None) => builder = builder.region(region),
+            (None, Some(endpoint)) => builder = builder.endpoint(endpoint),
+            (None, None) => {}
+        }
+        match (settings.proxy, settings.no_proxy) {
+            (Some(_), Some(true)) => return exclude("`proxy`", "`no_proxy`"),
+            (Some(proxy), _) => builder = builder.proxy(proxy),
+            (None, Some(true)) => builder = builder.no_proxy(),
+            (None, _) => {}
+        }
+        if let Some(account) = settings.service_account {
+            let project_id = match account.project_id {
+                ProjectId::Number(number) => number.to_string(),
+                ProjectId::Text(text) => text,
+            };
+            builder = builder.service_account(account.user, account.secret, project_id);
+        }
+        if let Some(retry) = settings.retry {
+            builder = builder.retry(retry.policy());
+        }
+        /// Passes a setting to its method, if it is given.
+        macro_rules! apply {
+            ($($name:ident $(.$field:tt)?),*) => {$(
+                if let Some(value) = settings.$name {
+                    builder = builder.$name(value$(.$field)?);
+                }
+            )*};
+        }
+        apply!(
+            allow_plain_http,
+            max_batch,
+            max_body,
+            connections,
+            compression.0
+        );
+        apply!(timeout.0, connect_timeout.0, strict);
+        Ok(builder)
+    }
+}
+
+impl Retry {
+    fn policy(self) -> RetryPolicy {
+        let mut policy = RetryPolicy::default();
+        if let Some(attempts) = self.attempts {
+            policy = policy.attempts(attempts);
+        }
+        if let Some(Time(delay)) = self.base_delay {
+            policy = policy.base_delay(delay);
+        }
+        if let Some(Time(delay)) = self.max_delay {
+            policy = policy.max_delay(delay);
+        }
+        if let Some(Time(deadline)) = self.deadline {
+            policy = policy.deadline(deadline);
+        }
+        policy
+    }
+}
