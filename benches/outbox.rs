@@ -19,10 +19,7 @@ use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
 
 const THREADS: usize = 8;
 const TIME: Duration = Duration::from_secs(2);
-const ROOM: Capacity = Capacity {
-    updates: usize::MAX,
-    bytes: usize::MAX,
-};
+const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
 fn update(number: usize) -> EncodedUpdate {
     let properties = serde_json::json!({

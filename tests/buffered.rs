@@ -458,10 +458,7 @@ fn what_is_too_large_for_mixpanel_is_rejected_and_told() {
     let outbox = MemoryOutbox::new();
     let large = EncodedUpdate::from_json(&format!(" {row}")).unwrap();
     assert_eq!(large.group().id().to_string(), "acme");
-    let unlimited = Capacity {
-        updates: usize::MAX,
-        bytes: usize::MAX,
-    };
+    let unlimited = Capacity::new(usize::MAX, usize::MAX);
     assert!(outbox.append(&[large], unlimited).unwrap());
     let told = Arc::new(AtomicUsize::new(0));
     let its_told = Arc::clone(&told);

@@ -17,10 +17,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use tempfile::TempDir;
 
-const ROOM: Capacity = Capacity {
-    updates: usize::MAX,
-    bytes: usize::MAX,
-};
+const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -215,10 +212,7 @@ fn what_was_appended_is_there_after_the_process_was_killed() {
     assert!(rounds_with_updates > ROUNDS / 2, "{rounds_with_updates}");
 }
 
-const FULL: Capacity = Capacity {
-    updates: 200,
-    bytes: usize::MAX,
-};
+const FULL: Capacity = Capacity::new(200, usize::MAX);
 
 fn append_until_full(outbox: &SqliteOutbox, group: usize) {
     let mut number = 0;

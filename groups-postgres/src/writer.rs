@@ -79,11 +79,8 @@ impl Writer {
             Ok(usize::try_from(number).unwrap_or_default())
         };
         let oldest: Option<f64> = row.try_get(2).map_err(failed)?;
-        let depth = Depth {
-            updates: number(0)?,
-            bytes: number(1)?,
-            oldest: oldest.map(|age| Duration::try_from_secs_f64(age).unwrap_or_default()),
-        };
+        let oldest = oldest.map(|age| Duration::try_from_secs_f64(age).unwrap_or_default());
+        let depth = Depth::new(number(0)?, number(1)?).with_oldest(oldest);
         (self.depth, self.counted) = (depth, Some(Instant::now()));
         Ok(depth)
     }

@@ -273,10 +273,7 @@ impl Engine {
             let age = Duration::try_from_secs_f64(seconds.unwrap_or_default());
             age.unwrap_or_default()
         });
-        Ok(Depth {
-            oldest,
-            ..held(&self.db)?
-        })
+        Ok(held(&self.db)?.with_oldest(oldest))
     }
 }
 
@@ -293,13 +290,8 @@ impl Rejected {
 /// How much there is, but not for how long.
 fn held(db: &Connection) -> rusqlite::Result<Depth> {
     let sql = "SELECT updates, bytes FROM mixpanel_outbox_state";
-    db.prepare_cached(sql)?.query_row([], |row| {
-        Ok(Depth {
-            updates: size(row, 0)?,
-            bytes: size(row, 1)?,
-            oldest: None,
-        })
-    })
+    db.prepare_cached(sql)?
+        .query_row([], |row| Ok(Depth::new(size(row, 0)?, size(row, 1)?)))
 }
 
 /// A count, which is below zero only where somebody wrote it there.

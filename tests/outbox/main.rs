@@ -1,5 +1,6 @@
 //! What every outbox promises, one suite for all of them.
 
+mod file_outbox;
 #[path = "../postgres_outbox/harness.rs"]
 #[allow(dead_code)] // Most of it is for that outbox's own tests.
 mod harness;
@@ -26,6 +27,18 @@ fn sqlite(test: &dyn Fn(Open<'_>)) {
     let path = folder.path().join("outbox.db");
     // Nobody cuts the power here.
     test(&|| Arc::new(SqliteOutbox::open_with(&path, Durability::Normal).unwrap()));
+}
+
+/// A user's own engine.
+fn own(test: &dyn Fn(Open<'_>)) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.jsonl");
+    let outbox = Arc::new(file_outbox::FileOutbox::open(&path).unwrap());
+    test(&|| outbox.clone());
+    // What it holds is in the file.
+    let again = file_outbox::FileOutbox::open(&path).unwrap();
+    outbox.release().unwrap();
+    assert_eq!(again.take(1_000).unwrap(), outbox.take(1_000).unwrap());
 }
 
 /// With a handle on the same tables each time.
@@ -71,5 +84,6 @@ macro_rules! suite {
 }
 
 suite!(memory);
+suite!(own);
 suite!(sqlite);
 suite!(postgres);

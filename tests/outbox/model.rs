@@ -31,10 +31,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-const CAPACITY: Capacity = Capacity {
-    updates: 12,
-    bytes: 800,
-};
+const CAPACITY: Capacity = Capacity::new(12, 800);
 
 /// What waits, the oldest first.
 #[derive(Default)]

@@ -11,10 +11,7 @@ use serde_json::json;
 
 use super::Open;
 
-pub(crate) const ROOM: Capacity = Capacity {
-    updates: usize::MAX,
-    bytes: usize::MAX,
-};
+pub(crate) const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
 pub(crate) fn stored(update: &Update<'_>) -> EncodedUpdate {
     EncodedUpdate::new(update).unwrap().unwrap()
@@ -122,7 +119,7 @@ pub(crate) fn only_what_is_named_is_settled(open: Open<'_>) {
 
 pub(crate) fn an_append_is_whole_or_not_at_all(open: Open<'_>) {
     let outbox = open();
-    let three = Capacity { updates: 3, ..ROOM };
+    let three = Capacity::new(3, ROOM.bytes);
     assert!(outbox.append(&updates("acme", 0..2), three).unwrap());
     assert!(!outbox.append(&updates("acme", 2..4), three).unwrap());
     assert_eq!(outbox.depth().unwrap().updates, 2);
@@ -135,13 +132,13 @@ pub(crate) fn the_capacity_is_exact(open: Open<'_>) {
     let outbox = open();
     let all = updates("é", 0..4);
     let enough = bytes(&all[..2]);
-    let room = |bytes| Capacity { bytes, ..ROOM };
+    let room = |bytes| Capacity::new(ROOM.updates, bytes);
     assert!(!outbox.append(&all[..2], room(enough - 1)).unwrap());
     assert!(outbox.append(&all[..2], room(enough)).unwrap());
     assert!(!outbox.append(&all[2..3], room(enough)).unwrap());
     assert!(
         !outbox
-            .append(&all[2..3], Capacity { updates: 2, ..ROOM })
+            .append(&all[2..3], Capacity::new(2, ROOM.bytes))
             .unwrap()
     );
     // What is taken still counts, until it is settled.
@@ -157,12 +154,9 @@ pub(crate) fn dropping_the_oldest_spares_what_is_taken(open: Open<'_>) {
     let all = updates("acme", 0..6);
     assert!(outbox.append(&all, ROOM).unwrap());
     let first = outbox.take(2).unwrap();
-    let six = Capacity { updates: 6, ..ROOM };
+    let six = Capacity::new(6, ROOM.bytes);
     assert_eq!(outbox.drop_oldest(1, 10, six).unwrap(), 1);
-    let limited = Capacity {
-        bytes: bytes(&all[1..]) + 1,
-        ..ROOM
-    };
+    let limited = Capacity::new(ROOM.updates, bytes(&all[1..]) + 1);
     assert_eq!(outbox.drop_oldest(1, 2, limited).unwrap(), 1);
     outbox.release().unwrap();
     let left = outbox.take(10).unwrap();
@@ -180,10 +174,7 @@ pub(crate) fn dropping_the_oldest_spares_what_is_taken(open: Open<'_>) {
 pub(crate) fn nothing_is_dropped_where_there_is_room(open: Open<'_>) {
     let outbox = open();
     let all = updates("acme", 0..3);
-    let four = Capacity {
-        updates: 4,
-        bytes: bytes(&all) + 10,
-    };
+    let four = Capacity::new(4, bytes(&all) + 10);
     assert_eq!(outbox.drop_oldest(1, 10, four).unwrap(), 0);
     assert!(outbox.append(&all, ROOM).unwrap());
     assert_eq!(outbox.drop_oldest(1, 10, four).unwrap(), 0);

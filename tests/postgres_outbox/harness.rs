@@ -11,10 +11,7 @@ use serde_json::json;
 
 use crate::server::server;
 
-pub const NO_LIMIT: Capacity = Capacity {
-    updates: usize::MAX,
-    bytes: usize::MAX,
-};
+pub const NO_LIMIT: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
 /// An empty outbox, and the way to more of it.
 pub struct Harness {

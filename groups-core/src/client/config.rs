@@ -11,20 +11,20 @@ use crate::client::{ClientBuilder, Compression, Region, RetryPolicy};
 /// All settings, each under the name of the builder's method.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields, rename = "ClientBuilder")]
-struct Settings {
+struct ConfigFile {
     #[serde(default)]
     token: String,
     region: Option<Text<Region>>,
     endpoint: Option<String>,
     allow_plain_http: Option<bool>,
-    service_account: Option<ServiceAccount>,
+    service_account: Option<AccountConfig>,
     max_batch: Option<usize>,
     max_body: Option<usize>,
     connections: Option<usize>,
     compression: Option<Text<Compression>>,
-    retry: Option<Retry>,
-    timeout: Option<Time>,
-    connect_timeout: Option<Time>,
+    retry: Option<RetryConfig>,
+    timeout: Option<DurationText>,
+    connect_timeout: Option<DurationText>,
     strict: Option<bool>,
     proxy: Option<String>,
     no_proxy: Option<bool>,
@@ -32,7 +32,7 @@ struct Settings {
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ServiceAccount {
+struct AccountConfig {
     user: String,
     secret: String,
     project_id: ProjectId,
@@ -47,11 +47,11 @@ enum ProjectId {
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Retry {
+struct RetryConfig {
     attempts: Option<u32>,
-    base_delay: Option<Time>,
-    max_delay: Option<Time>,
-    deadline: Option<Time>,
+    base_delay: Option<DurationText>,
+    max_delay: Option<DurationText>,
+    deadline: Option<DurationText>,
 }
 
 /// A value that is written as text.
@@ -65,17 +65,17 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
 }
 
 /// A duration: text with a unit (`"30s"`, `"500ms"`, `"5m"`), or a number of seconds.
-struct Time(Duration);
+struct DurationText(Duration);
 
-impl<'de> Deserialize<'de> for Time {
+impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TimeVisitor).map(Self)
+        deserializer.deserialize_any(DurationVisitor).map(Self)
     }
 }
 
-struct TimeVisitor;
+struct DurationVisitor;
 
-impl Visitor<'_> for TimeVisitor {
+impl Visitor<'_> for DurationVisitor {
     type Value = Duration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,35 +127,35 @@ impl Visitor<'_> for TimeVisitor {
 /// [`token`](ClientBuilder::token).
 impl<'de> Deserialize<'de> for ClientBuilder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let settings = Settings::deserialize(deserializer)?;
+        let config = ConfigFile::deserialize(deserializer)?;
         let exclude = |one, other| Err(de::Error::custom(format!("{one} excludes {other}")));
-        let mut builder = Self::new(settings.token);
-        match (settings.region, settings.endpoint) {
+        let mut builder = Self::new(config.token);
+        match (config.region, config.endpoint) {
             (Some(_), Some(_)) => return exclude("`region`", "`endpoint`"),
             (Some(Text(region)), None) => builder = builder.region(region),
             (None, Some(endpoint)) => builder = builder.endpoint(endpoint),
             (None, None) => {}
         }
-        match (settings.proxy, settings.no_proxy) {
+        match (config.proxy, config.no_proxy) {
             (Some(_), Some(true)) => return exclude("`proxy`", "`no_proxy`"),
             (Some(proxy), _) => builder = builder.proxy(proxy),
             (None, Some(true)) => builder = builder.no_proxy(),
             (None, _) => {}
         }
-        if let Some(account) = settings.service_account {
+        if let Some(account) = config.service_account {
             let project_id = match account.project_id {
                 ProjectId::Number(number) => number.to_string(),
                 ProjectId::Text(text) => text,
             };
             builder = builder.service_account(account.user, account.secret, project_id);
         }
-        if let Some(retry) = settings.retry {
+        if let Some(retry) = config.retry {
             builder = builder.retry(retry.policy());
         }
         /// Passes a setting to its method, if it is given.
         macro_rules! apply {
             ($($name:ident $(.$field:tt)?),*) => {$(
-                if let Some(value) = settings.$name {
+                if let Some(value) = config.$name {
                     builder = builder.$name(value$(.$field)?);
                 }
             )*};
@@ -172,19 +172,19 @@ impl<'de> Deserialize<'de> for ClientBuilder {
     }
 }
 
-impl Retry {
+impl RetryConfig {
     fn policy(self) -> RetryPolicy {
         let mut policy = RetryPolicy::default();
         if let Some(attempts) = self.attempts {
             policy = policy.attempts(attempts);
         }
-        if let Some(Time(delay)) = self.base_delay {
+        if let Some(DurationText(delay)) = self.base_delay {
             policy = policy.base_delay(delay);
         }
-        if let Some(Time(delay)) = self.max_delay {
+        if let Some(DurationText(delay)) = self.max_delay {
             policy = policy.max_delay(delay);
         }
-        if let Some(Time(deadline)) = self.deadline {
+        if let Some(DurationText(deadline)) = self.deadline {
             policy = policy.deadline(deadline);
         }
         policy

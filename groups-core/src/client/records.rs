@@ -41,11 +41,11 @@ impl Limits {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Records {
     buffer: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<RecordSpan>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct RecordSpan {
     /// Where the byte before the record is.
     start: usize,
     /// Which of the caller's records it is.
@@ -88,7 +88,7 @@ impl Records {
                 .map(|()| Some(encoded)),
         });
         match written {
-            Ok(Some(encoded)) => self.entries.push(Entry {
+            Ok(Some(encoded)) => self.entries.push(RecordSpan {
                 start,
                 position,
                 encoded,
@@ -135,14 +135,14 @@ impl Records {
             let start = other.buffer.len().saturating_sub(1);
             other.buffer.truncate(start);
             other.buffer.extend_from_slice(&self.buffer[entry.start..]);
-            other.entries.push(Entry { start, ..*entry });
+            other.entries.push(RecordSpan { start, ..*entry });
             self.pop();
         }
     }
 
     /// Takes the last record out.
     pub(crate) fn pop(&mut self) {
-        if let Some(Entry { start, .. }) = self.entries.pop() {
+        if let Some(RecordSpan { start, .. }) = self.entries.pop() {
             self.buffer.truncate(start + usize::from(start > 0));
         }
     }
@@ -168,14 +168,14 @@ impl Records {
         self.buffer.push(b',');
         write(&mut self.buffer);
         self.buffer.push(b',');
-        let Entry {
+        let RecordSpan {
             position, encoded, ..
         } = other.entries[index];
         let encoded = Encoded {
             operation,
             ..encoded
         };
-        self.entries.push(Entry {
+        self.entries.push(RecordSpan {
             start,
             position,
             encoded,

@@ -14,18 +14,18 @@ use crate::record::{EncodedUpdate, Error, Rejection};
 #[derive(Default)]
 pub struct MemoryOutbox {
     queue: Mutex<Queue>,
-    taken: Mutex<VecDeque<Entry>>,
+    taken: Mutex<VecDeque<QueuedUpdate>>,
 }
 
 #[derive(Default)]
 struct Queue {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<QueuedUpdate>,
     /// How much there is, but not for how long: what is taken included.
     held: Depth,
     next_id: i64,
 }
 
-struct Entry {
+struct QueuedUpdate {
     waiting: OutboxEntry,
     since: Instant,
 }
@@ -41,7 +41,7 @@ impl MemoryOutbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn taken(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+    fn taken(&self) -> MutexGuard<'_, VecDeque<QueuedUpdate>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,7 +66,7 @@ impl Outbox for MemoryOutbox {
         for update in updates {
             let waiting = OutboxEntry::new(queue.next_id, update.clone());
             queue.next_id += 1;
-            queue.entries.push_back(Entry { waiting, since });
+            queue.entries.push_back(QueuedUpdate { waiting, since });
         }
         Ok(true)
     }
@@ -87,7 +87,7 @@ impl Outbox for MemoryOutbox {
         settled.sort_unstable();
         let mut taken = self.taken();
         let (mut updates, mut bytes) = (0, 0);
-        taken.retain(|Entry { waiting, .. }| {
+        taken.retain(|QueuedUpdate { waiting, .. }| {
             let is_settled = settled.binary_search(&waiting.id).is_ok();
             if is_settled {
                 updates += 1;
@@ -117,7 +117,7 @@ impl Outbox for MemoryOutbox {
         let mut queue = self.queue();
         let before = queue.held.updates;
         while !queue.held.has_room(updates, bytes, capacity) {
-            let Some(Entry { waiting, .. }) = queue.entries.pop_front() else {
+            let Some(QueuedUpdate { waiting, .. }) = queue.entries.pop_front() else {
                 break;
             };
             queue.note_gone(1, waiting.update.as_json().len());

@@ -99,7 +99,7 @@ impl OutboxEntry {
 
 /// How much an outbox may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // Both are all there is to measure.
+#[non_exhaustive]
 pub struct Capacity {
     /// How many updates.
     pub updates: usize,
@@ -109,7 +109,7 @@ pub struct Capacity {
 
 /// How much an outbox holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // Made by implementations.
+#[non_exhaustive]
 pub struct Depth {
     /// How many updates wait.
     pub updates: usize,
@@ -119,7 +119,39 @@ pub struct Depth {
     pub oldest: Option<Duration>,
 }
 
+impl Capacity {
+    /// Returns a capacity of so many updates and so many bytes of JSON.
+    #[must_use]
+    pub const fn new(updates: usize, bytes: usize) -> Self {
+        Self { updates, bytes }
+    }
+}
+
+impl Default for Capacity {
+    /// 100,000 updates and 64 MiB.
+    fn default() -> Self {
+        Self::new(100_000, 64 << 20)
+    }
+}
+
 impl Depth {
+    /// Returns the depth of an outbox with so many updates and so many bytes of JSON.
+    #[must_use]
+    pub fn new(updates: usize, bytes: usize) -> Self {
+        Self {
+            updates,
+            bytes,
+            oldest: None,
+        }
+    }
+
+    /// Returns the same depth with the time that the oldest update, if there is one, has waited.
+    #[must_use]
+    pub fn with_oldest(mut self, oldest: impl Into<Option<Duration>>) -> Self {
+        self.oldest = oldest.into();
+        self
+    }
+
     /// Returns whether there is room for so much more within the capacity.
     #[must_use]
     pub fn has_room(self, updates: usize, bytes: usize, capacity: Capacity) -> bool {

@@ -22,18 +22,18 @@ use crate::record::{EncodedUpdate, Event, Update};
 #[derive(Clone, Default)]
 pub struct Undelivered {
     json: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<UndeliveredRecord>,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct UndeliveredRecord {
     start: usize,
     end: usize,
     position: usize,
     encoded: Encoded,
 }
 
-impl Entry {
+impl UndeliveredRecord {
     fn is_update(&self) -> bool {
         self.encoded.operation.is_some()
     }
@@ -90,7 +90,7 @@ impl Undelivered {
             .map(|entry| (entry.position, self.update(entry)))
     }
 
-    fn update(&self, entry: &Entry) -> Update<'_> {
+    fn update(&self, entry: &UndeliveredRecord) -> Update<'_> {
         let json = &self.json[entry.start..entry.end];
         Update::encoded(json, Ok(Some(entry.encoded)))
     }
@@ -100,7 +100,7 @@ impl Undelivered {
         let start = self.json.len();
         self.json.extend_from_slice(json);
         let end = self.json.len();
-        self.entries.push(Entry {
+        self.entries.push(UndeliveredRecord {
             start,
             end,
             position,
@@ -128,7 +128,7 @@ impl FromIterator<EncodedUpdate> for Undelivered {
 #[derive(Clone)]
 pub struct UndeliveredUpdates<'a> {
     undelivered: &'a Undelivered,
-    rest: std::slice::Iter<'a, Entry>,
+    rest: std::slice::Iter<'a, UndeliveredRecord>,
 }
 
 impl<'a> Iterator for UndeliveredUpdates<'a> {

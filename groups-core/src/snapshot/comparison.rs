@@ -20,7 +20,7 @@ pub(super) fn compare<T: MixpanelGroup>(
     before: Option<&Known>,
     company_id: Option<String>,
 ) -> (Known, Result<Differences, EncodeError>) {
-    let mut comparison = Comparison {
+    let mut comparison = KnownComparison {
         before,
         known: Known {
             company_id,
@@ -36,14 +36,14 @@ pub(super) fn compare<T: MixpanelGroup>(
     (known, found.map(|()| differences))
 }
 
-struct Comparison<'s> {
+struct KnownComparison<'s> {
     before: Option<&'s Known>,
     known: Known,
     differences: Differences,
     scratch: Vec<u8>,
 }
 
-impl Comparison<'_> {
+impl KnownComparison<'_> {
     fn write(
         &mut self,
         property: &'static Property,
@@ -98,7 +98,7 @@ impl Comparison<'_> {
     }
 }
 
-impl Visitor for Comparison<'_> {
+impl Visitor for KnownComparison<'_> {
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
