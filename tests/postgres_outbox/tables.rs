@@ -255,10 +255,7 @@ fn appending_keeps_within_the_capacity() {
     let outbox = &harness.outbox;
     let three: Vec<_> = (0..3).map(|number| stored("acme", number)).collect();
     let bytes = three[0].as_json().len();
-    let capacity = |updates, updates_of_bytes| Capacity {
-        updates,
-        bytes: updates_of_bytes * bytes,
-    };
+    let capacity = |updates, updates_of_bytes| Capacity::new(updates, updates_of_bytes * bytes);
     assert!(outbox.append(&three, capacity(3, 3)).unwrap());
     for full in [capacity(5, 100), capacity(100, 5)] {
         assert!(!outbox.append(&three, full).unwrap());
