@@ -99,21 +99,17 @@ impl Shared {
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(stored));
         };
-        let mut json: Map<String, Value> =
-            serde_json::from_str(stored.as_json()).map_err(|error| {
-                Error::new(ErrorKind::InvalidUpdate, "the update is not JSON").with_source(error)
-            })?;
-        let is_wanted = catch_unwind(AssertUnwindSafe(|| hook(&mut json))).unwrap_or_else(|_| {
-            log::error!("`before_send` panicked: the update is not sent");
-            false
-        });
-        if is_wanted {
-            let changed = EncodedUpdate::from_json(&Value::Object(json).to_string())?;
-            changed.within_limit().map(Some)
-        } else {
+        let guarded = |json: &mut Map<String, Value>| {
+            catch_unwind(AssertUnwindSafe(|| hook(json))).unwrap_or_else(|_| {
+                log::error!("`before_send` panicked: the update is not sent");
+                false
+            })
+        };
+        let edited = stored.edit(guarded)?;
+        if edited.is_none() {
             self.state().stats.withheld += 1;
-            Ok(None)
         }
+        Ok(edited)
     }
 
     /// Reads as many updates as can be appended at once.

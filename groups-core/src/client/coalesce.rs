@@ -10,14 +10,13 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::client::records::{Limits, Records};
 use crate::group::Operation;
 use crate::json::close;
 use crate::json::escape::write_str;
-use crate::json::list::parse_items;
+use crate::json::item::{Item, parse_items};
 
 /// Replaces the records by equivalent ones, group by group; how many fewer there are. None, if that
 /// would make one too large to be sent.
@@ -280,9 +279,9 @@ impl<'a> Segment<'a> {
 
     /// Whether the same item was removed, and nothing was added since.
     fn has_removed(&self, name: &str, item: &str) -> bool {
-        let item = parse(item);
+        let item = Item::parse(item);
         self.removed_since_union(name)
-            .any(|(_, removed)| parse(removed) == item)
+            .any(|(_, removed)| Item::parse(removed) == item)
     }
 
     /// The slots at the end of the property's history that remove something from it.
@@ -299,10 +298,10 @@ impl<'a> Segment<'a> {
     /// Adds items to the `$union` that stands before the last `$remove`s, if none of these removes
     /// one of them.
     fn join_earlier(&mut self, name: &str, items: &str) -> bool {
-        let added: HashSet<Value> = parse_items(items).map(|(_, item)| item).collect();
+        let added: HashSet<Item> = parse_items(items).map(|(_, item)| item).collect();
         let mut first = 0;
         for (at, item) in self.removed_since_union(name) {
-            if added.contains(&parse(item)) {
+            if added.contains(&Item::parse(item)) {
                 return false;
             }
             first = at;
@@ -384,10 +383,6 @@ impl<'a> Segment<'a> {
     }
 }
 
-fn parse(json: &str) -> Value {
-    serde_json::from_str(json).unwrap_or_default()
-}
-
 fn is_list(json: &str) -> bool {
     json.starts_with('[')
 }
@@ -412,6 +407,6 @@ fn without(value: &str, item: &str) -> String {
     if !is_list(value) {
         return value.to_owned();
     }
-    let item = parse(item);
+    let item = Item::parse(item);
     join(parse_items(value).filter_map(|(json, other)| (other != item).then_some(json)))
 }

@@ -3,7 +3,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::ser::{Impossible, Serialize, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::json::kinds::{items, refuse, same_nothing, see_through};
@@ -57,16 +56,6 @@ where
     Arc<T>: Serialize,
     T: List,
 {
-}
-
-/// The items of a JSON list, as they are written and as what they are: the same number can be
-/// written in several ways. None, if there is no list.
-pub(crate) fn parse_items(json: &str) -> impl Iterator<Item = (&str, Value)> {
-    let items: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
-    items.into_iter().map(|item| {
-        let value = serde_json::from_str(item.get()).unwrap_or_default();
-        (item.get(), value)
-    })
 }
 
 /// Writes the value of a `$union` property: a list with at least one item, or nothing.
@@ -156,4 +145,14 @@ impl<'a> Serializer for ListJson<'a> {
     }
 
     refuse!(EncodeError::new("`$union` takes a list") => Written: scalars, floats, objects, variants);
+}
+
+/// Returns whether JSON is what `$union` takes: a list of at least one text or number.
+pub(crate) fn is_list_of_items(json: &str) -> bool {
+    let is_item = |item: &&RawValue| {
+        let first = item.get().as_bytes().first();
+        first.is_some_and(|first| matches!(first, b'"' | b'-' | b'0'..=b'9'))
+    };
+    let items: Result<Vec<&RawValue>, _> = serde_json::from_str(json);
+    items.is_ok_and(|items| !items.is_empty() && items.iter().all(is_item))
 }

@@ -7,9 +7,11 @@
 
 mod encode_error;
 pub(crate) mod escape;
+pub(crate) mod item;
 mod key;
 pub(crate) mod kinds;
 pub(crate) mod list;
+pub(crate) mod members;
 pub(crate) mod null;
 pub(crate) mod object;
 pub(crate) mod serializer;

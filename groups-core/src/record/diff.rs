@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::group::{Group, Operation};
 use crate::json::escape::write_str;
-use crate::json::list::parse_items;
+use crate::json::item::parse_items;
 use crate::json::{EncodeError, close};
 use crate::record::Update;
 use crate::record::encode::write_update;

@@ -11,8 +11,9 @@ use crate::json::{EncodeError, Json, Written};
 use crate::record::visit::Visitor;
 use crate::record::{RecordRef, Rejection};
 
-/// The group keys of Hierarchical Groups; no other starts with `$`.
-const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
+/// The group keys of Hierarchical Groups whose updates name the company. Other keys may start with `$`
+/// too: Segment's Mixpanel destination uses `$group_id`.
+const KEYS_WITH_COMPANY: [&str; 2] = ["$company_id", "$user_id"];
 
 /// What was written of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub(crate) fn write_update(
     operation: Operation,
     write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
 ) -> Result<Option<Encoded>, Box<Rejection>> {
+    write_update_with(out, group, |_| Ok(()), operation, write_value)
+}
+
+/// The same, with further members before the operation.
+pub(crate) fn write_update_with(
+    out: &mut Vec<u8>,
+    group: &Group<'_>,
+    write_extras: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    operation: Operation,
+    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+) -> Result<Option<Encoded>, Box<Rejection>> {
     let start = out.len();
     let write = || {
         write_group(out, group)?;
@@ -39,6 +51,7 @@ pub(crate) fn write_update(
             out.extend_from_slice(br#","$company_id":""#);
             write_id(out, company_id, "$company_id")?;
         }
+        write_extras(out)?;
         out.extend_from_slice(operation.key().as_bytes());
         let value = out.len();
         write_value(out)?;
@@ -66,16 +79,9 @@ fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> 
     if key.is_empty() {
         return Err(EncodeError::new("the group key is empty").of("$group_key"));
     }
-    if key.starts_with('$') {
-        if !DOLLAR_KEYS.contains(&key) {
-            let [company, user] = DOLLAR_KEYS;
-            let message = format!("no group key but {company} and {user} starts with `$`");
-            return Err(EncodeError::new(message).of("$group_key"));
-        }
-        if group.company_id().is_none() {
-            let message = format!("every update of {key} names the company: use `in_company`");
-            return Err(EncodeError::new(message).of("$company_id"));
-        }
+    if KEYS_WITH_COMPANY.contains(&key) && group.company_id().is_none() {
+        let message = format!("every update of {key} names the company: use `in_company`");
+        return Err(EncodeError::new(message).of("$company_id"));
     }
     out.extend_from_slice(br#""$group_key":""#);
     write_escaped(out, key);

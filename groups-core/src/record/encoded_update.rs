@@ -1,13 +1,13 @@
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::Utf8Error;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::group::{Group, Operation};
+use crate::json::members::Members;
 use crate::record::Encoded;
-use crate::record::encode::write_update;
+use crate::record::foreign_update::ForeignUpdate;
 use crate::record::{Error, ErrorKind, Rejection, Update};
 use crate::record::{MAX_RECORD, Record};
 use crate::util::scratch::with_scratch;
@@ -39,30 +39,52 @@ impl EncodedUpdate {
         })
     }
 
-    /// Reads what [`as_json`](Self::as_json) gave.
+    /// Reads an update from JSON: what [`as_json`](Self::as_json) returned, or what another program
+    /// wrote as it goes over the wire, without `$token`.
+    ///
+    /// The members beside the operation that Mixpanel's SDKs send (`$time`, `$ip`, `$ignore_time`,
+    /// `$latitude`, `$longitude`) are kept, and every value stays as it is written. One that is too large is
+    /// read all the same, and rejected when it is sent.
     ///
     /// # Errors
-    /// If it is no update: a JSON object with `$group_key`, `$group_id` and an operation.
+    /// [`ErrorKind::InvalidUpdate`] if the JSON is not an update: `$group_key` and `$group_id` as text,
+    /// `$company_id` as text if there is one, and exactly one operation with a value that it takes. The
+    /// error says what is wrong, and names group and property where they are known.
     pub fn from_json(json: &str) -> Result<Self, Error> {
-        let wrong = || Error::new(ErrorKind::InvalidUpdate, "not the JSON of a stored update");
-        let members: BTreeMap<&str, &RawValue> =
-            serde_json::from_str(json).map_err(|error| wrong().with_source(error))?;
-        let operation = members.keys().find_map(|name| Operation::from_name(name));
-        let operation = operation.ok_or_else(wrong)?;
-        let (group, _) = Update::read(&json.trim_start().as_bytes()[1..]);
+        let members = Members::parse(json).map_err(|error| {
+            Error::new(ErrorKind::InvalidUpdate, "not an update: not a JSON object")
+                .with_source(error)
+        })?;
+        let foreign = ForeignUpdate::read(&members)
+            .map_err(|why| Error::new(ErrorKind::InvalidUpdate, format!("not an update: {why}")))?;
         let mut out = vec![b'{'];
-        let written = write_update(&mut out, &group, operation, |out| {
-            out.extend_from_slice(members[operation.name()].get().as_bytes());
-            Ok(())
-        });
-        let encoded = written
-            .map_err(|rejection| Error::invalid(&rejection))?
-            .ok_or_else(wrong)?;
-        let json = String::from_utf8(out).map_err(|_| wrong())?;
-        Ok(Self {
-            json: json.into(),
-            encoded,
-        })
+        let written = foreign.write(&mut out);
+        let written = written.map_err(|rejection| Error::invalid(&rejection))?;
+        let encoded = written.expect("an operation's value is at least two characters");
+        let json = text(out)?.into();
+        Ok(Self { json, encoded })
+    }
+
+    /// Returns the update as `hook` leaves its JSON object; `None` if the hook returns `false`.
+    ///
+    /// What the hook did not touch keeps its bytes: a number that [`Value`] cannot hold exactly is changed
+    /// only with its property.
+    pub(crate) fn edit(
+        &self,
+        hook: impl FnOnce(&mut Map<String, Value>) -> bool,
+    ) -> Result<Option<Self>, Error> {
+        const READABLE: &str = "an update is readable JSON";
+        let before: Map<String, Value> = serde_json::from_str(&self.json).expect(READABLE);
+        let mut after = before.clone();
+        if !hook(&mut after) {
+            return Ok(None);
+        }
+        if after == before {
+            return Ok(Some(self.clone()));
+        }
+        let members = Members::parse(&self.json).expect(READABLE);
+        let json = merge(&members, &before, &after, true);
+        Self::from_json(&json)?.within_limit().map(Some)
     }
 
     /// What is too large to be sent must not wait.
@@ -117,6 +139,31 @@ impl EncodedUpdate {
     pub(crate) fn members(&self) -> &[u8] {
         &self.json.as_bytes()[1..]
     }
+}
+
+/// Writes the object `after`, and where it is the same as `before` with the bytes of `members`. With
+/// `is_update` that holds for the properties of its operations too.
+fn merge(
+    members: &Members<'_>,
+    before: &Map<String, Value>,
+    after: &Map<String, Value>,
+    is_update: bool,
+) -> String {
+    let write = |(name, value): (&String, &Value)| {
+        let written = members.0.iter().find(|(other, _)| other == name);
+        let written = written.map(|(_, value)| value.get());
+        let value = match (written, before.get(name), value) {
+            (Some(written), Some(old), _) if old == value => written.to_owned(),
+            (Some(written), Some(Value::Object(old)), Value::Object(new)) if is_update => {
+                let members = Members::parse(written).expect("an object");
+                merge(&members, old, new, false)
+            }
+            _ => value.to_string(),
+        };
+        format!("{}:{value}", Value::from(name.as_str()))
+    };
+    let members: Vec<_> = after.iter().map(write).collect();
+    format!("{{{}}}", members.join(","))
 }
 
 /// Returns the JSON that was written.

@@ -13,6 +13,7 @@ pub(crate) mod encode;
 pub(crate) mod encoded_update;
 pub(crate) mod error;
 pub mod event;
+mod foreign_update;
 mod group;
 mod into;
 pub(crate) mod mixpanel_group;

@@ -78,8 +78,7 @@ impl Undelivered {
     /// ```
     pub fn events(&self) -> impl Iterator<Item = Event> {
         let events = self.entries.iter().filter(|entry| !entry.is_update());
-        // What was not an event could not have been written as one.
-        events.filter_map(|entry| Event::from_json(&self.json[entry.start..entry.end]).ok())
+        events.map(|record| Event::read(&self.json[record.start..record.end]))
     }
 
     /// Each update, with its position among the updates that were passed to `send`.

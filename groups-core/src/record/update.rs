@@ -1,10 +1,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_json::{Map, Value};
-
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Group, Operation};
+use crate::json::members::{Members, Text};
 use crate::json::{EncodeError, close};
 use crate::record::Encoded;
 use crate::record::Error;
@@ -165,23 +164,26 @@ impl Record for Update<'_> {
 }
 
 impl Update<'_> {
-    /// The group and the operation of an update that was written with these members.
-    pub(crate) fn read(json: &[u8]) -> (Group<'static>, Operation) {
-        let json = [b"{", json].concat();
-        let members: Map<String, Value> = serde_json::from_slice(&json).unwrap_or_default();
-        let member = |key| {
-            members
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
+    /// Returns the group and the operation of an update that was written with these members, whatever its
+    /// properties hold.
+    pub(crate) fn read(members: &[u8]) -> (Group<'static>, Operation) {
+        const WRITTEN: &str = "an update that this crate wrote";
+        let json = [b"{", members].concat();
+        let json = std::str::from_utf8(&json).expect(WRITTEN);
+        let members = Members::parse(json).expect(WRITTEN);
+        let text = |name| {
+            let (_, value) = members.0.iter().find(|(other, _)| other == name)?;
+            let Text(text) = serde_json::from_str(value.get()).expect(WRITTEN);
+            Some(text.into_owned())
         };
-        let mut group = Group::new(member("$group_key"), member("$group_id"));
-        if members.contains_key("$company_id") {
-            group = group.in_company(member("$company_id"));
+        let id = |name| text(name).expect(WRITTEN);
+        let mut group = Group::new(id("$group_key"), id("$group_id"));
+        if let Some(company) = text("$company_id") {
+            group = group.in_company(company);
         }
-        let operation = members.keys().find_map(|key| Operation::from_name(key));
-        (group, operation.unwrap_or(Operation::Set))
+        let mut names = members.0.iter().map(|(name, _)| name);
+        let operation = names.find_map(|name| Operation::from_name(name));
+        (group, operation.expect(WRITTEN))
     }
 }
 

@@ -1,10 +1,8 @@
-use std::borrow::{Borrow, Cow};
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
 use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer as _};
-use serde_json::value::RawValue;
 
 use super::rules::{
     COMPANY, MAX_GROUPS, check_distinct_id, check_insert_id, check_properties, check_time,
@@ -12,6 +10,7 @@ use super::rules::{
 use super::time::Time;
 use crate::group::{Group, Id, Operation};
 use crate::json::escape::write_str;
+use crate::json::members::Members;
 use crate::json::object::{Names, Object};
 use crate::json::{EncodeError, Json};
 use crate::record::Encoded;
@@ -232,24 +231,37 @@ impl Event {
         Ok(())
     }
 
-    /// The event that was written with these members.
-    pub(crate) fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
-        let json = [b"{", json].concat();
-        let event: BTreeMap<&str, &RawValue> = serde_json::from_slice(&json)?;
-        let member = |name| event.get(name).map_or("null", |value| value.get());
-        let mut read = Self::new(serde_json::from_str::<String>(member("event"))?);
-        let properties: BTreeMap<Cow<'_, str>, &RawValue> =
-            serde_json::from_str(member("properties"))?;
-        for (name, value) in properties {
+    /// Returns the event that was written with these members.
+    pub(crate) fn read(members: &[u8]) -> Self {
+        let json = [b"{", members].concat();
+        let (name, properties) = parts(&json);
+        let mut read = Self::new(name);
+        for (name, value) in properties.0 {
             match &*name {
-                "time" => read.time = Time(serde_json::from_str(value.get())?),
-                "distinct_id" => read.distinct_id = serde_json::from_str(value.get())?,
-                "$insert_id" => read.insert_id = serde_json::from_str(value.get())?,
+                "time" => read.time = Time(serde_json::from_str(value.get()).expect(WRITTEN)),
+                "distinct_id" => {
+                    read.distinct_id = serde_json::from_str(value.get()).expect(WRITTEN)
+                }
+                "$insert_id" => read.insert_id = serde_json::from_str(value.get()).expect(WRITTEN),
                 name => read = read.property(name, value),
             }
         }
-        Ok(read)
+        read
     }
+}
+
+const WRITTEN: &str = "an event that this crate wrote";
+
+/// Returns the name and the properties of an event that was written.
+fn parts(json: &[u8]) -> (String, Members<'_>) {
+    let json = std::str::from_utf8(json).expect(WRITTEN);
+    let event = Members::parse(json).expect(WRITTEN);
+    let member = |name| {
+        let found = event.0.iter().find(|(other, _)| other == name);
+        found.expect(WRITTEN).1.get()
+    };
+    let name = serde_json::from_str(member("event")).expect(WRITTEN);
+    (name, Members::parse(member("properties")).expect(WRITTEN))
 }
 
 impl<E: Borrow<Event>> Record for E {
@@ -263,8 +275,13 @@ impl<E: Borrow<Event>> Record for E {
     }
 
     fn name(json: &[u8]) -> RecordRef {
-        let event = Event::from_json(json).unwrap_or_else(|_| Event::new(""));
-        RecordRef::event(&event.name, &event.insert_id)
+        let json = [b"{", json].concat();
+        let (name, properties) = parts(&json);
+        let mut properties = properties.0.iter();
+        let insert_id = properties.find(|(name, _)| name == "$insert_id");
+        let insert_id: String =
+            serde_json::from_str(insert_id.expect(WRITTEN).1.get()).expect(WRITTEN);
+        RecordRef::event(&name, &insert_id)
     }
 }
 

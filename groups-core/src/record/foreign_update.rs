@@ -1,0 +1,140 @@
+//! An update that was written as JSON elsewhere: by a hook, by another program, by another version.
+
+use serde_json::value::RawValue;
+
+use crate::group::{Group, Operation};
+use crate::json::escape::write_str;
+use crate::json::members::{Members, Text, check_readable};
+use crate::json::object::check_name;
+use crate::json::{EncodeError, list};
+use crate::record::encode::write_update_with;
+use crate::record::{Encoded, Rejection};
+
+/// What Mixpanel's SDKs let a caller send beside the operation.
+const EXTRAS: [&str; 5] = ["$time", "$ip", "$ignore_time", "$latitude", "$longitude"];
+
+/// The parts of an update, each as it is written.
+pub(super) struct ForeignUpdate<'a> {
+    group: Group<'a>,
+    extras: Vec<(&'a str, &'a RawValue)>,
+    operation: Operation,
+    value: &'a RawValue,
+}
+
+impl<'a> ForeignUpdate<'a> {
+    /// Parts the members, or says why they are not those of an update.
+    pub(super) fn read(members: &'a Members<'_>) -> Result<Self, String> {
+        if let Some(name) = members.repeated() {
+            return Err(format!("`{name}` is there twice"));
+        }
+        let (mut key, mut id, mut company) = (None, None, None);
+        let (mut extras, mut operation) = (Vec::new(), None);
+        for (name, value) in &members.0 {
+            match &**name {
+                "$group_key" => key = Some(read_text(name, value)?),
+                "$group_id" => id = Some(read_text(name, value)?),
+                "$company_id" => company = Some(read_text(name, value)?),
+                "$token" => return Err("`$token` is added by the client".to_owned()),
+                name if EXTRAS.contains(&name) => extras.push((name, *value)),
+                name => match (Operation::from_name(name), operation) {
+                    (Some(found), None) => operation = Some((found, *value)),
+                    (Some(found), Some((other, _))) => {
+                        return Err(format!("two operations, {other} and {found}"));
+                    }
+                    (None, _) => return Err(format!("unknown key `{name}`")),
+                },
+            }
+        }
+        let missing = |name: &str| format!("`{name}` is missing");
+        let mut group = Group::new(
+            key.ok_or_else(|| missing("$group_key"))?,
+            id.ok_or_else(|| missing("$group_id"))?,
+        );
+        if let Some(company) = company {
+            group = group.in_company(company);
+        }
+        let (operation, value) = operation.ok_or("there is no operation")?;
+        Ok(Self {
+            group,
+            extras,
+            operation,
+            value,
+        })
+    }
+
+    /// Appends the members in the order in which ours are written.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        let extras = |out: &mut Vec<u8>| {
+            for (name, value) in &self.extras {
+                check_readable(value.get()).map_err(|why| EncodeError::new(why).of(name))?;
+                out.push(b',');
+                write_str(out, name);
+                out.push(b':');
+                out.extend_from_slice(value.get().as_bytes());
+            }
+            Ok(())
+        };
+        write_update_with(out, &self.group, extras, self.operation, |out| {
+            check_value(self.operation, self.value)?;
+            out.extend_from_slice(self.value.get().as_bytes());
+            Ok(())
+        })
+    }
+}
+
+fn read_text(name: &str, value: &RawValue) -> Result<String, String> {
+    match serde_json::from_str(value.get()) {
+        Ok(Text(text)) => Ok(text.into_owned()),
+        Err(_) => Err(format!("`{name}` is not text: {}", excerpt(value.get()))),
+    }
+}
+
+fn excerpt(json: &str) -> String {
+    json.chars().take(40).collect()
+}
+
+/// Checks that the operation takes the value.
+fn check_value(operation: Operation, value: &RawValue) -> Result<(), EncodeError> {
+    let json = value.get();
+    match operation {
+        Operation::Delete => check_readable(json).map_err(EncodeError::new),
+        Operation::Unset => {
+            let names: Vec<Text<'_>> = serde_json::from_str(json)
+                .map_err(|_| EncodeError::new("`$unset` takes a list of property names"))?;
+            if names.is_empty() {
+                return Err(EncodeError::new(
+                    "`$unset` takes at least one property name",
+                ));
+            }
+            names.iter().try_for_each(|Text(name)| check_name(name))
+        }
+        _ => {
+            let properties = Members::parse(json).map_err(|_| {
+                EncodeError::new(format!("`{operation}` takes an object of properties"))
+            })?;
+            if let Some(name) = properties.repeated() {
+                return Err(EncodeError::new("two properties have this name").of(name));
+            }
+            for (name, value) in &properties.0 {
+                check_name(name)?;
+                check_readable(value.get())
+                    .map_err(EncodeError::new)
+                    .and_then(|()| check_property(operation, value.get()))
+                    .map_err(|error| error.of(name))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn check_property(operation: Operation, json: &str) -> Result<(), EncodeError> {
+    match operation {
+        Operation::Union if !list::is_list_of_items(json) => Err(EncodeError::new(
+            "`$union` takes a list of at least one text or number",
+        )),
+        Operation::Remove if json.starts_with(['[', '{']) => Err(EncodeError::new(
+            "`$remove` takes one item, not a list or an object",
+        )),
+        _ => Ok(()),
+    }
+}
