@@ -24,11 +24,11 @@ api *options:
 features *which:
     .ci/features {{ which }}
 
-# Both crates as crates.io would get them, and what is in them.
+# The crates as crates.io would get them, and what is in them.
 package:
     .ci/package
 
-# A package outside the workspace, with what is packed.
+# Programs outside the workspace, one for each crate, with what is packed.
 downstream: package
     .ci/downstream
 
@@ -40,13 +40,13 @@ minimal-versions: package
 msrv:
     .ci/msrv
 
-# Licences, sources and versions of dependencies.
+# Licenses, sources and versions of dependencies.
 deny:
     .ci/deny
 
 # All that `cargo publish` does but the upload.
 publish-dry-run:
-    cargo publish --dry-run --locked -p mixpanel-groups-derive -p mixpanel-groups
+    bash -c 'source .ci/crates && cargo publish --dry-run --locked "${packages[@]}"'
 
 # Ours beside hand-written code: the ratios as one table.
 bench:

@@ -147,7 +147,7 @@ impl PostgresOutboxBuilder {
     }
 
     /// Whether relays are told at once when something was published (`NOTIFY`); default yes. If
-    /// not, they look once in a [flush interval](crate::BufferedClientBuilder::flush_interval).
+    /// not, they look once in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval).
     ///
     /// PostgreSQL lets transactions that notify commit one after the other only. Where thousands a
     /// second publish, that is felt; there, look more often instead.

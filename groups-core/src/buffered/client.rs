@@ -87,7 +87,7 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// Whether updates of one group that wait together are [coalesced](crate::Batch::coalesce); default
+    /// Whether updates of one group that wait together are [coalesced](crate::client::Batch::coalesce); default
     /// yes.
     pub fn coalesce(mut self, coalesce: bool) -> Self {
         self.settings.coalesce = coalesce;

@@ -16,11 +16,11 @@ pub enum OverflowPolicy {
     Reject,
     /// The oldest updates are dropped, counted and told to [`on_error`].
     ///
-    /// [`on_error`]: crate::BufferedClientBuilder::on_error
+    /// [`on_error`]: crate::buffered::BufferedClientBuilder::on_error
     DropOldest,
 }
 
-/// What [`on_error`](crate::BufferedClientBuilder::on_error) is told.
+/// What [`on_error`](crate::buffered::BufferedClientBuilder::on_error) is told.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {

@@ -65,7 +65,7 @@ impl Client {
     /// Sends any number of updates, and returns what became of them.
     ///
     /// They are given as an iterator, `company.updates()`, as a list, or as a single one,
-    /// `company.set()`. The updates of a struct borrow it; [`Update::into_owned`] frees them, for
+    /// `company.set()`. The updates of a struct borrow it; [`Update::into_owned`](crate::Update::into_owned) frees them, for
     /// rows that a database yields one by one:
     ///
     /// ```
@@ -86,13 +86,13 @@ impl Client {
     /// more than a few batches are in memory at a time. One update may have 1 MB.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     ///
-    /// Failed requests are repeated as [`RetryPolicy`] says, a request that is too large is split, and where
+    /// Failed requests are repeated as [`RetryPolicy`](crate::RetryPolicy) says, a request that is too large is split, and where
     /// Mixpanel refuses some updates, the others are delivered. The [`Report`] lists those that were
     /// refused, with their positions.
     ///
     /// # What happens when …
     /// Whatever happens, each update ends in one place: accepted, rejected, or undelivered in the
-    /// error. “Retried” is as [`RetryPolicy`] says, and the error if the last attempt fails as well.
+    /// error. “Retried” is as [`RetryPolicy`](crate::RetryPolicy) says, and the error if the last attempt fails as well.
     /// “Stops” is the error at once, since the same request would fail again.
     ///
     /// | when | then |
@@ -107,7 +107,7 @@ impl Client {
     /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
-    /// | `Retry-After`, in seconds or as a date | the retry is not before, but waits no longer than [`RetryPolicy::max_delay`] for it |
+    /// | `Retry-After`, in seconds or as a date | the retry is not before, but waits no longer than [`RetryPolicy::max_delay`](crate::RetryPolicy::max_delay) for it |
     /// | a redirect | is not followed; stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
     /// | any other status | stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
     /// | 200 or 400 with HTML, nothing, or JSON that is cut off or unknown | stops, [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer); with another status, the status decides |

@@ -7,7 +7,7 @@ use crate::group::Id;
 
 /// Which group an update is for: its key, its id and, with Hierarchical Groups, its company's id.
 ///
-/// Offers the six operations without a struct; properties come from any [`Serialize`] map or
+/// Offers the six operations without a struct; properties come from any [`Serialize`](serde::Serialize) map or
 /// struct:
 ///
 /// ```
@@ -17,7 +17,7 @@ use crate::group::Id;
 /// let acme = Group::new("company", "acme_corp");
 /// let update = acme.set(json!({"plan": "enterprise", "seats": 100}));
 /// assert_eq!(
-///     update.to_json()?,
+///     update.to_json()?.unwrap(),
 ///     r#"{"$group_key":"company","$group_id":"acme_corp","$set":{"plan":"enterprise","seats":100}}"#,
 /// );
 /// # Ok::<(), mixpanel_groups::Error>(())

@@ -1,9 +1,9 @@
 //! What is sent, and what became of it.
 //!
-//! An [`Update`] or an [`Event`] is a [`Record`]: it writes its own JSON ([`encode`]) into a buffer. An
+//! An [`Update`] or an [`Event`] is a `Record`: it writes its own JSON (`encode`) into a buffer. An
 //! [`EncodedUpdate`] is an update's JSON on its own, which can wait and cross threads. A derived struct
-//! ([`MixpanelGroup`]) is walked by visitors ([`visit`]): one encodes, one compares two versions
-//! ([`changes`], [`unchanged`]), and [`diff`] makes updates of what differs. What became of a record is
+//! ([`MixpanelGroup`]) is walked by visitors (`visit`): one encodes, one compares two versions
+//! (`changes`, `unchanged`), and `diff` makes updates of what differs. What became of a record is
 //! told by [`Report`], [`Rejection`], [`Undelivered`] and [`Error`], which are in this room since an
 //! error gives updates back. Everything in here is plain data: no I/O, no threads, no locks.
 
