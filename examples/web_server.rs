@@ -101,11 +101,15 @@ fn serve(request: Request, buffered: &BufferedClient) {
         }
         (Method::Get, ["metrics"]) => {
             let stats = buffered.stats();
+            // Prometheus writes what is unknown as NaN.
+            let queued = stats
+                .queued
+                .map_or("NaN".to_owned(), |queued| queued.to_string());
             let oldest = stats.oldest.unwrap_or_default().as_secs_f64();
             let answer = format!(
-                "mixpanel_queued {}\nmixpanel_oldest_seconds {oldest}\nmixpanel_accepted {}\n\
+                "mixpanel_queued {queued}\nmixpanel_oldest_seconds {oldest}\nmixpanel_accepted {}\n\
                  mixpanel_rejected {}\nmixpanel_dropped {}\nmixpanel_retries {}\n",
-                stats.queued, stats.accepted, stats.rejected, stats.dropped, stats.retries
+                stats.accepted, stats.rejected, stats.dropped, stats.retries
             );
             (200, answer)
         }

@@ -50,7 +50,10 @@ fn what_is_published_arrives() {
     fill(&buffered, 5_000);
     let drained = buffered.shutdown(LONG);
     assert!(drained.is_complete(), "{drained:?}");
-    assert_eq!((drained.stats.accepted, drained.stats.queued), (5_000, 0));
+    assert_eq!(
+        (drained.stats.accepted, drained.stats.queued),
+        (5_000, Some(0))
+    );
     assert_eq!(emulator.profiles().len(), 5_000);
 }
 
@@ -137,8 +140,8 @@ fn rejected_updates_are_told_and_the_rest_goes_on() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let its_told = Arc::clone(&told);
     let buffered = buffered(&emulator).on_error(move |trouble| {
-        if let DeliveryEvent::Rejected(update, rejection) = trouble {
-            let group = update.group();
+        if let DeliveryEvent::Rejected(_, rejection) = trouble {
+            let group = rejection.group().unwrap();
             its_told
                 .lock()
                 .unwrap()
@@ -217,7 +220,7 @@ fn the_bound_on_bytes_holds_too() {
     buffered.publish(&big).unwrap();
     buffered.publish(&big).unwrap();
     assert_eq!(buffered.publish(&big).unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(buffered.stats().queued, 2);
+    assert_eq!(buffered.stats().queued, Some(2));
     assert_eq!(buffered.shutdown(Duration::ZERO).undelivered.len(), 2);
 }
 
@@ -252,7 +255,7 @@ fn deadlines_hold_against_a_server_that_never_answers() {
     fill(&buffered, 100);
     let start = Instant::now();
     let flushed = buffered.flush(Duration::from_millis(200));
-    assert_eq!(flushed.waiting, 100);
+    assert_eq!(flushed.waiting, Some(100));
     let drained = buffered.shutdown(Duration::from_millis(300));
     // Generous: a test machine may be busy with much else.
     assert!(
@@ -260,7 +263,7 @@ fn deadlines_hold_against_a_server_that_never_answers() {
         "{:?}",
         start.elapsed()
     );
-    assert_eq!((drained.undelivered.len(), drained.waiting), (100, 0));
+    assert_eq!((drained.undelivered.len(), drained.waiting), (100, Some(0)));
     let ids: Vec<_> = drained
         .undelivered
         .iter()
@@ -351,7 +354,7 @@ fn an_update_that_cannot_be_sent_is_an_error_at_once() {
     let error = buffered.publish(large).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
     assert!(error.to_string().contains("acme"), "{error}");
-    assert_eq!(buffered.stats().queued, 0, "nothing to say");
+    assert_eq!(buffered.stats().queued, Some(0), "nothing to say");
 }
 
 #[test]
@@ -611,8 +614,8 @@ proptest! {
             .flush_interval(Duration::from_millis(1))
             .coalesce(coalesce)
             .on_error(move |trouble| {
-                if let DeliveryEvent::Rejected(update, _) = trouble {
-                    its_rejected.lock().unwrap().push(update.as_json().to_owned());
+                if let DeliveryEvent::Rejected(json, _) = trouble {
+                    its_rejected.lock().unwrap().push((*json).to_owned());
                 }
             })
             .start()
@@ -661,4 +664,271 @@ proptest! {
             prop_assert_eq!(profile.as_ref(), Some(&expected), "company {}", id);
         }
     }
+}
+
+/// An outbox that fails where it is told to, and holds what it is given.
+#[derive(Default)]
+struct Failing {
+    inner: MemoryOutbox,
+    fails: Arc<Mutex<Vec<&'static str>>>,
+    garbage: bool,
+}
+
+impl Failing {
+    fn check(&self, method: &'static str) -> Result<(), Error> {
+        match self.fails.lock().unwrap().contains(&method) {
+            true => Err(Error::new(ErrorKind::Io, format!("{method} fails"))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Outbox for Failing {
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        self.check("append")?;
+        self.inner.append(updates, capacity)
+    }
+
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+        self.check("take")?;
+        let mut entries = self.inner.take(most)?;
+        if self.garbage {
+            for entry in entries.iter_mut().filter(|entry| entry.id % 2 == 1) {
+                *entry = OutboxEntry::read(entry.id, "\u{0}garbage");
+            }
+        }
+        Ok(entries)
+    }
+
+    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+        self.check("settle")?;
+        self.inner.settle(accepted, rejected)
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        self.check("release")?;
+        self.inner.release()
+    }
+
+    fn drop_oldest(
+        &self,
+        updates: usize,
+        bytes: usize,
+        capacity: Capacity,
+    ) -> Result<usize, Error> {
+        self.check("drop_oldest")?;
+        self.inner.drop_oldest(updates, bytes, capacity)
+    }
+
+    fn depth(&self) -> Result<Depth, Error> {
+        self.check("depth")?;
+        self.inner.depth()
+    }
+}
+
+#[test]
+fn an_unknown_depth_is_unknown_and_nothing_is_complete() {
+    let emulator = Emulator::start().unwrap();
+    let outbox = Failing::default();
+    let fails = Arc::clone(&outbox.fails);
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered(&emulator).flush_interval(hour).outbox(outbox);
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 1_000);
+    assert_eq!(buffered.stats().queued, Some(1_000));
+
+    fails.lock().unwrap().extend(["take", "depth"]);
+    let stats = buffered.stats();
+    assert_eq!(
+        (stats.queued, stats.queued_bytes, stats.oldest),
+        (None, None, None)
+    );
+    assert_eq!(serde_json::to_value(&stats).unwrap()["queued"], json!(null));
+    for outcome in [
+        buffered.flush(Duration::from_millis(100)),
+        buffered.shutdown(Duration::from_millis(100)),
+    ] {
+        assert_eq!(outcome.waiting, None);
+        assert!(!outcome.is_complete(), "{outcome:?}");
+        assert_eq!(
+            outcome.to_string(),
+            "an unknown number of updates still waits"
+        );
+    }
+}
+
+/// Whatever fails for a while, each update is accepted in the end, and each failure is reported.
+#[test]
+fn every_method_of_an_outbox_may_fail() {
+    for method in [
+        "append",
+        "take",
+        "settle",
+        "release",
+        "depth",
+        "drop_oldest",
+    ] {
+        let emulator = Emulator::start().unwrap();
+        let outbox = Failing::default();
+        let fails = Arc::clone(&outbox.fails);
+        let reported = Arc::new(Mutex::new(Vec::new()));
+        let its_reported = Arc::clone(&reported);
+        let buffered = buffered(&emulator)
+            .outbox(outbox)
+            .capacity(10, 1 << 20)
+            .overflow(OverflowPolicy::DropOldest)
+            .on_error(move |event| its_reported.lock().unwrap().push(event.to_string()))
+            .start()
+            .unwrap();
+        fails.lock().unwrap().push(method);
+        let mut back: Vec<EncodedUpdate> = Vec::new();
+        for id in 0..10 {
+            if let Err(error) = buffered.publish(set(id, id)) {
+                assert_eq!(error.undelivered().len(), 1, "{method}");
+                let updates = error.undelivered().updates();
+                back.extend(updates.map(|update| EncodedUpdate::new(&update).unwrap().unwrap()));
+            }
+        }
+        let outcome = buffered.flush(Duration::from_millis(200));
+        // Without `append` nothing waits; what is settled needs no release, and nothing is to be dropped.
+        let is_complete = ["append", "release", "drop_oldest"].contains(&method);
+        assert_eq!(outcome.is_complete(), is_complete, "{method}: {outcome:?}");
+        fails.lock().unwrap().clear();
+        buffered.publish_all(back).unwrap();
+        let outcome = buffered.flush(LONG);
+        assert!(outcome.is_complete(), "{method}: {outcome:?}");
+        assert_eq!(outcome.stats.accepted, 10, "{method}: {outcome:?}");
+        assert_eq!(emulator.profiles().len(), 10, "{method}");
+        let is_reported = reported
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|event| event.contains(method));
+        assert_eq!(
+            is_reported,
+            !["append", "drop_oldest"].contains(&method),
+            "{method}: publishing returns its errors, the rest is reported"
+        );
+    }
+}
+
+#[test]
+fn garbage_in_an_outbox_is_rejected_and_reported() {
+    let emulator = Emulator::start().unwrap();
+    let outbox = Failing {
+        garbage: true,
+        ..Failing::default()
+    };
+    let reported = Arc::new(AtomicUsize::new(0));
+    let its_reported = Arc::clone(&reported);
+    let buffered = buffered(&emulator).outbox(outbox).on_error(move |event| {
+        assert!(matches!(event, DeliveryEvent::Rejected(..)), "{event}");
+        its_reported.fetch_add(1, Ordering::SeqCst);
+    });
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 100);
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (50, 50));
+    assert_eq!(reported.load(Ordering::SeqCst), 50);
+}
+
+#[test]
+fn a_callback_may_call_what_fails() {
+    let emulator = Emulator::start().unwrap();
+    let outbox = Failing::default();
+    outbox.fails.lock().unwrap().push("depth");
+    let slot: Arc<Mutex<Option<BufferedClient>>> = Arc::default();
+    let (its_slot, calls) = (Arc::clone(&slot), Arc::new(AtomicUsize::new(0)));
+    let its_calls = Arc::clone(&calls);
+    let buffered = buffered(&emulator).outbox(outbox).on_error(move |_| {
+        its_calls.fetch_add(1, Ordering::SeqCst);
+        let buffered = its_slot.lock().unwrap().clone();
+        if let Some(buffered) = buffered {
+            assert_eq!(buffered.stats().queued, None);
+            let _ = buffered.flush(Duration::ZERO);
+        }
+    });
+    let buffered = buffered.start().unwrap();
+    *slot.lock().unwrap() = Some(buffered.clone());
+    assert_eq!(buffered.stats().queued, None);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    slot.lock().unwrap().take();
+}
+
+#[test]
+fn clones_share_one_worker_and_any_of_them_shuts_it_down() {
+    let emulator = Emulator::start().unwrap();
+    let one = buffered(&emulator).start().unwrap();
+    let other = one.clone();
+    one.publish(set(1, 1)).unwrap();
+    drop(one);
+    // The other goes on.
+    other.publish(set(2, 2)).unwrap();
+    let outcome = other.clone().shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(outcome.stats.accepted, 2);
+
+    let error = other.publish(set(3, 3)).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.undelivered().len()),
+        (ErrorKind::Closed, 1)
+    );
+    let again = other.shutdown(LONG);
+    assert!(
+        again.is_complete() && again.stats.accepted == 2,
+        "{again:?}"
+    );
+    assert!(other.flush(LONG).is_complete());
+}
+
+#[test]
+fn dropping_the_last_clone_sends_what_waits() {
+    let emulator = Emulator::start().unwrap();
+    let hour = Duration::from_secs(3600);
+    let one = buffered(&emulator).flush_interval(hour).start().unwrap();
+    let other = one.clone();
+    one.publish(set(1, 1)).unwrap();
+    drop(one);
+    assert!(emulator.profiles().is_empty());
+    drop(other);
+    assert_eq!(emulator.profiles().len(), 1);
+}
+
+#[test]
+fn background_settings_that_make_no_sense_are_errors() {
+    let builder = || Client::disabled().buffered();
+    let rows = [
+        (
+            builder().flush_interval(Duration::ZERO),
+            "invalid flush_interval: it is zero",
+        ),
+        (
+            builder().capacity(0, 1),
+            "invalid capacity of 0 updates and 1 bytes: neither can be zero",
+        ),
+        (
+            builder().capacity(1, 0),
+            "invalid capacity of 1 updates and 0 bytes: neither can be zero",
+        ),
+    ];
+    for (builder, expected) in rows {
+        let error = builder.start().err().unwrap();
+        assert_eq!(
+            (error.kind(), &*error.to_string()),
+            (ErrorKind::Config, expected)
+        );
+    }
+    for policy in [
+        OverflowPolicy::Reject,
+        OverflowPolicy::DropOldest,
+        OverflowPolicy::Block(Duration::from_millis(1_500)),
+    ] {
+        assert_eq!(
+            policy.to_string().parse::<OverflowPolicy>().unwrap(),
+            policy
+        );
+    }
+    let error = "blok:1".parse::<OverflowPolicy>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
 }

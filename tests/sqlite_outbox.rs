@@ -6,12 +6,14 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use mixpanel_groups::buffered::DeliveryEvent;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox, Rejection, Update};
+use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
 use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
@@ -44,7 +46,10 @@ fn numbers(update: &EncodedUpdate) -> (usize, usize) {
 fn all_numbers(outbox: &SqliteOutbox) -> Vec<(usize, usize)> {
     let waiting = outbox.take(usize::MAX).unwrap();
     outbox.release().unwrap();
-    waiting.iter().map(|w| numbers(&w.update)).collect()
+    waiting
+        .iter()
+        .map(|w| numbers(w.update.as_ref().unwrap()))
+        .collect()
 }
 
 fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
@@ -131,8 +136,8 @@ fn append_and_settle(outbox: &SqliteOutbox, first: usize) {
         loop {
             let some = outbox.take(7).unwrap();
             // From now on each of them may be gone.
-            for OutboxEntry { update, .. } in &some {
-                let (group, number) = numbers(update);
+            for entry in &some {
+                let (group, number) = numbers(entry.update.as_ref().unwrap());
                 say("settling", format!("{group} {number}"));
             }
             outbox.settle(&ids(&some), &[]).unwrap();
@@ -278,7 +283,7 @@ fn turns_pass_between_handles_when_all_is_settled_or_released() {
     one.settle(&[taken[0].id], &[]).unwrap();
     assert!(other.take(10).unwrap().is_empty());
     one.settle(&[taken[1].id], &[]).unwrap();
-    assert_eq!(other.take(1).unwrap()[0].update, four[2]);
+    assert_eq!(other.take(1).unwrap()[0].update, Ok(four[2].clone()));
     assert!(one.take(10).unwrap().is_empty());
     other.release().unwrap();
     assert_eq!(one.take(10).unwrap().len(), 2);
@@ -337,7 +342,7 @@ fn a_full_disk_is_an_error_and_takes_nothing_with_it() {
         said.map(|(_, rest)| rest.as_str()).collect()
     };
     for error in of("error") {
-        let beginning = format!("Io cannot write to the outbox {}: ", path.display());
+        let beginning = format!("Io cannot write to the outbox {}", path.display());
         assert!(error.starts_with(&beginning), "{error}");
     }
     let appended: usize = of("appended")
@@ -379,8 +384,8 @@ fn a_file_that_is_no_database_is_an_error_and_left_as_it_is() {
     let error = open_error(&path);
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(
-        error.to_string().ends_with("file is not a database"),
-        "{error}"
+        format!("{error:#}").ends_with("file is not a database"),
+        "{error:#}"
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
@@ -447,8 +452,8 @@ fn a_table_that_somebody_removed_is_an_error() {
     let error = outbox.append(&[update(0, 0)], ROOM).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(
-        error.to_string().contains("no such table: mixpanel_outbox"),
-        "{error}"
+        format!("{error:#}").contains("no such table: mixpanel_outbox"),
+        "{error:#}"
     );
 }
 
@@ -485,8 +490,11 @@ fn an_update_in_a_transaction_of_the_user_shares_its_fate() {
         assert_eq!(outbox.depth().unwrap().updates, rows * 2);
     }
     let waiting = outbox.take(10).unwrap();
-    assert_eq!(waiting[0].update, stored(&acme.set(json!({"plan": "pro"}))));
-    assert_eq!(waiting[1].update, stored(&acme.delete()));
+    assert_eq!(
+        waiting[0].update,
+        Ok(stored(&acme.set(json!({"plan": "pro"}))))
+    );
+    assert_eq!(waiting[1].update, Ok(stored(&acme.delete())));
 }
 
 #[test]
@@ -497,8 +505,8 @@ fn a_transaction_on_another_file_is_an_error() {
     let update = Group::new("company", "acme").delete();
     let error = SqliteOutbox::publish_in(&transaction, &update).unwrap_err();
     assert!(
-        error.to_string().contains("no such table: mixpanel_outbox"),
-        "{error}"
+        format!("{error:#}").contains("no such table: mixpanel_outbox"),
+        "{error:#}"
     );
     assert!(
         error.to_string().contains(path.to_str().unwrap()),
@@ -582,7 +590,7 @@ fn rejected_updates_are_kept_for_a_person_to_look_at() {
     )
     .unwrap();
     assert_eq!(outbox.depth().unwrap().updates, 1);
-    assert_eq!(outbox.take(1).unwrap()[0].update, two[1]);
+    assert_eq!(outbox.take(1).unwrap()[0].update, Ok(two[1].clone()));
 }
 
 #[test]
@@ -611,7 +619,7 @@ fn the_depth_is_right_whoever_changes_the_rows() {
 }
 
 #[test]
-fn rows_that_are_no_updates_are_put_aside() {
+fn rows_that_are_not_updates_are_rejected_counted_and_reported() {
     let (_folder, path) = folder();
     let outbox = SqliteOutbox::open(&path).unwrap();
     let db = Connection::open(&path).unwrap();
@@ -628,16 +636,30 @@ fn rows_that_are_no_updates_are_put_aside() {
         db.execute(&sql, []).unwrap();
     }
     assert!(outbox.append(std::slice::from_ref(&good), ROOM).unwrap());
-    // The first rows alone would be nothing to send.
-    let taken = outbox.take(3).unwrap();
-    assert_eq!(taken.len(), 1);
-    assert_eq!(taken[0].update, good);
+
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let its_reported = Arc::clone(&reported);
+    let buffered = client.build().unwrap().buffered().outbox(outbox);
+    let buffered = buffered.on_error(move |event| {
+        assert!(matches!(event, DeliveryEvent::Rejected(..)));
+        its_reported.lock().unwrap().push(event.to_string());
+    });
+    let outcome = buffered.start().unwrap().shutdown(Duration::from_secs(20));
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (1, 6));
+    let reported = reported.lock().unwrap();
+    assert_eq!(reported.len(), 6, "{reported:#?}");
+    assert_eq!(
+        reported[1],
+        "rejected unreadable \"{}\": not an update: `$group_key` is missing"
+    );
     assert_eq!(
         count(&db, "mixpanel_outbox_rejected WHERE message <> ''"),
         6
     );
-    outbox.settle(&ids(&taken), &[]).unwrap();
-    assert_eq!(outbox.depth().unwrap(), Depth::default());
+    assert_eq!(count(&db, "mixpanel_outbox"), 0);
 }
 
 #[test]
@@ -670,7 +692,7 @@ fn what_waits_is_there_when_the_file_is_opened_again() {
                 .unwrap()
         );
         let waiting = outbox.take(10).unwrap();
-        assert_eq!(numbers(&waiting[0].update), (0, number));
+        assert_eq!(numbers(waiting[0].update.as_ref().unwrap()), (0, number));
         assert!(waiting[0].id > last_id);
         last_id = waiting[1].id;
         // What is taken is there again, too.

@@ -12,7 +12,7 @@ use crate::settings::{Settings, seconds};
 use crate::slot::PARTITIONS;
 use crate::statements::Statements;
 use mixpanel_groups::outbox::OutboxEntry;
-use mixpanel_groups::{EncodedUpdate, Error, Rejection};
+use mixpanel_groups::{Error, Rejection};
 
 /// How much a `take` reads at most, in bytes of JSON; one update more, if it is larger.
 const MAX_BYTES: i64 = 32 << 20;
@@ -38,9 +38,6 @@ pub(crate) struct Relay {
     counted: Option<Instant>,
     swept: Option<Instant>,
 }
-
-/// A row that is no update, and why.
-type Unreadable = (i64, String);
 
 impl Relay {
     pub(crate) fn new(connect: &Arc<Connect>, names: &Names, settings: &Settings) -> Self {
@@ -68,23 +65,8 @@ impl Relay {
         Ok((self.connection.client()?, &self.statements))
     }
 
-    /// Takes a share of the partitions in which something waits, and reads them. Rows that are no
-    /// updates are set aside, and what comes after them is read.
+    /// Takes a share of the partitions in which something waits, and reads them.
     pub(crate) fn take(&mut self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        loop {
-            let (waiting, unreadable) = self.read(most)?;
-            if !unreadable.is_empty() {
-                log::error!("{} rows of the outbox are no updates", unreadable.len());
-                self.settle(&[], &unreadable)?;
-            }
-            if unreadable.is_empty() || !waiting.is_empty() {
-                return Ok(waiting);
-            }
-        }
-    }
-
-    /// What waits in the partitions that it can have now, and which rows cannot be read and why.
-    fn read(&mut self, most: usize) -> Result<(Vec<OutboxEntry>, Vec<Unreadable>), Error> {
         self.release()?;
         let failed = |error| failed("read the outbox", error);
         self.client()?;
@@ -92,7 +74,7 @@ impl Relay {
         self.sweep()?;
         self.lock()?;
         if self.held.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Vec::new());
         }
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let each = most / i64::try_from(self.held.len()).unwrap_or(1) + 1;
@@ -103,21 +85,19 @@ impl Relay {
             (&most, Type::INT8),
             (&MAX_BYTES, Type::INT8),
         ];
-        let (client, statements) = self.client()?;
+        // The connection that has the locks: a new one would read without them.
+        let client = self.connection.client()?;
         let rows = client
-            .query_typed(&statements.read, params)
+            .query_typed(&self.statements.read, params)
             .map_err(failed)?;
-        let (mut waiting, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+        let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
             let id = row.try_get(0).map_err(failed)?;
             let partition = row.try_get(1).map_err(failed)?;
             self.taken.insert(id, partition);
-            match EncodedUpdate::from_json(row.try_get(2).map_err(failed)?) {
-                Ok(update) => waiting.push(OutboxEntry::new(id, update)),
-                Err(error) => unreadable.push((id, error.to_string())),
-            }
+            entries.push(OutboxEntry::read(id, row.try_get(2).map_err(failed)?));
         }
-        Ok((waiting, unreadable))
+        Ok(entries)
     }
 
     /// Counts the relays, this one among them.

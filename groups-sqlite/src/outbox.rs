@@ -28,7 +28,7 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 /// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected;
 ///                    DELETE FROM mixpanel_outbox_rejected; COMMIT"
 /// ```
-/// A row that is no update, because somebody changed it, goes to the rejected ones too.
+/// A row that is not an update, because somebody changed it, is rejected too: counted, reported and kept there.
 ///
 /// The file is put into [WAL mode](https://www.sqlite.org/wal.html), so it cannot lie on a network
 /// file system. It does not shrink: the place of removed rows is used again.
@@ -153,22 +153,13 @@ impl Outbox for SqliteOutbox {
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        loop {
-            let rows = self.engine.writer().take(most);
-            let rows = rows.map_err(|error| self.failed("take from", error))?;
-            let found = rows.len();
-            let (taken, unreadable) = read(rows);
-            if !unreadable.is_empty() {
-                let (path, count) = (self.path.display(), unreadable.len());
-                log::warn!(
-                    "{count} rows of the outbox {path} are no updates: see the rejected ones"
-                );
-                self.remove(&[], &unreadable)?;
-            }
-            if found == 0 || !taken.is_empty() {
-                return Ok(taken);
-            }
-        }
+        let rows = self.engine.writer().take(most);
+        let rows = rows.map_err(|error| self.failed("take from", error))?;
+        let entries = rows.into_iter().map(|(id, json)| match json {
+            Ok(json) => OutboxEntry::read(id, &json),
+            Err(error) => OutboxEntry::unreadable(id, "", error.to_string()),
+        });
+        Ok(entries.collect())
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
@@ -180,7 +171,8 @@ impl Outbox for SqliteOutbox {
                 message: rejection.message.clone(),
             })
             .collect();
-        self.remove(accepted, &rejected)
+        let settled = self.engine.writer().settle(accepted, &rejected);
+        settled.map_err(|error| self.failed("remove from", error))
     }
 
     fn release(&self) -> Result<(), Error> {
@@ -205,34 +197,9 @@ impl Outbox for SqliteOutbox {
 }
 
 impl SqliteOutbox {
-    fn remove(&self, accepted: &[i64], rejected: &[Rejected]) -> Result<(), Error> {
-        let settled = self.engine.writer().settle(accepted, rejected);
-        settled.map_err(|error| self.failed("remove from", error))
-    }
-
     fn failed(&self, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
         failed(&self.path, verb, error)
     }
-}
-
-/// Parts the updates from the rows that are none, and why.
-fn read(rows: Vec<(i64, rusqlite::Result<String>)>) -> (Vec<OutboxEntry>, Vec<Rejected>) {
-    let mut updates = Vec::with_capacity(rows.len());
-    let mut unreadable = Vec::new();
-    for (id, json) in rows {
-        let update = json
-            .map_err(|error| error.to_string())
-            .and_then(|json| EncodedUpdate::from_json(&json).map_err(|error| error.to_string()));
-        match update {
-            Ok(update) => updates.push(OutboxEntry::new(id, update)),
-            Err(message) => unreadable.push(Rejected {
-                id,
-                field: None,
-                message,
-            }),
-        }
-    }
-    (updates, unreadable)
 }
 
 fn failed(path: &Path, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {

@@ -46,7 +46,7 @@ impl FileOutbox {
                 .map_err(|error| Error::new(ErrorKind::Damaged, "not a row").with_source(error))?;
             state.next_id = id + 1;
             if !json.is_empty() {
-                let entry = OutboxEntry::new(id, EncodedUpdate::from_json(&json)?);
+                let entry = OutboxEntry::read(id, &json);
                 state.rows.push(Row { since, entry });
             }
         }
@@ -67,7 +67,7 @@ impl FileOutbox {
         let row = |id, since, json: &str| serde_json::json!([id, since, json]).to_string() + "\n";
         let rows = state.rows.iter();
         let mut text: String = rows
-            .map(|Row { since, entry }| row(entry.id, *since, entry.update.as_json()))
+            .map(|Row { since, entry }| row(entry.id, *since, entry.json()))
             .collect();
         // An id is not used twice, not even when nothing waits.
         text += &row(state.next_id - 1, 0, "");
@@ -91,7 +91,7 @@ fn now() -> u64 {
 
 impl State {
     fn depth(&self) -> Depth {
-        let bytes = self.rows.iter().map(|row| row.entry.update.len()).sum();
+        let bytes = self.rows.iter().map(|row| row.entry.json().len()).sum();
         let oldest = self.rows.first();
         let oldest = oldest.map(|row| Duration::from_millis(now().saturating_sub(row.since)));
         Depth::new(self.rows.len(), bytes).with_oldest(oldest)

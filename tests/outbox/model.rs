@@ -54,7 +54,9 @@ impl Model {
     }
 
     fn is_taken(&self, update: &EncodedUpdate) -> bool {
-        self.taken.iter().any(|taken| taken.update == *update)
+        self.taken
+            .iter()
+            .any(|taken| taken.update.as_ref() == Ok(update))
     }
 
     fn call(&mut self, outbox: &dyn Outbox, call: &Call) {
@@ -91,11 +93,20 @@ impl Model {
             "{:?}",
             self.taken
         );
-        for group in self.taken.iter().map(|taken| taken.update.group_bytes()) {
+        for group in self
+            .taken
+            .iter()
+            .map(|taken| taken.update.as_ref().unwrap().group_bytes())
+        {
             let taken = self.taken.iter();
-            let taken: Vec<_> = taken.filter(|t| t.update.group_bytes() == group).collect();
+            let taken: Vec<_> = taken
+                .filter(|t| t.update.as_ref().unwrap().group_bytes() == group)
+                .collect();
             assert!(taken.is_sorted_by(|one, next| one.id < next.id));
-            let taken: Vec<_> = taken.iter().map(|taken| &taken.update).collect();
+            let taken: Vec<_> = taken
+                .iter()
+                .map(|taken| taken.update.as_ref().unwrap())
+                .collect();
             let oldest: Vec<_> = self.of_group(group).take(taken.len()).collect();
             assert_eq!(taken, oldest);
         }
@@ -116,7 +127,7 @@ impl Model {
             .partition(|taken| settled.contains(&taken.id));
         self.taken = left;
         self.waiting
-            .retain(|update| gone.iter().all(|gone| gone.update != *update));
+            .retain(|update| gone.iter().all(|gone| gone.update.as_ref() != Ok(update)));
         for id in settled {
             assert!(self.last_ids.insert(id), "the id {id} was used twice");
         }

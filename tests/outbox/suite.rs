@@ -38,7 +38,7 @@ pub(crate) fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
 fn taken(waiting: &[OutboxEntry]) -> Vec<EncodedUpdate> {
     waiting
         .iter()
-        .map(|waiting| waiting.update.clone())
+        .map(|waiting| waiting.update.clone().unwrap())
         .collect()
 }
 
@@ -242,6 +242,7 @@ pub(crate) fn many_threads_append_while_one_takes(open: Open<'_>) {
             outbox.settle(&ids(&some), &[]).unwrap();
             for OutboxEntry { id, update, .. } in some {
                 assert!(seen_ids.insert(id), "{id} was taken twice");
+                let update = update.unwrap();
                 let group = update.group().id().to_string();
                 seen.entry(group).or_default().push(update);
             }

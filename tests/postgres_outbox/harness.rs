@@ -97,7 +97,7 @@ pub fn read(waiting: &[OutboxEntry]) -> Vec<(String, u64)> {
     waiting
         .iter()
         .map(|waiting| {
-            let json = waiting.update.as_json();
+            let json = waiting.json();
             let json: serde_json::Value = serde_json::from_str(json).unwrap();
             let group = json["$group_id"].as_str().unwrap().to_owned();
             (group, json["$set"]["seats"].as_u64().unwrap())

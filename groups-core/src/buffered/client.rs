@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::settings::Settings;
 use super::settings::{DeliveryEvent, OverflowPolicy};
-use super::shared::{Shared, give_back};
 use super::stats::{FlushOutcome, Stats};
-use super::worker::run_worker;
+use crate::buffered::publisher::{Publisher, give_back};
+use crate::buffered::settings::Settings;
+use crate::buffered::worker;
 use crate::client::Client;
 use crate::outbox::MemoryOutbox;
 use crate::outbox::{Capacity, Outbox};
@@ -38,9 +38,17 @@ use crate::record::{Error, ErrorKind, IntoUpdate, IntoUpdates};
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "dropping it at once sends what was published and ends it"]
+///
+/// A clone is cheap, and all clones share the one thread.
+#[derive(Clone)]
+#[must_use = "dropping the last clone flushes it and shuts it down"]
 pub struct BufferedClient {
-    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+/// What the clones share. The worker has the publisher alone, so the last clone's drop ends it.
+struct Handle {
+    publisher: Arc<Publisher>,
 }
 
 /// The settings of a [`BufferedClient`]: see [`Client::buffered`].
@@ -131,17 +139,20 @@ impl BufferedClientBuilder {
     /// Starts the thread that sends.
     ///
     /// # Errors
-    /// If there can be no thread.
+    /// [`ErrorKind::Config`] if a setting makes no sense: a capacity or a flush interval of zero;
+    /// [`ErrorKind::Io`] if the thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
-        let shared = Shared::new(self.client, self.outbox, self.settings);
-        let its_shared = Arc::clone(&shared);
+        self.settings.check()?;
+        let publisher = Publisher::new(self.client, self.outbox, self.settings);
+        let its_publisher = Arc::clone(&publisher);
         thread::Builder::new()
-            .name("mixpanel-groups relay".to_owned())
-            .spawn(move || run_worker(&its_shared))
+            .name("mixpanel-groups worker".to_owned())
+            .spawn(move || worker::run(&its_publisher))
             .map_err(|error| {
                 Error::new(ErrorKind::Io, "cannot start the thread that sends").with_source(error)
             })?;
-        Ok(BufferedClient { shared })
+        let handle = Arc::new(Handle { publisher });
+        Ok(BufferedClient { handle })
     }
 }
 
@@ -153,8 +164,8 @@ impl BufferedClient {
     /// for it (see [`OverflowPolicy`]), or if the outbox fails. But for the first, the error gives the
     /// update [back](Error::undelivered).
     pub fn publish<'u>(&self, update: impl IntoUpdate<'u>) -> Result<(), Error> {
-        match self.shared.prepare(&update.into_update())? {
-            Some(update) => self.shared.append(&[update]),
+        match self.handle.publisher.prepare(&update.into_update())? {
+            Some(update) => self.handle.publisher.append(&[update]),
             None => Ok(()),
         }
     }
@@ -167,14 +178,14 @@ impl BufferedClient {
     pub fn publish_all<'u>(&self, updates: impl IntoUpdates<'u>) -> Result<(), Error> {
         let mut updates = updates
             .into_updates()
-            .filter_map(|update| self.shared.prepare(&update).transpose());
+            .filter_map(|update| self.handle.publisher.prepare(&update).transpose());
         loop {
             let mut some = Vec::new();
-            let prepared = self.shared.read_some(&mut updates, &mut some);
+            let prepared = self.handle.publisher.read_some(&mut updates, &mut some);
             if prepared.is_ok() && some.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = prepared.and_then(|()| self.shared.append(&some)) {
+            if let Err(error) = prepared.and_then(|()| self.handle.publisher.append(&some)) {
                 let rest = updates.filter_map(Result::ok);
                 return Err(give_back(error, some.into_iter().chain(rest)));
             }
@@ -184,31 +195,32 @@ impl BufferedClient {
     /// Sends what waits now, without waiting for the flush interval; returns when all of it has
     /// been accepted or rejected, and after that time at the latest.
     pub fn flush(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.flush(timeout)
+        self.handle.publisher.flush(timeout)
     }
 
-    /// Takes no more updates, sends what waits, and ends; returns after that time at the latest,
-    /// with what could not be delivered.
-    pub fn shutdown(self, timeout: Duration) -> FlushOutcome {
-        self.shared.shutdown(timeout)
+    /// Takes no more updates, from any clone, sends what waits, and ends; returns after that time at the
+    /// latest, with what could not be delivered. From then on [`publish`](Self::publish) is an error
+    /// ([`ErrorKind::Closed`]) that gives the update back. A second call does no harm.
+    pub fn shutdown(&self, timeout: Duration) -> FlushOutcome {
+        self.handle.publisher.shut_down(timeout)
     }
 
     /// How much there was and is to do, for a metrics endpoint.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        self.handle.publisher.stats()
     }
 }
 
-impl Drop for BufferedClient {
+impl Drop for Handle {
     fn drop(&mut self) {
-        if self.shared.is_stopping() {
+        let publisher = &*self.publisher;
+        if publisher.shared.is_shutting_down() {
             return;
         }
-        let drained = self.shared.shutdown(self.shared.settings.drop_timeout);
-        if !drained.is_complete() {
-            let lost = drained.undelivered.len();
-            log::error!("{} updates still wait and {lost} are lost", drained.waiting);
+        let outcome = publisher.shut_down(publisher.settings.drop_timeout);
+        if !outcome.is_complete() {
+            log::error!("dropped with updates that are not sent: {outcome}");
         }
     }
 }
@@ -216,7 +228,7 @@ impl Drop for BufferedClient {
 impl fmt::Debug for BufferedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferedClient")
-            .field("client", &self.shared.client)
+            .field("client", &self.handle.publisher.client)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

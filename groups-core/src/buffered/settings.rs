@@ -1,12 +1,16 @@
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::outbox::Capacity;
-use crate::record::{EncodedUpdate, Error, Rejection};
+use crate::record::{Error, Rejection};
 
 /// What happens to an update for which there is no room.
+///
+/// As text: `reject`, `drop_oldest`, or `block:` with seconds, such as `block:1` or `block:0.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OverflowPolicy {
@@ -14,24 +18,77 @@ pub enum OverflowPolicy {
     Block(Duration),
     /// Publishing is an error that gives the update [back](Error::undelivered).
     Reject,
-    /// The oldest updates are dropped, counted and told to [`on_error`].
+    /// The oldest updates are dropped, counted and reported to [`on_error`].
     ///
     /// [`on_error`]: crate::buffered::BufferedClientBuilder::on_error
     DropOldest,
 }
 
-/// What [`on_error`](crate::buffered::BufferedClientBuilder::on_error) is told.
+impl Default for OverflowPolicy {
+    /// `Block`, for 1 s.
+    fn default() -> Self {
+        Self::Block(Duration::from_secs(1))
+    }
+}
+
+impl fmt::Display for OverflowPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(time) => write!(f, "block:{}", time.as_secs_f64()),
+            Self::Reject => f.write_str("reject"),
+            Self::DropOldest => f.write_str("drop_oldest"),
+        }
+    }
+}
+
+impl FromStr for OverflowPolicy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let block = |seconds: &str| {
+            let seconds = seconds.parse().ok()?;
+            Duration::try_from_secs_f64(seconds).ok().map(Self::Block)
+        };
+        let policy = match text {
+            "reject" => Some(Self::Reject),
+            "drop_oldest" => Some(Self::DropOldest),
+            _ => text.strip_prefix("block:").and_then(block),
+        };
+        policy.ok_or_else(|| {
+            Error::config(format!(
+                "unknown overflow policy {text:?}: expected reject, drop_oldest or block: with seconds"
+            ))
+        })
+    }
+}
+
+/// What went wrong in the background: the argument of
+/// [`on_error`](crate::buffered::BufferedClientBuilder::on_error).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {
-    /// Mixpanel refused an update, which is lost to it (an outbox may keep it).
-    Rejected(&'a EncodedUpdate, &'a Rejection),
+    /// An update was refused, by Mixpanel or since it cannot be read: its JSON, and why. It is not tried
+    /// again; an outbox may keep it.
+    Rejected(&'a str, &'a Rejection),
     /// A delivery failed; what was not delivered keeps waiting and is tried again.
     Undelivered(&'a Error),
     /// So many of the oldest updates were dropped to make room.
     Dropped(usize),
     /// The outbox failed; what is in it keeps waiting.
     Outbox(&'a Error),
+}
+
+impl fmt::Display for DeliveryEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(_, rejection) => write!(f, "rejected {}", rejection.reason()),
+            Self::Undelivered(error) => write!(f, "updates keep waiting: {error:#}"),
+            Self::Dropped(updates) => {
+                write!(f, "dropped the {updates} oldest updates to make room")
+            }
+            Self::Outbox(error) => write!(f, "the outbox failed: {error:#}"),
+        }
+    }
 }
 
 pub(super) struct Settings {
@@ -47,15 +104,27 @@ pub(super) struct Settings {
 type OnError = dyn Fn(&DeliveryEvent<'_>) + Send + Sync;
 type BeforeSend = dyn Fn(&mut Map<String, Value>) -> bool + Send + Sync;
 
+impl Settings {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.flush_interval.is_zero() {
+            return Err(Error::config("invalid flush_interval: it is zero"));
+        }
+        let Capacity { updates, bytes } = self.capacity;
+        if updates == 0 || bytes == 0 {
+            return Err(Error::config(format!(
+                "invalid capacity of {updates} updates and {bytes} bytes: neither can be zero"
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             flush_interval: Duration::from_secs(1),
-            capacity: Capacity {
-                updates: 100_000,
-                bytes: 64 << 20,
-            },
-            overflow: OverflowPolicy::Block(Duration::from_secs(1)),
+            capacity: Capacity::default(),
+            overflow: OverflowPolicy::default(),
             coalesce: true,
             drop_timeout: Duration::from_secs(5),
             on_error: None,

@@ -1,18 +1,20 @@
+use std::fmt;
 use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::record::EncodedUpdate;
 
-/// How much there was and is to do.
+/// What a [`BufferedClient`](crate::BufferedClient) has done and still has to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Updates that wait, those under way included.
-    pub queued: usize,
+    /// Updates that wait, those under way included; `None` if the outbox cannot be read: unknown is not
+    /// zero.
+    pub queued: Option<usize>,
     /// The bytes of JSON of these.
-    pub queued_bytes: usize,
-    /// How long the oldest of them has waited.
+    pub queued_bytes: Option<usize>,
+    /// How long the oldest of them has waited; `None` if none waits, or if that is unknown.
     pub oldest: Option<Duration>,
     /// Updates that went out in at least one request, each counted once a delivery.
     pub sent: usize,
@@ -51,15 +53,15 @@ impl Serialize for Stats {
     }
 }
 
-/// What [`flush`](crate::BufferedClient::flush) and [`shutdown`](crate::BufferedClient::shutdown)
-/// leave.
+/// The outcome of [`flush`](crate::BufferedClient::flush) and
+/// [`shutdown`](crate::BufferedClient::shutdown).
 #[derive(Clone, Debug)]
 #[must_use = "it holds what was not delivered"]
 #[non_exhaustive]
 pub struct FlushOutcome {
     /// How many updates still wait: in an outbox that outlives the process, or, after a `flush`,
-    /// in memory.
-    pub waiting: usize,
+    /// in memory. `None` if the outbox cannot be read: how many wait is unknown.
+    pub waiting: Option<usize>,
     /// After a `shutdown`, the updates that were in memory only and not delivered, in order.
     pub undelivered: Vec<EncodedUpdate>,
     /// What was done since the start.
@@ -67,9 +69,22 @@ pub struct FlushOutcome {
 }
 
 impl FlushOutcome {
-    /// Whether everything that was published has been accepted or rejected.
+    /// Returns whether everything that was published is known to be accepted or rejected.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.waiting == 0 && self.undelivered.is_empty()
+        self.waiting == Some(0) && self.undelivered.is_empty()
+    }
+}
+
+impl fmt::Display for FlushOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.waiting {
+            Some(waiting) => write!(f, "{waiting} updates still wait")?,
+            None => f.write_str("an unknown number of updates still waits")?,
+        }
+        if !self.undelivered.is_empty() {
+            write!(f, ", {} were handed back", self.undelivered.len())?;
+        }
+        Ok(())
     }
 }

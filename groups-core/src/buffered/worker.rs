@@ -1,11 +1,10 @@
-//! The thread behind [`BufferedClient`](crate::BufferedClient): takes from the outbox, sends,
-//! settles.
+//! The worker: the thread that takes from the outbox, sends, and settles.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::settings::DeliveryEvent;
-use super::shared::Shared;
+use crate::buffered::DeliveryEvent;
+use crate::buffered::publisher::Publisher;
 use crate::client::coalesce::coalesce_with_members;
 use crate::client::records::{Limits, Records};
 use crate::outbox::OutboxEntry;
@@ -15,6 +14,9 @@ use crate::record::{Error, Rejection, Report, Update};
 /// How many updates are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
 
+/// The longest pause after failures, unless the flush interval is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// What became of an update that was taken.
 #[derive(Clone, Copy)]
 enum Fate<'a> {
@@ -23,141 +25,172 @@ enum Fate<'a> {
     Undelivered,
 }
 
-pub(super) fn run_worker(shared: &Shared) {
-    if catch_unwind(AssertUnwindSafe(|| relay(shared))).is_err() {
+pub(super) fn run(publisher: &Publisher) {
+    if catch_unwind(AssertUnwindSafe(|| work(publisher))).is_err() {
         log::error!("the thread that sends has panicked; what waits is not sent");
     }
-    shared.note_end();
+    publisher.shared.note_end();
 }
 
-fn relay(shared: &Shared) {
-    let (mut failures, mut flush) = (0_u32, 0);
+fn work(publisher: &Publisher) {
+    let shared = &publisher.shared;
+    let interval = publisher.settings.flush_interval;
+    let mut failures = 0_u32;
     loop {
-        flush = shared.wait_for_work(failures, flush);
-        let is_empty = drain(shared);
-        if is_empty {
+        let pause = interval.saturating_mul(2_u32.saturating_pow(failures));
+        let pause = pause.min(LONGEST_PAUSE.max(interval));
+        let flush = shared.take_request(pause, failures > 0);
+        let is_sent = send_all(publisher);
+        if is_sent {
             failures = 0;
             shared.note_flushed(flush);
         } else {
             failures = failures.saturating_add(1);
         }
-        let is_over = is_empty || shared.cancel.load(Ordering::Relaxed);
-        if is_over && shared.is_stopping() {
+        if (is_sent || shared.is_cancelled()) && shared.is_shutting_down() {
             return;
         }
     }
 }
 
-/// Sends all that waits; whether that worked.
-fn drain(shared: &Shared) -> bool {
+/// Sends all that waits, and returns whether that worked.
+fn send_all(publisher: &Publisher) -> bool {
     loop {
-        shared.resume();
-        let taken = match shared.outbox.take(TAKE) {
+        publisher.shared.resume();
+        let taken = match publisher.outbox.take(TAKE) {
             Ok(taken) if taken.is_empty() => return true,
             Ok(taken) => taken,
             Err(error) => {
-                shared.tell(&DeliveryEvent::Outbox(&error));
+                log::error!("cannot take updates: {error:#}");
+                publisher.notify(&DeliveryEvent::Outbox(&error));
                 return false;
             }
         };
-        if !send(shared, &taken) || shared.cancel.load(Ordering::Relaxed) {
+        if !send(publisher, &taken) || publisher.shared.is_cancelled() {
             return false;
         }
     }
 }
 
-/// Sends what was taken, and settles what has found its fate; whether that is all of it.
-fn send(shared: &Shared, taken: &[OutboxEntry]) -> bool {
-    let (records, members, refused) = encode(taken, shared.settings.coalesce);
+/// Sends what was taken, and settles what has found its fate. Returns whether that is all of it.
+fn send(publisher: &Publisher, taken: &[OutboxEntry]) -> bool {
+    let TakenBatch {
+        records,
+        members,
+        refused,
+    } = TakenBatch::encode(taken, publisher.settings.coalesce);
     let updates = (0..records.len()).map(|index| {
         let json = &records.json(index)[OPENING.len()..];
         Update::encoded(json, Ok(Some(records.encoded(index))))
     });
-    let result = shared
-        .client
-        .with_options()
-        .cancel_on(&shared.cancel)
+    let options = publisher.client.with_options();
+    let result = options
+        .cancel_on(publisher.shared.cancel_flag())
         .send(updates);
     let (report, undelivered) = outcome(&result);
-    let nothing = Report::default();
-    let report = report.unwrap_or(&nothing);
+    let report = report.expect("a delivery has a report, however it ends");
 
     let mut fates = vec![Fate::Accepted; taken.len()];
     for rejection in &refused {
         fates[rejection.position] = Fate::Rejected(rejection);
     }
     for rejection in &report.rejected {
-        for member in members.get(rejection.position).into_iter().flatten() {
+        for member in &members[rejection.position] {
             fates[*member] = Fate::Rejected(rejection);
         }
     }
     for (position, _) in undelivered.positions() {
-        for member in members.get(position).into_iter().flatten() {
+        for member in &members[position] {
             fates[*member] = Fate::Undelivered;
         }
     }
-    let settled = settle(shared, taken, &fates, report);
+    let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
         log::warn!("updates keep waiting: {error:#}");
-        shared.tell(&DeliveryEvent::Undelivered(error));
+        publisher.notify(&DeliveryEvent::Undelivered(error));
     }
     if let Err(error) = &settled {
         log::error!("the outbox failed: {error:#}");
-        shared.tell(&DeliveryEvent::Outbox(error));
+        publisher.notify(&DeliveryEvent::Outbox(error));
     }
     result.is_ok() && settled.is_ok()
 }
 
 fn settle(
-    shared: &Shared,
+    publisher: &Publisher,
     taken: &[OutboxEntry],
     fates: &[Fate<'_>],
     report: &Report,
 ) -> Result<(), Error> {
     let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
-    for (waiting, fate) in taken.iter().zip(fates) {
+    for (entry, fate) in taken.iter().zip(fates) {
         match fate {
-            Fate::Accepted => accepted.push(waiting.id),
+            Fate::Accepted => accepted.push(entry.id),
             Fate::Rejected(rejection) => {
-                rejected.push((waiting.id, *rejection));
-                shared.tell(&DeliveryEvent::Rejected(&waiting.update, rejection));
+                rejected.push((entry.id, *rejection));
+                publisher.notify(&DeliveryEvent::Rejected(entry.json(), rejection));
             }
             Fate::Undelivered => {}
         }
     }
-    shared.outbox.settle(&accepted, &rejected)?;
-    shared.outbox.release()?;
-    shared.note_report(report, accepted.len(), rejected.len());
-    Ok(())
+    let settled = publisher.outbox.settle(&accepted, &rejected);
+    // What is not settled is sent once more, and counted then.
+    let (accepted, rejected) = match settled {
+        Ok(()) => (accepted.len(), rejected.len()),
+        Err(_) => (0, 0),
+    };
+    publisher.shared.note_report(report, accepted, rejected);
+    settled.and_then(|()| publisher.outbox.release())
 }
 
 /// How a record begins here; the client writes the token there.
 const OPENING: &[u8] = b"{";
 
-/// The updates to send, which of those taken each of them says, and what is wrong with the others.
-fn encode(taken: &[OutboxEntry], coalesce: bool) -> (Records, Vec<Vec<usize>>, Vec<Rejection>) {
-    let unlimited = Limits {
-        records: usize::MAX,
-        bytes: usize::MAX,
-    };
-    let mut records = Records::default();
-    let (mut members, mut refused) = (Vec::new(), Vec::new());
-    for (index, waiting) in taken.iter().enumerate() {
-        match records.push(index, OPENING, &Update::from(&waiting.update), unlimited) {
-            Ok(()) => members.push(vec![index]),
-            Err(rejection) => refused.push(*rejection),
+/// What is sent of the entries that were taken.
+struct TakenBatch {
+    records: Records,
+    /// The entries that each record stands for.
+    members: Vec<Vec<usize>>,
+    /// Entries that cannot be sent, each by its position.
+    refused: Vec<Rejection>,
+}
+
+impl TakenBatch {
+    fn encode(taken: &[OutboxEntry], coalesce: bool) -> Self {
+        let unlimited = Limits {
+            records: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let mut records = Records::default();
+        let (mut members, mut refused) = (Vec::new(), Vec::new());
+        for (position, entry) in taken.iter().enumerate() {
+            match &entry.update {
+                Ok(update) => {
+                    match records.push(position, OPENING, &Update::from(update), unlimited) {
+                        Ok(()) => members.push(vec![position]),
+                        Err(rejection) => refused.push(*rejection),
+                    }
+                }
+                Err(unreadable) => {
+                    log::warn!("rejected a row of the outbox: {unreadable}");
+                    let mut rejection = unreadable.rejection();
+                    rejection.position = position;
+                    refused.push(rejection);
+                }
+            }
+        }
+        if coalesce {
+            let coalesced = coalesce_with_members(&mut records, OPENING.len(), unlimited);
+            let taken = |of: Vec<usize>| of.into_iter().flat_map(|at| members[at].clone());
+            members = coalesced
+                .into_iter()
+                .map(|of| taken(of).collect())
+                .collect();
+        }
+        Self {
+            records,
+            members,
+            refused,
         }
     }
-    if coalesce {
-        let coalesced = coalesce_with_members(&mut records, OPENING.len(), unlimited);
-        members = coalesced
-            .into_iter()
-            .map(|of| {
-                of.into_iter()
-                    .flat_map(|index| members[index].clone())
-                    .collect()
-            })
-            .collect();
-    }
-    (records, members, refused)
 }

@@ -26,7 +26,8 @@ struct Queue {
 }
 
 struct QueuedUpdate {
-    waiting: OutboxEntry,
+    id: i64,
+    update: EncodedUpdate,
     since: Instant,
 }
 
@@ -64,9 +65,9 @@ impl Outbox for MemoryOutbox {
         queue.held.updates += updates.len();
         queue.held.bytes += bytes;
         for update in updates {
-            let waiting = OutboxEntry::new(queue.next_id, update.clone());
+            let (id, update) = (queue.next_id, update.clone());
             queue.next_id += 1;
-            queue.entries.push_back(QueuedUpdate { waiting, since });
+            queue.entries.push_back(QueuedUpdate { id, update, since });
         }
         Ok(true)
     }
@@ -77,8 +78,9 @@ impl Outbox for MemoryOutbox {
         let more = most.saturating_sub(taken.len()).min(queue.entries.len());
         taken.extend(queue.entries.drain(..more));
         drop(queue);
-        let waiting = taken.iter().take(most).map(|entry| entry.waiting.clone());
-        Ok(waiting.collect())
+        let entries = taken.iter().take(most);
+        let entries = entries.map(|entry| OutboxEntry::new(entry.id, entry.update.clone()));
+        Ok(entries.collect())
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
@@ -87,11 +89,11 @@ impl Outbox for MemoryOutbox {
         settled.sort_unstable();
         let mut taken = self.taken();
         let (mut updates, mut bytes) = (0, 0);
-        taken.retain(|QueuedUpdate { waiting, .. }| {
-            let is_settled = settled.binary_search(&waiting.id).is_ok();
+        taken.retain(|entry| {
+            let is_settled = settled.binary_search(&entry.id).is_ok();
             if is_settled {
                 updates += 1;
-                bytes += waiting.update.as_json().len();
+                bytes += entry.update.len();
             }
             !is_settled
         });
@@ -117,10 +119,10 @@ impl Outbox for MemoryOutbox {
         let mut queue = self.queue();
         let before = queue.held.updates;
         while !queue.held.has_room(updates, bytes, capacity) {
-            let Some(QueuedUpdate { waiting, .. }) = queue.entries.pop_front() else {
+            let Some(oldest) = queue.entries.pop_front() else {
                 break;
             };
-            queue.note_gone(1, waiting.update.as_json().len());
+            queue.note_gone(1, oldest.update.len());
         }
         Ok(before - queue.held.updates)
     }

@@ -8,4 +8,4 @@ mod memory;
 mod outbox;
 
 pub use self::memory::MemoryOutbox;
-pub use self::outbox::{Capacity, Depth, Outbox, OutboxEntry};
+pub use self::outbox::{Capacity, Depth, Outbox, OutboxEntry, UnreadableEntry};

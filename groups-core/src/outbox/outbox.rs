@@ -1,9 +1,10 @@
 //! Where updates wait until they are sent.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::record::{EncodedUpdate, Error, Rejection};
+use crate::record::{EncodedUpdate, Error, RecordRef, Rejection};
 
 /// A queue of updates between those who publish them and the one who sends them.
 ///
@@ -83,17 +84,67 @@ pub trait Outbox: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxEntry {
-    /// What the outbox knows it by.
+    /// The id by which the outbox knows it.
     pub id: i64,
-    /// The update.
-    pub update: EncodedUpdate,
+    /// The update, or why what is kept there cannot be read as one. The worker rejects such an entry, with
+    /// the reason, as Mixpanel would reject an update.
+    pub update: Result<EncodedUpdate, UnreadableEntry>,
 }
 
 impl OutboxEntry {
-    /// For implementations of [`Outbox`].
+    /// Returns an entry with an update.
     #[must_use]
     pub fn new(id: i64, update: EncodedUpdate) -> Self {
+        let update = Ok(update);
         Self { id, update }
+    }
+
+    /// Reads an entry from the JSON that is kept there.
+    #[must_use]
+    pub fn read(id: i64, json: &str) -> Self {
+        match EncodedUpdate::from_json(json) {
+            Ok(update) => Self::new(id, update),
+            Err(error) => Self::unreadable(id, json, format!("{error:#}")),
+        }
+    }
+
+    /// Returns an entry that cannot be read, with what is kept there, as far as it is text, and the reason.
+    #[must_use]
+    pub fn unreadable(id: i64, json: impl Into<String>, reason: impl Into<String>) -> Self {
+        let (json, reason) = (json.into(), reason.into());
+        let update = Err(UnreadableEntry { json, reason });
+        Self { id, update }
+    }
+
+    /// Returns the JSON that is kept there, as far as it is text.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        match &self.update {
+            Ok(update) => update.as_json(),
+            Err(unreadable) => &unreadable.json,
+        }
+    }
+}
+
+/// What is kept in an outbox and is not an update: see [`OutboxEntry::update`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnreadableEntry {
+    /// What is kept there, as far as it is text.
+    pub json: String,
+    /// Why it is not an update.
+    pub reason: String,
+}
+
+impl UnreadableEntry {
+    pub(crate) fn rejection(&self) -> Rejection {
+        Rejection::new(RecordRef::unreadable(&self.json), None, &*self.reason)
+    }
+}
+
+impl fmt::Display for UnreadableEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
     }
 }
 

@@ -34,6 +34,12 @@ pub enum RecordRef {
         /// What it was to do.
         operation: Operation,
     },
+    /// Something in an outbox that cannot be read as an update.
+    #[non_exhaustive]
+    Unreadable {
+        /// The beginning of it, as far as it is text.
+        excerpt: String,
+    },
     /// An event.
     #[non_exhaustive]
     Event {
@@ -44,6 +50,9 @@ pub enum RecordRef {
     },
 }
 
+/// How many characters of an unreadable record are kept.
+const EXCERPT: usize = 100;
+
 impl RecordRef {
     /// Returns the reference to an event.
     #[must_use]
@@ -52,6 +61,13 @@ impl RecordRef {
             name: name.to_owned(),
             insert_id: insert_id.to_owned(),
         }
+    }
+
+    /// Returns the reference to something in an outbox that cannot be read as an update.
+    #[must_use]
+    pub fn unreadable(json: &str) -> Self {
+        let excerpt = json.chars().take(EXCERPT).collect();
+        Self::Unreadable { excerpt }
     }
 
     /// Returns the reference to an update of a group.
@@ -87,7 +103,7 @@ impl Rejection {
     pub fn group(&self) -> Option<&Group<'static>> {
         match &self.record {
             RecordRef::Update { group, .. } => Some(group),
-            RecordRef::Event { .. } => None,
+            RecordRef::Event { .. } | RecordRef::Unreadable { .. } => None,
         }
     }
 
@@ -96,7 +112,7 @@ impl Rejection {
     pub fn operation(&self) -> Option<Operation> {
         match &self.record {
             RecordRef::Update { operation, .. } => Some(*operation),
-            RecordRef::Event { .. } => None,
+            RecordRef::Event { .. } | RecordRef::Unreadable { .. } => None,
         }
     }
 
@@ -127,6 +143,11 @@ impl Serialize for RecordRef {
                 record.serialize_field("group_key", group.key())?;
                 record.serialize_field("group_id", group.id())?;
                 record.serialize_field("operation", operation)?;
+                record.end()
+            }
+            Self::Unreadable { excerpt } => {
+                let mut record = serializer.serialize_struct("Unreadable", 1)?;
+                record.serialize_field("excerpt", excerpt)?;
                 record.end()
             }
             Self::Event { name, insert_id } => {
@@ -167,6 +188,7 @@ impl fmt::Display for RecordRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Update { group, operation } => write!(f, "{operation} of {group}"),
+            Self::Unreadable { excerpt } => write!(f, "unreadable {excerpt:?}"),
             Self::Event { name, insert_id } => write!(f, "event {name:?} {insert_id}"),
         }
     }

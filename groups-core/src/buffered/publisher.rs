@@ -1,0 +1,228 @@
+//! From an update to the outbox: what runs on the caller's thread, and the callbacks.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use crate::buffered::settings::Settings;
+use crate::buffered::state::Shared;
+use crate::buffered::{DeliveryEvent, FlushOutcome, OverflowPolicy, Stats};
+use crate::client::Client;
+use crate::client::records::MAX_RECORDS;
+use crate::outbox::{Depth, Outbox};
+use crate::record::encoded_update::total_bytes;
+use crate::record::{EncodedUpdate, Error, ErrorKind, MAX_RECORD, Update};
+
+/// How long a shutdown waits for what it has broken off to end.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What publishers and the worker have in common.
+pub(super) struct Publisher {
+    pub(super) client: Client,
+    pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) settings: Settings,
+    pub(super) shared: Shared,
+}
+
+impl Publisher {
+    pub(super) fn new(client: Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Arc<Self> {
+        let publisher = Arc::new(Self {
+            client,
+            outbox,
+            settings,
+            shared: Shared::new(),
+        });
+        // Weak: an outbox that outlives the client does not keep it alive.
+        let waker = Arc::downgrade(&publisher);
+        publisher.outbox.on_append(Arc::new(move || {
+            if let Some(publisher) = waker.upgrade() {
+                publisher.shared.request_send();
+            }
+        }));
+        let stopper = Arc::downgrade(&publisher);
+        publisher.outbox.on_loss(Arc::new(move || {
+            if let Some(publisher) = stopper.upgrade() {
+                publisher.shared.cancel_delivery();
+            }
+        }));
+        publisher
+    }
+
+    /// Returns the update as it will wait; `None` if there is nothing to send or the hook keeps it back.
+    pub(super) fn prepare(&self, update: &Update<'_>) -> Result<Option<EncodedUpdate>, Error> {
+        let Some(encoded) = EncodedUpdate::new(update)? else {
+            return Ok(None);
+        };
+        let Some(hook) = &self.settings.before_send else {
+            return Ok(Some(encoded));
+        };
+        let guarded = |json: &mut Map<String, Value>| {
+            catch_unwind(AssertUnwindSafe(|| hook(json))).unwrap_or_else(|_| {
+                log::error!("`before_send` panicked: the update is not sent");
+                false
+            })
+        };
+        let edited = encoded.edit(guarded)?;
+        if edited.is_none() {
+            self.shared.count(|stats| stats.withheld += 1);
+        }
+        Ok(edited)
+    }
+
+    /// Reads as many updates as can be appended at once.
+    pub(super) fn read_some(
+        &self,
+        updates: impl Iterator<Item = Result<EncodedUpdate, Error>>,
+        some: &mut Vec<EncodedUpdate>,
+    ) -> Result<(), Error> {
+        let capacity = self.settings.capacity;
+        let mut room = capacity.bytes;
+        for update in updates.take(capacity.updates.min(MAX_RECORDS)) {
+            let update = update?;
+            room = room.saturating_sub(update.len());
+            some.push(update);
+            if room < MAX_RECORD {
+                break; // The next one may not fit.
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends to the outbox, applying the overflow policy when it is full.
+    pub(super) fn append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
+        let back = |error| Err(give_back(error, updates.iter().cloned()));
+        let mut blocked_since = None;
+        loop {
+            if !self.shared.is_open() {
+                return back(Error::new(
+                    ErrorKind::Closed,
+                    "the client was shut down, or its thread panicked",
+                ));
+            }
+            match self.outbox.append(updates, self.settings.capacity) {
+                Ok(true) => {
+                    self.shared.note_published(updates.len());
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err(error) => return back(error),
+            }
+            let full = || Error::new(ErrorKind::Full, "too many updates wait already");
+            match self.settings.overflow {
+                OverflowPolicy::Reject => return back(full()),
+                OverflowPolicy::DropOldest => match self.drop_oldest(updates) {
+                    Ok(0) => return back(full()),
+                    Ok(_) => {}
+                    Err(error) => return back(error),
+                },
+                OverflowPolicy::Block(time) => {
+                    let waited = blocked_since.get_or_insert_with(Instant::now).elapsed();
+                    let left = time.saturating_sub(waited);
+                    if left.is_zero() {
+                        return back(full());
+                    }
+                    self.shared.wait_for_room(left);
+                }
+            }
+        }
+    }
+
+    fn drop_oldest(&self, updates: &[EncodedUpdate]) -> Result<usize, Error> {
+        let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
+        if !Depth::default().has_room(updates.len(), bytes, capacity) {
+            return Ok(0); // There is no room for them, whatever is dropped.
+        }
+        let dropped = self.outbox.drop_oldest(updates.len(), bytes, capacity)?;
+        if dropped > 0 {
+            log::error!("dropped the {dropped} oldest updates to make room");
+            self.shared.count(|stats| stats.dropped += dropped);
+            self.notify(&DeliveryEvent::Dropped(dropped));
+        }
+        Ok(dropped)
+    }
+
+    /// Calls `on_error`. What goes wrong in there is logged and does not call it again.
+    pub(super) fn notify(&self, event: &DeliveryEvent<'_>) {
+        thread_local! {
+            static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
+        }
+        let Some(hook) = &self.settings.on_error else {
+            return;
+        };
+        if IS_NOTIFYING.replace(true) {
+            log::error!("in `on_error`: {event}");
+            return;
+        }
+        if catch_unwind(AssertUnwindSafe(|| hook(event))).is_err() {
+            log::error!("`on_error` panicked");
+        }
+        IS_NOTIFYING.set(false);
+    }
+
+    /// Waits until everything that waits now is settled, for that time at most.
+    pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
+        self.shared.flush(Instant::now().checked_add(timeout));
+        self.outcome(Vec::new())
+    }
+
+    pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
+        self.shared.shut_down(Instant::now().checked_add(timeout));
+        self.shared.break_off(PATIENCE);
+        let undelivered = if self.outbox.is_durable() {
+            Vec::new()
+        } else {
+            self.take_back()
+        };
+        self.outcome(undelivered)
+    }
+
+    fn outcome(&self, undelivered: Vec<EncodedUpdate>) -> FlushOutcome {
+        let stats = self.stats();
+        FlushOutcome {
+            waiting: stats.queued,
+            undelivered,
+            stats,
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let depth = self.outbox.depth();
+        if let Err(error) = &depth {
+            log::error!("how many updates wait is unknown: {error:#}");
+            self.notify(&DeliveryEvent::Outbox(error));
+        }
+        let depth = depth.ok();
+        Stats {
+            queued: depth.map(|depth| depth.updates),
+            queued_bytes: depth.map(|depth| depth.bytes),
+            oldest: depth.and_then(|depth| depth.oldest),
+            ..self.shared.stats()
+        }
+    }
+
+    /// Empties an outbox that ends with the process.
+    fn take_back(&self) -> Vec<EncodedUpdate> {
+        let entries = self
+            .outbox
+            .release()
+            .and_then(|()| self.outbox.take(usize::MAX));
+        let entries = entries.unwrap_or_else(|error| {
+            self.notify(&DeliveryEvent::Outbox(&error));
+            Vec::new()
+        });
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        if let Err(error) = self.outbox.settle(&ids, &[]) {
+            self.notify(&DeliveryEvent::Outbox(&error));
+        }
+        let updates = entries.into_iter();
+        updates.filter_map(|entry| entry.update.ok()).collect()
+    }
+}
+
+/// Returns the error with the updates that it gives back.
+pub(super) fn give_back(error: Error, updates: impl IntoIterator<Item = EncodedUpdate>) -> Error {
+    error.with_undelivered(updates.into_iter().collect())
+}

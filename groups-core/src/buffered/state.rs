@@ -1,0 +1,232 @@
+//! What publishers, the callers of `flush` and `shutdown`, and the worker share. Every change of the state
+//! is a method here, and every wait is one on the same condition variable.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::buffered::Stats;
+use crate::client::records::MAX_RECORDS;
+use crate::record::Report;
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whether the phase is `Open`, for publishers, who take no lock for it.
+    is_open: AtomicBool,
+    /// Breaks off the delivery that is under way.
+    cancel: AtomicBool,
+    /// Updates published since the worker took a request, for publishers, who take no lock for it.
+    published: AtomicUsize,
+}
+
+struct State {
+    phase: Phase,
+    request: Request,
+    /// How many flushes were requested, and up to which one all are done.
+    flushes: u64,
+    flushes_done: u64,
+    stats: Stats,
+}
+
+/// What the client is doing. It goes from one to the next and never back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Updates can be published.
+    Open,
+    /// Nothing more can be published; the worker sends what waits, and ends.
+    ShuttingDown,
+    /// The worker has ended.
+    Ended,
+}
+
+/// What the worker is to do before its flush interval is over; the greater request replaces the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Request {
+    Nothing,
+    /// A batch is full, or a publisher waits for room. After a failure the worker keeps its pause.
+    Send,
+    /// Somebody waits for a flush, which ends a pause too.
+    Flush,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                phase: Phase::Open,
+                request: Request::Nothing,
+                flushes: 0,
+                flushes_done: 0,
+                stats: Stats::default(),
+            }),
+            changed: Condvar::new(),
+            is_open: AtomicBool::new(true),
+            cancel: AtomicBool::new(false),
+            published: AtomicUsize::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let result = change(&mut self.state());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until the condition holds, or until the deadline.
+    fn wait_until(&self, deadline: Option<Instant>, condition: impl Fn(&State) -> bool) {
+        let mut state = self.state();
+        while !condition(&state) {
+            let left = deadline.map_or(Duration::MAX, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    // What publishers do.
+
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// Counts published updates, and wakes the worker at the one that makes a batch full.
+    pub(super) fn note_published(&self, updates: usize) {
+        let before = self.published.fetch_add(updates, Ordering::Relaxed);
+        if before < MAX_RECORDS && before + updates >= MAX_RECORDS {
+            self.request_send();
+        }
+    }
+
+    /// Asks the worker to send now.
+    pub(super) fn request_send(&self) {
+        self.change(|state| state.request = state.request.max(Request::Send));
+    }
+
+    /// Asks the worker to send now, and waits until something changes, for that time at most.
+    pub(super) fn wait_for_room(&self, time: Duration) {
+        let mut state = self.state();
+        state.request = state.request.max(Request::Send);
+        self.changed.notify_all();
+        drop(self.changed.wait_timeout(state, time));
+    }
+
+    // What callers of `flush` and `shutdown` do.
+
+    /// Asks for a flush, and waits until it is done, the worker has ended, or the deadline has come.
+    pub(super) fn flush(&self, deadline: Option<Instant>) {
+        let flush = self.request_flush();
+        self.wait_until(deadline, |state| {
+            state.flushes_done >= flush || state.phase == Phase::Ended
+        });
+    }
+
+    fn request_flush(&self) -> u64 {
+        self.change(|state| {
+            state.request = Request::Flush;
+            state.flushes += 1;
+            state.flushes
+        })
+    }
+
+    /// Ends publishing, and waits until the worker has sent what waits and ended, or until the deadline.
+    pub(super) fn shut_down(&self, deadline: Option<Instant>) {
+        self.is_open.store(false, Ordering::Relaxed);
+        self.change(|state| state.phase = state.phase.max(Phase::ShuttingDown));
+        self.request_flush();
+        self.wait_until(deadline, |state| state.phase == Phase::Ended);
+    }
+
+    /// Breaks off the delivery that is under way, and waits for the worker to end, not for long.
+    pub(super) fn break_off(&self, patience: Duration) {
+        self.cancel_delivery();
+        let deadline = Instant::now() + patience;
+        self.wait_until(Some(deadline), |state| state.phase == Phase::Ended);
+    }
+
+    /// Breaks off the delivery that is under way.
+    pub(super) fn cancel_delivery(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        self.change(|_| ());
+    }
+
+    // What the worker does.
+
+    /// Waits for a request, for that time at most, and takes it. `after_failure` it waits for nothing less
+    /// than a flush. Returns the number of the last flush that this serves.
+    pub(super) fn take_request(&self, pause: Duration, after_failure: bool) -> u64 {
+        let enough = if after_failure {
+            Request::Flush
+        } else {
+            Request::Send
+        };
+        let due = Instant::now().checked_add(pause);
+        self.wait_until(due, |state| state.request >= enough || self.is_cancelled());
+        self.published.store(0, Ordering::Relaxed);
+        let mut state = self.state();
+        state.request = Request::Nothing;
+        state.flushes
+    }
+
+    /// Notes that everything up to this flush is sent.
+    pub(super) fn note_flushed(&self, flush: u64) {
+        self.change(|state| state.flushes_done = flush);
+    }
+
+    /// Allows the next delivery after one was broken off, unless that was for a shutdown.
+    pub(super) fn resume(&self) {
+        let state = self.state();
+        if state.phase == Phase::Open {
+            self.cancel.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The flag that breaks off a delivery.
+    pub(super) fn cancel_flag(&self) -> &AtomicBool {
+        &self.cancel
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.state().phase >= Phase::ShuttingDown
+    }
+
+    /// Notes that the worker has ended, also by a panic.
+    pub(super) fn note_end(&self) {
+        self.is_open.store(false, Ordering::Relaxed);
+        self.change(|state| state.phase = Phase::Ended);
+    }
+
+    // What is counted.
+
+    /// Adds what one delivery did.
+    pub(super) fn note_report(&self, report: &Report, accepted: usize, rejected: usize) {
+        self.count(|stats| {
+            stats.sent += report.sent;
+            stats.accepted += accepted;
+            stats.rejected += rejected;
+            stats.requests += report.requests;
+            stats.retries += report.retries;
+            stats.bytes += report.bytes;
+        });
+    }
+
+    pub(super) fn count(&self, count: impl FnOnce(&mut Stats)) {
+        self.change(|state| count(&mut state.stats));
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.state().stats.clone()
+    }
+}
