@@ -40,6 +40,8 @@ fn work(publisher: &Publisher) {
         let pause = interval.saturating_mul(2_u32.saturating_pow(failures));
         let pause = pause.min(LONGEST_PAUSE.max(interval));
         let flush = shared.take_request(pause, failures > 0);
+        // Looked at before sending: what was published before the shutdown is sent.
+        let is_last = shared.is_shutting_down();
         let is_sent = send_all(publisher);
         if is_sent {
             failures = 0;
@@ -47,7 +49,8 @@ fn work(publisher: &Publisher) {
         } else {
             failures = failures.saturating_add(1);
         }
-        if (is_sent || shared.is_cancelled()) && shared.is_shutting_down() {
+        let is_broken_off = shared.is_shutting_down() && shared.is_cancelled();
+        if is_broken_off || (is_sent && is_last) {
             return;
         }
     }
