@@ -295,3 +295,120 @@ fn coalescing_keeps_neighboring_numbers_apart() {
     let sent = received(&emulator);
     assert!(sent.contains(&(u128::MAX - 1).to_string()), "{sent}");
 }
+
+/// Lists in lists, as many as `levels`.
+fn nested(levels: usize) -> String {
+    "[".repeat(levels) + &"]".repeat(levels)
+}
+
+/// What few can read is refused where it is made, with group and property, whatever way it would take.
+#[test]
+fn one_rule_for_every_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let group = Group::new("company", "acme");
+    let rows = [
+        (nested(200), "nested in more than 120 levels"),
+        (
+            "\"\\ud800\"".to_owned(),
+            "not readable JSON: ",
+        ),
+        ("1e400".to_owned(), "not readable JSON: number out of range"),
+    ];
+    for (raw, reason) in rows {
+        let Ok(raw) = serde_json::value::RawValue::from_string(raw.clone()) else {
+            panic!("{raw}");
+        };
+        let update = || group.set(std::collections::BTreeMap::from([("odd", &raw)]));
+        let expected = format!(r#"$set of company "acme": "odd": {reason}"#);
+        let check = |route: &str, message: String| {
+            assert!(message.contains(&expected), "{route}: {message}");
+        };
+
+        let emulator = Emulator::start().unwrap();
+        let client = client(&emulator);
+        let report = client.send(update()).unwrap();
+        check("send", report.rejected[0].to_string());
+        check("to_json", update().to_json().unwrap_err().to_string());
+        let outbox =
+            mixpanel_groups_sqlite::SqliteOutbox::open(folder.path().join("o.db")).unwrap();
+        for (route, builder) in [
+            ("memory", client.buffered()),
+            ("hook", client.buffered().before_send(|_| true)),
+            ("sqlite", client.buffered().outbox(outbox)),
+        ] {
+            let buffered = builder.start().unwrap();
+            check(route, buffered.publish(update()).unwrap_err().to_string());
+            assert!(buffered.shutdown(LONG).is_complete(), "{route}");
+        }
+        let json = format!(
+            r#"{{"$group_key":"company","$group_id":"acme","$set":{{"odd":{}}}}}"#,
+            raw.get()
+        );
+        check("from_json", from_json(&json).unwrap_err().to_string());
+    }
+    // What is nested less deep can be read by all.
+    let deep: Value = serde_json::from_str(&nested(119)).unwrap();
+    let update = group.set(json!({"deep": deep}));
+    let emulator = Emulator::start().unwrap();
+    client(&emulator)
+        .send(&update)
+        .unwrap()
+        .into_result()
+        .unwrap();
+    let encoded = EncodedUpdate::new(&update).unwrap().unwrap();
+    assert_eq!(from_json(encoded.as_json()).unwrap(), encoded);
+}
+
+#[test]
+fn a_refusal_by_the_server_names_the_group_whatever_the_properties_hold() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(mixpanel_groups_emulator::Fault::Reject(vec![0]));
+    let update =
+        Group::new("company", "acme").set(json!({"large": u64::MAX, "text": "\u{0}\u{ffff}"}));
+    let report = client(&emulator).send(update).unwrap();
+    let group = report.rejected[0].group().unwrap();
+    assert_eq!((group.key(), group.id().as_str()), ("company", "acme"));
+}
+
+#[test]
+fn reserved_names_are_refused() {
+    let group = Group::new("company", "acme");
+    for name in ["$group_key", "$group_id"] {
+        for update in [
+            group.set(json!({name: 1})),
+            group.unset([name]),
+            group.remove(name, 1),
+            group.union(json!({name: [1]})),
+        ] {
+            let message = update.to_json().unwrap_err().to_string();
+            let reason = format!("\"{name}\": a property cannot have this name: Mixpanel uses it");
+            assert!(message.ends_with(&reason), "{message}");
+        }
+    }
+    for name in ["$ignore", "bucket"] {
+        let event = mixpanel_groups::Event::new("Purchase")
+            .distinct_id("u")
+            .property(name, 1);
+        let message = event.to_json().unwrap_err().to_string();
+        let reason = format!("\"{name}\": a property cannot have this name: Mixpanel uses it");
+        assert!(message.ends_with(&reason), "{message}");
+    }
+    // They are group keys in the wild.
+    let segment = Group::new("$group_id", "acme");
+    assert!(segment.delete().to_json().is_ok());
+    let event = mixpanel_groups::Event::new("Purchase")
+        .distinct_id("u")
+        .group(&segment);
+    assert!(event.to_json().unwrap().contains(r#""$group_id":"acme""#));
+}
+
+#[test]
+fn events_do_not_get_the_place_of_the_server() {
+    let event = || mixpanel_groups::Event::new("Purchase").distinct_id("u");
+    assert!(event().to_json().unwrap().contains(r#","ip":0"#));
+    let with = event().property("ip", "203.0.113.7").to_json().unwrap();
+    assert!(
+        with.contains(r#""ip":"203.0.113.7""#) && !with.contains(r#""ip":0"#),
+        "{with}"
+    );
+}

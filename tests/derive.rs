@@ -571,3 +571,19 @@ fn what_serialises_to_null_is_absent() {
         })
     );
 }
+
+/// Segment's Mixpanel destination uses it, and so do the projects that are set up for Segment.
+#[test]
+fn a_group_key_may_start_with_a_dollar() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "$group_id")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: &'static str,
+    }
+    let json = Company { id: "acme" }.delete().to_json().unwrap();
+    assert_eq!(
+        json.as_deref(),
+        Some(r#"{"$group_key":"$group_id","$group_id":"acme","$delete":""}"#)
+    );
+}

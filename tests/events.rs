@@ -87,7 +87,7 @@ fn a_request_is_as_documented() {
         r#"[{"event":"Purchase","properties":{"time":1618716477,"distinct_id":"user123","#
             .to_owned()
             + r#""$insert_id":"29fc2962-6d9c-455d-95ad-95b84f09b9e4","company":"mixpanel_inc","#
-            + r#""amount":99.99}}]"#
+            + r#""ip":0,"amount":99.99}}]"#
     );
 }
 
@@ -230,7 +230,7 @@ fn hierarchical_groups_link_to_the_company_too() {
         );
         assert_eq!(
             properties.as_object().unwrap().len(),
-            if key == "$company_id" { 4 } else { 5 }
+            if key == "$company_id" { 5 } else { 6 }
         );
     }
     let all = arrives(purchase().group(&company).group(&user).group(&team));
@@ -258,7 +258,7 @@ fn properties_come_one_by_one_or_from_maps_and_structs() {
         .properties(json!({"nested": {"a": {"b": {"c": [null]}}}}));
     let properties = arrives(event);
     let mut properties = properties.as_object().unwrap().clone();
-    properties.retain(|name, _| !["time", "distinct_id", "$insert_id"].contains(&&**name));
+    properties.retain(|name, _| !["time", "distinct_id", "$insert_id", "ip"].contains(&&**name));
     let expected = json!({
         "amount": 5, "name": "Coffee", "tags": [1, 2], "é \" \\": "text",
         "nested": {"a": {"b": {"c": [null]}}},
@@ -407,15 +407,15 @@ fn names_and_numbers_of_properties() {
             .map(|number| (format!("property {number}"), number))
             .collect()
     };
-    // Time, distinct id and insert id are three.
-    arrives(purchase().properties(many(251)));
+    // Time, distinct id, insert id and `ip` are four.
+    arrives(purchase().properties(many(250)));
     assert_eq!(
-        refused(purchase().properties(many(252))),
+        refused(purchase().properties(many(251))),
         "255 properties, and 254 are allowed"
     );
     arrives(
         purchase()
-            .properties(many(251))
+            .properties(many(250))
             .property("absent", None::<u8>),
     );
     arrives(purchase().property("nested", many(254)));
@@ -477,12 +477,14 @@ fn nesting_and_size() {
     };
     for list in [false, true] {
         arrives(purchase().property("nested", nested(3, list)));
-        for levels in [4, 100, 500] {
+        let refused = |levels| refused(purchase().property("nested", nested(levels, list)));
+        for levels in [4, 60] {
             assert_eq!(
-                refused(purchase().property("nested", nested(levels, list))),
+                refused(levels),
                 r#""nested": objects are nested in more than 3 levels"#
             );
         }
+        assert_eq!(refused(500), r#""nested": nested in more than 120 levels"#);
     }
     let of = |bytes: usize| {
         let event = purchase().insert_id("id").time(1_618_716_477);

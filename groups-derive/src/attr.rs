@@ -1,4 +1,4 @@
-//! Reads `#[mixpanel(…)]` and, where it is asked for, `#[serde(…)]`.
+//! The keys of `#[mixpanel(…)]`, each declared once, and how they are read; also what `#[serde(…)]` adds.
 
 use proc_macro2::Ident;
 use syn::ext::IdentExt as _;
@@ -9,8 +9,8 @@ use syn::{
 
 use crate::case::Rule;
 use crate::ctxt::Ctxt;
-use crate::keys::{Keys, OF_FIELD, OF_GROUP_ID, OF_STRUCT};
-use crate::value::{bound, flag, path, rule, serialize_string, skip_value, string};
+use crate::keys::Keys;
+use crate::value::{bound, flag, path, path_value, rule, serialize_string, skip_value, string};
 
 /// A key that may be given once, and the place where it is.
 ///
@@ -55,30 +55,86 @@ impl<T> Key<T> {
     }
 }
 
-/// `#[mixpanel(…)]` on the struct.
-#[derive(Default)]
-pub(crate) struct StructAttrs {
-    pub(crate) group_key: Key<LitStr>,
-    pub(crate) rename_all: Key<Rule>,
-    pub(crate) unset_none: Key<()>,
-    pub(crate) serde: Key<()>,
-    pub(crate) krate: Key<Path>,
-    pub(crate) bound: Key<Vec<WherePredicate>>,
+/// Declares the keys of one place, each with the type of its value, the function that reads it and an example
+/// of its use: a struct with a field for each key, and the [`Keys`] for messages.
+macro_rules! attributes {
+    (
+        $(#[$doc:meta])*
+        $name:ident $place:literal
+        $($key:ident $(as $text:literal)?: $type:ty = $read:ident, $usage:literal;)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        pub(crate) struct $name {
+            $(pub(crate) $key: Key<$type>,)*
+        }
+
+        impl $name {
+            pub(crate) const KEYS: Keys = Keys {
+                place: $place,
+                keys: &[$((attributes!(@name $key $($text)?), $usage)),*],
+            };
+
+            /// Reads the value of a key.
+            fn set(&mut self, ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) {
+                match key.to_string().as_str() {
+                    $(attributes!(@name $key $($text)?) => {
+                        let value = $read(ctxt, key, input);
+                        self.$key.set(ctxt, key, value);
+                    })*
+                    _ => unreachable!("`Keys::check` knows the same keys"),
+                }
+            }
+
+            /// Returns the keys that were given.
+            #[allow(dead_code)] // Used for fields alone.
+            pub(crate) fn given(&self) -> impl Iterator<Item = &Ident> {
+                [$(self.$key.ident()),*].into_iter().flatten()
+            }
+        }
+    };
+    (@name $key:ident) => { stringify!($key) };
+    (@name $key:ident $text:literal) => { $text };
+}
+
+attributes! {
+    /// `#[mixpanel(…)]` on the struct.
+    StructAttrs "on the struct"
+    group_key: LitStr = string, r#"group_key = "company""#;
+    rename_all: Rule = rule, r#"rename_all = "camelCase""#;
+    unset_none: () = flag, "unset_none";
+    serde: () = flag, "serde";
+    krate as "crate": Path = path, "crate = path::to::mixpanel_groups";
+    bound: Vec<WherePredicate> = bound, r#"bound = "T: serde::Serialize""#;
+}
+
+attributes! {
+    /// What `group_id(…)` holds.
+    IdAttrs "inside `group_id(…)`"
+    prefix: LitStr = string, r#"group_id(prefix = "company_")"#;
+    with: ExprPath = path, r#"group_id(with = "path::to::function")"#;
+}
+
+attributes! {
+    /// `#[mixpanel(…)]` on a field.
+    FieldAttrs "on a field"
+    group_id: IdAttrs = group_id, "group_id";
+    company_id: () = flag, "company_id";
+    set_once: () = flag, "set_once";
+    union: () = flag, "union";
+    rename: LitStr = string, r#"rename = "Seats Purchased""#;
+    skip: () = flag, "skip";
+    skip_if: ExprPath = path, r#"skip_if = "path::to::function""#;
+    with: ExprPath = path, r#"with = "path::to::function""#;
+    flatten: () = flag, "flatten";
+    unset_none: () = flag, "unset_none";
 }
 
 impl StructAttrs {
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
         let mut read = Self::default();
-        read_mixpanel(ctxt, attrs, &OF_STRUCT, |ctxt, key, input| {
-            match key.to_string().as_str() {
-                "group_key" => read.group_key.set(ctxt, key, string(key, input)),
-                "rename_all" => read.rename_all.set(ctxt, key, rule(key, input)),
-                "unset_none" => read.unset_none.set(ctxt, key, flag(key, input)),
-                "serde" => read.serde.set(ctxt, key, flag(key, input)),
-                "crate" => read.krate.set(ctxt, key, path(key, input)),
-                "bound" => read.bound.set(ctxt, key, bound(key, input)),
-                _ => {}
-            }
+        read_mixpanel(ctxt, attrs, &Self::KEYS, |ctxt, key, input| {
+            read.set(ctxt, key, input)
         });
         if read.serde.is_given() {
             read_serde(attrs, |key, input| {
@@ -92,72 +148,35 @@ impl StructAttrs {
         read
     }
 
-    /// Where the library is: by its own name, if nothing else is said.
+    /// Returns the path of the library: by its own name, unless `crate` names another.
     pub(crate) fn krate_or_default(&self) -> Path {
         let own = || parse_quote!(::mixpanel_groups);
         self.krate.value().cloned().unwrap_or_else(own)
     }
 }
 
-/// What `group_id(…)` holds.
-#[derive(Default)]
-pub(crate) struct IdAttrs {
-    pub(crate) prefix: Key<LitStr>,
-    pub(crate) with: Key<ExprPath>,
-}
-
-/// `#[mixpanel(…)]` on a field.
-#[derive(Default)]
-pub(crate) struct FieldAttrs {
-    pub(crate) group_id: Key<IdAttrs>,
-    pub(crate) company_id: Key<()>,
-    pub(crate) set_once: Key<()>,
-    pub(crate) union: Key<()>,
-    pub(crate) rename: Key<LitStr>,
-    pub(crate) skip: Key<()>,
-    pub(crate) skip_if: Key<ExprPath>,
-    pub(crate) with: Key<ExprPath>,
-    pub(crate) flatten: Key<()>,
-    pub(crate) unset_none: Key<()>,
-}
-
 impl FieldAttrs {
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
         let mut read = Self::default();
-        read_mixpanel(ctxt, attrs, &OF_FIELD, |ctxt, key, input| {
-            match key.to_string().as_str() {
-                "group_id" => {
-                    let id = group_id(ctxt, key, input);
-                    read.group_id.set(ctxt, key, id);
-                }
-                "company_id" => read.company_id.set(ctxt, key, flag(key, input)),
-                "set_once" => read.set_once.set(ctxt, key, flag(key, input)),
-                "union" => read.union.set(ctxt, key, flag(key, input)),
-                "rename" => read.rename.set(ctxt, key, string(key, input)),
-                "skip" => read.skip.set(ctxt, key, flag(key, input)),
-                "skip_if" => read.skip_if.set(ctxt, key, path(key, input)),
-                "with" => read.with.set(ctxt, key, path(key, input)),
-                "flatten" => read.flatten.set(ctxt, key, flag(key, input)),
-                "unset_none" => read.unset_none.set(ctxt, key, flag(key, input)),
-                _ => {}
-            }
+        read_mixpanel(ctxt, attrs, &Self::KEYS, |ctxt, key, input| {
+            read.set(ctxt, key, input)
         });
         read
     }
 
     /// Adds what `#[serde(…)]` says and `#[mixpanel(…)]` does not contradict.
     pub(crate) fn read_serde(&mut self, attrs: &[Attribute]) {
-        let is_property = self.keys().next().is_some();
+        let is_property = self.given().next().is_some();
         let is_named = self.rename.is_given() || self.unset_none.is_given();
         let is_flat = self.flatten.is_given();
         read_serde(attrs, |key, input| match key.to_string().as_str() {
             "rename" if !is_flat => self.rename.or_from_serde(key, serialize_string(input)),
             "skip" | "skip_serializing" if !is_property => self.skip.or_from_serde(key, Some(())),
-            "skip_serializing_if" => self.skip_if.or_from_serde(key, path(key, input).ok()),
+            "skip_serializing_if" => self.skip_if.or_from_serde(key, path_value(key, input).ok()),
             "flatten" if !is_named => self.flatten.or_from_serde(key, Some(())),
-            "serialize_with" => self.with.or_from_serde(key, path(key, input).ok()),
+            "serialize_with" => self.with.or_from_serde(key, path_value(key, input).ok()),
             "with" => {
-                let module = path::<ExprPath>(key, input);
+                let module = path_value::<ExprPath>(key, input);
                 let function = module.map(|mut path| {
                     let name = Ident::new("serialize", key.span());
                     path.path.segments.push(name.into());
@@ -171,24 +190,6 @@ impl FieldAttrs {
 
     pub(crate) fn is_id(&self) -> bool {
         self.group_id.is_given() || self.company_id.is_given()
-    }
-
-    /// The keys that were given.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &Ident> {
-        [
-            self.group_id.ident(),
-            self.company_id.ident(),
-            self.set_once.ident(),
-            self.union.ident(),
-            self.rename.ident(),
-            self.skip.ident(),
-            self.skip_if.ident(),
-            self.with.ident(),
-            self.flatten.ident(),
-            self.unset_none.ident(),
-        ]
-        .into_iter()
-        .flatten()
     }
 }
 
@@ -244,23 +245,16 @@ fn read_serde(attrs: &[Attribute], mut read: impl FnMut(&Ident, ParseStream<'_>)
     }
 }
 
-/// `group_id`, alone or with what its parentheses hold.
+/// Reads `group_id`, alone or with what its parentheses hold.
 fn group_id(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<IdAttrs> {
     let mut id = IdAttrs::default();
     if !input.peek(token::Paren) {
-        return flag(key, input).map(|()| id);
+        return flag(ctxt, key, input).map(|()| id);
     }
     let content;
     parenthesized!(content in input);
-    read_keys(
-        ctxt,
-        &content,
-        &OF_GROUP_ID,
-        &mut |ctxt, key, input| match key.to_string().as_str() {
-            "prefix" => id.prefix.set(ctxt, key, string(key, input)),
-            "with" => id.with.set(ctxt, key, path(key, input)),
-            _ => {}
-        },
-    )?;
+    read_keys(ctxt, &content, &IdAttrs::KEYS, &mut |ctxt, key, input| {
+        id.set(ctxt, key, input)
+    })?;
     Ok(id)
 }

@@ -22,13 +22,13 @@ pub(crate) const UNIT_STRUCT: &str = "a group needs an id: give the struct a fie
 /// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles))
 const MAX_NAME: usize = 255;
 
-/// The group keys of Hierarchical Groups; no other starts with `$`.
-const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
+/// What no property can be called, since it stands beside the operation.
+const RESERVED: [&str; 2] = ["$group_key", "$group_id"];
 
 /// The keys of one field that exclude each other.
 pub(crate) fn keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
     if attrs.skip.is_given() {
-        for key in attrs.keys().filter(|key| *key != "skip") {
+        for key in attrs.given().filter(|key| *key != "skip") {
             let message = format!("`skip` leaves the field out, so `{key}` has no effect");
             ctxt.error(key, format!("{message}: remove one of the two"));
         }
@@ -43,7 +43,7 @@ pub(crate) fn keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
 
 fn id_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs, whose: &str) {
     let other = |key: &&Ident| *key != "group_id" && *key != "company_id";
-    for key in attrs.keys().filter(other) {
+    for key in attrs.given().filter(other) {
         let hint = if *key == "with" && whose == "group" {
             "write `group_id(with = \"path::to::function\")`".to_owned()
         } else {
@@ -92,11 +92,6 @@ pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> 
     }
     let key = attrs.group_key.value()?;
     let text = key.value();
-    if text.starts_with('$') && !DOLLAR_KEYS.contains(&text.as_str()) {
-        let [company, user] = DOLLAR_KEYS;
-        let message = format!("no group key starts with `$` but `{company}` and `{user}`");
-        ctxt.error(key, format!("{message}, which are for Hierarchical Groups"));
-    }
     length(ctxt, key.span(), &text, "a group key");
     Some(text)
 }
@@ -202,6 +197,14 @@ pub(crate) fn names(ctxt: &mut Ctxt, properties: &[Property<'_>]) {
         .filter_map(|property| property.name.as_ref())
     {
         length(ctxt, name.span, &name.text, "a property's name");
+        if RESERVED.contains(&name.text.as_str()) {
+            let message = format!("a property cannot be named {:?}", name.text);
+            let why = "it names the group in every update";
+            ctxt.push(syn::Error::new(
+                name.span,
+                format!("{message}, since {why}: choose another name"),
+            ));
+        }
         if let Some(first) = seen.insert(&name.text, name.span) {
             let message = format!("two properties are named {:?}", name.text);
             let what = "give one of them another name with `rename`";

@@ -1,48 +1,14 @@
-//! The keys that exist, and which one is meant by one that does not.
+//! Finding a key by its name, and the one that is meant by a name that does not exist.
+
+use crate::attr::{FieldAttrs, IdAttrs, StructAttrs};
 
 /// The keys of one place, each with an example of its use.
 pub(crate) struct Keys {
-    place: &'static str,
-    keys: &'static [(&'static str, &'static str)],
+    pub(crate) place: &'static str,
+    pub(crate) keys: &'static [(&'static str, &'static str)],
 }
 
-pub(crate) const OF_STRUCT: Keys = Keys {
-    place: "on the struct",
-    keys: &[
-        ("group_key", r#"group_key = "company""#),
-        ("rename_all", r#"rename_all = "camelCase""#),
-        ("unset_none", "unset_none"),
-        ("serde", "serde"),
-        ("crate", "crate = path::to::mixpanel_groups"),
-        ("bound", r#"bound = "T: serde::Serialize""#),
-    ],
-};
-
-pub(crate) const OF_FIELD: Keys = Keys {
-    place: "on a field",
-    keys: &[
-        ("group_id", "group_id"),
-        ("company_id", "company_id"),
-        ("set_once", "set_once"),
-        ("union", "union"),
-        ("rename", r#"rename = "Seats Purchased""#),
-        ("skip", "skip"),
-        ("skip_if", r#"skip_if = "path::to::function""#),
-        ("with", r#"with = "path::to::function""#),
-        ("flatten", "flatten"),
-        ("unset_none", "unset_none"),
-    ],
-};
-
-pub(crate) const OF_GROUP_ID: Keys = Keys {
-    place: "inside `group_id(…)`",
-    keys: &[
-        ("prefix", r#"group_id(prefix = "company_")"#),
-        ("with", r#"group_id(with = "path::to::function")"#),
-    ],
-};
-
-const PLACES: [Keys; 3] = [OF_STRUCT, OF_FIELD, OF_GROUP_ID];
+pub(crate) const PLACES: [Keys; 3] = [StructAttrs::KEYS, FieldAttrs::KEYS, IdAttrs::KEYS];
 
 /// What a key is called elsewhere.
 const ALSO_KNOWN_AS: [(&str, &str); 6] = [

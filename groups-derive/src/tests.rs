@@ -7,6 +7,7 @@ use proc_macro2::TokenStream;
 use syn::{Item, ItemImpl};
 
 use crate::derive_group;
+use crate::keys::PLACES;
 
 /// The impls, and how many mistakes were reported.
 fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
@@ -43,6 +44,76 @@ fn typical_structs_expand_as_recorded() {
         }
         let recorded = fs::read_to_string(&snapshot).unwrap_or_default();
         assert_eq!(expanded, recorded, "{}", snapshot.display());
+    }
+}
+
+/// Every key that is known has a row in the documentation's tables.
+#[test]
+fn every_key_is_documented() {
+    let page = include_str!("../derive.md");
+    for keys in PLACES {
+        for (name, usage) in keys.keys {
+            let is_documented = page.lines().any(|line| {
+                let in_table = line.starts_with('|') && line.contains(&format!("`{name}"));
+                in_table || line.contains(&format!("`{usage}`"))
+            });
+            assert!(is_documented, "`{name}` {} is not in derive.md", keys.place);
+        }
+    }
+}
+
+/// Every key that is known is read where it is used as its example says.
+#[test]
+fn every_key_is_read() {
+    for keys in PLACES {
+        for (name, usage) in keys.keys {
+            let is_of_struct = keys.place == "on the struct";
+            let (of_struct, of_field) = if is_of_struct {
+                (*usage, "")
+            } else {
+                ("", *usage)
+            };
+            let of_struct = if *name == "group_key" { "" } else { of_struct };
+            let is_id = usage.starts_with("group_id");
+            let id = if is_id { usage } else { "group_id" };
+            let of_field = if is_id { "" } else { of_field };
+            let (impls, mistakes) = derive(&format!(
+                "#[mixpanel(group_key = \"company\", {of_struct})] struct Company {{
+                    #[mixpanel({id})] id: u64,
+                    #[mixpanel({of_field})] tags: Vec<u8>,
+                }}"
+            ));
+            assert_eq!(mistakes, 0, "`{usage}` {}", keys.place);
+            assert!(!impls.is_empty());
+            // A value of another kind is noticed by whoever reads it.
+            let of_another_kind = format!("{name} = [7]");
+            let (of_struct, of_field) = match is_of_struct {
+                true => (of_another_kind.as_str(), ""),
+                false => ("", of_another_kind.as_str()),
+            };
+            let inner = format!("group_id({of_another_kind})");
+            let id = if keys.place.starts_with("inside") {
+                &inner
+            } else {
+                "group_id"
+            };
+            let of_field = if keys.place.starts_with("inside") {
+                ""
+            } else {
+                of_field
+            };
+            let (_, mistakes) = derive(&format!(
+                "#[mixpanel(group_key = \"company\", {of_struct})] struct Company {{
+                    #[mixpanel({id})] id: u64,
+                    #[mixpanel({of_field})] tags: Vec<u8>,
+                }}"
+            ));
+            assert!(
+                mistakes > 0,
+                "`{of_another_kind}` {} is passed over",
+                keys.place
+            );
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What stands behind a key.
+//! The values of keys: a function for each kind of value. All have the same signature, that of
+//! `attr::group_id`, which alone reports more than one mistake.
 
 use proc_macro2::{Group, Ident, TokenTree};
 use syn::parse::{Parse, ParseStream, Parser as _};
@@ -6,6 +7,7 @@ use syn::punctuated::Punctuated;
 use syn::{LitStr, Token, WherePredicate, token};
 
 use crate::case::{RULES, Rule};
+use crate::ctxt::Ctxt;
 use crate::keys::usage;
 
 /// Goes on to the next key.
@@ -18,7 +20,7 @@ pub(crate) fn skip_value(input: ParseStream<'_>) {
 }
 
 /// `key` alone.
-pub(crate) fn flag(key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+pub(crate) fn flag(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
     if input.peek(Token![=]) || input.peek(token::Paren) {
         let error = input.error(format!("`{key}` takes no value: write `{key}` alone"));
         skip_value(input);
@@ -47,13 +49,21 @@ fn value<T>(
 }
 
 /// `key = "text"`.
-pub(crate) fn string(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+pub(crate) fn string(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+    string_value(key, input)
+}
+
+fn string_value(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let what = format!("a text in quotes: `{}`", usage(&key.to_string()));
     value(key, input, &what, Parse::parse)
 }
 
 /// `key = "path"`, with or without the quotes.
-pub(crate) fn path<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
+pub(crate) fn path<T: Parse>(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
+    path_value(key, input)
+}
+
+pub(crate) fn path_value<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
     let what = format!("a path: `{}`", usage(&key.to_string()));
     value(key, input, &what, |input| {
         if input.peek(LitStr) {
@@ -64,8 +74,8 @@ pub(crate) fn path<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result
     })
 }
 
-pub(crate) fn rule(key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
-    let text = string(key, input)?;
+pub(crate) fn rule(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
+    let text = string_value(key, input)?;
     let name = text.value();
     Rule::from_name(&name).ok_or_else(|| {
         let all = RULES.map(|(name, _)| format!("\"{name}\"")).join(", ");
@@ -74,12 +84,16 @@ pub(crate) fn rule(key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
     })
 }
 
-pub(crate) fn bound(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<WherePredicate>> {
-    let text = string(key, input)?;
+pub(crate) fn bound(
+    _: &mut Ctxt,
+    key: &Ident,
+    input: ParseStream<'_>,
+) -> syn::Result<Vec<WherePredicate>> {
+    let text = string_value(key, input)?;
     let all = text.parse_with(Punctuated::<_, Token![,]>::parse_terminated);
     all.map(Vec::from_iter).map_err(|error| {
         let usage = usage(&key.to_string());
-        let message = format!("this is no where-clause ({error}): write `{usage}`");
+        let message = format!("this is not a where-clause ({error}): write `{usage}`");
         syn::Error::new(text.span(), message)
     })
 }

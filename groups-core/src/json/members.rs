@@ -7,6 +7,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::json::EncodeError;
+
 /// The members of an object in their order, each value as it is written.
 pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -76,7 +78,7 @@ impl<'de> Deserialize<'de> for Text<'de> {
 }
 
 /// How deep values may be nested: the most that `serde_json` and others like it read.
-pub(crate) const MAX_DEPTH: usize = 120;
+const MAX_DEPTH: usize = 120;
 
 /// Checks that JSON text can be read by whoever gets it: its texts are Unicode (no half of a surrogate
 /// pair), its numbers are not beyond what a float holds, and it is not nested too deep.
@@ -90,12 +92,23 @@ pub(crate) fn check_readable(json: &str) -> Result<(), String> {
     }
 }
 
-pub(crate) fn too_deep() -> String {
+/// Checks that a value that was just written is not nested too deep for its readers. Each level takes two
+/// bytes, so that short values need no look.
+#[inline]
+pub(crate) fn check_depth(written: &[u8]) -> Result<(), EncodeError> {
+    let may_be_deep = written.len() > 2 * MAX_DEPTH && matches!(written[0], b'[' | b'{');
+    if may_be_deep && depth(written) > MAX_DEPTH {
+        return Err(EncodeError::new(too_deep()));
+    }
+    Ok(())
+}
+
+fn too_deep() -> String {
     format!("nested in more than {MAX_DEPTH} levels")
 }
 
 /// Returns how deep the lists and objects in a value are nested.
-pub(crate) fn depth(json: &[u8]) -> usize {
+fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {

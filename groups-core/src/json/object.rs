@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::group::{Operation, Property};
 use crate::json::kinds::{refuse, same_nothing, see_through};
 use crate::json::list::ListJson;
+use crate::json::members::check_depth;
 use crate::json::{EncodeError, Json, Key, Written, close};
 
 /// The longest property name, in characters.
@@ -32,7 +33,12 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
             }
             Ok(written)
         }
-        _ => value.serialize(Json { out }),
+        _ => {
+            let start = out.len();
+            let written = value.serialize(Json { out })?;
+            check_depth(&out[start..])?;
+            Ok(written)
+        }
     }
 }
 
@@ -40,6 +46,8 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
 #[derive(Clone)]
 pub(crate) struct Names {
     fixed: &'static [Property],
+    /// Names that no property can have.
+    reserved: &'static [&'static str],
     seen: HashSet<String>,
 }
 
@@ -48,20 +56,28 @@ impl Names {
     pub(crate) fn new(fixed: &'static [Property]) -> Self {
         Self {
             fixed,
+            reserved: &RESERVED,
             seen: HashSet::new(),
         }
     }
 
     /// These names.
-    pub(crate) fn of<const N: usize>(names: [&str; N]) -> Self {
+    pub(crate) fn of<const N: usize>(names: [&str; N], reserved: &'static [&'static str]) -> Self {
         Self {
             fixed: &[],
+            reserved,
             seen: names.map(str::to_owned).into(),
         }
     }
 
+    /// Returns whether a property has that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.seen.contains(name)
+    }
+
     pub(crate) fn claim(&mut self, name: String) -> Result<(), EncodeError> {
-        check_name(&name)?;
+        check_length(&name)?;
+        check_reserved(&name, self.reserved)?;
         if self.fixed.iter().any(|property| property.name == name) || self.seen.contains(&name) {
             return Err(EncodeError::new("two properties have this name").of(&name));
         }
@@ -70,8 +86,25 @@ impl Names {
     }
 }
 
-/// Refuses what cannot be a property's name.
+/// What stands beside an update's operation, and is not a property.
+const RESERVED: [&str; 2] = ["$group_key", "$group_id"];
+
+/// Checks the name of a group's property.
 pub(crate) fn check_name(name: &str) -> Result<(), EncodeError> {
+    check_length(name)?;
+    check_reserved(name, &RESERVED)
+}
+
+fn check_reserved(name: &str, reserved: &[&str]) -> Result<(), EncodeError> {
+    if reserved.contains(&name) {
+        return Err(
+            EncodeError::new("a property cannot have this name: Mixpanel uses it").of(name),
+        );
+    }
+    Ok(())
+}
+
+fn check_length(name: &str) -> Result<(), EncodeError> {
     if name.is_empty() {
         return Err(EncodeError::new("a property's name is empty"));
     }

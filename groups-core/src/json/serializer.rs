@@ -4,6 +4,7 @@
 //! what it tells its caller: whether the value was `null`, which is how an absent property shows
 //! whatever its type is called, and errors that hold no more than a message.
 
+use crate::json::members::check_readable;
 use crate::json::{EncodeError, Key};
 use std::fmt::{self, Write as _};
 
@@ -331,6 +332,7 @@ impl<'a> Compound<'a> {
     fn raw_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         value.serialize(Json { out: self.out })?;
         let text: String = serde_json::from_slice(&self.out[self.start..])?;
+        check_readable(&text).map_err(EncodeError::new)?;
         self.out.truncate(self.start);
         self.out.extend_from_slice(text.as_bytes());
         Ok(())

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer as _};
 
 use super::rules::{
-    COMPANY, MAX_GROUPS, check_distinct_id, check_insert_id, check_properties, check_time,
+    COMPANY, MAX_GROUPS, RESERVED, check_distinct_id, check_insert_id, check_properties, check_time,
 };
 use super::time::Time;
 use crate::group::{Group, Id, Operation};
@@ -44,8 +44,8 @@ use crate::util::random::uuid;
 /// time before 1971 or more than an hour ahead, 255 or more properties, objects nested in more than
 /// 3 levels or with 255 or more keys, more than 300 groups of one key, two properties of one name.
 ///
-/// Mixpanel derives a location from the address that an event comes from; a server that does not
-/// want its own there says `.property("ip", 0)`.
+/// Mixpanel derives a location from the address that an event comes from, which is the server's: every event
+/// is sent with the property `ip` 0, which prevents that, unless it has another `ip`, such as the user's.
 #[derive(Clone)]
 #[must_use = "an event does nothing until it is imported"]
 pub struct Event {
@@ -73,7 +73,7 @@ impl Event {
             insert_id: uuid(),
             groups: Vec::new(),
             properties: Vec::new(),
-            names: Names::of(["time", "distinct_id", "$insert_id"]),
+            names: Names::of(["time", "distinct_id", "$insert_id"], &RESERVED),
             wrong: None,
         }
     }
@@ -195,6 +195,9 @@ impl Event {
                 ids => drop(ids.serialize(Json { out })?),
             }
         }
+        if !self.names.has("ip") {
+            out.extend_from_slice(b",\"ip\":0");
+        }
         out.extend_from_slice(&self.properties);
         out.push(b'}');
         check_properties(&out[properties..])?;
@@ -238,6 +241,7 @@ impl Event {
         let mut read = Self::new(name);
         for (name, value) in properties.0 {
             match &*name {
+                "ip" if value.get() == "0" => {} // As it is written anyway.
                 "time" => read.time = Time(serde_json::from_str(value.get()).expect(WRITTEN)),
                 "distinct_id" => {
                     read.distinct_id = serde_json::from_str(value.get()).expect(WRITTEN)

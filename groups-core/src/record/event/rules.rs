@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 
 use crate::json::EncodeError;
 
+/// Properties with which Mixpanel drops an event without a word, or hides other events.
+pub(crate) const RESERVED: [&str; 2] = ["$ignore", "bucket"];
+
 /// The property that links an event to its company, in projects with Hierarchical Groups.
 pub(crate) const COMPANY: &str = "$company_id";
 
