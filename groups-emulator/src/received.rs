@@ -3,31 +3,32 @@ use std::fmt;
 
 use ureq_proto::http::Request;
 
-/// A request that the emulator has received.
+/// A request that the emulator has received, from [`Emulator::requests`](crate::Emulator::requests).
 ///
-/// `Debug` leaves out query, headers and body, where tokens are.
+/// Query, headers and body contain what the client sent, tokens and secrets included. `Debug` leaves
+/// these fields out.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ReceivedRequest {
-    /// The method: `POST`.
+    /// The method, for instance `POST`.
     pub method: String,
-    /// The path: `/groups`.
+    /// The path, for instance `/groups`.
     pub path: String,
-    /// What stands behind the path's question mark: `ip=0&strict=1`.
+    /// The query without its question mark, for instance `ip=0&strict=1`.
     pub query: String,
-    /// The headers, their names in lower case.
+    /// The headers in the order in which they came, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The JSON, freed of gzip, form and base64. If that failed, the body as it came; nothing if it
-    /// was not read.
+    /// The JSON in the body, out of gzip, form and base64. If it could not be decoded, this is the body
+    /// as it came; if the body was not read, it is empty.
     pub body: String,
-    /// Which of the emulator's connections it came over, counted from 0.
+    /// The number of the connection that the request came over, counted from 0.
     pub connection: usize,
-    /// The answer's status, if there was an answer.
+    /// The status of the reply, or `None` if the connection was closed without one.
     pub status: Option<u16>,
 }
 
 impl ReceivedRequest {
-    /// A request whose body is not read yet.
+    /// Returns the request without its body and status, which are not known yet.
     pub(crate) fn new(request: &Request<()>, connection: usize) -> Self {
         let headers = request.headers().iter();
         Self {
@@ -46,10 +47,11 @@ impl ReceivedRequest {
         }
     }
 
-    /// The first header of this name, which is in lower case.
+    /// Returns the value of the first header of this name, ignoring case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(other, _)| other == name);
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(other, _)| other.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }
@@ -66,13 +68,13 @@ impl fmt::Debug for ReceivedRequest {
 
 /// The last requests, as many as fit.
 #[derive(Default)]
-pub(crate) struct Log {
+pub(crate) struct RequestLog {
     requests: VecDeque<ReceivedRequest>,
-    /// Of their bodies together.
+    /// The bytes of their bodies.
     bytes: usize,
 }
 
-impl Log {
+impl RequestLog {
     const MAX_REQUESTS: usize = 1_000;
     const MAX_BYTES: usize = 16 * 1024 * 1024;
 

@@ -1,5 +1,3 @@
-//! What outlives the emulator, in a file.
-
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,11 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::memory::Memory;
-use crate::profiles::{Known, Past};
+use crate::memory::{AppliedUpdate, KnownGroup, Memory};
 use mixpanel_groups::Profile;
 
-/// A file with the profiles, their history and the events.
+/// A file that holds the profiles, their history and the events.
 pub(crate) struct MemoryFile {
     path: PathBuf,
     /// The version of the memory that the file holds.
@@ -27,21 +24,21 @@ impl MemoryFile {
         }
     }
 
-    /// What the file holds; nothing, if there is none yet.
+    /// Reads the file. If there is none yet, the memory is empty.
     pub(crate) fn load(&self) -> io::Result<Memory> {
         let json = match fs::read(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::default()),
             read => read?,
         };
         let state: Option<Value> = serde_json::from_slice(&json).ok();
-        state.and_then(read).ok_or_else(|| {
+        state.and_then(from_json).ok_or_else(|| {
             let path = self.path.display();
             let message = format!("{path} is no state that an emulator has kept");
             io::Error::new(io::ErrorKind::InvalidData, message)
         })
     }
 
-    /// Writes the file, if there is something new.
+    /// Writes the file, unless it holds the same version already.
     pub(crate) fn save(&self, memory: &Mutex<Memory>) -> io::Result<()> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (version, state) = {
@@ -49,7 +46,7 @@ impl MemoryFile {
             if memory.version == *saved {
                 return Ok(());
             }
-            (memory.version, write(&memory))
+            (memory.version, to_json(&memory))
         };
         replace(&self.path, state.to_string().as_bytes())?;
         *saved = version;
@@ -57,10 +54,10 @@ impl MemoryFile {
     }
 }
 
-fn write(memory: &Memory) -> Value {
-    let groups = memory.profiles.iter().map(|(key, id, known)| {
-        let history: Vec<_> = known.history.iter().map(Past::to_json).collect();
-        json!({"key": key, "id": id, "profile": known.profile, "history": history})
+fn to_json(memory: &Memory) -> Value {
+    let groups = memory.profiles.iter().map(|(key, id, group)| {
+        let history: Vec<_> = group.history.iter().map(AppliedUpdate::to_json).collect();
+        json!({"key": key, "id": id, "profile": group.profile, "history": history})
     });
     json!({
         "groups": groups.collect::<Vec<_>>(),
@@ -68,9 +65,9 @@ fn write(memory: &Memory) -> Value {
     })
 }
 
-fn read(mut state: Value) -> Option<Memory> {
+fn from_json(mut state: Value) -> Option<Memory> {
     let mut memory = Memory::default();
-    for mut group in list(&mut state, "groups")? {
+    for mut group in take_list(&mut state, "groups")? {
         let text = |name: &str| Some(group.get(name)?.as_str()?.to_owned());
         let (key, id) = (text("key")?, text("id")?);
         let profile = match group.get_mut("profile")?.take() {
@@ -78,28 +75,27 @@ fn read(mut state: Value) -> Option<Memory> {
             Value::Object(properties) => properties.into_iter().collect(),
             _ => return None,
         };
-        let history = list(&mut group, "history")?;
-        let history = history.into_iter().map(Past::from_json);
-        *memory.profiles.group(key, id) = Known {
+        let history = take_list(&mut group, "history")?;
+        let history = history.into_iter().map(AppliedUpdate::from_json);
+        *memory.profiles.group(key, id) = KnownGroup {
             profile,
             history: history.collect::<Option<_>>()?,
         };
     }
-    for event in list(&mut state, "events")? {
+    for event in take_list(&mut state, "events")? {
         memory.events.push(event);
     }
     Some(memory)
 }
 
-fn list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
+fn take_list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
     match value.get_mut(name)?.take() {
         Value::Array(items) => Some(items),
         _ => None,
     }
 }
 
-/// Writes a file of its own first, which then takes the place of the old one: at any time there is a
-/// whole file.
+/// Replaces the file in one step: readers see the old content or the new, never a part.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path
         .parent()
