@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use crate::http::HttpServer;
 use crate::memory::{Memory, MemoryFile};
 use crate::received::ReceivedRequest;
 use crate::service::Service;
-use mixpanel_groups::Profile;
+use mixpanel_groups::{Error, Profile};
 
 /// A stand-in for Mixpanel: an HTTP server on a loopback port, which stops when it is dropped.
 ///
@@ -101,8 +100,11 @@ impl EmulatorBuilder {
     /// Starts the emulator.
     ///
     /// # Errors
-    /// If it cannot listen on the port, or cannot read the file to [`keep`](Self::keep).
-    pub fn start(self) -> io::Result<Emulator> {
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
+    ///   the file to [`keep`](Self::keep).
+    /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
+    ///   stays as it is.
+    pub fn start(self) -> Result<Emulator, Error> {
         let file = self.keep.map(MemoryFile::new);
         let memory = match &file {
             Some(file) => file.load()?,
@@ -127,8 +129,8 @@ impl Emulator {
     /// Starts an emulator on a free port.
     ///
     /// # Errors
-    /// If it cannot listen on any port.
-    pub fn start() -> io::Result<Self> {
+    /// [`Io`](mixpanel_groups::ErrorKind::Io) if it cannot listen on any port.
+    pub fn start() -> Result<Self, Error> {
         Self::builder().start()
     }
 
@@ -185,8 +187,8 @@ impl Emulator {
     /// changed. The file is replaced in one step, so it is complete at any time.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn save(&self) -> io::Result<()> {
+    /// [`Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be written. A later call tries again.
+    pub fn save(&self) -> Result<(), Error> {
         match &self.file {
             Some(file) => file.save(&self.service.memory),
             None => Ok(()),

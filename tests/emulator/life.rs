@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
+use mixpanel_groups::ErrorKind;
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
@@ -56,7 +57,10 @@ fn a_port_of_ones_own() {
         let emulator = Emulator::start().unwrap();
         let endpoint = emulator.endpoint();
         let port = endpoint.rsplit(':').next().unwrap().parse().unwrap();
-        assert!(Emulator::builder().port(port).start().is_err());
+        let error = Emulator::builder().port(port).start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let message = format!("cannot listen on {}: ", endpoint.replace("http://", ""));
+        assert!(error.to_string().starts_with(&message), "{error}");
         // One that is used leaves connections behind, which hold the port for a while.
         Sender::new(&emulator).send("", &json!([]));
         drop(emulator);

@@ -4,6 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use mixpanel_groups::{Error, ErrorKind};
+
 /// The longest time that stopping takes.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -33,9 +35,15 @@ impl HttpServer {
     pub(crate) fn start(
         port: u16,
         serve: impl Fn(&TcpStream, &Lifecycle) + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-        let address = listener.local_addr()?;
+    ) -> Result<Self, Error> {
+        let cannot_listen = |error| {
+            let message = format!(
+                "cannot listen on 127.0.0.1:{port}: choose another port, or 0 for any free one"
+            );
+            Error::new(ErrorKind::Io, message).with_source(error)
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
         let lifecycle = Arc::new(Lifecycle::default());
         let shared = Arc::clone(&lifecycle);
         spawn(move || {
@@ -43,6 +51,9 @@ impl HttpServer {
             drop(listener);
             shared.lock().is_listener_closed = true;
             shared.changed.notify_all();
+        })
+        .map_err(|error| {
+            Error::new(ErrorKind::Io, "cannot start the emulator's thread").with_source(error)
         })?;
         Ok(Self { address, lifecycle })
     }

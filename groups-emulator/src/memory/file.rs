@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::memory::{AppliedUpdate, KnownGroup, Memory};
-use mixpanel_groups::Profile;
+use mixpanel_groups::{Error, ErrorKind, Profile};
 
 /// A file that holds the profiles, their history and the events.
 pub(crate) struct MemoryFile {
@@ -25,21 +25,23 @@ impl MemoryFile {
     }
 
     /// Reads the file. If there is none yet, the memory is empty.
-    pub(crate) fn load(&self) -> io::Result<Memory> {
+    pub(crate) fn load(&self) -> Result<Memory, Error> {
         let json = match fs::read(&self.path) {
+            Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::default()),
-            read => read?,
+            Err(error) => return Err(self.failed("read", error)),
         };
-        let state: Option<Value> = serde_json::from_slice(&json).ok();
-        state.and_then(from_json).ok_or_else(|| {
+        let damaged = || {
             let path = self.path.display();
-            let message = format!("{path} is no state that an emulator has kept");
-            io::Error::new(io::ErrorKind::InvalidData, message)
-        })
+            let message = format!("{path} is not a file of the emulator: keep another, or move it");
+            Error::new(ErrorKind::Damaged, message)
+        };
+        let state = serde_json::from_slice(&json).map_err(|error| damaged().with_source(error))?;
+        from_json(state).ok_or_else(damaged)
     }
 
     /// Writes the file, unless it holds the same version already.
-    pub(crate) fn save(&self, memory: &Mutex<Memory>) -> io::Result<()> {
+    pub(crate) fn save(&self, memory: &Mutex<Memory>) -> Result<(), Error> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (version, state) = {
             let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,9 +50,15 @@ impl MemoryFile {
             }
             (memory.version, to_json(&memory))
         };
-        replace(&self.path, state.to_string().as_bytes())?;
+        replace(&self.path, state.to_string().as_bytes())
+            .map_err(|error| self.failed("write", error))?;
         *saved = version;
         Ok(())
+    }
+
+    fn failed(&self, verb: &str, error: io::Error) -> Error {
+        let message = format!("cannot {verb} the emulator's file {}", self.path.display());
+        Error::new(ErrorKind::Io, message).with_source(error)
     }
 }
 

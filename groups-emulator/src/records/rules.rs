@@ -70,7 +70,7 @@ const KEYS_BELOW: usize = 255;
 /// "A nested object has a maximum of 3 levels."
 const OBJECT_LEVELS: usize = 3;
 
-/// "$insert_id must be ≤ 36 bytes and contain only alphanumeric characters or `-`."
+/// "`$insert_id` must be ≤ 36 bytes and contain only alphanumeric characters or `-`."
 const INSERT_ID_BYTES: usize = 36;
 
 const HOUR: u64 = 3600;
@@ -110,8 +110,8 @@ pub(crate) fn check_distinct_id(id: Option<&Value>) -> Result<(), String> {
 /// Checks that an event has an `$insert_id` of the documented form.
 pub(crate) fn check_insert_id(id: Option<&Value>) -> Result<(), String> {
     let id = text(id)?;
-    let is_allowed = |byte: &u8| matches!(byte, b'-' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z');
-    if id.is_empty() || id.len() > INSERT_ID_BYTES || !id.as_bytes().iter().all(|b| is_allowed(b)) {
+    let is_allowed = |byte: u8| byte == b'-' || byte.is_ascii_alphanumeric();
+    if id.is_empty() || id.len() > INSERT_ID_BYTES || !id.bytes().all(is_allowed) {
         return Err(format!(
             "must be 1 to {INSERT_ID_BYTES} alphanumeric characters or `-`"
         ));
