@@ -6,6 +6,7 @@ use serde_json::Value;
 use ureq_proto::http::{HeaderMap, Request, StatusCode, header};
 
 use crate::reply::Reply;
+use mixpanel_groups::{Error, ErrorKind};
 
 /// The credentials that the emulated project accepts. Those that are not set may be anything but
 /// empty.
@@ -23,6 +24,26 @@ pub(crate) struct ServiceAccount {
 }
 
 impl Credentials {
+    /// Checks that some request can match these credentials.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let fail = |message: &str| Err(Error::new(ErrorKind::Config, message));
+        if self.token.as_ref().is_some_and(String::is_empty) {
+            return fail("the token is empty: leave it out to accept any");
+        }
+        let Some(account) = &self.service_account else {
+            return Ok(());
+        };
+        if account.user.is_empty() || account.secret.is_empty() || account.project_id.is_empty() {
+            return fail("user name, secret or project id of the service account is empty");
+        }
+        if account.user.contains(':') {
+            return fail(
+                "the service account's user name contains a colon, which ends it in Basic",
+            );
+        }
+        Ok(())
+    }
+
     /// Checks the tokens of a request's updates. What Mixpanel does with the others where one token is
     /// wrong is not documented: this refuses the request.
     pub(crate) fn check_updates(&self, updates: &[Value]) -> Result<(), Reply> {

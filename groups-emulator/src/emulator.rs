@@ -11,7 +11,7 @@ use crate::http::HttpServer;
 use crate::memory::{Memory, MemoryFile};
 use crate::received::ReceivedRequest;
 use crate::service::Service;
-use mixpanel_groups::{Error, Profile};
+use mixpanel_groups::{Error, ErrorKind, Profile};
 
 /// A stand-in for Mixpanel: an HTTP server on a loopback port, which stops when it is dropped.
 ///
@@ -100,11 +100,14 @@ impl EmulatorBuilder {
     /// Starts the emulator.
     ///
     /// # Errors
+    /// - [`Config`](mixpanel_groups::ErrorKind::Config) if no request could ever match the settings: a
+    ///   largest body of 0 bytes, an empty token, secret or file name.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
     ///   the file to [`keep`](Self::keep).
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
     ///   stays as it is.
     pub fn start(self) -> Result<Emulator, Error> {
+        self.check()?;
         let file = self.keep.map(MemoryFile::new);
         let memory = match &file {
             Some(file) => file.load()?,
@@ -122,6 +125,21 @@ impl EmulatorBuilder {
             service,
             file,
         })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let fail = |message: &str| Err(Error::new(ErrorKind::Config, message));
+        if self.max_body == Some(0) {
+            return fail("the largest body is 0 bytes: allow at least 1");
+        }
+        if self
+            .keep
+            .as_ref()
+            .is_some_and(|path| path.as_os_str().is_empty())
+        {
+            return fail("the name of the file to keep is empty");
+        }
+        self.credentials.check()
     }
 }
 

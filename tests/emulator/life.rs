@@ -70,6 +70,28 @@ fn a_port_of_ones_own() {
 }
 
 #[test]
+fn settings_that_no_request_can_match_are_errors() {
+    let account = |user: &str, secret: &str, project: &str| {
+        Emulator::builder().service_account(user, secret, project)
+    };
+    for builder in [
+        Emulator::builder().max_body(0),
+        Emulator::builder().token(""),
+        Emulator::builder().keep(""),
+        account("", "SECRET", "5"),
+        account("USER", "", "5"),
+        account("USER", "SECRET", ""),
+        account("US:ER", "SECRET", "5"),
+    ] {
+        let debug = format!("{builder:?}");
+        let error = builder.start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{debug}");
+        assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
+    }
+    Emulator::builder().max_body(1).start().unwrap();
+}
+
+#[test]
 fn several_in_one_process() {
     let first = Emulator::start().unwrap();
     let second = Emulator::start().unwrap();

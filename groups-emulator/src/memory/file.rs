@@ -33,7 +33,8 @@ impl MemoryFile {
         };
         let damaged = || {
             let path = self.path.display();
-            let message = format!("{path} is not a file of the emulator: keep another, or move it");
+            let message =
+                format!("{path} is not a file of the emulator: move it, or keep another file");
             Error::new(ErrorKind::Damaged, message)
         };
         let state = serde_json::from_slice(&json).map_err(|error| damaged().with_source(error))?;
