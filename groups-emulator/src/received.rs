@@ -1,12 +1,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use ureq_proto::http::Request;
 
 /// A request that the emulator has received, from [`Emulator::requests`](crate::Emulator::requests).
 ///
 /// Query, headers and body contain what the client sent, tokens and secrets included. `Debug` leaves
-/// these fields out.
+/// these fields out; `Serialize` writes them, so mind where the output goes.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ReceivedRequest {
@@ -63,6 +64,22 @@ impl fmt::Debug for ReceivedRequest {
             .field("path", &self.path)
             .field("status", &self.status)
             .finish_non_exhaustive()
+    }
+}
+
+/// Writes a struct of all fields, in the order of their declaration. A header is a pair of name and
+/// value. Query, headers and body may contain tokens and secrets.
+impl Serialize for ReceivedRequest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut request = serializer.serialize_struct("ReceivedRequest", 7)?;
+        request.serialize_field("method", &self.method)?;
+        request.serialize_field("path", &self.path)?;
+        request.serialize_field("query", &self.query)?;
+        request.serialize_field("headers", &self.headers)?;
+        request.serialize_field("body", &self.body)?;
+        request.serialize_field("connection", &self.connection)?;
+        request.serialize_field("status", &self.status)?;
+        request.end()
     }
 }
 
