@@ -1,43 +1,100 @@
-//! Who may import events.
+//! Credentials: the token of an update, and the Basic authorization of an import.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
 use ureq_proto::http::{HeaderMap, Request, StatusCode, header};
 
-use crate::answer::Answer;
-use crate::settings::Settings;
+use crate::reply::Reply;
+use mixpanel_groups::{Error, ErrorKind};
 
-/// Checks the Basic authorization: with an empty password the user name is the project's token,
-/// otherwise it is a service account's, and the query has a `project_id`.
-pub(crate) fn check(request: &Request<()>, settings: &Settings) -> Result<(), Answer> {
-    let refuse = |message| Err(Answer::error(StatusCode::UNAUTHORIZED, message));
-    let Some((user, password)) = credentials(request.headers()) else {
-        return refuse("there is no Basic authorization");
-    };
-    if password.is_empty() {
-        let is_known = match &settings.token {
-            Some(token) => *token == user,
-            None => !user.is_empty(),
+/// The credentials that the emulated project accepts. Those that are not set may be anything but
+/// empty.
+#[derive(Default)]
+pub(crate) struct Credentials {
+    pub(crate) token: Option<String>,
+    pub(crate) service_account: Option<ServiceAccount>,
+}
+
+#[derive(PartialEq, Eq)]
+pub(crate) struct ServiceAccount {
+    pub(crate) user: String,
+    pub(crate) secret: String,
+    pub(crate) project_id: String,
+}
+
+impl Credentials {
+    /// Checks that some request can match these credentials.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let fail = |message: &str| Err(Error::new(ErrorKind::Config, message));
+        if self.token.as_ref().is_some_and(String::is_empty) {
+            return fail("the token is empty: leave it out to accept any");
+        }
+        let Some(account) = &self.service_account else {
+            return Ok(());
         };
-        return if is_known {
-            Ok(())
-        } else {
-            refuse("the project token is missing or unknown")
-        };
+        if account.user.is_empty() || account.secret.is_empty() || account.project_id.is_empty() {
+            return fail("user name, secret or project id of the service account is empty");
+        }
+        if account.user.contains(':') {
+            return fail(
+                "the service account's user name contains a colon, which ends it in Basic",
+            );
+        }
+        Ok(())
     }
-    let query = request.uri().query().unwrap_or_default();
-    let project = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "project_id");
-    let Some((_, project)) = project else {
-        return refuse("a service account needs the parameter project_id");
-    };
-    let given = [user, password, project.into_owned()];
-    match &settings.service_account {
-        Some(account) if *account != given => refuse("the service account is unknown"),
-        _ => Ok(()),
+
+    /// Checks the tokens of a request's updates. What Mixpanel does with the others where one token is
+    /// wrong is not documented: this refuses the request.
+    pub(crate) fn check_updates(&self, updates: &[Value]) -> Result<(), Reply> {
+        let is_foreign = |token: &String| updates.iter().any(|update| update["$token"] != **token);
+        if self.token.as_ref().is_some_and(is_foreign) {
+            return refuse("a project token is missing or unknown");
+        }
+        Ok(())
+    }
+
+    /// Checks the Basic authorization of an import. With an empty password, the user name is the
+    /// project's token; otherwise it is a service account's, and the query has a `project_id`.
+    pub(crate) fn check_import(&self, request: &Request<()>) -> Result<(), Reply> {
+        let Some((user, secret)) = basic_authorization(request.headers()) else {
+            return refuse("Basic authorization is missing");
+        };
+        if secret.is_empty() {
+            let is_known = match &self.token {
+                Some(token) => *token == user,
+                None => !user.is_empty(),
+            };
+            return if is_known {
+                Ok(())
+            } else {
+                refuse("the project token is missing or unknown")
+            };
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let project_id =
+            form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "project_id");
+        let Some((_, project_id)) = project_id else {
+            return refuse("the parameter project_id is missing: a service account needs it");
+        };
+        let given = ServiceAccount {
+            user,
+            secret,
+            project_id: project_id.into_owned(),
+        };
+        match &self.service_account {
+            Some(account) if *account != given => refuse("the service account is unknown"),
+            _ => Ok(()),
+        }
     }
 }
 
-fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
+fn refuse(message: &str) -> Result<(), Reply> {
+    Err(Reply::error(StatusCode::UNAUTHORIZED, message))
+}
+
+/// Returns user name and password.
+fn basic_authorization(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

@@ -1,99 +1,97 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::auth::{Credentials, ServiceAccount};
 use crate::fault::Fault;
-use crate::memory::Memory;
-use crate::memory_file::MemoryFile;
+use crate::http::HttpServer;
+use crate::memory::{Memory, MemoryFile};
 use crate::received::ReceivedRequest;
-use crate::server::Server;
 use crate::service::Service;
-use crate::settings::Settings;
-use mixpanel_groups::Profile;
+use mixpanel_groups::{Error, ErrorKind, Profile};
 
-/// A stand-in for Mixpanel: a real HTTP server on a loopback port, for tests and for trying things
-/// out without a project that has Group Analytics.
+/// A stand-in for Mixpanel: an HTTP server on a loopback port, which stops when it is dropped.
 ///
-/// It applies the six operations to profiles in memory as [`Profile`] says, takes the forms of body
-/// that Mixpanel's reference page shows (JSON; a form's `data`, also in base64; gzip), answers as
-/// documented with and without `strict` and `verbose`, and enforces the documented limits: 2,000
-/// updates and 2 MiB a request, 1 MB an update, 255 characters a property name. It does not cut
-/// texts and does not count properties. It stops when it is dropped.
-///
-/// It imports events too (`/import`; JSON or one event a line), checks them as documented, and keeps
-/// those of the same name, time, distinct id and insert id once: the last 100,000.
-///
-/// A browser shows at [`endpoint`](Self::endpoint) what has arrived: the groups, their profiles, the
-/// updates that made them and the events that are linked to them.
+/// - `/groups` applies the six operations to profiles in memory, as [`Profile`] defines them. The body
+///   is JSON or a form's `data`, plain or in base64, with or without gzip.
+/// - `/import` stores events, as JSON or one a line. Of those with the same name, time, distinct id and
+///   insert id it keeps the last, and 100,000 in all.
+/// - Both check records by Mixpanel's documented rules and limits, and reply as documented with and
+///   without `strict` and `verbose`. Texts are not truncated and properties are not counted.
+/// - In a browser, [`endpoint`](Self::endpoint) shows the groups, their profiles, the updates that led
+///   to them and the events that are linked to them.
 ///
 /// ```
+/// use mixpanel_groups::{Client, Group};
 /// use mixpanel_groups_emulator::Emulator;
+/// use serde_json::json;
 ///
 /// let emulator = Emulator::start()?;
-/// let url = format!("{}/groups", emulator.endpoint());
-/// // Send something to `url`, then:
-/// if let Some(acme) = emulator.profile("company", "acme_corp") {
-///     println!("{acme:#}");
-/// }
-/// # assert!(url.starts_with("http://127.0.0.1:"));
-/// # Ok::<(), std::io::Error>(())
+/// let client = Client::builder("TOKEN").endpoint(emulator.endpoint()).build()?;
+/// client.send(Group::new("company", "acme").set(json!({"plan": "free"})))?;
+///
+/// let acme = emulator.profile("company", "acme").expect("it was just created");
+/// assert_eq!(acme, json!({"plan": "free"}));
+/// assert_eq!(emulator.requests().len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Emulator {
-    server: Server,
+    server: HttpServer,
     service: Arc<Service>,
     file: Option<MemoryFile>,
 }
 
-/// Starts an [`Emulator`] that differs from the usual one: see [`Emulator::builder`].
+/// The settings of an [`Emulator`], from [`Emulator::builder`].
 #[must_use = "nothing listens before `start`"]
 pub struct EmulatorBuilder {
     port: u16,
-    settings: Settings,
+    credentials: Credentials,
+    max_body: Option<usize>,
     keep: Option<PathBuf>,
 }
 
 impl EmulatorBuilder {
-    /// The port on 127.0.0.1; by default 0, which is any that is free.
+    /// Sets the port on 127.0.0.1. The default, 0, stands for any free port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// The project's token: a request with another one, or with none, is answered 401. By default
-    /// any token is taken, but for the empty one.
+    /// Sets the project's token. A request with another token, or without one, is answered 401. By
+    /// default the emulator accepts any token that is not empty.
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.settings.token = Some(token.into());
+        self.credentials.token = Some(token.into());
         self
     }
 
-    /// The only service account that may import events. By default any may, for any project, but
-    /// none without Basic authorization and `project_id`. The project's token may too, as user name
-    /// with an empty password.
+    /// Sets the service account that may import events. By default any may, for any `project_id`. An
+    /// import with the project's token as user name and an empty password is accepted in any case.
     pub fn service_account(
         mut self,
         user: impl Into<String>,
         secret: impl Into<String>,
         project_id: impl fmt::Display,
     ) -> Self {
-        let account = [user.into(), secret.into(), project_id.to_string()];
-        self.settings.service_account = Some(account);
+        self.credentials.service_account = Some(ServiceAccount {
+            user: user.into(),
+            secret: secret.into(),
+            project_id: project_id.to_string(),
+        });
         self
     }
 
-    /// The largest body in bytes, both as it comes and when it is decompressed; by default
-    /// 2,097,152 of updates, as in Mixpanel's own message, and 10,485,760 of events.
+    /// Sets the largest body in bytes, as it arrives and after decompression. The default is 2,097,152
+    /// for updates, as in Mixpanel's own message, and 10,485,760 for events.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.settings.max_body = Some(bytes);
+        self.max_body = Some(bytes);
         self
     }
 
-    /// A file that outlives the emulator: it starts with the profiles, their history and the events
-    /// in it, if there is one, and writes it when it is dropped or told to
-    /// [`save`](Emulator::save).
+    /// Keeps profiles, their history and events in a file. The emulator reads the file when it starts,
+    /// if there is one, and writes it when it is dropped and on each [`save`](Emulator::save).
     pub fn keep(mut self, file: impl Into<PathBuf>) -> Self {
         self.keep = Some(file.into());
         self
@@ -102,18 +100,24 @@ impl EmulatorBuilder {
     /// Starts the emulator.
     ///
     /// # Errors
-    /// If it cannot listen on the port, or cannot read the file to [`keep`](Self::keep).
-    pub fn start(self) -> io::Result<Emulator> {
+    /// - [`Config`](mixpanel_groups::ErrorKind::Config) if no request could ever match the settings: a
+    ///   largest body of 0 bytes, an empty token, secret or file name.
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
+    ///   the file to [`keep`](Self::keep).
+    /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
+    ///   stays as it is.
+    pub fn start(self) -> Result<Emulator, Error> {
+        self.check()?;
         let file = self.keep.map(MemoryFile::new);
         let memory = match &file {
             Some(file) => file.load()?,
             None => Memory::default(),
         };
-        let service = Arc::new(Service::new(self.settings, memory));
-        let its_service = Arc::clone(&service);
-        let server = Server::start(self.port, move |stream, life| {
-            if let Err(error) = its_service.serve(stream, life) {
-                log::debug!("a connection to the emulator broke: {error}");
+        let service = Arc::new(Service::new(self.credentials, self.max_body, memory));
+        let shared = Arc::clone(&service);
+        let server = HttpServer::start(self.port, move |stream, lifecycle| {
+            if let Err(error) = shared.serve(stream, lifecycle) {
+                log::debug!("connection to the emulator broke: {error:#}");
             }
         })?;
         Ok(Emulator {
@@ -122,33 +126,50 @@ impl EmulatorBuilder {
             file,
         })
     }
+
+    fn check(&self) -> Result<(), Error> {
+        let fail = |message: &str| Err(Error::new(ErrorKind::Config, message));
+        if self.max_body == Some(0) {
+            return fail("the largest body is 0 bytes: allow at least 1");
+        }
+        if self
+            .keep
+            .as_ref()
+            .is_some_and(|path| path.as_os_str().is_empty())
+        {
+            return fail("the name of the file to keep is empty");
+        }
+        self.credentials.check()
+    }
 }
 
 impl Emulator {
     /// Starts an emulator on a free port.
     ///
     /// # Errors
-    /// If it cannot listen on any port.
-    pub fn start() -> io::Result<Self> {
+    /// [`Io`](mixpanel_groups::ErrorKind::Io) if it cannot listen on any port.
+    pub fn start() -> Result<Self, Error> {
         Self::builder().start()
     }
 
-    /// For another port, a fixed token, or another limit.
+    /// Returns a builder, to set a port, credentials, a limit or a file.
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder {
             port: 0,
-            settings: Settings::default(),
+            credentials: Credentials::default(),
+            max_body: None,
             keep: None,
         }
     }
 
-    /// Where it listens, as a client's `endpoint` takes it: `http://127.0.0.1:PORT`.
+    /// Returns the base URL, `http://127.0.0.1:PORT`, to pass to
+    /// [`ClientBuilder::endpoint`](mixpanel_groups::ClientBuilder::endpoint).
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.server.address)
     }
 
-    /// The profile of a group, if the group exists.
+    /// Returns the profile of a group, or `None` if the group does not exist.
     #[must_use]
     pub fn profile(&self, key: &str, id: &str) -> Option<Profile> {
         let memory = self.service.memory();
@@ -156,62 +177,62 @@ impl Emulator {
         profile.exists().then(|| profile.clone())
     }
 
-    /// The profiles of all groups that exist, by group key and id.
+    /// Returns the profiles of all groups that exist, by group key and id.
     #[must_use]
     pub fn profiles(&self) -> BTreeMap<(String, String), Profile> {
         let memory = self.service.memory();
         let all = memory.profiles.iter();
-        all.filter(|(_, _, known)| known.profile.exists())
-            .map(|(key, id, known)| ((key.to_owned(), id.to_owned()), known.profile.clone()))
+        all.filter(|(_, _, group)| group.profile.exists())
+            .map(|(key, id, group)| ((key.to_owned(), id.to_owned()), group.profile.clone()))
             .collect()
     }
 
-    /// The events that were imported, as they came and each once, the oldest first.
+    /// Returns the imported events as they came, each once, the oldest first.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
         self.service.memory().events.iter().cloned().collect()
     }
 
-    /// The events that are linked to a group: those with a property named like the group key, whose
-    /// value is the group's id or a list with it.
+    /// Returns the events that are linked to a group: those with a property named like the group key,
+    /// whose value is the group's id or a list that contains it.
     #[must_use]
     pub fn events_of(&self, key: &str, id: &str) -> Vec<Value> {
         let memory = self.service.memory();
         memory.events.of(key, id).cloned().collect()
     }
 
-    /// Writes the file to [`keep`](EmulatorBuilder::keep), if there is one and something is new. At
-    /// any time there is a whole file.
+    /// Writes the file to [`keep`](EmulatorBuilder::keep), if there is one and profiles or events have
+    /// changed. The file is replaced in one step, so it is complete at any time.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn save(&self) -> io::Result<()> {
+    /// [`Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be written. A later call tries again.
+    pub fn save(&self) -> Result<(), Error> {
         match &self.file {
             Some(file) => file.save(&self.service.memory),
             None => Ok(()),
         }
     }
 
-    /// What was received, the oldest first: the last 1,000 requests, or fewer where their bodies
-    /// together are over 16 MiB. A request is there before it is answered.
+    /// Returns the received requests, the oldest first. The emulator keeps the last 1,000, or fewer if
+    /// their bodies exceed 16 MiB together. A request is in the list before its reply is sent.
     #[must_use]
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.service.memory().log.all()
     }
 
-    /// Lets one request go wrong: the next one that has no fault yet. Faults queue up, and each is
-    /// for one request, on whichever connection it comes.
+    /// Injects a fault into one request. Faults queue up: the first is for the next request, on
+    /// whichever connection that comes, the second for the one after it.
     pub fn fail_next(&self, fault: Fault) {
         self.service.memory().faults.push_back(fault);
     }
 
-    /// Lets every request go wrong after those of [`fail_next`](Self::fail_next), until
-    /// [`recover`](Self::recover).
+    /// Injects a fault into every request, once those of [`fail_next`](Self::fail_next) are used up,
+    /// until [`recover`](Self::recover).
     pub fn fail_always(&self, fault: Fault) {
         self.service.memory().lasting = Some(fault);
     }
 
-    /// Forgets all faults that are still to come.
+    /// Removes all faults that are still to come.
     pub fn recover(&self) {
         let mut memory = self.service.memory();
         memory.faults.clear();
@@ -222,7 +243,7 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if let Err(error) = self.save() {
-            log::warn!("the emulator's state is lost: {error}");
+            log::warn!("the state of the emulator is lost: {error:#}");
         }
     }
 }
@@ -239,7 +260,7 @@ impl fmt::Debug for EmulatorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmulatorBuilder")
             .field("port", &self.port)
-            .field("max_body", &self.settings.max_body)
+            .field("max_body", &self.max_body)
             .finish_non_exhaustive()
     }
 }

@@ -1,43 +1,44 @@
 use std::time::Duration;
 
-/// What the emulator does wrong with one request, on purpose.
+/// A fault that the emulator injects into one request, by
+/// [`fail_next`](crate::Emulator::fail_next), or into every request, by
+/// [`fail_always`](crate::Emulator::fail_always).
 ///
-/// Where it says "nothing is applied", the profiles are as if the request had never come.
+/// Where a variant says "nothing is applied", profiles and events stay as they were before the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Answers this status, with a body as Mixpanel gives it. Nothing is applied.
+    /// Answers with this status, and with the body that Mixpanel sends with it. Nothing is applied.
     ///
-    /// Here and below, a number that is no status counts as 500, and a status that allows no body,
-    /// such as 204, is answered without one.
+    /// In this and the next two variants, a number that is not a status counts as 500, and a status that
+    /// allows no body, such as 204, comes without one.
     Status(u16),
-    /// Answers this status with a `Retry-After` header: seconds or an HTTP date, or whatever else
-    /// a client should survive. Nothing is applied.
+    /// Answers with this status and a `Retry-After` header. Nothing is applied.
     RetryAfter {
-        /// The status, 429 or 503 usually.
+        /// The status, usually 429 or 503.
         status: u16,
-        /// The header's value.
+        /// The header's value: seconds, an HTTP date, or anything else that a client should survive.
         after: String,
     },
-    /// Answers this status and body, as `application/json`. Nothing is applied.
+    /// Answers with this status and body, as `application/json`. Nothing is applied.
     Answer {
         /// The status.
         status: u16,
         /// The body, which need not be JSON.
         body: String,
     },
-    /// Answers 502 with a page of HTML, as a proxy does. Nothing is applied.
+    /// Answers 502 with an HTML page, as a proxy does. Nothing is applied.
     Html,
-    /// Closes the connection before the body is read. Nothing is applied.
+    /// Closes the connection before it reads the body. Nothing is applied.
     CloseBefore,
-    /// Applies the request and closes the connection without an answer.
+    /// Applies the request and closes the connection without a reply.
     CloseAfter,
-    /// Applies the request and closes the connection in the midst of the answer.
+    /// Applies the request and closes the connection in the middle of the reply.
     CloseMidAnswer,
-    /// Applies the request at once and answers after this time.
+    /// Applies the request at once and replies after this time.
     Delay(Duration),
     /// Refuses the records at these positions, counted from 0, and applies the others.
     Reject(Vec<usize>),
-    /// Answers 413 if the request has more records than this, and applies nothing then.
+    /// Answers 413 if the request has more records than this; nothing is applied then.
     TooLarge(usize),
 }

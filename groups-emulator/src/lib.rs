@@ -2,25 +2,29 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod answer;
+// Threads: one listener thread accepts connections, and each connection has a thread of its own, all
+// named `mixpanel-emulator`. There is no other thread: a delayed reply sleeps in its connection's
+// thread.
+//
+// Ownership: `Emulator` owns the `HttpServer` (the listener and the list of open connections) and
+// shares one `Service` with the connection threads. All state is in the service's `Memory`, behind
+// one mutex. The mutex is held while records are applied or a view is rendered, never while a socket
+// is read or written. Dropping the `Emulator` writes the file to keep, closes the sockets, and with
+// that ends every thread.
+//
+// A request passes the modules in this order: `http` (bytes to request and body), `service` (path,
+// fault), `auth`, `records` (body to valid records), `memory` (records to profiles and events),
+// `reply` (outcome to body and status), `http`.
+
 mod auth;
-mod batch;
-mod body;
-mod connection;
 mod emulator;
-mod event;
-mod events;
 mod fault;
-mod flags;
+mod http;
 mod memory;
-mod memory_file;
-mod profiles;
 mod received;
-mod rules;
-mod server;
+mod records;
+mod reply;
 mod service;
-mod settings;
-mod update;
 mod view;
 
 pub use self::emulator::{Emulator, EmulatorBuilder};

@@ -1,33 +1,35 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use ureq_proto::http::Request;
 
-/// A request that the emulator has received.
+/// A request that the emulator has received, from [`Emulator::requests`](crate::Emulator::requests).
 ///
-/// `Debug` leaves out query, headers and body, where tokens are.
+/// Query, headers and body contain what the client sent, tokens and secrets included. `Debug` leaves
+/// these fields out; `Serialize` writes them, so mind where the output goes.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ReceivedRequest {
-    /// The method: `POST`.
+    /// The method, for instance `POST`.
     pub method: String,
-    /// The path: `/groups`.
+    /// The path, for instance `/groups`.
     pub path: String,
-    /// What stands behind the path's question mark: `ip=0&strict=1`.
+    /// The query without its question mark, for instance `ip=0&strict=1`.
     pub query: String,
-    /// The headers, their names in lower case.
+    /// The headers in the order in which they came, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The JSON, freed of gzip, form and base64. If that failed, the body as it came; nothing if it
-    /// was not read.
+    /// The JSON in the body, out of gzip, form and base64. If it could not be decoded, this is the body
+    /// as it came; if the body was not read, it is empty.
     pub body: String,
-    /// Which of the emulator's connections it came over, counted from 0.
+    /// The number of the connection that the request came over, counted from 0.
     pub connection: usize,
-    /// The answer's status, if there was an answer.
+    /// The status of the reply, or `None` if the connection was closed without one.
     pub status: Option<u16>,
 }
 
 impl ReceivedRequest {
-    /// A request whose body is not read yet.
+    /// Returns the request without its body and status, which are not known yet.
     pub(crate) fn new(request: &Request<()>, connection: usize) -> Self {
         let headers = request.headers().iter();
         Self {
@@ -46,10 +48,11 @@ impl ReceivedRequest {
         }
     }
 
-    /// The first header of this name, which is in lower case.
+    /// Returns the value of the first header of this name, ignoring case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(other, _)| other == name);
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(other, _)| other.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }
@@ -64,15 +67,31 @@ impl fmt::Debug for ReceivedRequest {
     }
 }
 
+/// Writes a struct of all fields, in the order of their declaration. A header is a pair of name and
+/// value. Query, headers and body may contain tokens and secrets.
+impl Serialize for ReceivedRequest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut request = serializer.serialize_struct("ReceivedRequest", 7)?;
+        request.serialize_field("method", &self.method)?;
+        request.serialize_field("path", &self.path)?;
+        request.serialize_field("query", &self.query)?;
+        request.serialize_field("headers", &self.headers)?;
+        request.serialize_field("body", &self.body)?;
+        request.serialize_field("connection", &self.connection)?;
+        request.serialize_field("status", &self.status)?;
+        request.end()
+    }
+}
+
 /// The last requests, as many as fit.
 #[derive(Default)]
-pub(crate) struct Log {
+pub(crate) struct RequestLog {
     requests: VecDeque<ReceivedRequest>,
-    /// Of their bodies together.
+    /// The bytes of their bodies.
     bytes: usize,
 }
 
-impl Log {
+impl RequestLog {
     const MAX_REQUESTS: usize = 1_000;
     const MAX_BYTES: usize = 16 * 1024 * 1024;
 

@@ -1,4 +1,4 @@
-//! How the emulator answers a request.
+//! How the emulator answers a request: the fault first, then the path, then the records.
 
 use std::borrow::Cow;
 use std::io;
@@ -7,29 +7,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ureq_proto::http::{Method, Request, StatusCode};
+use ureq_proto::http::{Method, Request};
 
-use crate::answer::Answer;
-use crate::connection::{Connection, Unread};
+use crate::auth::Credentials;
 use crate::fault::Fault;
-use crate::flags::Flags;
+use crate::http::{HttpConnection, Lifecycle, UnreadBody, body};
 use crate::memory::Memory;
 use crate::received::ReceivedRequest;
-use crate::server::Life;
-use crate::settings::Settings;
-use crate::{auth, batch, body, event, update, view};
+use crate::records::{batch, event, rules, update};
+use crate::reply::{Reply, ReplyFormat};
+use crate::view;
 
+/// The emulated project. The emulator and its connection threads share it.
 pub(crate) struct Service {
-    settings: Settings,
+    credentials: Credentials,
+    /// The largest body in bytes, in place of the documented ones.
+    max_body: Option<usize>,
     pub(crate) memory: Mutex<Memory>,
-    /// How many connections there have been.
+    /// The number of connections so far.
     connections: AtomicUsize,
 }
 
 impl Service {
-    pub(crate) fn new(settings: Settings, memory: Memory) -> Self {
+    pub(crate) fn new(credentials: Credentials, max_body: Option<usize>, memory: Memory) -> Self {
         Self {
-            settings,
+            credentials,
+            max_body,
             memory: Mutex::new(memory),
             connections: AtomicUsize::new(0),
         }
@@ -39,19 +42,20 @@ impl Service {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers the requests of one connection.
-    pub(crate) fn serve(&self, stream: &TcpStream, life: &Life) -> io::Result<()> {
+    /// Answers the requests of one connection until it closes.
+    pub(crate) fn serve(&self, stream: &TcpStream, lifecycle: &Lifecycle) -> io::Result<()> {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
-        let mut connection = Connection::new(stream)?;
-        while let Some((request, unread)) = connection.head()? {
-            // A page that looks on is no client: it is neither kept nor gets a fault.
-            let stays_open = if view::is_for(&request) {
+        let mut connection = HttpConnection::new(stream)?;
+        while let Some((request, unread)) = connection.next_request()? {
+            // Requests of the page are neither kept nor take a fault: they are not under test.
+            let stays_open = if view::handles(&request) {
                 let max = self.max_body(&request);
-                let (_, pending) = connection.body(request.headers(), unread, max)?;
-                connection.answer(pending, &view::answer(&request, &self.memory()))?
+                let (_, pending) = connection.read_body(request.headers(), unread, max)?;
+                let reply = view::reply(&request, &self.memory());
+                connection.send(pending, &reply)?
             } else {
                 let received = ReceivedRequest::new(&request, number);
-                self.serve_one(&mut connection, &request, unread, received, life)?
+                self.serve_one(&mut connection, &request, unread, received, lifecycle)?
             };
             if !stays_open {
                 break;
@@ -60,120 +64,113 @@ impl Service {
         Ok(())
     }
 
-    /// Answers a request, as its fault says; whether the connection stays open.
+    /// Answers one request, as its fault says. Returns whether the connection stays open.
     fn serve_one(
         &self,
-        connection: &mut Connection<'_>,
+        connection: &mut HttpConnection<'_>,
         request: &Request<()>,
-        unread: Unread,
+        unread: UnreadBody,
         mut received: ReceivedRequest,
-        life: &Life,
+        lifecycle: &Lifecycle,
     ) -> io::Result<bool> {
-        let fault = self.memory().next_fault();
+        let fault = self.memory().take_fault();
         if fault == Some(Fault::CloseBefore) {
             self.memory().log.push(received);
             return Ok(false);
         }
         let max = self.max_body(request);
-        let (body, pending) = connection.body(request.headers(), unread, max)?;
-        let (json, answer) = self.answer(request, body.as_deref(), fault.as_ref());
+        let (body, pending) = connection.read_body(request.headers(), unread, max)?;
+        let (json, reply) = self.handle(request, body.as_deref(), fault.as_ref());
         received.body = json;
         if fault != Some(Fault::CloseAfter) {
-            received.status = Some(answer.status.as_u16());
+            received.status = Some(reply.status.as_u16());
         }
         self.memory().log.push(received);
         match fault {
             Some(Fault::CloseAfter) => Ok(false),
-            Some(Fault::CloseMidAnswer) => connection.answer_half(pending, &answer).map(|()| false),
-            Some(Fault::Delay(time)) if life.pause(time) => Ok(false),
-            _ => connection.answer(pending, &answer),
+            Some(Fault::CloseMidAnswer) => connection.send_half(pending, &reply).map(|()| false),
+            Some(Fault::Delay(time)) if lifecycle.pause(time) => Ok(false),
+            _ => connection.send(pending, &reply),
         }
     }
 
     fn max_body(&self, request: &Request<()>) -> usize {
-        self.settings.max_body(request.uri().path())
+        let documented = || rules::max_body(request.uri().path());
+        self.max_body.unwrap_or_else(documented)
     }
 
-    /// The JSON in the request's body, and the answer to it, once it is applied. No body is one
-    /// that is too large.
-    fn answer(
+    /// Applies a request. Returns the JSON of its body, for the log, and the reply. `None` stands for a
+    /// body that is too large.
+    fn handle(
         &self,
         request: &Request<()>,
         body: Option<&[u8]>,
         fault: Option<&Fault>,
-    ) -> (String, Answer) {
+    ) -> (String, Reply) {
         let max = self.max_body(request);
         let query = request.uri().query().unwrap_or_default().as_bytes();
-        let mut flags = Flags::default();
-        flags.read(query);
+        let mut format = ReplyFormat::default();
+        format.read(query);
         let json = match body {
-            None => Err(Answer::too_large(max, "bytes")),
+            None => Err(Reply::too_large(max, "bytes")),
             Some(_) if request.method() == Method::GET => body::decode_form(query),
-            Some(body) => body::decode(request.headers(), body, max, &mut flags),
+            Some(body) => body::decode(request.headers(), body, max, &mut format),
         };
         let text = json.as_deref().unwrap_or(body.unwrap_or_default());
         let text = String::from_utf8_lossy(text).into_owned();
-        let answer = match fault.and_then(Answer::of_fault) {
-            Some(answer) => answer,
+        let reply = match fault.and_then(Reply::of_fault) {
+            Some(reply) => reply,
             None => self
-                .apply(request, json, flags, fault)
+                .route(request, json, format, fault)
                 .unwrap_or_else(|refused| refused),
         };
-        (text, answer)
+        (text, reply)
     }
 
-    fn apply(
+    fn route(
         &self,
         request: &Request<()>,
-        json: Result<Cow<'_, [u8]>, Answer>,
-        flags: Flags,
+        json: Result<Cow<'_, [u8]>, Reply>,
+        format: ReplyFormat,
         fault: Option<&Fault>,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Reply, Reply> {
         match (request.uri().path(), request.method()) {
-            // The reference page knows `POST` alone, but the official SDK for Node sends each
-            // update as `GET` with `data` in the query, so Mixpanel must take it.
-            ("/groups", &Method::GET | &Method::POST) => self.update_groups(&json?, flags, fault),
-            ("/groups", _) => Err(Answer::method_not_allowed("GET, POST")),
+            ("/groups", &Method::GET | &Method::POST) => self.update_groups(&json?, format, fault),
+            ("/groups", _) => Err(Reply::method_not_allowed("GET, POST")),
             ("/import", &Method::POST) => {
-                auth::check(request, &self.settings)?;
-                self.import(&json?, body::is_ndjson(request.headers()), flags, fault)
+                self.credentials.check_import(request)?;
+                self.import(&json?, body::is_ndjson(request.headers()), format, fault)
             }
-            ("/import", _) => Err(Answer::method_not_allowed("POST")),
-            _ => Err(Answer::not_found()),
+            ("/import", _) => Err(Reply::method_not_allowed("POST")),
+            _ => Err(Reply::not_found()),
         }
     }
 
-    /// `/groups`. How records of a token that the project does not have are answered is not
-    /// documented: none is taken.
     fn update_groups(
         &self,
         json: &[u8],
-        flags: Flags,
+        format: ReplyFormat,
         fault: Option<&Fault>,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Reply, Reply> {
         let records = batch::parse(json)?;
-        let is_foreign = |token: &String| records.iter().any(|record| record["$token"] != **token);
-        if self.settings.token.as_ref().is_some_and(is_foreign) {
-            let message = "a project token is missing or unknown";
-            return Err(Answer::error(StatusCode::UNAUTHORIZED, message));
-        }
+        self.credentials.check_updates(&records)?;
         let batch = batch::read(records, json.len(), fault, update::read)?;
         let good = batch.good.len();
-        self.remember(batch.good, |memory, change| {
-            memory.profiles.apply(change, now());
+        let now = milliseconds_since_1970();
+        self.store(batch.good, |memory, update| {
+            memory.profiles.apply(update, now);
         });
         let failed = &batch.failed;
-        Ok(Answer::to_records(flags, "num_good_events", good, failed))
+        Ok(Reply::to_records(format, "num_good_events", good, failed))
     }
 
-    /// `POST /import`.
     fn import(
         &self,
         json: &[u8],
         is_ndjson: bool,
-        flags: Flags,
+        format: ReplyFormat,
         fault: Option<&Fault>,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Reply, Reply> {
         let parse = if is_ndjson {
             batch::parse_lines
         } else {
@@ -181,22 +178,22 @@ impl Service {
         };
         let batch = batch::read(parse(json)?, json.len(), fault, event::read)?;
         let good = batch.good.len();
-        self.remember(batch.good, |memory, event| memory.events.push(event));
+        self.store(batch.good, |memory, event| memory.events.push(event));
         let (count, failed) = ("num_records_imported", &batch.failed);
-        Ok(Answer::to_records(flags, count, good, failed))
+        Ok(Reply::to_records(format, count, good, failed))
     }
 
-    fn remember<T>(&self, records: Vec<T>, remember: impl Fn(&mut Memory, T)) {
+    /// Stores the records of one request in one step, as other threads see it.
+    fn store<T>(&self, records: Vec<T>, store: impl Fn(&mut Memory, T)) {
         let mut memory = self.memory();
         for record in records {
-            remember(&mut memory, record);
+            store(&mut memory, record);
         }
         memory.version += 1;
     }
 }
 
-/// In milliseconds since 1970.
-fn now() -> u64 {
+fn milliseconds_since_1970() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

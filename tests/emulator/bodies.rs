@@ -5,7 +5,7 @@ use std::io::Write;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use flate2::{Compression, write::GzEncoder};
-use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 use crate::wire::{Answer, JSON, Sender, update};
@@ -147,8 +147,30 @@ fn requests_show_the_json_that_was_sent() {
         assert!(!format!("{request:?}").contains("TOKEN"));
     }
     assert_eq!(requests[3].header("x-test"), Some("yes"));
+    assert_eq!(requests[3].header("X-Test"), Some("yes"));
     assert_eq!(requests[3].header("x-none"), None);
     assert_eq!(requests[4].path, "/nowhere");
     assert_eq!(requests[4].body, "no json");
     assert_eq!(requests[4].status, Some(404));
+}
+
+#[test]
+fn requests_can_be_written_as_json() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::CloseBefore);
+    let sender = Sender::new(&emulator);
+    drop(sender.post("/groups", &JSON, b"[]"));
+    sender
+        .post("/groups?ip=0", &JSON, updates().as_bytes())
+        .unwrap();
+    let requests = serde_json::to_value(emulator.requests()).unwrap();
+    assert_eq!(requests[0]["status"], json!(null));
+    assert_eq!(requests[1]["body"], updates());
+    let headers = requests[1]["headers"].as_array().unwrap();
+    assert!(headers.contains(&json!(["content-type", "application/json"])));
+
+    let text = serde_json::to_string(&emulator.requests()[1]).unwrap();
+    let beginning = r#"{"method":"POST","path":"/groups","query":"ip=0","headers":[["#;
+    assert!(text.starts_with(beginning), "{text}");
+    assert!(text.ends_with(r#","connection":1,"status":200}"#), "{text}");
 }

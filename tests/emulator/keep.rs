@@ -1,9 +1,10 @@
 //! The file that outlives an emulator.
 
+use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
 
-use mixpanel_groups::{Client, Event, Group};
+use mixpanel_groups::{Client, Error, ErrorKind, Event, Group};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
@@ -18,7 +19,7 @@ impl Kept {
         Self(folder.join("state.json"))
     }
 
-    fn start(&self) -> std::io::Result<Emulator> {
+    fn start(&self) -> Result<Emulator, Error> {
         Emulator::builder().keep(&self.0).start()
     }
 }
@@ -99,7 +100,7 @@ fn a_file_that_is_none_is_an_error_and_stays() {
     ] {
         fs::write(&kept.0, text).unwrap();
         let error = kept.start().unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+        assert_eq!(error.kind(), ErrorKind::Damaged);
         assert!(error.to_string().contains("state.json"), "{error}");
         assert_eq!(fs::read_to_string(&kept.0).unwrap(), text);
     }
@@ -132,7 +133,11 @@ fn a_file_that_cannot_be_written_is_an_error_and_can_be_later() {
         .into_result()
         .unwrap();
     fs::remove_dir_all(kept.0.parent().unwrap()).unwrap();
-    assert!(emulator.save().is_err());
+    let error = emulator.save().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let message = format!("cannot write the emulator's file {}", kept.0.display());
+    assert_eq!(error.to_string(), message);
+    assert!(error.source().unwrap().is::<std::io::Error>());
     fs::create_dir_all(kept.0.parent().unwrap()).unwrap();
     emulator.save().unwrap();
     assert!(kept.0.exists());

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
+use mixpanel_groups::ErrorKind;
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
@@ -56,13 +57,38 @@ fn a_port_of_ones_own() {
         let emulator = Emulator::start().unwrap();
         let endpoint = emulator.endpoint();
         let port = endpoint.rsplit(':').next().unwrap().parse().unwrap();
-        assert!(Emulator::builder().port(port).start().is_err());
+        let error = Emulator::builder().port(port).start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let message = format!("cannot listen on {}: ", endpoint.replace("http://", ""));
+        assert!(error.to_string().starts_with(&message), "{error}");
         // One that is used leaves connections behind, which hold the port for a while.
         Sender::new(&emulator).send("", &json!([]));
         drop(emulator);
         let again = Emulator::builder().port(port).start();
         again.is_ok_and(|emulator| emulator.endpoint() == endpoint)
     }));
+}
+
+#[test]
+fn settings_that_no_request_can_match_are_errors() {
+    let account = |user: &str, secret: &str, project: &str| {
+        Emulator::builder().service_account(user, secret, project)
+    };
+    for builder in [
+        Emulator::builder().max_body(0),
+        Emulator::builder().token(""),
+        Emulator::builder().keep(""),
+        account("", "SECRET", "5"),
+        account("USER", "", "5"),
+        account("USER", "SECRET", ""),
+        account("US:ER", "SECRET", "5"),
+    ] {
+        let debug = format!("{builder:?}");
+        let error = builder.start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{debug}");
+        assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
+    }
+    Emulator::builder().max_body(1).start().unwrap();
 }
 
 #[test]

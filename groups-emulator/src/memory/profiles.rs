@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use mixpanel_groups::{Operation, Profile};
 
-/// What a valid record of a request says.
-pub(crate) struct Change {
+/// A valid update, as a request brought it.
+pub(crate) struct ParsedUpdate {
     pub(crate) key: String,
     pub(crate) id: String,
     pub(crate) operation: Operation,
@@ -14,14 +14,14 @@ pub(crate) struct Change {
 
 /// A group that exists, or did.
 #[derive(Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownGroup {
     pub(crate) profile: Profile,
-    /// The last updates of it, the oldest first.
-    pub(crate) history: VecDeque<Past>,
+    /// The group's last updates, the oldest first.
+    pub(crate) history: VecDeque<AppliedUpdate>,
 }
 
 /// An update that was applied.
-pub(crate) struct Past {
+pub(crate) struct AppliedUpdate {
     /// When, in milliseconds since 1970.
     pub(crate) at: u64,
     pub(crate) operation: Operation,
@@ -30,59 +30,59 @@ pub(crate) struct Past {
 
 /// All groups, by group key and id.
 ///
-/// `$company_id` says where a group belongs. It is no part of what names the group: no source says
-/// that the same key and id may come again in another company.
+/// `$company_id` is not a part of a group's identity: no source says that a company's group may have
+/// the key and the id of another company's.
 #[derive(Default)]
-pub(crate) struct Profiles(BTreeMap<String, BTreeMap<String, Known>>);
+pub(crate) struct ProfileStore(BTreeMap<String, BTreeMap<String, KnownGroup>>);
 
-impl Profiles {
-    /// How many updates of a group are kept.
+impl ProfileStore {
+    /// The most updates that a group's history keeps.
     const MAX_HISTORY: usize = 100;
 
-    pub(crate) fn apply(&mut self, change: Change, at: u64) {
-        let Change {
+    pub(crate) fn apply(&mut self, update: ParsedUpdate, at: u64) {
+        let ParsedUpdate {
             key,
             id,
             operation,
             value,
-        } = change;
+        } = update;
         let group = self.group(key, id);
         group.profile.change(operation, value.clone());
-        group.remember(Past {
+        group.record(AppliedUpdate {
             at,
             operation,
             value,
         });
     }
 
-    /// A group, which need not be known so far.
-    pub(crate) fn group(&mut self, key: String, id: String) -> &mut Known {
+    /// Returns the group, adding one without a profile if it is not known.
+    pub(crate) fn group(&mut self, key: String, id: String) -> &mut KnownGroup {
         self.0.entry(key).or_default().entry(id).or_default()
     }
 
-    pub(crate) fn get(&self, key: &str, id: &str) -> Option<&Known> {
+    pub(crate) fn get(&self, key: &str, id: &str) -> Option<&KnownGroup> {
         self.0.get(key)?.get(id)
     }
 
-    /// All groups, also those that no longer exist.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Known)> {
+    /// Iterates over all groups, including those that no longer exist.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &KnownGroup)> {
         self.0.iter().flat_map(|(key, groups)| {
             let groups = groups.iter();
-            groups.map(move |(id, known)| (key.as_str(), id.as_str(), known))
+            groups.map(move |(id, group)| (key.as_str(), id.as_str(), group))
         })
     }
 }
 
-impl Known {
-    pub(crate) fn remember(&mut self, past: Past) {
-        self.history.push_back(past);
-        if self.history.len() > Profiles::MAX_HISTORY {
+impl KnownGroup {
+    fn record(&mut self, update: AppliedUpdate) {
+        self.history.push_back(update);
+        if self.history.len() > ProfileStore::MAX_HISTORY {
             self.history.pop_front();
         }
     }
 }
 
-impl Past {
+impl AppliedUpdate {
     pub(crate) fn to_json(&self) -> Value {
         json!({"at": self.at, "operation": self.operation.name(), "value": self.value})
     }

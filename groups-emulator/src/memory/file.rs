@@ -1,5 +1,3 @@
-//! What outlives the emulator, in a file.
-
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,11 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::memory::Memory;
-use crate::profiles::{Known, Past};
-use mixpanel_groups::Profile;
+use crate::memory::{AppliedUpdate, KnownGroup, Memory};
+use mixpanel_groups::{Error, ErrorKind, Profile};
 
-/// A file with the profiles, their history and the events.
+/// A file that holds the profiles, their history and the events.
 pub(crate) struct MemoryFile {
     path: PathBuf,
     /// The version of the memory that the file holds.
@@ -27,40 +24,49 @@ impl MemoryFile {
         }
     }
 
-    /// What the file holds; nothing, if there is none yet.
-    pub(crate) fn load(&self) -> io::Result<Memory> {
+    /// Reads the file. If there is none yet, the memory is empty.
+    pub(crate) fn load(&self) -> Result<Memory, Error> {
         let json = match fs::read(&self.path) {
+            Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::default()),
-            read => read?,
+            Err(error) => return Err(self.failed("read", error)),
         };
-        let state: Option<Value> = serde_json::from_slice(&json).ok();
-        state.and_then(read).ok_or_else(|| {
+        let damaged = || {
             let path = self.path.display();
-            let message = format!("{path} is no state that an emulator has kept");
-            io::Error::new(io::ErrorKind::InvalidData, message)
-        })
+            let message =
+                format!("{path} is not a file of the emulator: move it, or keep another file");
+            Error::new(ErrorKind::Damaged, message)
+        };
+        let state = serde_json::from_slice(&json).map_err(|error| damaged().with_source(error))?;
+        from_json(state).ok_or_else(damaged)
     }
 
-    /// Writes the file, if there is something new.
-    pub(crate) fn save(&self, memory: &Mutex<Memory>) -> io::Result<()> {
+    /// Writes the file, unless it holds the same version already.
+    pub(crate) fn save(&self, memory: &Mutex<Memory>) -> Result<(), Error> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (version, state) = {
             let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
             if memory.version == *saved {
                 return Ok(());
             }
-            (memory.version, write(&memory))
+            (memory.version, to_json(&memory))
         };
-        replace(&self.path, state.to_string().as_bytes())?;
+        replace(&self.path, state.to_string().as_bytes())
+            .map_err(|error| self.failed("write", error))?;
         *saved = version;
         Ok(())
     }
+
+    fn failed(&self, verb: &str, error: io::Error) -> Error {
+        let message = format!("cannot {verb} the emulator's file {}", self.path.display());
+        Error::new(ErrorKind::Io, message).with_source(error)
+    }
 }
 
-fn write(memory: &Memory) -> Value {
-    let groups = memory.profiles.iter().map(|(key, id, known)| {
-        let history: Vec<_> = known.history.iter().map(Past::to_json).collect();
-        json!({"key": key, "id": id, "profile": known.profile, "history": history})
+fn to_json(memory: &Memory) -> Value {
+    let groups = memory.profiles.iter().map(|(key, id, group)| {
+        let history: Vec<_> = group.history.iter().map(AppliedUpdate::to_json).collect();
+        json!({"key": key, "id": id, "profile": group.profile, "history": history})
     });
     json!({
         "groups": groups.collect::<Vec<_>>(),
@@ -68,9 +74,9 @@ fn write(memory: &Memory) -> Value {
     })
 }
 
-fn read(mut state: Value) -> Option<Memory> {
+fn from_json(mut state: Value) -> Option<Memory> {
     let mut memory = Memory::default();
-    for mut group in list(&mut state, "groups")? {
+    for mut group in take_list(&mut state, "groups")? {
         let text = |name: &str| Some(group.get(name)?.as_str()?.to_owned());
         let (key, id) = (text("key")?, text("id")?);
         let profile = match group.get_mut("profile")?.take() {
@@ -78,28 +84,27 @@ fn read(mut state: Value) -> Option<Memory> {
             Value::Object(properties) => properties.into_iter().collect(),
             _ => return None,
         };
-        let history = list(&mut group, "history")?;
-        let history = history.into_iter().map(Past::from_json);
-        *memory.profiles.group(key, id) = Known {
+        let history = take_list(&mut group, "history")?;
+        let history = history.into_iter().map(AppliedUpdate::from_json);
+        *memory.profiles.group(key, id) = KnownGroup {
             profile,
             history: history.collect::<Option<_>>()?,
         };
     }
-    for event in list(&mut state, "events")? {
+    for event in take_list(&mut state, "events")? {
         memory.events.push(event);
     }
     Some(memory)
 }
 
-fn list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
+fn take_list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
     match value.get_mut(name)?.take() {
         Value::Array(items) => Some(items),
         _ => None,
     }
 }
 
-/// Writes a file of its own first, which then takes the place of the old one: at any time there is a
-/// whole file.
+/// Replaces the file in one step: readers see the old content or the new, never a part.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path
         .parent()

@@ -2,18 +2,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-/// The events that were imported, each once, the oldest first.
+/// The imported events, each once, the oldest first.
 #[derive(Default)]
-pub(crate) struct Events {
+pub(crate) struct EventStore {
     by_number: BTreeMap<u64, Value>,
-    numbers: HashMap<Identity, u64>,
+    numbers: HashMap<EventIdentity, u64>,
     next: u64,
 }
 
-/// What makes two events one: name, time, distinct id, insert id.
-type Identity = [String; 4];
+/// Name, time, distinct id and insert id: two events with the same four are one.
+type EventIdentity = [String; 4];
 
-fn identity(event: &Value) -> Identity {
+fn identity(event: &Value) -> EventIdentity {
     let property = |name: &str| event["properties"][name].to_string();
     [
         event["event"].to_string(),
@@ -23,11 +23,12 @@ fn identity(event: &Value) -> Identity {
     ]
 }
 
-impl Events {
-    /// What is kept: enough for any test, and not too much for a long day.
+impl EventStore {
+    /// The most events that are kept: enough for any test, and bounded for an emulator that runs all
+    /// day.
     const MAX: usize = 100_000;
 
-    /// Adds a valid event, in place of the same one that came before.
+    /// Appends a valid event, and removes an earlier one of the same identity.
     pub(crate) fn push(&mut self, event: Value) {
         let before = self.numbers.insert(identity(&event), self.next);
         if let Some(before) = before {
@@ -50,7 +51,7 @@ impl Events {
         self.by_number.values()
     }
 
-    /// The events that are linked to a group.
+    /// Iterates over the events that are linked to a group.
     pub(crate) fn of(&self, key: &str, id: &str) -> impl DoubleEndedIterator<Item = &Value> {
         self.iter()
             .filter(move |event| match &event["properties"][key] {

@@ -5,30 +5,26 @@ use std::io::{self, Write};
 use serde_json::Value;
 use ureq_proto::http::StatusCode;
 
-use crate::answer::{Answer, Failure};
 use crate::fault::Fault;
+use crate::records::rules::{MAX_RECORD_BYTES, MAX_RECORDS};
+use crate::reply::{FailedRecord, Reply};
 
-/// The most records in one request. (Groups API and Import API, Limits)
-const MAX_RECORDS: usize = 2_000;
+/// The field of a record that is not valid, and why.
+pub(crate) type InvalidField = (String, String);
 
-/// The most bytes of one record, 1 MB, as JSON without spaces. (Groups API and Import API, Limits)
-const MAX_RECORD: usize = 1024 * 1024;
-
-/// The field of a record that is wrong, and why.
-pub(crate) type Invalid = (String, String);
-
-pub(crate) fn invalid<T>(field: &str, message: impl Into<String>) -> Result<T, Invalid> {
+pub(crate) fn invalid<T>(field: &str, message: impl Into<String>) -> Result<T, InvalidField> {
     Err((field.to_owned(), message.into()))
 }
 
-/// What the valid records say, and what is wrong with the others.
-pub(crate) struct Batch<T> {
+/// The valid records of a request, read, and the others with the reason.
+pub(crate) struct ParsedBatch<T> {
     pub(crate) good: Vec<T>,
-    pub(crate) failed: Vec<Failure>,
+    pub(crate) failed: Vec<FailedRecord>,
 }
 
-/// The records in a body: a list, or a single one. Other JSON has no records.
-pub(crate) fn parse(json: &[u8]) -> Result<Vec<Value>, Answer> {
+/// Returns the records in a body of JSON: those of an array, or a single object. Other JSON has no
+/// records.
+pub(crate) fn parse(json: &[u8]) -> Result<Vec<Value>, Reply> {
     match serde_json::from_slice(json) {
         Ok(Value::Array(records)) => Ok(records),
         Ok(record @ Value::Object(_)) => Ok(vec![record]),
@@ -37,34 +33,35 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Value>, Answer> {
     }
 }
 
-/// The records in a body of one a line.
-pub(crate) fn parse_lines(json: &[u8]) -> Result<Vec<Value>, Answer> {
+/// Returns the records in a body that has one a line.
+pub(crate) fn parse_lines(json: &[u8]) -> Result<Vec<Value>, Reply> {
     let lines = serde_json::Deserializer::from_slice(json).into_iter();
     lines
         .collect::<Result<_, _>>()
         .map_err(|error| not_json(&error))
 }
 
-fn not_json(error: &serde_json::Error) -> Answer {
+fn not_json(error: &serde_json::Error) -> Reply {
     let message = format!("the body is not JSON: {error}");
-    Answer::error(StatusCode::BAD_REQUEST, &message)
+    Reply::error(StatusCode::BAD_REQUEST, &message)
 }
 
-/// Reads each record of a body of so many bytes. How too many are answered is not documented: none is taken.
+/// Reads each record of a body of `bytes` bytes. What Mixpanel does with too many records is not
+/// documented: this refuses the request.
 pub(crate) fn read<T>(
     records: Vec<Value>,
     bytes: usize,
     fault: Option<&Fault>,
-    read: impl Fn(Value) -> Result<T, Invalid>,
-) -> Result<Batch<T>, Answer> {
+    read: impl Fn(Value) -> Result<T, InvalidField>,
+) -> Result<ParsedBatch<T>, Reply> {
     let max = match fault {
         Some(Fault::TooLarge(max)) => MAX_RECORDS.min(*max),
         _ => MAX_RECORDS,
     };
     if records.len() > max {
-        return Err(Answer::too_large(max, "records"));
+        return Err(Reply::too_large(max, "records"));
     }
-    let mut batch = Batch {
+    let mut batch = ParsedBatch {
         good: Vec::new(),
         failed: Vec::new(),
     };
@@ -73,16 +70,17 @@ pub(crate) fn read<T>(
         let insert_id = insert_id.and_then(Value::as_str).map(str::to_owned);
         let result = match fault {
             Some(Fault::Reject(positions)) if positions.contains(&index) => {
-                invalid("", "refused by a fault, as asked for")
+                invalid("", "refused by a fault of the emulator, as requested")
             }
-            _ if bytes > MAX_RECORD && is_too_large(&record) => {
-                invalid("", format!("the record is larger than {MAX_RECORD} bytes"))
-            }
+            _ if bytes > MAX_RECORD_BYTES && is_too_large(&record) => invalid(
+                "",
+                format!("record is larger than {MAX_RECORD_BYTES} bytes"),
+            ),
             _ => read(record),
         };
         match result {
             Ok(good) => batch.good.push(good),
-            Err((field, message)) => batch.failed.push(Failure {
+            Err((field, message)) => batch.failed.push(FailedRecord {
                 index,
                 insert_id,
                 field,
@@ -93,16 +91,16 @@ pub(crate) fn read<T>(
     Ok(batch)
 }
 
-/// Whether a record is over 1 MB.
+/// Returns whether a record is larger than allowed, written as JSON without spaces.
 fn is_too_large(record: &Value) -> bool {
-    let mut room = Room(MAX_RECORD);
-    serde_json::to_writer(&mut room, record).is_err()
+    let mut limit = ByteLimit(MAX_RECORD_BYTES);
+    serde_json::to_writer(&mut limit, record).is_err()
 }
 
-/// Takes so many bytes and no more.
-struct Room(usize);
+/// A sink for so many bytes; writing more is an error.
+struct ByteLimit(usize);
 
-impl Write for Room {
+impl Write for ByteLimit {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let left = self.0.checked_sub(bytes.len());
         self.0 = left.ok_or(io::ErrorKind::WriteZero)?;

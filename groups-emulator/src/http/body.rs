@@ -1,4 +1,4 @@
-//! What a body says, in whichever form it came.
+//! The JSON in a request's body, out of gzip, form and base64.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -9,34 +9,36 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flate2::read::MultiGzDecoder;
 use ureq_proto::http::{HeaderMap, StatusCode, header};
 
-use crate::answer::Answer;
-use crate::flags::Flags;
+use crate::reply::{Reply, ReplyFormat};
 
-/// With or without padding at the end.
+/// Base64 with or without padding at the end.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The JSON of a body: the body itself or, in a form, its field `data`, as it is or in base64.
-/// Other content types than the documented ones are read as JSON.
+/// Returns the JSON of a body: the body itself or, in a form, its field `data`, plain or in base64.
+/// A content type that is not documented is read as JSON.
+///
+/// A form may hold parameters beside `data`; those that choose the reply's format go into `format`.
 pub(crate) fn decode<'a>(
     headers: &HeaderMap,
     body: &'a [u8],
     max: usize,
-    flags: &mut Flags,
-) -> Result<Cow<'a, [u8]>, Answer> {
+    format: &mut ReplyFormat,
+) -> Result<Cow<'a, [u8]>, Reply> {
     let body = decompress(headers, body, max)?;
     let is_form = media_type(headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
     if !is_form {
         return Ok(body);
     }
-    flags.read(&body);
+    format.read(&body);
     decode_form(&body)
 }
 
-/// The same of a form's bytes, or of a query: some official SDKs send updates in it.
-pub(crate) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Answer> {
+/// Returns the JSON in the field `data` of a form, or of a query: some official SDKs send updates in
+/// the query.
+pub(crate) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Reply> {
     let data = form_urlencoded::parse(form).find(|(name, _)| name == "data");
     let Some((_, data)) = data else {
         return Err(bad_request("the form has no field named data"));
@@ -44,7 +46,7 @@ pub(crate) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Answer> {
     if data.trim_start().starts_with(['[', '{']) {
         return Ok(data.into_owned().into_bytes().into());
     }
-    // Some official SDKs leave the `+` of base64 as it is, which a form reads as a space.
+    // Some official SDKs do not escape the `+` of base64, which a form reads as a space.
     let base64 = data.trim().replace(' ', "+");
     BASE64
         .decode(base64)
@@ -52,17 +54,13 @@ pub(crate) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Answer> {
         .map_err(|_| bad_request("data is neither JSON nor base64"))
 }
 
-fn decompress<'a>(
-    headers: &HeaderMap,
-    body: &'a [u8],
-    max: usize,
-) -> Result<Cow<'a, [u8]>, Answer> {
+fn decompress<'a>(headers: &HeaderMap, body: &'a [u8], max: usize) -> Result<Cow<'a, [u8]>, Reply> {
     let encoding = header_text(headers, header::CONTENT_ENCODING);
     if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
         return Ok(body.into());
     }
     if !encoding.eq_ignore_ascii_case("gzip") {
-        return Err(bad_request("the only content encoding is gzip"));
+        return Err(bad_request("unknown content encoding: expected gzip"));
     }
     let mut plain = Vec::new();
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
@@ -70,13 +68,13 @@ fn decompress<'a>(
         .take(limit)
         .read_to_end(&mut plain)
     {
-        Ok(len) if len > max => Err(Answer::too_large(max, "bytes")),
+        Ok(len) if len > max => Err(Reply::too_large(max, "bytes")),
         Ok(_) => Ok(plain.into()),
         Err(_) => Err(bad_request("the body is not gzip")),
     }
 }
 
-/// Whether the body has one record a line.
+/// Returns whether the body has one record a line.
 pub(crate) fn is_ndjson(headers: &HeaderMap) -> bool {
     media_type(headers).eq_ignore_ascii_case("application/x-ndjson")
 }
@@ -86,8 +84,8 @@ fn media_type(headers: &HeaderMap) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-fn bad_request(message: &str) -> Answer {
-    Answer::error(StatusCode::BAD_REQUEST, message)
+fn bad_request(message: &str) -> Reply {
+    Reply::error(StatusCode::BAD_REQUEST, message)
 }
 
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> &str {

@@ -1,29 +1,59 @@
-//! The forms of answer that Mixpanel's documentation shows.
+//! Replies, in the forms that Mixpanel's documentation shows.
+//!
+//! Documented for `/groups`: the bare `1` and `0`, the verbose form, 401 and 403. Documented for
+//! `/import` and inferred for `/groups`: the strict form with `failed_records`, 413 and 429. Two
+//! forms of a 401 are documented; this uses `{"error", "status": "error"}` on both paths. Unknown, and
+//! chosen here: `strict` decides the form where `verbose` is set too, and without `strict` the verbose
+//! `error` is null as soon as one record is valid.
 
 use serde_json::{Value, json};
 use ureq_proto::http::{Response, StatusCode, header};
 
 use crate::fault::Fault;
-use crate::flags::Flags;
 
-pub(crate) struct Answer {
+const NO_RECORDS: &str = "no data objects in the body";
+const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
+    <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
+
+pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     content_type: &'static str,
-    /// One header more, where there is one.
-    header: Option<(header::HeaderName, String)>,
+    /// A header beside content type and length.
+    extra_header: Option<(header::HeaderName, String)>,
     pub(crate) body: String,
 }
 
-/// Why a record is invalid.
-pub(crate) struct Failure {
+/// The format that a request asks for: `strict=1`, `verbose=1`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ReplyFormat {
+    pub(crate) strict: bool,
+    pub(crate) verbose: bool,
+}
+
+/// A record that is not valid, as `failed_records` lists it.
+pub(crate) struct FailedRecord {
     pub(crate) index: usize,
-    /// Of an event.
+    /// The `$insert_id` of an event.
     pub(crate) insert_id: Option<String>,
     pub(crate) field: String,
     pub(crate) message: String,
 }
 
-impl Failure {
+impl ReplyFormat {
+    /// Reads the parameters of a query or a form: the official Python SDK sends `verbose` beside
+    /// `data`. The documented values are 0 and 1; any other counts as 0.
+    pub(crate) fn read(&mut self, parameters: &[u8]) {
+        for (name, value) in form_urlencoded::parse(parameters) {
+            match &*name {
+                "strict" => self.strict = value == "1",
+                "verbose" => self.verbose = value == "1",
+                _ => {}
+            }
+        }
+    }
+}
+
+impl FailedRecord {
     fn to_json(&self) -> Value {
         let mut json = json!({
             "index": self.index,
@@ -37,14 +67,14 @@ impl Failure {
     }
 }
 
-impl Answer {
+impl Reply {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
         let has_body = !status.is_informational()
             && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         Self {
             status,
             content_type,
-            header: None,
+            extra_header: None,
             body: if has_body { body.into() } else { String::new() },
         }
     }
@@ -53,13 +83,17 @@ impl Answer {
         Self::new(status, "application/json", body.to_string())
     }
 
-    fn with(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
-        self.header = Some((name, value.into()));
+    pub(crate) fn html(page: &str) -> Self {
+        Self::new(StatusCode::OK, "text/html; charset=utf-8", page)
+    }
+
+    fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.extra_header = Some((name, value.into()));
         self
     }
 
-    /// What a whole request is refused with. The documented 401 and 403 have another form than the
-    /// other statuses.
+    /// Returns the reply that refuses a whole request. The documented 401 and 403 have another form
+    /// than the other statuses.
     pub(crate) fn error(status: StatusCode, message: &str) -> Self {
         let body = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -74,16 +108,13 @@ impl Answer {
         Self::json(status, &body)
     }
 
-    pub(crate) fn html(page: &str) -> Self {
-        Self::new(StatusCode::OK, "text/html; charset=utf-8", page)
-    }
-
     pub(crate) fn not_found() -> Self {
-        Self::error(StatusCode::NOT_FOUND, "no such path")
+        Self::error(StatusCode::NOT_FOUND, "unknown path")
     }
 
     pub(crate) fn method_not_allowed(allowed: &str) -> Self {
-        Self::error(StatusCode::METHOD_NOT_ALLOWED, "no such method").with(header::ALLOW, allowed)
+        Self::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+            .with_header(header::ALLOW, allowed)
     }
 
     pub(crate) fn too_large(max: usize, unit: &str) -> Self {
@@ -91,19 +122,18 @@ impl Answer {
         Self::error(StatusCode::PAYLOAD_TOO_LARGE, &message)
     }
 
-    /// How a request of `good` valid records is answered; `count` is how their number is called.
-    /// Not documented, and chosen here: `strict` decides where `verbose` is on too, and without
-    /// `strict` the records that are valid are all that counts, so `error` is null then.
+    /// Returns the reply to a request of which `good` records are valid. `count` is the name that the
+    /// path's strict form gives to their number.
     pub(crate) fn to_records(
-        flags: Flags,
+        format: ReplyFormat,
         count: &'static str,
         good: usize,
-        failed: &[Failure],
+        failed: &[FailedRecord],
     ) -> Self {
-        if flags.strict {
+        if format.strict {
             return Self::strict(count, good, failed);
         }
-        if !flags.verbose {
+        if !format.verbose {
             let body = if good > 0 { "1" } else { "0" };
             return Self::new(StatusCode::OK, "text/plain", body);
         }
@@ -116,7 +146,7 @@ impl Answer {
         Self::json(StatusCode::OK, &body)
     }
 
-    fn strict(count: &'static str, good: usize, failed: &[Failure]) -> Self {
+    fn strict(count: &'static str, good: usize, failed: &[FailedRecord]) -> Self {
         if failed.is_empty() && good > 0 {
             let body = json!({"code": 200, count: good, "status": "OK"});
             return Self::json(StatusCode::OK, &body);
@@ -126,7 +156,7 @@ impl Answer {
         } else {
             "some data points in the request failed validation"
         };
-        let failed: Vec<Value> = failed.iter().map(Failure::to_json).collect();
+        let failed: Vec<Value> = failed.iter().map(FailedRecord::to_json).collect();
         let status = StatusCode::BAD_REQUEST;
         let body = json!({
             "code": status.as_u16(),
@@ -138,15 +168,16 @@ impl Answer {
         Self::json(status, &body)
     }
 
-    /// The answer that the fault gives in place of the documented one.
+    /// Returns the reply that the fault puts in place of the documented one. Returns `None` for a fault
+    /// that leaves the reply as it is.
     pub(crate) fn of_fault(fault: &Fault) -> Option<Self> {
         Some(match fault {
-            Fault::Status(code) => Self::faulty(*code),
+            Fault::Status(status) => Self::faulty(*status),
             Fault::RetryAfter { status, after } => {
-                Self::faulty(*status).with(header::RETRY_AFTER, after.as_str())
+                Self::faulty(*status).with_header(header::RETRY_AFTER, after.as_str())
             }
             Fault::Answer { status, body } => {
-                Self::new(code(*status), "application/json", body.as_str())
+                Self::new(status_or_500(*status), "application/json", body.as_str())
             }
             Fault::Html => Self::new(StatusCode::BAD_GATEWAY, "text/html", HTML),
             _ => return None,
@@ -158,9 +189,9 @@ impl Answer {
             429 => {
                 "Project exceeded rate limits. Please retry the request with exponential backoff."
             }
-            _ => "a fault of the emulator, as asked for",
+            _ => "a fault of the emulator, as requested",
         };
-        Self::error(code(status), message)
+        Self::error(status_or_500(status), message)
     }
 
     pub(crate) fn head(&self) -> Result<Response<()>, ureq_proto::http::Error> {
@@ -168,23 +199,19 @@ impl Answer {
             .status(self.status)
             .header(header::CONTENT_TYPE, self.content_type)
             .header(header::CONTENT_LENGTH, self.body.len());
-        if let Some((name, value)) = &self.header {
+        if let Some((name, value)) = &self.extra_header {
             head = head.header(name, value);
         }
         head.body(())
     }
 }
 
-const NO_RECORDS: &str = "no data objects in the body";
-const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
-    <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
-
-/// A number that is no status becomes 500.
-fn code(status: u16) -> StatusCode {
+/// Converts a number to a status; one that is not a status becomes 500.
+fn status_or_500(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Mixpanel's name of the status, which for 413 is not the one of the current RFC.
+/// Returns Mixpanel's name of the status, which for 413 is not that of the current RFC.
 fn reason(status: StatusCode) -> &'static str {
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => "Request Entity Too Large",

@@ -1,0 +1,173 @@
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+
+use ureq_proto::http::{HeaderMap, Request, header};
+use ureq_proto::server::state::{ProvideResponse, RecvBody};
+// In ureq-proto, `Reply` is the state machine of one request and its response.
+use ureq_proto::server::{RecvRequestResult, Reply as Exchange, SendResponseResult};
+
+use crate::reply::Reply;
+
+/// The most that one read takes from the socket.
+const CHUNK: usize = 64 * 1024;
+/// The largest head, of a request and of a reply.
+const MAX_HEAD: usize = 16 * 1024;
+const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// HTTP/1.1 over one socket.
+pub(crate) struct HttpConnection<'a> {
+    stream: &'a TcpStream,
+    /// What one read fills.
+    buffer: Vec<u8>,
+    /// The bytes that were read and not used yet.
+    input: Vec<u8>,
+}
+
+/// The state after a request's head, before its body.
+pub(crate) struct UnreadBody(RecvRequestResult);
+
+/// The state after a request's body, before the reply.
+pub(crate) struct PendingReply(Exchange<ProvideResponse>);
+
+impl<'a> HttpConnection<'a> {
+    pub(crate) fn new(stream: &'a TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            buffer: vec![0; CHUNK],
+            input: Vec::new(),
+        })
+    }
+
+    /// Reads the head of the next request. Returns `None` if the client has closed the connection or
+    /// does not send HTTP.
+    pub(crate) fn next_request(&mut self) -> io::Result<Option<(Request<()>, UnreadBody)>> {
+        let mut exchange = Exchange::new().map_err(io::Error::other)?;
+        let request = loop {
+            match exchange.try_request(&self.input) {
+                Ok((used, Some(request))) => {
+                    self.input.drain(..used);
+                    break request;
+                }
+                Ok((_, None)) if self.input.len() <= MAX_HEAD => {
+                    if !self.fill()? {
+                        return Ok(None);
+                    }
+                }
+                Ok(_) | Err(_) => {
+                    self.stream.write_all(BAD_REQUEST)?;
+                    return Ok(None);
+                }
+            }
+        };
+        Ok(exchange.proceed().map(|next| (request, UnreadBody(next))))
+    }
+
+    /// Reads a request's body. Returns `None` in place of a body larger than `max`.
+    ///
+    /// A body that is too large is read to its end all the same: a client does not read the reply
+    /// before it has written its request.
+    pub(crate) fn read_body(
+        &mut self,
+        headers: &HeaderMap,
+        unread: UnreadBody,
+        max: usize,
+    ) -> io::Result<(Option<Vec<u8>>, PendingReply)> {
+        let mut exchange = match unread.0 {
+            RecvRequestResult::ProvideResponse(exchange) => {
+                return Ok((Some(Vec::new()), PendingReply(exchange)));
+            }
+            RecvRequestResult::RecvBody(exchange) => exchange,
+            RecvRequestResult::Send100(exchange) => {
+                let mut line = [0; 64];
+                let (written, exchange) = exchange.accept(&mut line).map_err(io::Error::other)?;
+                self.stream.write_all(&line[..written])?;
+                exchange
+            }
+        };
+        let body = if headers.contains_key(header::CONTENT_LENGTH)
+            || headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            self.read_body_up_to(&mut exchange, max)?
+        } else {
+            // Such a request has no body (RFC 9112, 6.3), but this state machine expects chunks.
+            exchange
+                .read(b"0\r\n\r\n", &mut [])
+                .map_err(io::Error::other)?;
+            Vec::new()
+        };
+        let exchange = exchange.proceed().map_err(io::Error::other)?;
+        let body = (body.len() <= max).then_some(body);
+        Ok((body, PendingReply(exchange)))
+    }
+
+    /// Reads the body to its end, and returns at least its first `max + 1` bytes.
+    fn read_body_up_to(
+        &mut self,
+        exchange: &mut Exchange<RecvBody>,
+        max: usize,
+    ) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        let mut chunk = vec![0; CHUNK];
+        while !exchange.is_ended() {
+            let (used, len) = exchange
+                .read(&self.input, &mut chunk)
+                .map_err(io::Error::other)?;
+            self.input.drain(..used);
+            if body.len() <= max {
+                body.extend_from_slice(&chunk[..len]);
+            }
+            if used == 0 && (self.input.len() > CHUNK || !self.fill()?) {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(body)
+    }
+
+    /// Writes the reply. Returns whether the connection stays open.
+    pub(crate) fn send(&mut self, pending: PendingReply, reply: &Reply) -> io::Result<bool> {
+        let (bytes, stays_open) = write_reply(pending, reply)?;
+        self.stream.write_all(&bytes)?;
+        Ok(stays_open)
+    }
+
+    /// Writes the reply without the second half of its body.
+    pub(crate) fn send_half(&mut self, pending: PendingReply, reply: &Reply) -> io::Result<()> {
+        let (bytes, _) = write_reply(pending, reply)?;
+        let missing = reply.body.len().div_ceil(2);
+        self.stream
+            .write_all(&bytes[..bytes.len().saturating_sub(missing)])
+    }
+
+    /// Reads more input. Returns `false` if the client has closed its side.
+    fn fill(&mut self) -> io::Result<bool> {
+        let read = self.stream.read(&mut self.buffer)?;
+        self.input.extend_from_slice(&self.buffer[..read]);
+        Ok(read > 0)
+    }
+}
+
+/// Returns the bytes of a reply, and whether the connection stays open after it.
+fn write_reply(pending: PendingReply, reply: &Reply) -> io::Result<(Vec<u8>, bool)> {
+    let head = reply.head().map_err(io::Error::other)?;
+    let mut exchange = pending.0.provide(head).map_err(io::Error::other)?;
+    let mut bytes = vec![0; MAX_HEAD];
+    let len = exchange.write(&mut bytes).map_err(io::Error::other)?;
+    if !exchange.is_finished() {
+        let message = format!("the head of the reply is larger than {MAX_HEAD} bytes");
+        return Err(io::Error::other(message));
+    }
+    bytes.truncate(len);
+    let done = match exchange.proceed() {
+        SendResponseResult::Cleanup(done) => done,
+        SendResponseResult::SendBody(mut exchange) => {
+            bytes.extend_from_slice(reply.body.as_bytes());
+            exchange
+                .consume_direct_write(reply.body.len())
+                .map_err(io::Error::other)?;
+            exchange.proceed()
+        }
+    };
+    Ok((bytes, !done.must_close_connection()))
+}

@@ -1,0 +1,136 @@
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::{Error, ErrorKind};
+
+/// The longest time that stopping takes.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A listener on a loopback port, with a thread for each connection. Dropping it closes them all.
+pub(crate) struct HttpServer {
+    pub(crate) address: SocketAddr,
+    lifecycle: Arc<Lifecycle>,
+}
+
+/// What the threads of one server share: whether it has stopped, and which connections are open.
+#[derive(Default)]
+pub(crate) struct Lifecycle {
+    state: Mutex<LifecycleState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LifecycleState {
+    is_stopped: bool,
+    is_listener_closed: bool,
+    /// Each stream is owned by its thread, and closes when that thread ends.
+    connections: Vec<Weak<TcpStream>>,
+}
+
+impl HttpServer {
+    /// Binds the port and calls `serve` with each connection, in a thread of its own.
+    pub(crate) fn start(
+        port: u16,
+        serve: impl Fn(&TcpStream, &Lifecycle) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let cannot_listen = |error| {
+            let message = format!(
+                "cannot listen on 127.0.0.1:{port}: choose another port, or 0 for any free one"
+            );
+            Error::new(ErrorKind::Io, message).with_source(error)
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
+        let lifecycle = Arc::new(Lifecycle::default());
+        let shared = Arc::clone(&lifecycle);
+        spawn(move || {
+            listen(&listener, &shared, &Arc::new(serve));
+            drop(listener);
+            shared.lock().is_listener_closed = true;
+            shared.changed.notify_all();
+        })
+        .map_err(|error| {
+            Error::new(ErrorKind::Io, "cannot start the emulator's thread").with_source(error)
+        })?;
+        Ok(Self { address, lifecycle })
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        let mut state = self.lifecycle.lock();
+        state.is_stopped = true;
+        for stream in state
+            .connections
+            .drain(..)
+            .filter_map(|weak| weak.upgrade())
+        {
+            // Fails only if the stream is closed already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.lifecycle.changed.notify_all();
+        drop(state);
+        // The listener blocks until a connection arrives, so this makes one. If that fails, the
+        // listener ends with the next client's connection.
+        if TcpStream::connect_timeout(&self.address, STOP_TIMEOUT).is_ok() {
+            self.lifecycle
+                .wait(STOP_TIMEOUT, |state| state.is_listener_closed);
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Sleeps for `time`, or until the server stops. Returns whether it has stopped.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        self.wait(time, |state| state.is_stopped)
+    }
+
+    fn wait(&self, time: Duration, is_over: impl Fn(&LifecycleState) -> bool) -> bool {
+        let waiting = |state: &mut LifecycleState| !is_over(state);
+        let waited = self.changed.wait_timeout_while(self.lock(), time, waiting);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        is_over(&state)
+    }
+
+    /// Registers a connection, so that stopping the server closes it. Returns `false` if the server
+    /// has stopped already.
+    fn register(&self, stream: &Arc<TcpStream>) -> bool {
+        let mut state = self.lock();
+        state.connections.retain(|other| other.strong_count() > 0);
+        state.connections.push(Arc::downgrade(stream));
+        !state.is_stopped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LifecycleState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn listen<F>(listener: &TcpListener, lifecycle: &Arc<Lifecycle>, serve: &Arc<F>)
+where
+    F: Fn(&TcpStream, &Lifecycle) + Send + Sync + 'static,
+{
+    for stream in listener.incoming() {
+        let served = stream.and_then(|stream| {
+            let stream = Arc::new(stream);
+            let is_stopped = !lifecycle.register(&stream);
+            let (lifecycle, serve) = (Arc::clone(lifecycle), Arc::clone(serve));
+            if !is_stopped {
+                spawn(move || serve(&stream, &lifecycle))?;
+            }
+            Ok(is_stopped)
+        });
+        // Accepting fails when too many files or threads are open, which passes.
+        if served.unwrap_or_else(|_| lifecycle.pause(Duration::from_millis(10))) {
+            return;
+        }
+    }
+}
+
+fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name("mixpanel-emulator".into());
+    thread.spawn(run).map(drop)
+}

@@ -1,0 +1,200 @@
+//! Mixpanel's rules for records, read from its documentation for the emulator alone. The emulator
+//! shares no check with the client, so that a misreading on either side fails a test.
+//!
+//! Sources: the [Groups API](https://developer.mixpanel.com/reference/group-profiles), the
+//! [Import API](https://developer.mixpanel.com/reference/import-events) and the
+//! [supported data types](https://docs.mixpanel.com/docs/data-structure/property-reference/data-type).
+//!
+//! # Documented
+//! - 2,000 records and 1 MB a record, on both paths; 2 MB a body of updates (in the example of a 413)
+//!   and 10 MB uncompressed of events.
+//! - Updates: one operation each; `$token`, `$group_key` and `$group_id` are texts; what value each
+//!   operation takes. In Hierarchical Groups, `$company_id` beside the operation.
+//! - Events: `time` in seconds or milliseconds, after 1971 and at most an hour ahead; `distinct_id` and
+//!   `$insert_id`, which must not be placeholders; 36 bytes of `[A-Za-z0-9-]` for the latter; fewer than
+//!   255 properties; 3 levels of nested objects. Of two events with the same name, time, distinct id
+//!   and insert id, one is kept.
+//! - A record that is not valid is dropped without a word unless `strict=1` is set.
+//!
+//! # Inferred
+//! - The reply to a strict request of updates, and 413 and 429 on `/groups`, are as on `/import`.
+//! - An object inside an event has fewer than 255 keys, as the event itself. The data types page says
+//!   "255 keys", which may include the 255th.
+//! - `GET /groups` with `data` in the query is accepted, because the official SDK for Node sends it.
+//! - Beside the operation, an update may have the keys that official SDKs let a caller add
+//!   ([`TOP_LEVEL_KEYS`]).
+//!
+//! # Unknown
+//! Where no source says what Mixpanel does, the emulator refuses the record: one that accepts more than
+//! Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, as is a group
+//! id that is not text. A property name over 255 characters is refused, although Mixpanel truncates it.
+//!
+//! Not checked, because the sources disagree or because a test should see what was sent: whether 1 MB
+//! is 1,000,000 bytes (the emulator allows 1,048,576), the number of items in a list (255 or 300), the
+//! number of properties of a profile, the length of a text, the size of a list or object, rates.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+
+/// The most records in one request. (Groups API and Import API, Limits)
+pub(crate) const MAX_RECORDS: usize = 2_000;
+
+/// The most bytes of one record: 1 MB, as JSON without spaces. (Groups API and Import API, Limits)
+pub(crate) const MAX_RECORD_BYTES: usize = 1024 * 1024;
+
+/// The keys that may stand beside the operation of an update; from `$time` on, those that official
+/// SDKs let a caller add.
+pub(crate) const TOP_LEVEL_KEYS: [&str; 9] = [
+    "$token",
+    "$group_key",
+    "$group_id",
+    COMPANY_KEY,
+    "$time",
+    "$ip",
+    "$ignore_time",
+    "$latitude",
+    "$longitude",
+];
+
+/// The group keys of Hierarchical Groups, whose updates need `$company_id`.
+pub(crate) const COMPANY_KEY: &str = "$company_id";
+pub(crate) const USER_KEY: &str = "$user_id";
+
+/// The longest name of a property, in characters. (User profiles, limits)
+const NAME_CHARACTERS: usize = 255;
+
+/// "Each event must have fewer than 255 properties"; nested objects get the same bound.
+const KEYS_BELOW: usize = 255;
+
+/// "A nested object has a maximum of 3 levels."
+const OBJECT_LEVELS: usize = 3;
+
+/// "`$insert_id` must be ≤ 36 bytes and contain only alphanumeric characters or `-`."
+const INSERT_ID_BYTES: usize = 36;
+
+const HOUR: u64 = 3600;
+const YEAR: u64 = 365 * 24 * HOUR;
+
+/// Returns the largest body of a request to this path, in bytes.
+pub(crate) fn max_body(path: &str) -> usize {
+    const MIB: usize = 1024 * 1024;
+    if path == "/import" { 10 * MIB } else { 2 * MIB }
+}
+
+/// Returns whether a text stands for "no id" in somebody's program. Such a text is refused as
+/// `distinct_id` and as `$insert_id`.
+fn is_placeholder(id: &str) -> bool {
+    matches!(
+        id,
+        "anon" | "anonymous" | "nil" | "none" | "null" | "n/a" | "na" | "undefined" | "unknown"
+    ) || matches!(id, "<nil>" | "0" | "-1" | "true" | "false" | "[]" | "{}")
+        || id == "00000000-0000-0000-0000-000000000000"
+}
+
+/// Checks the length of a property's name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    match name.chars().nth(NAME_CHARACTERS) {
+        Some(_) => Err(format!(
+            "a property name is longer than {NAME_CHARACTERS} characters"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Checks that an event has a `distinct_id`. `""` stands for an event without a user.
+pub(crate) fn check_distinct_id(id: Option<&Value>) -> Result<(), String> {
+    refuse_placeholder(text(id)?)
+}
+
+/// Checks that an event has an `$insert_id` of the documented form.
+pub(crate) fn check_insert_id(id: Option<&Value>) -> Result<(), String> {
+    let id = text(id)?;
+    let is_allowed = |byte: u8| byte == b'-' || byte.is_ascii_alphanumeric();
+    if id.is_empty() || id.len() > INSERT_ID_BYTES || !id.bytes().all(is_allowed) {
+        return Err(format!(
+            "must be 1 to {INSERT_ID_BYTES} alphanumeric characters or `-`"
+        ));
+    }
+    refuse_placeholder(id)
+}
+
+fn refuse_placeholder(id: &str) -> Result<(), String> {
+    if is_placeholder(id) {
+        return Err(format!("{id:?} is a placeholder, not an id"));
+    }
+    Ok(())
+}
+
+fn text(value: Option<&Value>) -> Result<&str, String> {
+    match value {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err("not a text".to_owned()),
+        None => Err("missing".to_owned()),
+    }
+}
+
+/// Checks an event's `time`, in seconds or milliseconds since 1970.
+///
+/// The two are distinguished by size: a number that is a valid time in seconds today would, as
+/// milliseconds, lie before 1971.
+pub(crate) fn check_time(time: Option<&Value>, now: SystemTime) -> Result<(), String> {
+    let time = time.ok_or("missing")?;
+    let time = time
+        .as_i64()
+        .ok_or("must be specified as seconds since epoch")?;
+    let Ok(time) = u64::try_from(time) else {
+        return Err("before 1971".to_owned());
+    };
+    let now = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs());
+    let last = now + HOUR;
+    let seconds = if time > last { time / 1000 } else { time };
+    if seconds < YEAR {
+        // Too large for seconds and too small for milliseconds: a time in seconds, far ahead.
+        let is_ahead = time > last;
+        return Err(if is_ahead { AHEAD } else { "before 1971" }.to_owned());
+    }
+    if seconds > last {
+        return Err(AHEAD.to_owned());
+    }
+    Ok(())
+}
+
+const AHEAD: &str = "more than an hour ahead";
+
+/// Checks the number of an event's properties, and how deep their objects are nested.
+pub(crate) fn check_properties(properties: &Map<String, Value>) -> Result<(), (String, String)> {
+    check_keys(properties).map_err(|message| (String::new(), message))?;
+    for (name, value) in properties {
+        check_levels(value, OBJECT_LEVELS).map_err(|message| (name.clone(), message))?;
+    }
+    Ok(())
+}
+
+fn check_keys(object: &Map<String, Value>) -> Result<(), String> {
+    if object.len() >= KEYS_BELOW {
+        let keys = object.len();
+        return Err(format!(
+            "{keys} properties, must be fewer than {KEYS_BELOW}"
+        ));
+    }
+    Ok(())
+}
+
+fn check_levels(value: &Value, left: usize) -> Result<(), String> {
+    match value {
+        Value::Object(_) if left == 0 => Err(format!(
+            "objects are nested in more than {OBJECT_LEVELS} levels"
+        )),
+        Value::Object(object) => {
+            check_keys(object)?;
+            object
+                .values()
+                .try_for_each(|value| check_levels(value, left - 1))
+        }
+        Value::Array(items) => items.iter().try_for_each(|item| check_levels(item, left)),
+        _ => Ok(()),
+    }
+}
