@@ -308,10 +308,7 @@ fn one_rule_for_every_route() {
     let group = Group::new("company", "acme");
     let rows = [
         (nested(200), "nested in more than 120 levels"),
-        (
-            "\"\\ud800\"".to_owned(),
-            "not readable JSON: ",
-        ),
+        ("\"\\ud800\"".to_owned(), "not readable JSON: "),
         ("1e400".to_owned(), "not readable JSON: number out of range"),
     ];
     for (raw, reason) in rows {

@@ -92,12 +92,17 @@ pub(crate) fn check_readable(json: &str) -> Result<(), String> {
     }
 }
 
-/// Checks that a value that was just written is not nested too deep for its readers. Each level takes two
-/// bytes, so that short values need no look.
+/// Returns whether a value of so many bytes may be nested too deep for its readers: each level takes two.
 #[inline]
-pub(crate) fn check_depth(written: &[u8]) -> Result<(), EncodeError> {
-    let may_be_deep = written.len() > 2 * MAX_DEPTH && matches!(written[0], b'[' | b'{');
-    if may_be_deep && depth(written) > MAX_DEPTH {
+pub(crate) fn may_be_deep(bytes: usize) -> bool {
+    bytes > 2 * MAX_DEPTH
+}
+
+/// Checks that the items of a list or object that was just written are not nested too deep for its readers.
+#[cold]
+#[inline(never)]
+pub(crate) fn check_depth(items: &[u8]) -> Result<(), EncodeError> {
+    if depth(items) >= MAX_DEPTH {
         return Err(EncodeError::new(too_deep()));
     }
     Ok(())

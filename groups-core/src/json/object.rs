@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use crate::group::{Operation, Property};
 use crate::json::kinds::{refuse, same_nothing, see_through};
 use crate::json::list::ListJson;
-use crate::json::members::check_depth;
 use crate::json::{EncodeError, Json, Key, Written, close};
 
 /// The longest property name, in characters.
@@ -33,12 +32,7 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
             }
             Ok(written)
         }
-        _ => {
-            let start = out.len();
-            let written = value.serialize(Json { out })?;
-            check_depth(&out[start..])?;
-            Ok(written)
-        }
+        _ => value.serialize(Json { out }),
     }
 }
 

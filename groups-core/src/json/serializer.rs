@@ -4,7 +4,7 @@
 //! what it tells its caller: whether the value was `null`, which is how an absent property shows
 //! whatever its type is called, and errors that hold no more than a message.
 
-use crate::json::members::check_readable;
+use crate::json::members::{check_depth, check_readable, may_be_deep};
 use crate::json::{EncodeError, Key};
 use std::fmt::{self, Write as _};
 
@@ -339,9 +339,11 @@ impl<'a> Compound<'a> {
     }
 
     #[inline]
-    #[allow(clippy::unnecessary_wraps)] // As `end` wants it.
     fn close(self) -> Result<Written, EncodeError> {
         self.out.extend_from_slice(self.close.as_bytes());
+        if may_be_deep(self.out.len() - self.start) {
+            check_depth(&self.out[self.start..])?;
+        }
         let is_null = self.raw && self.out[self.start..].trim_ascii() == b"null";
         Ok(if is_null {
             Written::Null

@@ -5,7 +5,6 @@ use serde::Serialize;
 use crate::group::{Group, Id, Operation, Property};
 use crate::json::escape::write_escaped;
 use crate::json::list::ListJson;
-use crate::json::members::check_depth;
 use crate::json::null::{is_absent, is_empty_list};
 use crate::json::object::{Names, Object};
 use crate::json::{EncodeError, Json, Written};
@@ -117,11 +116,8 @@ impl Encoder<'_> {
     ) -> Result<(), EncodeError> {
         let start = self.out.len();
         self.out.extend_from_slice(property.key.as_bytes());
-        let value_start = self.out.len();
         match value(self.out) {
-            Ok(Written::Value) => {
-                check_depth(&self.out[value_start..]).map_err(|error| error.of(property.name))
-            }
+            Ok(Written::Value) => Ok(()),
             Ok(Written::Null) => {
                 self.out.truncate(start);
                 Ok(())
