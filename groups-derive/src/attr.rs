@@ -134,7 +134,7 @@ impl StructAttrs {
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
         let mut read = Self::default();
         read_mixpanel(ctxt, attrs, &Self::KEYS, |ctxt, key, input| {
-            read.set(ctxt, key, input)
+            read.set(ctxt, key, input);
         });
         if read.serde.is_given() {
             read_serde(attrs, |key, input| {
@@ -159,7 +159,7 @@ impl FieldAttrs {
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
         let mut read = Self::default();
         read_mixpanel(ctxt, attrs, &Self::KEYS, |ctxt, key, input| {
-            read.set(ctxt, key, input)
+            read.set(ctxt, key, input);
         });
         read
     }
@@ -254,7 +254,7 @@ fn group_id(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result
     let content;
     parenthesized!(content in input);
     read_keys(ctxt, &content, &IdAttrs::KEYS, &mut |ctxt, key, input| {
-        id.set(ctxt, key, input)
+        id.set(ctxt, key, input);
     })?;
     Ok(id)
 }

@@ -87,9 +87,10 @@ fn every_key_is_read() {
             assert!(!impls.is_empty());
             // A value of another kind is noticed by whoever reads it.
             let of_another_kind = format!("{name} = [7]");
-            let (of_struct, of_field) = match is_of_struct {
-                true => (of_another_kind.as_str(), ""),
-                false => ("", of_another_kind.as_str()),
+            let (of_struct, of_field) = if is_of_struct {
+                (of_another_kind.as_str(), "")
+            } else {
+                ("", of_another_kind.as_str())
             };
             let inner = format!("group_id({of_another_kind})");
             let id = if keys.place.starts_with("inside") {

@@ -139,7 +139,8 @@ impl Connection {
 fn pause(failures: u32) -> Duration {
     let longest = Duration::from_millis(100 << failures.min(6)).min(Duration::from_secs(5));
     let half = longest / 2;
-    half + half * u32::from(random_bits() as u8) / 255
+    let [part, ..] = random_bits().to_ne_bytes();
+    half + half * part.into() / 255
 }
 
 /// Returns 64 bits that differ at each call and from process to process.

@@ -21,7 +21,10 @@ use crate::record::{Error, ErrorKind, Update};
 pub type AnyAnswer = (u16, Vec<u8>, Vec<u8>);
 
 /// Delivers that many updates to a server that gives these answers, one a request, and is gone
-/// then. Panics if an update ends in no place or in two.
+/// then.
+///
+/// # Panics
+/// If an update ends in no place or in two.
 pub fn check(answers: Vec<AnyAnswer>, updates: usize) {
     let server = Arc::new(Server {
         answers: Mutex::new(answers.into()),

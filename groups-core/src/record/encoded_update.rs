@@ -59,8 +59,7 @@ impl EncodedUpdate {
             .map_err(|why| Error::new(ErrorKind::InvalidUpdate, format!("not an update: {why}")))?;
         let mut out = vec![b'{'];
         let written = foreign.write(&mut out);
-        let written = written.map_err(|rejection| Error::invalid(&rejection))?;
-        let encoded = written.expect("an operation's value is at least two characters");
+        let encoded = written.map_err(|rejection| Error::invalid(&rejection))?;
         let json = text(out)?.into();
         Ok(Self { json, encoded })
     }

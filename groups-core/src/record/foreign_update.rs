@@ -63,7 +63,7 @@ impl<'a> ForeignUpdate<'a> {
     }
 
     /// Appends the members in the order in which ours are written.
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> Result<Encoded, Box<Rejection>> {
         let extras = |out: &mut Vec<u8>| {
             for (name, value) in &self.extras {
                 check_readable(value.get()).map_err(|why| EncodeError::new(why).of(name))?;
@@ -74,11 +74,13 @@ impl<'a> ForeignUpdate<'a> {
             }
             Ok(())
         };
-        write_update_with(out, &self.group, extras, self.operation, |out| {
+        let written = write_update_with(out, &self.group, extras, self.operation, |out| {
             check_value(self.operation, self.value)?;
             out.extend_from_slice(self.value.get().as_bytes());
             Ok(())
-        })
+        });
+        written
+            .map(|encoded| encoded.expect("the shortest value of an operation has two characters"))
     }
 }
 

@@ -235,6 +235,7 @@ impl IntoIterator for Update<'_> {
     }
 }
 
+#[allow(clippy::into_iter_without_iter)] // There is one.
 impl IntoIterator for &Update<'_> {
     type Item = Self;
     type IntoIter = std::iter::Once<Self>;

@@ -244,7 +244,7 @@ impl Event {
                 "ip" if value.get() == "0" => {} // As it is written anyway.
                 "time" => read.time = Time(serde_json::from_str(value.get()).expect(WRITTEN)),
                 "distinct_id" => {
-                    read.distinct_id = serde_json::from_str(value.get()).expect(WRITTEN)
+                    read.distinct_id = serde_json::from_str(value.get()).expect(WRITTEN);
                 }
                 "$insert_id" => read.insert_id = serde_json::from_str(value.get()).expect(WRITTEN),
                 name => read = read.property(name, value),
@@ -299,6 +299,7 @@ impl IntoIterator for Event {
     }
 }
 
+#[allow(clippy::into_iter_without_iter)] // There is one.
 impl IntoIterator for &Event {
     type Item = Self;
     type IntoIter = std::iter::Once<Self>;
