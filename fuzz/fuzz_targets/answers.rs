@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mixpanel_groups::any_answer::check;
+use mixpanel_groups::client::any_response::check;
 
 fuzz_target!(|input: (Vec<(u16, Vec<u8>, Vec<u8>)>, u8)| {
     let (answers, updates) = input;
