@@ -4,10 +4,11 @@ use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt as _;
 use syn::{Data, DeriveInput, ExprPath, Fields, Generics, LitStr, Path, Type, WherePredicate};
 
-use crate::attr::{FieldAttrs, StructAttrs};
+use crate::attr::read_mixpanel;
 use crate::check;
 use crate::ctxt::Ctxt;
 use crate::doc::doc;
+use crate::keys::{FieldAttrs, StructAttrs};
 
 /// A struct that maps to a group.
 pub(crate) struct Group<'a> {
@@ -112,7 +113,7 @@ fn named_fields<'a>(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Option<&'a Field
 
 impl<'a> Field<'a> {
     fn read(ctxt: &mut Ctxt, field: &'a syn::Field, serde: bool) -> Option<Self> {
-        let mut attrs = FieldAttrs::read(ctxt, &field.attrs);
+        let mut attrs: FieldAttrs = read_mixpanel(ctxt, &field.attrs);
         check::keys(ctxt, &attrs);
         if serde && !attrs.is_id() && !attrs.skip.is_given() {
             attrs.read_serde(&field.attrs);

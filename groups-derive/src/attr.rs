@@ -3,14 +3,12 @@
 use proc_macro2::Ident;
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
-use syn::{
-    Attribute, ExprPath, LitStr, Path, Token, WherePredicate, parenthesized, parse_quote, token,
-};
+use syn::{Attribute, Path, Token, parenthesized, parse_quote, token};
 
 use crate::case::Rule;
 use crate::ctxt::Ctxt;
-use crate::keys::{Keys, OF_FIELD, OF_GROUP_ID, OF_STRUCT};
-use crate::value::{bound, flag, path, rule, serialize_string, skip_value, string};
+use crate::keys::{Attrs, FieldAttrs, IdAttrs, StructAttrs};
+use crate::value::{flag, serialize_path, serialize_string, skip_value};
 
 /// A key that may be given once, and the place where it is.
 ///
@@ -24,7 +22,7 @@ impl<T> Default for Key<T> {
 }
 
 impl<T> Key<T> {
-    fn set(&mut self, ctxt: &mut Ctxt, key: &Ident, value: syn::Result<T>) {
+    pub(crate) fn set(&mut self, ctxt: &mut Ctxt, key: &Ident, value: syn::Result<T>) {
         if let Some((first, _)) = &self.0 {
             let message = format!("`{key}` is given twice: remove one of the two");
             ctxt.twice([first.span(), key.span()], message);
@@ -55,31 +53,10 @@ impl<T> Key<T> {
     }
 }
 
-/// `#[mixpanel(…)]` on the struct.
-#[derive(Default)]
-pub(crate) struct StructAttrs {
-    pub(crate) group_key: Key<LitStr>,
-    pub(crate) rename_all: Key<Rule>,
-    pub(crate) unset_none: Key<()>,
-    pub(crate) serde: Key<()>,
-    pub(crate) krate: Key<Path>,
-    pub(crate) bound: Key<Vec<WherePredicate>>,
-}
-
 impl StructAttrs {
+    /// Reads the struct's attributes.
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
-        let mut read = Self::default();
-        read_mixpanel(ctxt, attrs, &OF_STRUCT, |ctxt, key, input| {
-            match key.to_string().as_str() {
-                "group_key" => read.group_key.set(ctxt, key, string(key, input)),
-                "rename_all" => read.rename_all.set(ctxt, key, rule(key, input)),
-                "unset_none" => read.unset_none.set(ctxt, key, flag(key, input)),
-                "serde" => read.serde.set(ctxt, key, flag(key, input)),
-                "crate" => read.krate.set(ctxt, key, path(key, input)),
-                "bound" => read.bound.set(ctxt, key, bound(key, input)),
-                _ => {}
-            }
-        });
+        let mut read: Self = read_mixpanel(ctxt, attrs);
         if read.serde.is_given() {
             read_serde(attrs, |key, input| {
                 if key == "rename_all" {
@@ -92,78 +69,32 @@ impl StructAttrs {
         read
     }
 
-    /// Where the library is: by its own name, if nothing else is said.
+    /// Returns the path of the library, by default its own name.
     pub(crate) fn krate_or_default(&self) -> Path {
         let own = || parse_quote!(::mixpanel_groups);
         self.krate.value().cloned().unwrap_or_else(own)
     }
 }
 
-/// What `group_id(…)` holds.
-#[derive(Default)]
-pub(crate) struct IdAttrs {
-    pub(crate) prefix: Key<LitStr>,
-    pub(crate) with: Key<ExprPath>,
-}
-
-/// `#[mixpanel(…)]` on a field.
-#[derive(Default)]
-pub(crate) struct FieldAttrs {
-    pub(crate) group_id: Key<IdAttrs>,
-    pub(crate) company_id: Key<()>,
-    pub(crate) set_once: Key<()>,
-    pub(crate) union: Key<()>,
-    pub(crate) rename: Key<LitStr>,
-    pub(crate) skip: Key<()>,
-    pub(crate) skip_if: Key<ExprPath>,
-    pub(crate) with: Key<ExprPath>,
-    pub(crate) flatten: Key<()>,
-    pub(crate) unset_none: Key<()>,
-}
-
 impl FieldAttrs {
-    pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
-        let mut read = Self::default();
-        read_mixpanel(ctxt, attrs, &OF_FIELD, |ctxt, key, input| {
-            match key.to_string().as_str() {
-                "group_id" => {
-                    let id = group_id(ctxt, key, input);
-                    read.group_id.set(ctxt, key, id);
-                }
-                "company_id" => read.company_id.set(ctxt, key, flag(key, input)),
-                "set_once" => read.set_once.set(ctxt, key, flag(key, input)),
-                "union" => read.union.set(ctxt, key, flag(key, input)),
-                "rename" => read.rename.set(ctxt, key, string(key, input)),
-                "skip" => read.skip.set(ctxt, key, flag(key, input)),
-                "skip_if" => read.skip_if.set(ctxt, key, path(key, input)),
-                "with" => read.with.set(ctxt, key, path(key, input)),
-                "flatten" => read.flatten.set(ctxt, key, flag(key, input)),
-                "unset_none" => read.unset_none.set(ctxt, key, flag(key, input)),
-                _ => {}
-            }
-        });
-        read
-    }
-
-    /// Adds what `#[serde(…)]` says and `#[mixpanel(…)]` does not contradict.
+    /// Adds what `#[serde(…)]` holds and `#[mixpanel(…)]` does not contradict.
     pub(crate) fn read_serde(&mut self, attrs: &[Attribute]) {
-        let is_property = self.keys().next().is_some();
+        let is_property = self.given().next().is_some();
         let is_named = self.rename.is_given() || self.unset_none.is_given();
         let is_flat = self.flatten.is_given();
         read_serde(attrs, |key, input| match key.to_string().as_str() {
             "rename" if !is_flat => self.rename.or_from_serde(key, serialize_string(input)),
             "skip" | "skip_serializing" if !is_property => self.skip.or_from_serde(key, Some(())),
-            "skip_serializing_if" => self.skip_if.or_from_serde(key, path(key, input).ok()),
+            "skip_serializing_if" => self.skip_if.or_from_serde(key, serialize_path(input)),
             "flatten" if !is_named => self.flatten.or_from_serde(key, Some(())),
-            "serialize_with" => self.with.or_from_serde(key, path(key, input).ok()),
+            "serialize_with" => self.with.or_from_serde(key, serialize_path(input)),
             "with" => {
-                let module = path::<ExprPath>(key, input);
-                let function = module.map(|mut path| {
+                let function = serialize_path(input).map(|mut path| {
                     let name = Ident::new("serialize", key.span());
                     path.path.segments.push(name.into());
                     path
                 });
-                self.with.or_from_serde(key, function.ok());
+                self.with.or_from_serde(key, function);
             }
             _ => {}
         });
@@ -172,53 +103,27 @@ impl FieldAttrs {
     pub(crate) fn is_id(&self) -> bool {
         self.group_id.is_given() || self.company_id.is_given()
     }
-
-    /// The keys that were given.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &Ident> {
-        [
-            self.group_id.ident(),
-            self.company_id.ident(),
-            self.set_once.ident(),
-            self.union.ident(),
-            self.rename.ident(),
-            self.skip.ident(),
-            self.skip_if.ident(),
-            self.with.ident(),
-            self.flatten.ident(),
-            self.unset_none.ident(),
-        ]
-        .into_iter()
-        .flatten()
-    }
 }
 
-/// Passes each key of `#[mixpanel(…)]` that exists on to `read`, which takes its value.
-fn read_mixpanel(
-    ctxt: &mut Ctxt,
-    attrs: &[Attribute],
-    keys: &Keys,
-    mut read: impl FnMut(&mut Ctxt, &Ident, ParseStream<'_>),
-) {
+/// Reads every `#[mixpanel(…)]` of one place.
+pub(crate) fn read_mixpanel<A: Attrs>(ctxt: &mut Ctxt, attrs: &[Attribute]) -> A {
+    let mut read = A::default();
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("mixpanel")) {
-        let all = |input: ParseStream<'_>| read_keys(ctxt, input, keys, &mut read);
-        if let Err(error) = attr.parse_args_with(all) {
+        let keys = |input: ParseStream<'_>| read_keys(ctxt, input, &mut read);
+        if let Err(error) = attr.parse_args_with(keys) {
             ctxt.misread(error);
         }
     }
+    read
 }
 
-/// Whatever is wrong with one key, the next one is read.
-fn read_keys(
-    ctxt: &mut Ctxt,
-    input: ParseStream<'_>,
-    keys: &Keys,
-    read: &mut dyn FnMut(&mut Ctxt, &Ident, ParseStream<'_>),
-) -> syn::Result<()> {
+/// Reads keys up to the end of `input`. A mistake in one does not keep the next from being read.
+fn read_keys<A: Attrs>(ctxt: &mut Ctxt, input: ParseStream<'_>, read: &mut A) -> syn::Result<()> {
     while !input.is_empty() {
-        let no_key = |_| input.error(format!("expected a key; {}", keys.all()));
-        let key = input.call(Ident::parse_any).map_err(no_key)?;
-        match keys.check(&key.to_string()) {
-            Ok(()) => read(ctxt, &key, input),
+        let not_a_key = |_| input.error(format!("expected a key; {}", A::KEYS.all()));
+        let key = input.call(Ident::parse_any).map_err(not_a_key)?;
+        match A::KEYS.check(&key.to_string()) {
+            Ok(()) => read.read_key(ctxt, &key, input),
             Err(message) => {
                 ctxt.misread(syn::Error::new(key.span(), message));
                 skip_value(input);
@@ -244,23 +149,19 @@ fn read_serde(attrs: &[Attribute], mut read: impl FnMut(&Ident, ParseStream<'_>)
     }
 }
 
-/// `group_id`, alone or with what its parentheses hold.
-fn group_id(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<IdAttrs> {
+/// Reads `group_id`, alone or with keys in parentheses.
+pub(crate) fn group_id(
+    ctxt: &mut Ctxt,
+    key: &Ident,
+    input: ParseStream<'_>,
+) -> syn::Result<IdAttrs> {
     let mut id = IdAttrs::default();
-    if !input.peek(token::Paren) {
-        return flag(key, input).map(|()| id);
+    if input.peek(token::Paren) {
+        let content;
+        parenthesized!(content in input);
+        read_keys(ctxt, &content, &mut id)?;
+    } else {
+        flag(ctxt, key, input)?;
     }
-    let content;
-    parenthesized!(content in input);
-    read_keys(
-        ctxt,
-        &content,
-        &OF_GROUP_ID,
-        &mut |ctxt, key, input| match key.to_string().as_str() {
-            "prefix" => id.prefix.set(ctxt, key, string(key, input)),
-            "with" => id.with.set(ctxt, key, path(key, input)),
-            _ => {}
-        },
-    )?;
     Ok(id)
 }

@@ -7,8 +7,8 @@ use syn::ext::IdentExt as _;
 use syn::{PathArguments, Type};
 
 use crate::ast::{Field, Property, ungroup};
-use crate::attr::{FieldAttrs, StructAttrs};
 use crate::ctxt::Ctxt;
+use crate::keys::{Attrs as _, FieldAttrs, StructAttrs};
 
 pub(crate) const ENUM: &str = "an enum has no fields to map to properties: derive \
     `serde::Serialize` for it and use it as the type of a struct's field";
@@ -28,7 +28,7 @@ const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
 /// The keys of one field that exclude each other.
 pub(crate) fn keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
     if attrs.skip.is_given() {
-        for key in attrs.keys().filter(|key| *key != "skip") {
+        for key in attrs.given().filter(|key| *key != "skip") {
             let message = format!("`skip` leaves the field out, so `{key}` has no effect");
             ctxt.error(key, format!("{message}: remove one of the two"));
         }
@@ -43,7 +43,7 @@ pub(crate) fn keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
 
 fn id_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs, whose: &str) {
     let other = |key: &&Ident| *key != "group_id" && *key != "company_id";
-    for key in attrs.keys().filter(other) {
+    for key in attrs.given().filter(other) {
         let hint = if *key == "with" && whose == "group" {
             "write `group_id(with = \"path::to::function\")`".to_owned()
         } else {

@@ -2,8 +2,8 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::DeriveInput;
 
-use crate::attr::StructAttrs;
 use crate::expand::call_site;
+use crate::keys::StructAttrs;
 
 /// An impl without properties, so that a mistake in the struct is not also one wherever the struct
 /// is used.

@@ -12,6 +12,7 @@ mod doc;
 mod expand;
 mod fallback;
 mod keys;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -21,8 +22,8 @@ use quote::quote;
 use syn::DeriveInput;
 
 use crate::ast::Group;
-use crate::attr::StructAttrs;
 use crate::ctxt::Ctxt;
+use crate::keys::StructAttrs;
 
 #[doc = include_str!("../derive.md")]
 #[proc_macro_derive(MixpanelGroup, attributes(mixpanel))]

@@ -4,9 +4,12 @@ use std::path::Path;
 use std::{env, fs};
 
 use proc_macro2::TokenStream;
-use syn::{Item, ItemImpl};
+use syn::{Item, ItemImpl, parse_quote};
 
+use crate::attr::read_mixpanel;
+use crate::ctxt::Ctxt;
 use crate::derive_group;
+use crate::keys::{Attrs, FieldAttrs, IdAttrs, Keys, StructAttrs};
 
 /// The impls, and how many mistakes were reported.
 fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
@@ -43,6 +46,59 @@ fn typical_structs_expand_as_recorded() {
         }
         let recorded = fs::read_to_string(&snapshot).unwrap_or_default();
         assert_eq!(expanded, recorded, "{}", snapshot.display());
+    }
+}
+
+/// Reads `#[mixpanel(…)]`, which must not have a mistake.
+fn read<A: Attrs>(usage: &str) -> A {
+    let usage: TokenStream = usage.parse().unwrap();
+    let mut ctxt = Ctxt::default();
+    let read = read_mixpanel(&mut ctxt, &[parse_quote!(#[mixpanel(#usage)])]);
+    let mistakes = ctxt.into_error().map(|error| error.to_string());
+    assert_eq!(mistakes, None, "{usage}");
+    read
+}
+
+#[test]
+fn each_key_is_read_as_its_example_shows() {
+    for (name, usage) in StructAttrs::KEYS.keys {
+        let read: StructAttrs = read(usage);
+        assert!(read.given().eq([name]), "{usage}");
+    }
+    for (name, usage) in FieldAttrs::KEYS.keys {
+        let read: FieldAttrs = read(usage);
+        assert!(read.given().eq([name]), "{usage}");
+    }
+    for (name, usage) in IdAttrs::KEYS.keys {
+        let read: FieldAttrs = read(usage);
+        let id = read.group_id.value().expect(usage);
+        assert!(id.given().eq([name]), "{usage}");
+    }
+}
+
+#[test]
+fn each_key_is_documented() {
+    let docs = include_str!("../derive.md");
+    let rows = |title| {
+        let (_, section) = docs.split_once(title).expect(title);
+        let (section, _) = section.split_once("\n# ").expect("another section");
+        let rows = section.lines().filter_map(|row| row.strip_prefix("| [`"));
+        rows.filter_map(|row| row.split([' ', '`']).next())
+    };
+    let of_struct: Vec<_> = rows("# On the struct").collect();
+    let (of_group_id, of_field): (Vec<_>, Vec<_>) =
+        rows("# On a field").partition(|name| name.starts_with("group_id("));
+    let of_group_id: Vec<_> = of_group_id
+        .iter()
+        .map(|name| &name["group_id(".len()..])
+        .collect();
+    let names = |keys: Keys| keys.names().collect::<Vec<_>>();
+    assert_eq!(of_struct, names(StructAttrs::KEYS));
+    assert_eq!(of_field, names(FieldAttrs::KEYS));
+    assert_eq!(of_group_id, names(IdAttrs::KEYS));
+    for name in of_struct.iter().chain(&of_field) {
+        let heading = format!("## `{name}`");
+        assert!(docs.lines().any(|line| line == heading), "{name}");
     }
 }
 
@@ -122,17 +178,6 @@ impl Choices {
     }
 
     fn item(&mut self) -> String {
-        const OF_STRUCT: [&str; 9] = [
-            "group_key = \"company\"",
-            "group_key",
-            "rename_all",
-            "unset_none",
-            "serde",
-            "crate",
-            "bound",
-            "rename_all = \"PascalCase\"",
-            "serde",
-        ];
         const GENERICS: [&str; 6] = [
             "",
             "",
@@ -142,7 +187,13 @@ impl Choices {
             "<'a, T, U, S>",
         ];
         const WHERE: [&str; 4] = ["", "", "where T: Clone", "where"];
-        let attributes = self.some(3, " ", |choices| choices.attribute(&OF_STRUCT));
+        let mut keys = vec![
+            "group_key = \"company\"",
+            "rename_all = \"PascalCase\"",
+            "serde",
+        ];
+        keys.extend(StructAttrs::KEYS.names());
+        let attributes = self.some(3, " ", |choices| choices.attribute(&keys));
         let name = self.of(&["Company", "r#struct", "Été", "__"]);
         let generics = self.of(&GENERICS);
         let bounds = self.of(&WHERE);
@@ -167,42 +218,15 @@ impl Choices {
     }
 
     fn valid_field(&mut self) -> String {
-        const VALID: [&str; 8] = [
-            "set_once",
-            "union",
-            "rename = \"New Name\"",
-            "skip",
-            "skip_if = is_zero",
-            "with = \"text\"",
-            "flatten",
-            "unset_none",
-        ];
-        let key = self.of(&VALID);
+        let usages = FieldAttrs::KEYS.keys.iter().map(|(_, usage)| *usage);
+        let valid: Vec<_> = usages.filter(|usage| !usage.ends_with("_id")).collect();
+        let key = self.of(&valid);
         let name = self.of(&["école", "__", "r#type", "été_À_"]);
         let ty = self.of(&["u8", "Vec<Option<Box<T>>>", "&'a T", "T::Item"]);
         format!("#[mixpanel({key})] {name}: {ty},")
     }
 
     fn field(&mut self) -> String {
-        const OF_FIELD: [&str; 17] = [
-            "group_id",
-            "group_id",
-            "company_id",
-            "set_once",
-            "union",
-            "rename",
-            "rename",
-            "rename = \"\"",
-            "skip",
-            "skip_if",
-            "with",
-            "flatten",
-            "unset_none",
-            "serialize_with",
-            "skip_serializing_if",
-            "skip_serializing",
-            "default",
-        ];
         const NAMES: [&str; 12] = [
             "id",
             "name",
@@ -237,7 +261,17 @@ impl Choices {
             "*const T",
             "m!(T)",
         ];
-        let attributes = self.some(3, " ", |choices| choices.attribute(&OF_FIELD));
+        let mut keys = vec![
+            "group_id",
+            "rename",
+            "rename = \"\"",
+            "serialize_with",
+            "skip_serializing_if",
+            "skip_serializing",
+            "default",
+        ];
+        keys.extend(FieldAttrs::KEYS.names());
+        let attributes = self.some(3, " ", |choices| choices.attribute(&keys));
         let name = self.of(&NAMES);
         let ty = self.of(&TYPES);
         format!("{attributes} {name}: {ty}")

@@ -3,9 +3,10 @@
 use proc_macro2::{Group, Ident, TokenTree};
 use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
-use syn::{LitStr, Token, WherePredicate, token};
+use syn::{ExprPath, LitStr, Token, WherePredicate, token};
 
 use crate::case::{RULES, Rule};
+use crate::ctxt::Ctxt;
 use crate::keys::usage;
 
 /// Goes on to the next key.
@@ -18,7 +19,7 @@ pub(crate) fn skip_value(input: ParseStream<'_>) {
 }
 
 /// `key` alone.
-pub(crate) fn flag(key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+pub(crate) fn flag(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
     if input.peek(Token![=]) || input.peek(token::Paren) {
         let error = input.error(format!("`{key}` takes no value: write `{key}` alone"));
         skip_value(input);
@@ -47,13 +48,13 @@ fn value<T>(
 }
 
 /// `key = "text"`.
-pub(crate) fn string(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+pub(crate) fn string(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let what = format!("a text in quotes: `{}`", usage(&key.to_string()));
     value(key, input, &what, Parse::parse)
 }
 
 /// `key = "path"`, with or without the quotes.
-pub(crate) fn path<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
+pub(crate) fn path<T: Parse>(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
     let what = format!("a path: `{}`", usage(&key.to_string()));
     value(key, input, &what, |input| {
         if input.peek(LitStr) {
@@ -64,8 +65,8 @@ pub(crate) fn path<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result
     })
 }
 
-pub(crate) fn rule(key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
-    let text = string(key, input)?;
+pub(crate) fn rule(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
+    let text = string(ctxt, key, input)?;
     let name = text.value();
     Rule::from_name(&name).ok_or_else(|| {
         let all = RULES.map(|(name, _)| format!("\"{name}\"")).join(", ");
@@ -74,8 +75,12 @@ pub(crate) fn rule(key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
     })
 }
 
-pub(crate) fn bound(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<WherePredicate>> {
-    let text = string(key, input)?;
+pub(crate) fn bound(
+    ctxt: &mut Ctxt,
+    key: &Ident,
+    input: ParseStream<'_>,
+) -> syn::Result<Vec<WherePredicate>> {
+    let text = string(ctxt, key, input)?;
     let all = text.parse_with(Punctuated::<_, Token![,]>::parse_terminated);
     all.map(Vec::from_iter).map_err(|error| {
         let usage = usage(&key.to_string());
@@ -101,4 +106,9 @@ pub(crate) fn serialize_string(input: ParseStream<'_>) -> Option<LitStr> {
     });
     parser.parse2(content.stream()).ok()?;
     found
+}
+
+/// serde's `key = "path"`.
+pub(crate) fn serialize_path(input: ParseStream<'_>) -> Option<ExprPath> {
+    serialize_string(input)?.parse().ok()
 }
