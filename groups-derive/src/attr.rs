@@ -1,4 +1,4 @@
-//! Reads `#[mixpanel(…)]` and, where it is asked for, `#[serde(…)]`.
+//! Reads `#[mixpanel(…)]` and, if it has the key `serde`, `#[serde(…)]`.
 
 use proc_macro2::Ident;
 use syn::ext::IdentExt as _;
@@ -10,9 +10,9 @@ use crate::ctxt::Ctxt;
 use crate::keys::{Attrs, FieldAttrs, IdAttrs, StructAttrs};
 use crate::value::{flag, serialize_path, serialize_string, skip_value};
 
-/// A key that may be given once, and the place where it is.
+/// A key that may be given once, with its value.
 ///
-/// One whose value is wrong was given all the same, so that nobody calls it missing.
+/// A key with a wrong value has no value but counts as given, so it is not reported as missing.
 pub(crate) struct Key<T>(Option<(Ident, Option<T>)>);
 
 impl<T> Default for Key<T> {
@@ -32,7 +32,7 @@ impl<T> Key<T> {
         self.0 = Some((key.clone(), value));
     }
 
-    /// The key itself, if it was given.
+    /// Returns the key itself, if it was given.
     pub(crate) fn ident(&self) -> Option<&Ident> {
         self.0.as_ref().map(|(key, _)| key)
     }
@@ -45,7 +45,7 @@ impl<T> Key<T> {
         self.0.as_ref().and_then(|(_, value)| value.as_ref())
     }
 
-    /// Takes the value from `#[serde(…)]`, which has a say only where `#[mixpanel(…)]` has none.
+    /// Takes the value from `#[serde(…)]`, unless `#[mixpanel(…)]` gives the key.
     fn or_from_serde(&mut self, key: &Ident, value: Option<T>) {
         if self.0.is_none() && value.is_some() {
             self.0 = Some((key.clone(), value));
@@ -136,7 +136,7 @@ fn read_keys<A: Attrs>(ctxt: &mut Ctxt, input: ParseStream<'_>, read: &mut A) ->
     Ok(())
 }
 
-/// serde's own derive reports what is wrong here, so this only takes what it understands.
+/// Reads the keys of every `#[serde(…)]`. Mistakes are ignored: serde's own derive reports them.
 fn read_serde(attrs: &[Attribute], mut read: impl FnMut(&Ident, ParseStream<'_>)) {
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("serde")) {
         let _ = attr.parse_nested_meta(|meta| {

@@ -1,4 +1,4 @@
-//! Rules across keys and across fields.
+//! Checks across keys and across fields.
 
 use std::collections::HashMap;
 
@@ -18,14 +18,14 @@ pub(crate) const TUPLE_STRUCT: &str = "a property has its name from its field, a
 pub(crate) const UNIT_STRUCT: &str = "a group needs an id: give the struct a field for it, as in \
     `struct Company { #[mixpanel(group_id)] id: String }`";
 
-/// The longest name, in characters.
-/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles))
+/// The length of the longest name, in characters
+/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles)).
 const MAX_NAME: usize = 255;
 
-/// The group keys of Hierarchical Groups; no other starts with `$`.
+/// The group keys of Hierarchical Groups, the only ones that start with `$`.
 const DOLLAR_KEYS: [&str; 2] = ["$company_id", "$user_id"];
 
-/// The keys of one field that exclude each other.
+/// Checks one field for keys that exclude each other.
 pub(crate) fn keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
     if attrs.skip.is_given() {
         for key in attrs.given().filter(|key| *key != "skip") {
@@ -79,7 +79,7 @@ fn property_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
     }
 }
 
-/// The group key, if it can be one.
+/// Checks and returns the group key.
 pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> Option<String> {
     if !attrs.group_key.is_given() && !ctxt.has_misread() {
         let example = ident.unraw().to_string().to_lowercase();
@@ -101,7 +101,7 @@ pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> 
     Some(text)
 }
 
-/// With Hierarchical Groups every update names the company, so a field has to.
+/// Checks that a struct with a `$` key has the company's id, which each of its updates needs.
 pub(crate) fn company_of_dollar_key(ctxt: &mut Ctxt, attrs: &StructAttrs, has_company: bool) {
     let Some(key) = attrs
         .group_key
@@ -121,7 +121,7 @@ pub(crate) fn company_of_dollar_key(ctxt: &mut Ctxt, attrs: &StructAttrs, has_co
     );
 }
 
-/// The one field that is the group's id.
+/// Checks and returns the field that is the group's id.
 pub(crate) fn group_id<'f, 'a>(
     ctxt: &mut Ctxt,
     ident: &Ident,
@@ -139,7 +139,7 @@ pub(crate) fn group_id<'f, 'a>(
     field
 }
 
-/// The field that is the company's id, if there is one.
+/// Checks and returns the field that is the company's id, if there is one.
 pub(crate) fn company_id<'f, 'a>(
     ctxt: &mut Ctxt,
     fields: &'f [Field<'a>],
@@ -151,7 +151,7 @@ pub(crate) fn company_id<'f, 'a>(
     Some(field)
 }
 
-/// The field with a key that only one may have.
+/// Returns the first field with a key that only one may have, and reports the others.
 fn only<'f, 'a>(
     ctxt: &mut Ctxt,
     fields: &'f [Field<'a>],
@@ -168,7 +168,8 @@ fn only<'f, 'a>(
     Some(field)
 }
 
-/// An alias of `Option` is left to the compiler, which knows no `GroupId` for it.
+/// Checks that an id is not an `Option`. An alias of `Option` is left to the compiler, since the type
+/// does not implement `GroupId`.
 fn not_optional(ctxt: &mut Ctxt, field: &Field<'_>, whose: &str) {
     let ty = ungroup(&field.source.ty);
     let id = field.attrs.group_id.value();
@@ -194,7 +195,7 @@ fn is_option(ty: &Type) -> bool {
         })
 }
 
-/// Each property has a name of its own.
+/// Checks that each property has a valid name of its own.
 pub(crate) fn names(ctxt: &mut Ctxt, properties: &[Property<'_>]) {
     let mut seen = HashMap::new();
     for name in properties

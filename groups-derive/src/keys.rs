@@ -40,8 +40,8 @@ impl Keys {
 
 /// Declares the keys of one place: `field: Type = reader, "example of use";`.
 ///
-/// The key has the field's name, unless `as` gives it another one. The reader takes what stands
-/// behind the key.
+/// The key has the field's name, unless `as` gives it another one. The reader is a function that
+/// reads the key's value.
 macro_rules! keys {
     (
         $attrs:ident, $place:literal:
@@ -76,6 +76,7 @@ macro_rules! keys {
     };
 }
 
+/// Expands to the name of a key.
 macro_rules! name {
     ($field:ident) => {
         stringify!($field)

@@ -38,7 +38,7 @@ fn derive_group(input: TokenStream) -> TokenStream {
     }
 }
 
-/// The impl, or all that is wrong and an impl that does nothing.
+/// Returns the impl, or every mistake and an impl that does nothing.
 fn implement(input: &DeriveInput) -> TokenStream {
     let mut ctxt = Ctxt::default();
     let attrs = StructAttrs::read(&mut ctxt, &input.attrs);

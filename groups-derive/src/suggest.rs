@@ -1,8 +1,8 @@
-//! Finds the key that was meant by one that does not exist.
+//! Suggestions for a key that does not exist where it was written.
 
 use crate::keys::{Keys, PLACES};
 
-/// What a key is called elsewhere.
+/// Names in serde and other libraries, each with the key here.
 const ALSO_KNOWN_AS: [(&str, &str); 6] = [
     ("skip_serializing", "skip"),
     ("skip_serializing_if", "skip_if"),
@@ -13,7 +13,7 @@ const ALSO_KNOWN_AS: [(&str, &str); 6] = [
 ];
 
 impl Keys {
-    /// Returns an error if the key does not exist here: where it belongs, or which one was meant.
+    /// Checks that the key exists here. If not, the error has the place or the key that was meant.
     pub(crate) fn check(&self, key: &str) -> Result<(), String> {
         if self.usage(key).is_some() {
             return Ok(());

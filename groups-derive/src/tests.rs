@@ -1,4 +1,5 @@
-//! The derive as a function of tokens: what it makes of typical structs, and that it never panics.
+//! Tests of the derive as a function of tokens: what typical structs expand to, and that no input
+//! makes it panic.
 
 use std::path::Path;
 use std::{env, fs};
@@ -11,14 +12,14 @@ use crate::ctxt::Ctxt;
 use crate::derive_group;
 use crate::keys::{Attrs, FieldAttrs, IdAttrs, Keys, StructAttrs};
 
-/// The impls, and how many mistakes were reported.
+/// Returns the impls and the number of reported mistakes.
 fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
     let input: TokenStream = input
         .parse()
-        .unwrap_or_else(|_| panic!("no tokens: {input}"));
+        .unwrap_or_else(|_| panic!("not tokens: {input}"));
     let output = derive_group(input.clone());
     let file: syn::File =
-        syn::parse2(output).unwrap_or_else(|error| panic!("{error} in what becomes of\n{input}"));
+        syn::parse2(output).unwrap_or_else(|error| panic!("{error} in the expansion of\n{input}"));
     let mut impls = Vec::new();
     let mut mistakes = 0;
     for item in file.items {
@@ -31,7 +32,7 @@ fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
     (impls, mistakes)
 }
 
-/// `BLESS=1 cargo test -p mixpanel-groups-derive` writes the snapshots anew.
+/// `BLESS=1 cargo test -p mixpanel-groups-derive` rewrites the snapshots.
 #[test]
 fn typical_structs_expand_as_recorded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/expand");
@@ -199,7 +200,7 @@ impl Choices {
         let bounds = self.of(&WHERE);
         let fields = self.some(6, ", ", Self::field);
         match self.next(24) {
-            // Half of them with all that is needed, so that what is wrong is the rest, if anything.
+            // Half of the structs have all that is needed, so only the rest can be wrong.
             12.. => {
                 let valid = self.some(3, "", Self::valid_field);
                 let mistake = self.next(2) * self.next(2);
@@ -279,7 +280,7 @@ impl Choices {
 }
 
 #[test]
-fn nothing_makes_it_panic() {
+fn no_input_makes_it_panic() {
     let mut good = 0;
     for seed in 1..=3_000 {
         let mut choices = Choices(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
@@ -298,12 +299,12 @@ fn nothing_makes_it_panic() {
         );
         good += usize::from(mistakes == 0);
     }
-    assert!((500..2_500).contains(&good), "{good} had no mistake");
+    assert!((500..2_500).contains(&good), "{good} without a mistake");
 }
 
-/// Whatever is no item at all, the compiler reports before us; still, it must not make us panic.
+/// The compiler rejects these before it calls the derive, but the derive must not panic either.
 #[test]
-fn any_tokens_are_read() {
+fn tokens_that_are_not_an_item_are_an_error() {
     for input in [
         "",
         "struct",

@@ -1,4 +1,4 @@
-//! What stands behind a key.
+//! Reads the value of a key.
 
 use proc_macro2::{Group, Ident, TokenTree};
 use syn::parse::{Parse, ParseStream, Parser as _};
@@ -9,7 +9,7 @@ use crate::case::{RULES, Rule};
 use crate::ctxt::Ctxt;
 use crate::keys::usage;
 
-/// Goes on to the next key.
+/// Skips the tokens up to the next key.
 pub(crate) fn skip_value(input: ParseStream<'_>) {
     while !input.is_empty() && !input.peek(Token![,]) {
         if input.parse::<TokenTree>().is_err() {
@@ -18,7 +18,7 @@ pub(crate) fn skip_value(input: ParseStream<'_>) {
     }
 }
 
-/// `key` alone.
+/// Reads `key` alone.
 pub(crate) fn flag(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
     if input.peek(Token![=]) || input.peek(token::Paren) {
         let error = input.error(format!("`{key}` takes no value: write `{key}` alone"));
@@ -28,7 +28,7 @@ pub(crate) fn flag(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Re
     Ok(())
 }
 
-/// `key = value`; `what` says what the value is.
+/// Reads `key = value`. `what` describes the value, for the error.
 fn value<T>(
     key: &Ident,
     input: ParseStream<'_>,
@@ -47,13 +47,13 @@ fn value<T>(
     Err(syn::Error::new(place, format!("`{key}` takes {what}")))
 }
 
-/// `key = "text"`.
+/// Reads `key = "text"`.
 pub(crate) fn string(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let what = format!("a text in quotes: `{}`", usage(&key.to_string()));
     value(key, input, &what, Parse::parse)
 }
 
-/// `key = "path"`, with or without the quotes.
+/// Reads `key = "path"`, with or without the quotes.
 pub(crate) fn path<T: Parse>(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
     let what = format!("a path: `{}`", usage(&key.to_string()));
     value(key, input, &what, |input| {
@@ -65,6 +65,7 @@ pub(crate) fn path<T: Parse>(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) 
     })
 }
 
+/// Reads `key = "rule"`.
 pub(crate) fn rule(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
     let text = string(ctxt, key, input)?;
     let name = text.value();
@@ -75,6 +76,7 @@ pub(crate) fn rule(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn:
     })
 }
 
+/// Reads `key = "T: Trait, U: Trait"`.
 pub(crate) fn bound(
     ctxt: &mut Ctxt,
     key: &Ident,
@@ -84,12 +86,12 @@ pub(crate) fn bound(
     let all = text.parse_with(Punctuated::<_, Token![,]>::parse_terminated);
     all.map(Vec::from_iter).map_err(|error| {
         let usage = usage(&key.to_string());
-        let message = format!("this is no where-clause ({error}): write `{usage}`");
+        let message = format!("this is not a where-clause ({error}): write `{usage}`");
         syn::Error::new(text.span(), message)
     })
 }
 
-/// serde's `key = "text"` or `key(serialize = "text", deserialize = "text")`.
+/// Reads serde's `key = "text"` or `key(serialize = "text", deserialize = "text")`.
 pub(crate) fn serialize_string(input: ParseStream<'_>) -> Option<LitStr> {
     if input.peek(Token![=]) {
         input.parse::<Token![=]>().ok()?;
@@ -108,7 +110,7 @@ pub(crate) fn serialize_string(input: ParseStream<'_>) -> Option<LitStr> {
     found
 }
 
-/// serde's `key = "path"`.
+/// Reads serde's `key = "path"`.
 pub(crate) fn serialize_path(input: ParseStream<'_>) -> Option<ExprPath> {
     serialize_string(input)?.parse().ok()
 }
