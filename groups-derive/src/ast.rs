@@ -1,19 +1,20 @@
-//! The model: what the generated code says, free of how it was written.
+//! The model of a struct: what to generate, independent of how the user wrote it.
 
 use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt as _;
 use syn::{Data, DeriveInput, ExprPath, Fields, Generics, LitStr, Path, Type, WherePredicate};
 
-use crate::attr::{FieldAttrs, StructAttrs};
+use crate::attr::read_mixpanel;
 use crate::check;
 use crate::ctxt::Ctxt;
 use crate::doc::doc;
+use crate::keys::{FieldAttrs, StructAttrs};
 
 /// A struct that maps to a group.
 pub(crate) struct Group<'a> {
     pub(crate) ident: &'a Ident,
     pub(crate) generics: &'a Generics,
-    /// Where the library is.
+    /// The path of the library.
     pub(crate) krate: Path,
     pub(crate) key: String,
     pub(crate) id: Id<'a>,
@@ -22,7 +23,7 @@ pub(crate) struct Group<'a> {
     pub(crate) bound: Option<Vec<WherePredicate>>,
 }
 
-/// A field that names a group.
+/// A field that holds the id of the group or of its company.
 pub(crate) struct Id<'a> {
     pub(crate) member: Ident,
     pub(crate) ty: &'a Type,
@@ -30,11 +31,11 @@ pub(crate) struct Id<'a> {
     pub(crate) with: Option<ExprPath>,
 }
 
-/// A field that is sent.
+/// A field that is sent as one property, or as many if it is flattened.
 pub(crate) struct Property<'a> {
     pub(crate) member: Ident,
     pub(crate) ty: &'a Type,
-    /// The name on the wire; none of a flattened field.
+    /// The name on the wire. A flattened field does not have one.
     pub(crate) name: Option<Name>,
     pub(crate) operation: Operation,
     pub(crate) doc: String,
@@ -43,7 +44,7 @@ pub(crate) struct Property<'a> {
     pub(crate) unset_none: bool,
 }
 
-/// A property's name and the place it has it from.
+/// A property's name and the span that errors about it point to.
 pub(crate) struct Name {
     pub(crate) text: String,
     pub(crate) span: Span,
@@ -64,7 +65,7 @@ pub(crate) struct Field<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The model of the struct; none, and errors in `ctxt`, if it has mistakes.
+    /// Returns the model of the struct, if it has one, and adds mistakes to `ctxt`.
     pub(crate) fn new(
         ctxt: &mut Ctxt,
         input: &'a DeriveInput,
@@ -112,7 +113,7 @@ fn named_fields<'a>(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Option<&'a Field
 
 impl<'a> Field<'a> {
     fn read(ctxt: &mut Ctxt, field: &'a syn::Field, serde: bool) -> Option<Self> {
-        let mut attrs = FieldAttrs::read(ctxt, &field.attrs);
+        let mut attrs: FieldAttrs = read_mixpanel(ctxt, &field.attrs);
         check::keys(ctxt, &attrs);
         if serde && !attrs.is_id() && !attrs.skip.is_given() {
             attrs.read_serde(&field.attrs);
@@ -135,18 +136,18 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The property that the field is, if it is one.
-    fn property(&self, of_struct: &StructAttrs) -> Option<Property<'a>> {
+    /// Returns the field's property, unless the field is an id or is skipped.
+    fn property(&self, struct_attrs: &StructAttrs) -> Option<Property<'a>> {
         let attrs = &self.attrs;
         if attrs.is_id() || attrs.skip.is_given() {
             return None;
         }
         let is_flat = attrs.flatten.is_given();
-        let unset_none = attrs.unset_none.is_given() || of_struct.unset_none.is_given();
+        let unset_none = attrs.unset_none.is_given() || struct_attrs.unset_none.is_given();
         Some(Property {
             member: self.ident.clone(),
             ty: ungroup(&self.source.ty),
-            name: (!is_flat).then(|| self.name(of_struct)),
+            name: (!is_flat).then(|| self.name(struct_attrs)),
             operation: if attrs.union.is_given() {
                 Operation::Union
             } else if attrs.set_once.is_given() {
@@ -161,7 +162,7 @@ impl<'a> Field<'a> {
         })
     }
 
-    fn name(&self, of_struct: &StructAttrs) -> Name {
+    fn name(&self, struct_attrs: &StructAttrs) -> Name {
         if let Some(name) = self.attrs.rename.value() {
             return Name {
                 text: name.value(),
@@ -169,7 +170,7 @@ impl<'a> Field<'a> {
             };
         }
         let field = self.ident.unraw().to_string();
-        let text = match of_struct.rename_all.value() {
+        let text = match struct_attrs.rename_all.value() {
             Some(rule) => rule.apply(&field),
             None => field,
         };
@@ -180,7 +181,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The type behind invisible and written parentheses: what a macro's `$t:ty` is wrapped in.
+/// Removes parentheses around a type, also the invisible ones around a macro's `$t:ty`.
 pub(crate) fn ungroup(mut ty: &Type) -> &Type {
     loop {
         ty = match ty {

@@ -1,20 +1,18 @@
-//! The keys of `#[mixpanel(…)]`, each declared once, and how they are read; also what `#[serde(…)]` adds.
+//! Reads `#[mixpanel(…)]` and, if it has the key `serde`, `#[serde(…)]`.
 
 use proc_macro2::Ident;
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
-use syn::{
-    Attribute, ExprPath, LitStr, Path, Token, WherePredicate, parenthesized, parse_quote, token,
-};
+use syn::{Attribute, Path, Token, parenthesized, parse_quote, token};
 
 use crate::case::Rule;
 use crate::ctxt::Ctxt;
-use crate::keys::Keys;
-use crate::value::{bound, flag, path, path_value, rule, serialize_string, skip_value, string};
+use crate::keys::{Attrs, FieldAttrs, IdAttrs, StructAttrs};
+use crate::value::{flag, serialize_path, serialize_string, skip_value};
 
-/// A key that may be given once, and the place where it is.
+/// A key that may be given once, with its value.
 ///
-/// One whose value is wrong was given all the same, so that nobody calls it missing.
+/// A key with a wrong value has no value but counts as given, so it is not reported as missing.
 pub(crate) struct Key<T>(Option<(Ident, Option<T>)>);
 
 impl<T> Default for Key<T> {
@@ -24,7 +22,7 @@ impl<T> Default for Key<T> {
 }
 
 impl<T> Key<T> {
-    fn set(&mut self, ctxt: &mut Ctxt, key: &Ident, value: syn::Result<T>) {
+    pub(crate) fn set(&mut self, ctxt: &mut Ctxt, key: &Ident, value: syn::Result<T>) {
         if let Some((first, _)) = &self.0 {
             let message = format!("`{key}` is given twice: remove one of the two");
             ctxt.twice([first.span(), key.span()], message);
@@ -34,7 +32,7 @@ impl<T> Key<T> {
         self.0 = Some((key.clone(), value));
     }
 
-    /// The key itself, if it was given.
+    /// Returns the key itself, if it was given.
     pub(crate) fn ident(&self) -> Option<&Ident> {
         self.0.as_ref().map(|(key, _)| key)
     }
@@ -47,7 +45,7 @@ impl<T> Key<T> {
         self.0.as_ref().and_then(|(_, value)| value.as_ref())
     }
 
-    /// Takes the value from `#[serde(…)]`, which has a say only where `#[mixpanel(…)]` has none.
+    /// Takes the value from `#[serde(…)]`, unless `#[mixpanel(…)]` gives the key.
     fn or_from_serde(&mut self, key: &Ident, value: Option<T>) {
         if self.0.is_none() && value.is_some() {
             self.0 = Some((key.clone(), value));
@@ -55,87 +53,10 @@ impl<T> Key<T> {
     }
 }
 
-/// Declares the keys of one place, each with the type of its value, the function that reads it and an example
-/// of its use: a struct with a field for each key, and the [`Keys`] for messages.
-macro_rules! attributes {
-    (
-        $(#[$doc:meta])*
-        $name:ident $place:literal
-        $($key:ident $(as $text:literal)?: $type:ty = $read:ident, $usage:literal;)*
-    ) => {
-        $(#[$doc])*
-        #[derive(Default)]
-        pub(crate) struct $name {
-            $(pub(crate) $key: Key<$type>,)*
-        }
-
-        impl $name {
-            pub(crate) const KEYS: Keys = Keys {
-                place: $place,
-                keys: &[$((attributes!(@name $key $($text)?), $usage)),*],
-            };
-
-            /// Reads the value of a key.
-            fn set(&mut self, ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) {
-                match key.to_string().as_str() {
-                    $(attributes!(@name $key $($text)?) => {
-                        let value = $read(ctxt, key, input);
-                        self.$key.set(ctxt, key, value);
-                    })*
-                    _ => unreachable!("`Keys::check` knows the same keys"),
-                }
-            }
-
-            /// Returns the keys that were given.
-            #[allow(dead_code)] // Used for fields alone.
-            pub(crate) fn given(&self) -> impl Iterator<Item = &Ident> {
-                [$(self.$key.ident()),*].into_iter().flatten()
-            }
-        }
-    };
-    (@name $key:ident) => { stringify!($key) };
-    (@name $key:ident $text:literal) => { $text };
-}
-
-attributes! {
-    /// `#[mixpanel(…)]` on the struct.
-    StructAttrs "on the struct"
-    group_key: LitStr = string, r#"group_key = "company""#;
-    rename_all: Rule = rule, r#"rename_all = "camelCase""#;
-    unset_none: () = flag, "unset_none";
-    serde: () = flag, "serde";
-    krate as "crate": Path = path, "crate = path::to::mixpanel_groups";
-    bound: Vec<WherePredicate> = bound, r#"bound = "T: serde::Serialize""#;
-}
-
-attributes! {
-    /// What `group_id(…)` holds.
-    IdAttrs "inside `group_id(…)`"
-    prefix: LitStr = string, r#"group_id(prefix = "company_")"#;
-    with: ExprPath = path, r#"group_id(with = "path::to::function")"#;
-}
-
-attributes! {
-    /// `#[mixpanel(…)]` on a field.
-    FieldAttrs "on a field"
-    group_id: IdAttrs = group_id, "group_id";
-    company_id: () = flag, "company_id";
-    set_once: () = flag, "set_once";
-    union: () = flag, "union";
-    rename: LitStr = string, r#"rename = "Seats Purchased""#;
-    skip: () = flag, "skip";
-    skip_if: ExprPath = path, r#"skip_if = "path::to::function""#;
-    with: ExprPath = path, r#"with = "path::to::function""#;
-    flatten: () = flag, "flatten";
-    unset_none: () = flag, "unset_none";
-}
-
 impl StructAttrs {
+    /// Reads the struct's attributes.
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
-        let mut read = Self::default();
-        read_mixpanel(ctxt, attrs, &Self::KEYS, |ctxt, key, input| {
-            read.set(ctxt, key, input);
-        });
+        let mut read: Self = read_mixpanel(ctxt, attrs);
         if read.serde.is_given() {
             read_serde(attrs, |key, input| {
                 if key == "rename_all" {
@@ -148,7 +69,7 @@ impl StructAttrs {
         read
     }
 
-    /// Returns the path of the library: by its own name, unless `crate` names another.
+    /// Returns the path of the library, by default its own name.
     pub(crate) fn krate_or_default(&self) -> Path {
         let own = || parse_quote!(::mixpanel_groups);
         self.krate.value().cloned().unwrap_or_else(own)
@@ -156,15 +77,7 @@ impl StructAttrs {
 }
 
 impl FieldAttrs {
-    pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
-        let mut read = Self::default();
-        read_mixpanel(ctxt, attrs, &Self::KEYS, |ctxt, key, input| {
-            read.set(ctxt, key, input);
-        });
-        read
-    }
-
-    /// Adds what `#[serde(…)]` says and `#[mixpanel(…)]` does not contradict.
+    /// Adds what `#[serde(…)]` holds and `#[mixpanel(…)]` does not contradict.
     pub(crate) fn read_serde(&mut self, attrs: &[Attribute]) {
         let is_property = self.given().next().is_some();
         let is_named = self.rename.is_given() || self.unset_none.is_given();
@@ -172,17 +85,16 @@ impl FieldAttrs {
         read_serde(attrs, |key, input| match key.to_string().as_str() {
             "rename" if !is_flat => self.rename.or_from_serde(key, serialize_string(input)),
             "skip" | "skip_serializing" if !is_property => self.skip.or_from_serde(key, Some(())),
-            "skip_serializing_if" => self.skip_if.or_from_serde(key, path_value(key, input).ok()),
+            "skip_serializing_if" => self.skip_if.or_from_serde(key, serialize_path(input)),
             "flatten" if !is_named => self.flatten.or_from_serde(key, Some(())),
-            "serialize_with" => self.with.or_from_serde(key, path_value(key, input).ok()),
+            "serialize_with" => self.with.or_from_serde(key, serialize_path(input)),
             "with" => {
-                let module = path_value::<ExprPath>(key, input);
-                let function = module.map(|mut path| {
+                let function = serialize_path(input).map(|mut path| {
                     let name = Ident::new("serialize", key.span());
                     path.path.segments.push(name.into());
                     path
                 });
-                self.with.or_from_serde(key, function.ok());
+                self.with.or_from_serde(key, function);
             }
             _ => {}
         });
@@ -193,33 +105,25 @@ impl FieldAttrs {
     }
 }
 
-/// Passes each key of `#[mixpanel(…)]` that exists on to `read`, which takes its value.
-fn read_mixpanel(
-    ctxt: &mut Ctxt,
-    attrs: &[Attribute],
-    keys: &Keys,
-    mut read: impl FnMut(&mut Ctxt, &Ident, ParseStream<'_>),
-) {
+/// Reads every `#[mixpanel(…)]` of one place.
+pub(crate) fn read_mixpanel<A: Attrs>(ctxt: &mut Ctxt, attrs: &[Attribute]) -> A {
+    let mut read = A::default();
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("mixpanel")) {
-        let all = |input: ParseStream<'_>| read_keys(ctxt, input, keys, &mut read);
-        if let Err(error) = attr.parse_args_with(all) {
+        let keys = |input: ParseStream<'_>| read_keys(ctxt, input, &mut read);
+        if let Err(error) = attr.parse_args_with(keys) {
             ctxt.misread(error);
         }
     }
+    read
 }
 
-/// Whatever is wrong with one key, the next one is read.
-fn read_keys(
-    ctxt: &mut Ctxt,
-    input: ParseStream<'_>,
-    keys: &Keys,
-    read: &mut dyn FnMut(&mut Ctxt, &Ident, ParseStream<'_>),
-) -> syn::Result<()> {
+/// Reads keys up to the end of `input`. A mistake in one does not keep the next from being read.
+fn read_keys<A: Attrs>(ctxt: &mut Ctxt, input: ParseStream<'_>, read: &mut A) -> syn::Result<()> {
     while !input.is_empty() {
-        let no_key = |_| input.error(format!("expected a key; {}", keys.all()));
-        let key = input.call(Ident::parse_any).map_err(no_key)?;
-        match keys.check(&key.to_string()) {
-            Ok(()) => read(ctxt, &key, input),
+        let not_a_key = |_| input.error(format!("expected a key; {}", A::KEYS.all()));
+        let key = input.call(Ident::parse_any).map_err(not_a_key)?;
+        match A::KEYS.check(&key.to_string()) {
+            Ok(()) => read.read_key(ctxt, &key, input),
             Err(message) => {
                 ctxt.misread(syn::Error::new(key.span(), message));
                 skip_value(input);
@@ -232,7 +136,7 @@ fn read_keys(
     Ok(())
 }
 
-/// serde's own derive reports what is wrong here, so this only takes what it understands.
+/// Reads the keys of every `#[serde(…)]`. Mistakes are ignored: serde's own derive reports them.
 fn read_serde(attrs: &[Attribute], mut read: impl FnMut(&Ident, ParseStream<'_>)) {
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("serde")) {
         let _ = attr.parse_nested_meta(|meta| {
@@ -245,16 +149,19 @@ fn read_serde(attrs: &[Attribute], mut read: impl FnMut(&Ident, ParseStream<'_>)
     }
 }
 
-/// Reads `group_id`, alone or with what its parentheses hold.
-fn group_id(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<IdAttrs> {
+/// Reads `group_id`, alone or with keys in parentheses.
+pub(crate) fn group_id(
+    ctxt: &mut Ctxt,
+    key: &Ident,
+    input: ParseStream<'_>,
+) -> syn::Result<IdAttrs> {
     let mut id = IdAttrs::default();
-    if !input.peek(token::Paren) {
-        return flag(ctxt, key, input).map(|()| id);
+    if input.peek(token::Paren) {
+        let content;
+        parenthesized!(content in input);
+        read_keys(ctxt, &content, &mut id)?;
+    } else {
+        flag(ctxt, key, input)?;
     }
-    let content;
-    parenthesized!(content in input);
-    read_keys(ctxt, &content, &IdAttrs::KEYS, &mut |ctxt, key, input| {
-        id.set(ctxt, key, input);
-    })?;
     Ok(id)
 }

@@ -1,4 +1,4 @@
-//! The where-clause: what the type parameters must be for the fields to be sent.
+//! The where-clause of the impl: which traits the type parameters must implement.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote};
@@ -6,7 +6,7 @@ use syn::{GenericArgument, Path, PathArguments, Type};
 
 use crate::ast::{Group, Operation, ungroup};
 
-/// The struct's own where-clause, and what `bound` says or the fields' types tell.
+/// Returns the struct's own where-clause, followed by `bound` or by what the fields' types need.
 pub(crate) fn where_clause(group: &Group<'_>) -> TokenStream {
     let own = group
         .generics
@@ -67,12 +67,12 @@ fn referent(ty: &Type) -> &Type {
 
 struct Bounds<'a> {
     params: Vec<&'a Ident>,
-    /// Each with its text, to have it once.
+    /// Each bound with its text, so that no bound is added twice.
     found: Vec<(String, TokenStream)>,
 }
 
 impl Bounds<'_> {
-    /// Finds the type parameters in `ty`, and their associated types, as in `T::Item`.
+    /// Adds a bound for each type parameter in `ty` and each associated type, such as `T::Item`.
     fn find(&mut self, ty: &Type, bound: &TokenStream) {
         match ty {
             Type::Array(array) => self.find(&array.elem, bound),
@@ -95,7 +95,7 @@ impl Bounds<'_> {
     }
 
     fn find_in_arguments(&mut self, path: &Path, bound: &TokenStream) {
-        // `PhantomData<T>` is sent as nothing, whatever `T` is.
+        // `PhantomData<T>` serializes to `null`, so `T` needs no bound.
         let segments = path
             .segments
             .iter()

@@ -1,4 +1,4 @@
-/// serde's rules for the names of fields.
+/// A rule of serde's `rename_all`.
 #[derive(Clone, Copy)]
 pub(crate) enum Rule {
     Lower,
@@ -11,7 +11,7 @@ pub(crate) enum Rule {
     ScreamingKebab,
 }
 
-/// Each rule under the name that shows what it does.
+/// Each rule with its name, which is an example of the rule.
 pub(crate) const RULES: [(&str, Rule); 8] = [
     ("lowercase", Rule::Lower),
     ("UPPERCASE", Rule::Upper),
@@ -28,7 +28,7 @@ impl Rule {
         RULES.iter().find(|rule| rule.0 == name).map(|rule| rule.1)
     }
 
-    /// The property's name for a field's, which is in snake case already. Only ASCII letters change
+    /// Returns the property's name for a field's name in snake case. Only ASCII letters change
     /// their case, as in serde.
     pub(crate) fn apply(self, field: &str) -> String {
         match self {

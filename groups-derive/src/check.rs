@@ -1,4 +1,4 @@
-//! Rules across keys and across fields.
+//! Checks across keys and across fields.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ use syn::ext::IdentExt as _;
 use syn::{PathArguments, Type};
 
 use crate::ast::{Field, Property, ungroup};
-use crate::attr::{FieldAttrs, StructAttrs};
 use crate::ctxt::Ctxt;
+use crate::keys::{Attrs as _, FieldAttrs, StructAttrs};
 
 pub(crate) const ENUM: &str = "an enum has no fields to map to properties: derive \
     `serde::Serialize` for it and use it as the type of a struct's field";
@@ -18,14 +18,14 @@ pub(crate) const TUPLE_STRUCT: &str = "a property has its name from its field, a
 pub(crate) const UNIT_STRUCT: &str = "a group needs an id: give the struct a field for it, as in \
     `struct Company { #[mixpanel(group_id)] id: String }`";
 
-/// The longest name, in characters.
-/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles))
+/// The length of the longest name, in characters
+/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles)).
 const MAX_NAME: usize = 255;
 
-/// What no property can be called, since it stands beside the operation.
+/// The names that no property can have, since they stand beside the operation.
 const RESERVED: [&str; 2] = ["$group_key", "$group_id"];
 
-/// The keys of one field that exclude each other.
+/// Checks one field for keys that exclude each other.
 pub(crate) fn keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
     if attrs.skip.is_given() {
         for key in attrs.given().filter(|key| *key != "skip") {
@@ -79,7 +79,7 @@ fn property_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
     }
 }
 
-/// The group key, if it can be one.
+/// Checks and returns the group key.
 pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> Option<String> {
     if !attrs.group_key.is_given() && !ctxt.has_misread() {
         let example = ident.unraw().to_string().to_lowercase();
@@ -96,7 +96,7 @@ pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> 
     Some(text)
 }
 
-/// With Hierarchical Groups every update names the company, so a field has to.
+/// Checks that a struct with a `$` key has the company's id, which each of its updates needs.
 pub(crate) fn company_of_dollar_key(ctxt: &mut Ctxt, attrs: &StructAttrs, has_company: bool) {
     let Some(key) = attrs
         .group_key
@@ -116,7 +116,7 @@ pub(crate) fn company_of_dollar_key(ctxt: &mut Ctxt, attrs: &StructAttrs, has_co
     );
 }
 
-/// The one field that is the group's id.
+/// Checks and returns the field that is the group's id.
 pub(crate) fn group_id<'f, 'a>(
     ctxt: &mut Ctxt,
     ident: &Ident,
@@ -134,7 +134,7 @@ pub(crate) fn group_id<'f, 'a>(
     field
 }
 
-/// The field that is the company's id, if there is one.
+/// Checks and returns the field that is the company's id, if there is one.
 pub(crate) fn company_id<'f, 'a>(
     ctxt: &mut Ctxt,
     fields: &'f [Field<'a>],
@@ -146,7 +146,7 @@ pub(crate) fn company_id<'f, 'a>(
     Some(field)
 }
 
-/// The field with a key that only one may have.
+/// Returns the first field with a key that only one may have, and reports the others.
 fn only<'f, 'a>(
     ctxt: &mut Ctxt,
     fields: &'f [Field<'a>],
@@ -163,7 +163,8 @@ fn only<'f, 'a>(
     Some(field)
 }
 
-/// An alias of `Option` is left to the compiler, which knows no `GroupId` for it.
+/// Checks that an id is not an `Option`. An alias of `Option` is left to the compiler, since the type
+/// does not implement `GroupId`.
 fn not_optional(ctxt: &mut Ctxt, field: &Field<'_>, whose: &str) {
     let ty = ungroup(&field.source.ty);
     let id = field.attrs.group_id.value();
@@ -189,7 +190,7 @@ fn is_option(ty: &Type) -> bool {
         })
 }
 
-/// Each property has a name of its own.
+/// Checks that each property has a valid name of its own.
 pub(crate) fn names(ctxt: &mut Ctxt, properties: &[Property<'_>]) {
     let mut seen = HashMap::new();
     for name in properties
@@ -200,10 +201,8 @@ pub(crate) fn names(ctxt: &mut Ctxt, properties: &[Property<'_>]) {
         if RESERVED.contains(&name.text.as_str()) {
             let message = format!("a property cannot be named {:?}", name.text);
             let why = "it names the group in every update";
-            ctxt.push(syn::Error::new(
-                name.span,
-                format!("{message}, since {why}: choose another name"),
-            ));
+            let message = format!("{message}, since {why}: choose another name");
+            ctxt.push(syn::Error::new(name.span, message));
         }
         if let Some(first) = seen.insert(&name.text, name.span) {
             let message = format!("two properties are named {:?}", name.text);

@@ -3,7 +3,7 @@ use std::fmt::Display;
 use proc_macro2::Span;
 use quote::ToTokens;
 
-/// Collects every mistake, so that all of a struct's are reported in one go.
+/// A collection of mistakes, so that all mistakes of a struct are reported at once.
 #[derive(Default)]
 pub(crate) struct Ctxt {
     errors: Option<syn::Error>,
@@ -18,18 +18,18 @@ impl Ctxt {
         }
     }
 
-    /// A mistake in the tokens `at`.
+    /// Adds a mistake in the tokens `at`.
     pub(crate) fn error(&mut self, at: impl ToTokens, message: impl Display) {
         self.push(syn::Error::new_spanned(at, message));
     }
 
-    /// A mistake of two places: told at the second, and shown at the first.
+    /// Adds a mistake of two places: reported at the second, with a note at the first.
     pub(crate) fn twice(&mut self, [first, second]: [Span; 2], message: impl Display) {
         self.push(syn::Error::new(second, message));
         self.push(syn::Error::new(first, "this is the other one"));
     }
 
-    /// A key that cannot be read. It may have been any: none can be called missing from now on.
+    /// Adds a key that cannot be read. As it may be any key, none is reported as missing afterwards.
     pub(crate) fn misread(&mut self, error: syn::Error) {
         self.push(error);
         self.misread = true;
@@ -39,7 +39,7 @@ impl Ctxt {
         self.misread
     }
 
-    /// All mistakes, if there are any.
+    /// Returns all mistakes, if there are any.
     pub(crate) fn into_error(self) -> Option<syn::Error> {
         self.errors
     }

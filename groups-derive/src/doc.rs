@@ -1,6 +1,6 @@
 use syn::{Attribute, Expr, ExprLit, Lit, LitStr, Meta};
 
-/// The doc comment, without the indentation that all its lines share.
+/// Returns the doc comment, without the indentation that all its lines share.
 pub(crate) fn doc(attrs: &[Attribute]) -> String {
     let text: Vec<String> = attrs.iter().filter_map(text).collect();
     let text = text.join("\n");
@@ -25,7 +25,7 @@ fn text(attr: &Attribute) -> Option<String> {
     }
 }
 
-/// The text behind the invisible parentheses that macros leave.
+/// Returns the string literal, also within the invisible parentheses that macros leave.
 fn literal(expr: &Expr) -> Option<&LitStr> {
     match expr {
         Expr::Lit(ExprLit {

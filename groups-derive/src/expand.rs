@@ -1,4 +1,4 @@
-//! The model as code.
+//! Generates the code for a model.
 
 use std::fmt::Write as _;
 
@@ -56,7 +56,7 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
     }
 }
 
-/// One entry of `PROPERTIES`.
+/// Returns one entry of `PROPERTIES`.
 fn constant(property: &Property<'_>) -> TokenStream {
     let name = property.name.as_ref().map_or("", |name| &name.text);
     let field = property.member.unraw().to_string();
@@ -75,7 +75,7 @@ fn operation(operation: Operation) -> TokenStream {
     }
 }
 
-/// `,"name":`, escaped as `serde_json` does, so that nothing is left to do at run time.
+/// Returns `,"name":`, escaped as `serde_json` does, so that run time only copies it.
 fn json_key(name: &str) -> String {
     let mut key = String::from(",\"");
     for letter in name.chars() {
@@ -102,7 +102,7 @@ fn group_value(group: &Group<'_>) -> TokenStream {
         let id = id_value(krate, id);
         quote!(.in_company(#id))
     });
-    // The struct may have a constant of that name itself.
+    // The struct may have a constant of that name.
     let key = quote!(<Self as #krate::MixpanelGroup>::GROUP_KEY);
     quote!(#krate::Group::new(#key, #id) #in_company)
 }
@@ -121,7 +121,7 @@ fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
     }
 }
 
-/// The walk over the fields, operation by operation.
+/// Returns the method that walks over the fields of one operation.
 fn visit(group: &Group<'_>) -> TokenStream {
     let krate = &group.krate;
     let arms = OPERATIONS.into_iter().filter_map(|one| {
@@ -153,21 +153,21 @@ fn visit(group: &Group<'_>) -> TokenStream {
     }
 }
 
-/// One step of the walk.
+/// Returns one step of the walk.
 fn step(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
     let method = match (&property.name, property.operation) {
         (None, _) => quote!(__Walk::flatten),
         (Some(_), Operation::Union) => quote!(__Walk::list),
         (Some(_), _) => quote!(__Walk::property),
     };
-    let method = put(method, property.ty);
+    let method = spanned(method, property.ty);
     let index = Literal::usize_unsuffixed(index);
     let new = value(krate, "self", &index, property);
     let old = value(krate, "__old", &index, property);
     quote!(#method(__walk, #index, #new, #old))
 }
 
-/// A reference to what is sent of a field.
+/// Returns a reference to the value that is sent for a field.
 fn value(krate: &Path, of: &str, index: &Literal, property: &Property<'_>) -> TokenStream {
     let value = if property.with.is_some() {
         let of = Ident::new(of, Span::call_site());
@@ -184,35 +184,35 @@ fn value(krate: &Path, of: &str, index: &Literal, property: &Property<'_>) -> To
     }
 }
 
-/// The body of `SerializeField` for each field with a function, and the field's index.
+/// Returns the index and the body of `SerializeField` for each field with a `with` function.
 fn serialize_with<'a>(group: &'a Group<'_>) -> impl Iterator<Item = (Literal, TokenStream)> + 'a {
     let properties = group.properties.iter().enumerate();
     properties.filter_map(|(index, property)| {
         let with = property.with.as_ref()?;
         let value = field("self", &property.member, with);
-        let body = put(quote!(#with(#value, __serializer)), with);
+        let body = spanned(quote!(#with(#value, __serializer)), with);
         Some((Literal::usize_unsuffixed(index), body))
     })
 }
 
-/// `function(&self.member)`, in the place of the function.
+/// Returns `function(&self.member)`, at the span of the function.
 fn call(function: &ExprPath, of: &str, member: &Ident) -> TokenStream {
     let value = field(of, member, function);
-    put(quote!(#function(#value)), function)
+    spanned(quote!(#function(#value)), function)
 }
 
-/// `&self.member`, in the place of what asks something of the field.
+/// Returns `&self.member`, at the span of what requires something of the field.
 fn field(of: &str, member: &Ident, place: impl ToTokens) -> TokenStream {
     let place = place.into_token_stream();
     let of = Ident::new(of, Span::call_site());
-    let of = put(quote!(#of), &place);
+    let of = spanned(quote!(#of), &place);
     let member = call_site(member);
-    put(quote!(&#of.#member), place)
+    spanned(quote!(&#of.#member), place)
 }
 
-/// The same code, but from the start to the end of what the user wrote as `place`: there the
-/// compiler points if something is wrong with it. What the names in it mean stays as it is.
-fn put(code: TokenStream, place: impl ToTokens) -> TokenStream {
+/// Moves the code to the span of `place`, which the user wrote: the compiler's errors point there.
+/// Names still resolve as before.
+fn spanned(code: TokenStream, place: impl ToTokens) -> TokenStream {
     let place: Vec<_> = place.into_token_stream().into_iter().collect();
     let mut code: Vec<_> = code.into_iter().collect();
     if let (Some(token), Some(place)) = (code.last_mut(), place.last()) {
@@ -224,7 +224,7 @@ fn put(code: TokenStream, place: impl ToTokens) -> TokenStream {
     code.into_iter().collect()
 }
 
-/// The same name, but no longer as if the user had written this one: lints leave it alone.
+/// Returns the same name as if the macro had written it, so that lints ignore it.
 pub(crate) fn call_site(ident: &Ident) -> Ident {
     let mut ident = ident.clone();
     ident.set_span(ident.span().resolved_at(Span::call_site()));

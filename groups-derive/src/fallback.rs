@@ -2,11 +2,11 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::DeriveInput;
 
-use crate::attr::StructAttrs;
 use crate::expand::call_site;
+use crate::keys::StructAttrs;
 
-/// An impl without properties, so that a mistake in the struct is not also one wherever the struct
-/// is used.
+/// Returns an impl without properties. With it, a mistake in the struct is not reported again
+/// wherever the struct is used.
 pub(crate) fn expand(input: &DeriveInput, attrs: &StructAttrs) -> TokenStream {
     let krate = attrs.krate_or_default();
     let ident = call_site(&input.ident);

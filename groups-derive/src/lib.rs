@@ -12,6 +12,7 @@ mod doc;
 mod expand;
 mod fallback;
 mod keys;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -21,8 +22,8 @@ use quote::quote;
 use syn::DeriveInput;
 
 use crate::ast::Group;
-use crate::attr::StructAttrs;
 use crate::ctxt::Ctxt;
+use crate::keys::StructAttrs;
 
 #[doc = include_str!("../derive.md")]
 #[proc_macro_derive(MixpanelGroup, attributes(mixpanel))]
@@ -37,7 +38,7 @@ fn derive_group(input: TokenStream) -> TokenStream {
     }
 }
 
-/// The impl, or all that is wrong and an impl that does nothing.
+/// Returns the impl, or every mistake and an impl that does nothing.
 fn implement(input: &DeriveInput) -> TokenStream {
     let mut ctxt = Ctxt::default();
     let attrs = StructAttrs::read(&mut ctxt, &input.attrs);

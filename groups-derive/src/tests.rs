@@ -1,22 +1,25 @@
-//! The derive as a function of tokens: what it makes of typical structs, and that it never panics.
+//! Tests of the derive as a function of tokens: what typical structs expand to, and that no input
+//! makes it panic.
 
 use std::path::Path;
 use std::{env, fs};
 
 use proc_macro2::TokenStream;
-use syn::{Item, ItemImpl};
+use syn::{Item, ItemImpl, parse_quote};
 
+use crate::attr::read_mixpanel;
+use crate::ctxt::Ctxt;
 use crate::derive_group;
-use crate::keys::PLACES;
+use crate::keys::{Attrs, FieldAttrs, IdAttrs, Keys, StructAttrs};
 
-/// The impls, and how many mistakes were reported.
+/// Returns the impls and the number of reported mistakes.
 fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
     let input: TokenStream = input
         .parse()
-        .unwrap_or_else(|_| panic!("no tokens: {input}"));
+        .unwrap_or_else(|_| panic!("not tokens: {input}"));
     let output = derive_group(input.clone());
     let file: syn::File =
-        syn::parse2(output).unwrap_or_else(|error| panic!("{error} in what becomes of\n{input}"));
+        syn::parse2(output).unwrap_or_else(|error| panic!("{error} in the expansion of\n{input}"));
     let mut impls = Vec::new();
     let mut mistakes = 0;
     for item in file.items {
@@ -29,7 +32,7 @@ fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
     (impls, mistakes)
 }
 
-/// `BLESS=1 cargo test -p mixpanel-groups-derive` writes the snapshots anew.
+/// `BLESS=1 cargo test -p mixpanel-groups-derive` rewrites the snapshots.
 #[test]
 fn typical_structs_expand_as_recorded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/expand");
@@ -47,74 +50,56 @@ fn typical_structs_expand_as_recorded() {
     }
 }
 
-/// Every key that is known has a row in the documentation's tables.
+/// Reads `#[mixpanel(…)]`, which must not have a mistake.
+fn read<A: Attrs>(usage: &str) -> A {
+    let usage: TokenStream = usage.parse().unwrap();
+    let mut ctxt = Ctxt::default();
+    let read = read_mixpanel(&mut ctxt, &[parse_quote!(#[mixpanel(#usage)])]);
+    let mistakes = ctxt.into_error().map(|error| error.to_string());
+    assert_eq!(mistakes, None, "{usage}");
+    read
+}
+
 #[test]
-fn every_key_is_documented() {
-    let page = include_str!("../derive.md");
-    for keys in PLACES {
-        for (name, usage) in keys.keys {
-            let is_documented = page.lines().any(|line| {
-                let in_table = line.starts_with('|') && line.contains(&format!("`{name}"));
-                in_table || line.contains(&format!("`{usage}`"))
-            });
-            assert!(is_documented, "`{name}` {} is not in derive.md", keys.place);
-        }
+fn each_key_is_read_as_its_example_shows() {
+    for (name, usage) in StructAttrs::KEYS.keys {
+        let read: StructAttrs = read(usage);
+        assert!(read.given().eq([name]), "{usage}");
+    }
+    for (name, usage) in FieldAttrs::KEYS.keys {
+        let read: FieldAttrs = read(usage);
+        assert!(read.given().eq([name]), "{usage}");
+    }
+    for (name, usage) in IdAttrs::KEYS.keys {
+        let read: FieldAttrs = read(usage);
+        let id = read.group_id.value().expect(usage);
+        assert!(id.given().eq([name]), "{usage}");
     }
 }
 
-/// Every key that is known is read where it is used as its example says.
 #[test]
-fn every_key_is_read() {
-    for keys in PLACES {
-        for (name, usage) in keys.keys {
-            let is_of_struct = keys.place == "on the struct";
-            let (of_struct, of_field) = if is_of_struct {
-                (*usage, "")
-            } else {
-                ("", *usage)
-            };
-            let of_struct = if *name == "group_key" { "" } else { of_struct };
-            let is_id = usage.starts_with("group_id");
-            let id = if is_id { usage } else { "group_id" };
-            let of_field = if is_id { "" } else { of_field };
-            let (impls, mistakes) = derive(&format!(
-                "#[mixpanel(group_key = \"company\", {of_struct})] struct Company {{
-                    #[mixpanel({id})] id: u64,
-                    #[mixpanel({of_field})] tags: Vec<u8>,
-                }}"
-            ));
-            assert_eq!(mistakes, 0, "`{usage}` {}", keys.place);
-            assert!(!impls.is_empty());
-            // A value of another kind is noticed by whoever reads it.
-            let of_another_kind = format!("{name} = [7]");
-            let (of_struct, of_field) = if is_of_struct {
-                (of_another_kind.as_str(), "")
-            } else {
-                ("", of_another_kind.as_str())
-            };
-            let inner = format!("group_id({of_another_kind})");
-            let id = if keys.place.starts_with("inside") {
-                &inner
-            } else {
-                "group_id"
-            };
-            let of_field = if keys.place.starts_with("inside") {
-                ""
-            } else {
-                of_field
-            };
-            let (_, mistakes) = derive(&format!(
-                "#[mixpanel(group_key = \"company\", {of_struct})] struct Company {{
-                    #[mixpanel({id})] id: u64,
-                    #[mixpanel({of_field})] tags: Vec<u8>,
-                }}"
-            ));
-            assert!(
-                mistakes > 0,
-                "`{of_another_kind}` {} is passed over",
-                keys.place
-            );
-        }
+fn each_key_is_documented() {
+    let docs = include_str!("../derive.md");
+    let rows = |title| {
+        let (_, section) = docs.split_once(title).expect(title);
+        let (section, _) = section.split_once("\n# ").expect("another section");
+        let rows = section.lines().filter_map(|row| row.strip_prefix("| [`"));
+        rows.filter_map(|row| row.split([' ', '`']).next())
+    };
+    let of_struct: Vec<_> = rows("# On the struct").collect();
+    let (of_group_id, of_field): (Vec<_>, Vec<_>) =
+        rows("# On a field").partition(|name| name.starts_with("group_id("));
+    let of_group_id: Vec<_> = of_group_id
+        .iter()
+        .map(|name| &name["group_id(".len()..])
+        .collect();
+    let names = |keys: Keys| keys.names().collect::<Vec<_>>();
+    assert_eq!(of_struct, names(StructAttrs::KEYS));
+    assert_eq!(of_field, names(FieldAttrs::KEYS));
+    assert_eq!(of_group_id, names(IdAttrs::KEYS));
+    for name in of_struct.iter().chain(&of_field) {
+        let heading = format!("## `{name}`");
+        assert!(docs.lines().any(|line| line == heading), "{name}");
     }
 }
 
@@ -194,17 +179,6 @@ impl Choices {
     }
 
     fn item(&mut self) -> String {
-        const OF_STRUCT: [&str; 9] = [
-            "group_key = \"company\"",
-            "group_key",
-            "rename_all",
-            "unset_none",
-            "serde",
-            "crate",
-            "bound",
-            "rename_all = \"PascalCase\"",
-            "serde",
-        ];
         const GENERICS: [&str; 6] = [
             "",
             "",
@@ -214,13 +188,19 @@ impl Choices {
             "<'a, T, U, S>",
         ];
         const WHERE: [&str; 4] = ["", "", "where T: Clone", "where"];
-        let attributes = self.some(3, " ", |choices| choices.attribute(&OF_STRUCT));
+        let mut keys = vec![
+            "group_key = \"company\"",
+            "rename_all = \"PascalCase\"",
+            "serde",
+        ];
+        keys.extend(StructAttrs::KEYS.names());
+        let attributes = self.some(3, " ", |choices| choices.attribute(&keys));
         let name = self.of(&["Company", "r#struct", "Été", "__"]);
         let generics = self.of(&GENERICS);
         let bounds = self.of(&WHERE);
         let fields = self.some(6, ", ", Self::field);
         match self.next(24) {
-            // Half of them with all that is needed, so that what is wrong is the rest, if anything.
+            // Half of the structs have all that is needed, so only the rest can be wrong.
             12.. => {
                 let valid = self.some(3, "", Self::valid_field);
                 let mistake = self.next(2) * self.next(2);
@@ -239,42 +219,15 @@ impl Choices {
     }
 
     fn valid_field(&mut self) -> String {
-        const VALID: [&str; 8] = [
-            "set_once",
-            "union",
-            "rename = \"New Name\"",
-            "skip",
-            "skip_if = is_zero",
-            "with = \"text\"",
-            "flatten",
-            "unset_none",
-        ];
-        let key = self.of(&VALID);
+        let usages = FieldAttrs::KEYS.keys.iter().map(|(_, usage)| *usage);
+        let valid: Vec<_> = usages.filter(|usage| !usage.ends_with("_id")).collect();
+        let key = self.of(&valid);
         let name = self.of(&["école", "__", "r#type", "été_À_"]);
         let ty = self.of(&["u8", "Vec<Option<Box<T>>>", "&'a T", "T::Item"]);
         format!("#[mixpanel({key})] {name}: {ty},")
     }
 
     fn field(&mut self) -> String {
-        const OF_FIELD: [&str; 17] = [
-            "group_id",
-            "group_id",
-            "company_id",
-            "set_once",
-            "union",
-            "rename",
-            "rename",
-            "rename = \"\"",
-            "skip",
-            "skip_if",
-            "with",
-            "flatten",
-            "unset_none",
-            "serialize_with",
-            "skip_serializing_if",
-            "skip_serializing",
-            "default",
-        ];
         const NAMES: [&str; 12] = [
             "id",
             "name",
@@ -309,7 +262,17 @@ impl Choices {
             "*const T",
             "m!(T)",
         ];
-        let attributes = self.some(3, " ", |choices| choices.attribute(&OF_FIELD));
+        let mut keys = vec![
+            "group_id",
+            "rename",
+            "rename = \"\"",
+            "serialize_with",
+            "skip_serializing_if",
+            "skip_serializing",
+            "default",
+        ];
+        keys.extend(FieldAttrs::KEYS.names());
+        let attributes = self.some(3, " ", |choices| choices.attribute(&keys));
         let name = self.of(&NAMES);
         let ty = self.of(&TYPES);
         format!("{attributes} {name}: {ty}")
@@ -317,7 +280,7 @@ impl Choices {
 }
 
 #[test]
-fn nothing_makes_it_panic() {
+fn no_input_makes_it_panic() {
     let mut good = 0;
     for seed in 1..=3_000 {
         let mut choices = Choices(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
@@ -336,12 +299,12 @@ fn nothing_makes_it_panic() {
         );
         good += usize::from(mistakes == 0);
     }
-    assert!((500..2_500).contains(&good), "{good} had no mistake");
+    assert!((500..2_500).contains(&good), "{good} without a mistake");
 }
 
-/// Whatever is no item at all, the compiler reports before us; still, it must not make us panic.
+/// The compiler rejects these before it calls the derive, but the derive must not panic either.
 #[test]
-fn any_tokens_are_read() {
+fn tokens_that_are_not_an_item_are_an_error() {
     for input in [
         "",
         "struct",

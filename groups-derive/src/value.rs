@@ -1,16 +1,15 @@
-//! The values of keys: a function for each kind of value. All have the same signature, that of
-//! `attr::group_id`, which alone reports more than one mistake.
+//! Reads the value of a key.
 
 use proc_macro2::{Group, Ident, TokenTree};
 use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
-use syn::{LitStr, Token, WherePredicate, token};
+use syn::{ExprPath, LitStr, Token, WherePredicate, token};
 
 use crate::case::{RULES, Rule};
 use crate::ctxt::Ctxt;
 use crate::keys::usage;
 
-/// Goes on to the next key.
+/// Skips the tokens up to the next key.
 pub(crate) fn skip_value(input: ParseStream<'_>) {
     while !input.is_empty() && !input.peek(Token![,]) {
         if input.parse::<TokenTree>().is_err() {
@@ -19,7 +18,7 @@ pub(crate) fn skip_value(input: ParseStream<'_>) {
     }
 }
 
-/// `key` alone.
+/// Reads `key` alone.
 pub(crate) fn flag(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
     if input.peek(Token![=]) || input.peek(token::Paren) {
         let error = input.error(format!("`{key}` takes no value: write `{key}` alone"));
@@ -29,7 +28,7 @@ pub(crate) fn flag(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Re
     Ok(())
 }
 
-/// `key = value`; `what` says what the value is.
+/// Reads `key = value`. `what` describes the value, for the error.
 fn value<T>(
     key: &Ident,
     input: ParseStream<'_>,
@@ -48,22 +47,14 @@ fn value<T>(
     Err(syn::Error::new(place, format!("`{key}` takes {what}")))
 }
 
-/// `key = "text"`.
+/// Reads `key = "text"`.
 pub(crate) fn string(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
-    string_value(key, input)
-}
-
-fn string_value(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let what = format!("a text in quotes: `{}`", usage(&key.to_string()));
     value(key, input, &what, Parse::parse)
 }
 
-/// `key = "path"`, with or without the quotes.
+/// Reads `key = "path"`, with or without the quotes.
 pub(crate) fn path<T: Parse>(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
-    path_value(key, input)
-}
-
-pub(crate) fn path_value<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::Result<T> {
     let what = format!("a path: `{}`", usage(&key.to_string()));
     value(key, input, &what, |input| {
         if input.peek(LitStr) {
@@ -74,8 +65,9 @@ pub(crate) fn path_value<T: Parse>(key: &Ident, input: ParseStream<'_>) -> syn::
     })
 }
 
-pub(crate) fn rule(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
-    let text = string_value(key, input)?;
+/// Reads `key = "rule"`.
+pub(crate) fn rule(ctxt: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Result<Rule> {
+    let text = string(ctxt, key, input)?;
     let name = text.value();
     Rule::from_name(&name).ok_or_else(|| {
         let all = RULES.map(|(name, _)| format!("\"{name}\"")).join(", ");
@@ -84,12 +76,13 @@ pub(crate) fn rule(_: &mut Ctxt, key: &Ident, input: ParseStream<'_>) -> syn::Re
     })
 }
 
+/// Reads `key = "T: Trait, U: Trait"`.
 pub(crate) fn bound(
-    _: &mut Ctxt,
+    ctxt: &mut Ctxt,
     key: &Ident,
     input: ParseStream<'_>,
 ) -> syn::Result<Vec<WherePredicate>> {
-    let text = string_value(key, input)?;
+    let text = string(ctxt, key, input)?;
     let all = text.parse_with(Punctuated::<_, Token![,]>::parse_terminated);
     all.map(Vec::from_iter).map_err(|error| {
         let usage = usage(&key.to_string());
@@ -98,7 +91,7 @@ pub(crate) fn bound(
     })
 }
 
-/// serde's `key = "text"` or `key(serialize = "text", deserialize = "text")`.
+/// Reads serde's `key = "text"` or `key(serialize = "text", deserialize = "text")`.
 pub(crate) fn serialize_string(input: ParseStream<'_>) -> Option<LitStr> {
     if input.peek(Token![=]) {
         input.parse::<Token![=]>().ok()?;
@@ -115,4 +108,9 @@ pub(crate) fn serialize_string(input: ParseStream<'_>) -> Option<LitStr> {
     });
     parser.parse2(content.stream()).ok()?;
     found
+}
+
+/// Reads serde's `key = "path"`.
+pub(crate) fn serialize_path(input: ParseStream<'_>) -> Option<ExprPath> {
+    serialize_string(input)?.parse().ok()
 }

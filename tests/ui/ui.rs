@@ -1,9 +1,9 @@
-//! Every mistake gives one message, at the token that is wrong, that says what to do.
+//! Each mistake gives one message, at the token that is wrong, with what to do instead.
 //!
-//! After a change of words `TRYBUILD=overwrite cargo test -p ui` writes the expected outputs anew:
-//! read the difference as a user would.
+//! After a change of messages, `TRYBUILD=overwrite cargo test -p ui` rewrites the expected output.
+//! Read the difference as a user would.
 
 #[test]
-fn every_mistake_is_told() {
+fn each_mistake_gives_one_message() {
     trybuild::TestCases::new().compile_fail("*/*.rs");
 }

@@ -46,6 +46,10 @@ impl Compression {
     pub(crate) const OF_EVENTS: Self = Self::None;
 
     /// Checks the level.
+    #[cfg_attr(
+        not(feature = "gzip"),
+        allow(clippy::unnecessary_wraps, clippy::unused_self)
+    )]
     pub(crate) fn check(self) -> Result<(), Error> {
         match self {
             #[cfg(feature = "gzip")]
