@@ -135,8 +135,10 @@ impl Service {
         fault: Option<&Fault>,
     ) -> Result<Reply, Reply> {
         match (request.uri().path(), request.method()) {
-            ("/groups", &Method::GET | &Method::POST) => self.update_groups(&json?, format, fault),
-            ("/groups", _) => Err(Reply::method_not_allowed("GET, POST")),
+            ("/groups" | "/groups/", &Method::GET | &Method::POST) => {
+                self.update_groups(&json?, format, fault)
+            }
+            ("/groups" | "/groups/", _) => Err(Reply::method_not_allowed("GET, POST")),
             ("/import", &Method::POST) => {
                 self.credentials.check_import(request)?;
                 self.import(&json?, body::is_ndjson(request.headers()), format, fault)
@@ -178,7 +180,11 @@ impl Service {
         };
         let batch = batch::read(parse(json)?, json.len(), fault, event::read)?;
         let good = batch.good.len();
-        self.store(batch.good, |memory, event| memory.events.push(event));
+        self.store(batch.good, |memory, event| {
+            if !rules::is_ignored(&event) {
+                memory.events.push(event);
+            }
+        });
         let (count, failed) = ("num_records_imported", &batch.failed);
         Ok(Reply::to_records(format, count, good, failed))
     }

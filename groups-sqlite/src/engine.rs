@@ -1,4 +1,4 @@
-//! The tables of [`SqliteOutbox`](crate::SqliteOutbox), and what is done with them.
+//! The tables of [`SqliteOutbox`](crate::SqliteOutbox), and the statements on them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,46 +10,35 @@ use rusqlite::{
     TransactionBehavior, params,
 };
 
+use crate::durability::Durability;
 use mixpanel_groups::EncodedUpdate;
 use mixpanel_groups::outbox::{Capacity, Depth};
 
 pub(crate) const SCHEMA: &str = include_str!("schema.sql");
 /// The version of the schema.
 pub(crate) const VERSION: i64 = 1;
-/// How many rejected updates are kept.
-const REJECTED: i64 = 100_000;
-/// How long to wait for another process that writes.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The most rejected updates that are kept.
+const MAX_REJECTED: i64 = 100_000;
+/// The longest wait for another process that writes to the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an update that was published outlives: `SQLite`'s setting `synchronous`, in WAL mode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Durability {
-    /// The death of the process, and power loss: each transaction waits for the disk.
-    #[default]
-    Full,
-    /// The death of the process, but not always power loss or a crash of the operating system:
-    /// these may take the last transactions with them. What is left is whole and in order.
-    Normal,
-}
-
-/// What one call appends.
+/// The arguments of one call of `append`.
 pub(crate) struct Append {
     pub(crate) updates: Vec<EncodedUpdate>,
     pub(crate) capacity: Capacity,
 }
 
-/// The database, for one thread at a time.
+/// The connections of one process. One thread uses them at a time.
 pub(crate) struct Engine {
     pub(crate) db: Connection,
-    /// Holds a transaction open for as long as something is taken.
+    /// The connection to the second file. Its transaction is open as long as updates are taken.
     relay: Connection,
-    /// What is there up to this id is taken.
+    /// The highest id that is taken; every row up to it is taken too.
     taken: i64,
 }
 
-/// An update that goes to the rejected ones.
-pub(crate) struct Rejected {
+/// A row to move to `mixpanel_outbox_rejected`.
+pub(crate) struct RejectedRow {
     pub(crate) id: i64,
     pub(crate) field: Option<String>,
     pub(crate) message: String,
@@ -65,13 +54,13 @@ impl Engine {
         let mut relay = path.as_os_str().to_owned();
         relay.push("-relay");
         let relay = Connection::open_with_flags(relay, flags)?;
-        // Whether another process has something is known at once.
+        // A locked file means that another process has taken updates: there is no point in waiting.
         relay.busy_timeout(Duration::ZERO)?;
         let taken = 0;
         Ok(Self { db, relay, taken })
     }
 
-    /// The version of the tables, where there are any.
+    /// Returns the version of the tables, or `None` if there are no tables yet.
     pub(crate) fn version(&self) -> rusqlite::Result<Option<i64>> {
         let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'mixpanel_outbox_state'";
         if !self.db.prepare(exists)?.exists([])? {
@@ -81,12 +70,13 @@ impl Engine {
         self.db.query_row(version, [], |row| row.get(0)).map(Some)
     }
 
-    pub(crate) fn set_up(&mut self, synchronous: Durability) -> rusqlite::Result<()> {
-        let full = synchronous == Durability::Full;
+    /// Creates the tables, if they are missing, and sets the durability.
+    pub(crate) fn set_up(&mut self, durability: Durability) -> rusqlite::Result<()> {
+        let full = durability == Durability::Full;
         self.use_wal()?;
         let db = &self.db;
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
-        // On macOS nothing less reaches the disk.
+        // On macOS, a plain `fsync` does not reach the disk.
         db.pragma_update(None, "fullfsync", full)?;
         let transaction = self.begin()?;
         if self.version()?.is_none() {
@@ -95,10 +85,10 @@ impl Engine {
         transaction.commit()
     }
 
-    /// While another process does the same, SQLite gives up at once instead of asking
-    /// [`wait_for_others`].
+    /// Turns on WAL mode. While another process does the same, SQLite fails at once instead of calling
+    /// [`wait_for_others`], so this retries by itself.
     fn use_wal(&self) -> rusqlite::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
             let used = self
                 .db
@@ -115,12 +105,14 @@ impl Engine {
         }
     }
 
-    /// A transaction that may write from its beginning, so that it never has to be begun anew.
+    /// Begins a transaction that holds the write lock from its beginning, so it cannot fail with
+    /// `SQLITE_BUSY` later.
     fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
         Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)
     }
 
-    /// Writes what several calls append, in one transaction.
+    /// Appends the updates of several calls in one transaction. The result of each call says whether
+    /// there was room for it.
     pub(crate) fn append_all(
         &mut self,
         appends: &[Append],
@@ -160,7 +152,7 @@ impl Engine {
         Ok(appended)
     }
 
-    /// The oldest rows; none while another process has some.
+    /// Takes the oldest rows, at most `most`. Returns none while another process has taken some.
     pub(crate) fn take(
         &mut self,
         most: usize,
@@ -185,7 +177,7 @@ impl Engine {
         rows.collect()
     }
 
-    /// Locks the file beside the database; `false` if another process has it locked.
+    /// Locks the second file. Returns `false` if another process has locked it.
     fn lock_relay(&self) -> rusqlite::Result<bool> {
         if !self.relay.is_autocommit() {
             return Ok(true);
@@ -197,6 +189,7 @@ impl Engine {
         }
     }
 
+    /// Unlocks the second file, so that another process can take what is not settled.
     pub(crate) fn release(&mut self) -> rusqlite::Result<()> {
         self.taken = 0;
         if self.relay.is_autocommit() {
@@ -205,19 +198,21 @@ impl Engine {
         self.relay.execute_batch("ROLLBACK")
     }
 
+    /// Removes accepted rows and moves rejected ones. Once all taken rows are settled, any process may
+    /// take the next.
     pub(crate) fn settle(
         &mut self,
         accepted: &[i64],
-        rejected: &[Rejected],
+        rejected: &[RejectedRow],
     ) -> rusqlite::Result<()> {
         let transaction = self.begin()?;
         for rejected in rejected {
-            rejected.keep(&transaction)?;
+            rejected.copy(&transaction)?;
         }
         if !rejected.is_empty() {
             let sql = "DELETE FROM mixpanel_outbox_rejected WHERE rowid <=
                        (SELECT max(rowid) FROM mixpanel_outbox_rejected) - ?1";
-            transaction.prepare_cached(sql)?.execute([REJECTED])?;
+            transaction.prepare_cached(sql)?.execute([MAX_REJECTED])?;
         }
         let rejected = rejected.iter().map(|rejected| rejected.id);
         let mut settled: Vec<i64> = accepted.iter().copied().chain(rejected).collect();
@@ -228,15 +223,15 @@ impl Engine {
         }
         drop(delete);
         let sql = "SELECT 1 FROM mixpanel_outbox WHERE id <= ?1";
-        let some_left = transaction.prepare_cached(sql)?.exists([self.taken])?;
+        let is_some_left = transaction.prepare_cached(sql)?.exists([self.taken])?;
         transaction.commit()?;
-        if some_left {
+        if is_some_left {
             return Ok(());
         }
-        // Whoever comes first takes the next.
         self.release()
     }
 
+    /// Removes the oldest rows that are not taken, until there is room. Returns how many were removed.
     pub(crate) fn drop_oldest(
         &self,
         updates: usize,
@@ -263,12 +258,13 @@ impl Engine {
         Ok(dropped)
     }
 
+    /// Returns the depth, with the age of the oldest row.
     pub(crate) fn depth(&self) -> rusqlite::Result<Depth> {
         let sql = "SELECT (julianday('now') - julianday(since)) * 86400.0
                    FROM mixpanel_outbox ORDER BY id LIMIT 1";
         let mut select = self.db.prepare_cached(sql)?;
         let seconds: Option<Option<f64>> = select.query_row([], |row| row.get(0)).optional()?;
-        // A clock may have been set back, and a row's time may have been changed to anything.
+        // The clock may have been set back, and an SQL statement may have written any text as the time.
         let oldest = seconds.map(|seconds| {
             let age = Duration::try_from_secs_f64(seconds.unwrap_or_default());
             age.unwrap_or_default()
@@ -277,46 +273,51 @@ impl Engine {
     }
 }
 
-impl Rejected {
-    fn keep(&self, db: &Connection) -> rusqlite::Result<()> {
+impl RejectedRow {
+    /// Copies the row to `mixpanel_outbox_rejected`.
+    fn copy(&self, db: &Connection) -> rusqlite::Result<()> {
         let sql = "INSERT INTO mixpanel_outbox_rejected (id, since, body, field, message)
                    SELECT id, since, body, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
-        let mut keep = db.prepare_cached(sql)?;
-        keep.execute((self.id, &self.field, &self.message))
+        let mut copy = db.prepare_cached(sql)?;
+        copy.execute((self.id, &self.field, &self.message))
             .map(drop)
     }
 }
 
-/// How much there is, but not for how long.
+/// Returns the depth without the age of the oldest row.
 fn held(db: &Connection) -> rusqlite::Result<Depth> {
     let sql = "SELECT updates, bytes FROM mixpanel_outbox_state";
     db.prepare_cached(sql)?
         .query_row([], |row| Ok(Depth::new(size(row, 0)?, size(row, 1)?)))
 }
 
-/// A count, which is below zero only where somebody wrote it there.
+/// Reads a count. A negative one, which only an SQL statement of somebody else can write, counts as 0.
 fn size(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
     let size: i64 = row.get(column)?;
     Ok(usize::try_from(size).unwrap_or_default())
 }
 
+/// Returns the current time as the tables write it.
 pub(crate) fn now(db: &Connection) -> rusqlite::Result<String> {
     let sql = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
     db.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
+/// Prepares the statement that appends a row, from its time and body.
 pub(crate) fn insert(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     db.prepare_cached("INSERT INTO mixpanel_outbox (since, body) VALUES (?1, ?2)")
 }
 
+/// Prepares the statement that deletes rows, from the first id and the last.
 fn delete(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     db.prepare_cached("DELETE FROM mixpanel_outbox WHERE id BETWEEN ?1 AND ?2")
 }
 
-/// `SQLite`'s own handler pauses for longer and longer, and may never get its turn beside a busy
-/// process.
+/// Waits a moment for another process that writes, up to [`BUSY_TIMEOUT`] in all.
+///
+/// SQLite's own handler waits longer each time, so beside a busy process it may never get its turn.
 fn wait_for_others(attempts: i32) -> bool {
     const PAUSE: Duration = Duration::from_millis(1);
     sleep(PAUSE);
-    PAUSE.saturating_mul(attempts.unsigned_abs()) < PATIENCE
+    PAUSE.saturating_mul(attempts.unsigned_abs()) < BUSY_TIMEOUT
 }

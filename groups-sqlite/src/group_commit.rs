@@ -1,109 +1,114 @@
-//! One write for all who came while the last one was under way.
+//! One write for all threads that arrived while the last one was under way.
 
 use std::collections::HashMap;
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+/// The most times that a leader yields to threads that are about to join it.
 const YIELDS: usize = 10;
 
-/// A writer that many threads share. Who comes while it is at work waits in line; the first of the
-/// line then does the work of all who wait.
+/// A writer that many threads share. A thread that arrives while another writes joins a queue; the
+/// first thread of the queue then writes the items of all.
 ///
-/// A disk needs as long to make sure of a hundred rows as of one: so the more threads there are, the
-/// less each row costs. It takes no thread of its own.
+/// A disk takes as long to sync a hundred rows as one, so each row costs less the more threads there
+/// are. There is no thread besides the callers'.
 pub(crate) struct GroupCommit<W, T, R> {
     writer: Mutex<W>,
-    line: Mutex<Line<T, R>>,
-    moved: Condvar,
+    queue: Mutex<CommitQueue<T, R>>,
+    /// Notified when a leader has finished.
+    led: Condvar,
 }
 
-struct Line<T, R> {
+struct CommitQueue<T, R> {
     next_ticket: u64,
     waiting: Vec<(u64, T)>,
     outcomes: HashMap<u64, R>,
-    /// Whether one of those who came is at work for all.
-    led: bool,
-    /// How many items were written together last.
-    last: usize,
+    /// Whether a thread is writing for all.
+    has_leader: bool,
+    /// The number of items in the last write.
+    last_count: usize,
 }
 
-/// Ends the lead, whatever happened to the leader.
-struct Lead<'a, W, T, R>(&'a GroupCommit<W, T, R>);
+/// Ends the lead when it is dropped, also by a panic of the leader.
+struct LeadGuard<'a, W, T, R>(&'a GroupCommit<W, T, R>);
 
 impl<W, T, R> GroupCommit<W, T, R> {
     pub(crate) fn new(writer: W) -> Self {
-        let line = Line {
+        let queue = CommitQueue {
             next_ticket: 0,
             waiting: Vec::new(),
             outcomes: HashMap::new(),
-            led: false,
-            last: 0,
+            has_leader: false,
+            last_count: 0,
         };
         Self {
             writer: Mutex::new(writer),
-            line: Mutex::new(line),
-            moved: Condvar::new(),
+            queue: Mutex::new(queue),
+            led: Condvar::new(),
         }
     }
 
-    /// The writer, for other work.
+    /// Locks the writer, for other work.
     pub(crate) fn writer(&self) -> MutexGuard<'_, W> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands in an item, and waits for what became of it. `write` gets items in the order in which
-    /// they were handed in, and says of each what became of it. Nothing comes back if the thread
-    /// that wrote panicked.
+    /// Adds an item and waits for its outcome. Returns `None` if the thread that wrote it panicked.
+    ///
+    /// `write` gets items in the order in which they were added, and returns an outcome for each. It may
+    /// get the items of other threads, or not be called because another thread wrote this one.
     pub(crate) fn join(&self, item: T, write: impl FnOnce(&mut W, &[T]) -> Vec<R>) -> Option<R> {
-        let mut line = self.line();
-        let ticket = line.next_ticket;
-        line.next_ticket += 1;
-        line.waiting.push((ticket, item));
-        while line.led {
-            let waited = self.moved.wait(line);
-            line = waited.unwrap_or_else(PoisonError::into_inner);
-            if let Some(outcome) = line.outcomes.remove(&ticket) {
+        let mut queue = self.queue();
+        let ticket = queue.next_ticket;
+        queue.next_ticket += 1;
+        queue.waiting.push((ticket, item));
+        while queue.has_leader {
+            let waited = self.led.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+            if let Some(outcome) = queue.outcomes.remove(&ticket) {
                 return Some(outcome);
             }
         }
-        line.led = true;
-        drop(line);
-        let _lead = Lead(self);
+        queue.has_leader = true;
+        drop(queue);
+        let _lead = LeadGuard(self);
         let mut writer = self.writer();
-        let waiting = self.gather();
+        let waiting = self.take_waiting();
         let (tickets, items): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
         let outcomes = write(&mut writer, &items);
         drop(writer);
-        let mut line = self.line();
-        line.outcomes.extend(tickets.into_iter().zip(outcomes));
-        line.outcomes.remove(&ticket)
+        let mut queue = self.queue();
+        queue.outcomes.extend(tickets.into_iter().zip(outcomes));
+        queue.outcomes.remove(&ticket)
     }
 
-    /// All who wait. Those who were just served are likely to be back in a moment: the first of them
-    /// lets the others run, or it would write alone, and make them wait for the next turn.
-    fn gather(&self) -> Vec<(u64, T)> {
+    /// Takes all items that wait.
+    ///
+    /// The threads of the last write are likely to be back in a moment. The leader yields to them first;
+    /// otherwise it would write its item alone and make the others wait for the next write.
+    fn take_waiting(&self) -> Vec<(u64, T)> {
         for _ in 0..YIELDS {
-            let line = self.line();
-            if line.waiting.len() >= line.last {
+            let queue = self.queue();
+            if queue.waiting.len() >= queue.last_count {
                 break;
             }
-            drop(line);
+            drop(queue);
             thread::yield_now();
         }
-        let mut line = self.line();
-        line.last = line.waiting.len();
-        mem::take(&mut line.waiting)
+        let mut queue = self.queue();
+        queue.last_count = queue.waiting.len();
+        mem::take(&mut queue.waiting)
     }
 
-    fn line(&self) -> MutexGuard<'_, Line<T, R>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, CommitQueue<T, R>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<W, T, R> Drop for Lead<'_, W, T, R> {
+impl<W, T, R> Drop for LeadGuard<'_, W, T, R> {
     fn drop(&mut self) {
-        self.0.line().led = false;
-        self.0.moved.notify_all();
+        self.0.queue().has_leader = false;
+        self.0.led.notify_all();
     }
 }

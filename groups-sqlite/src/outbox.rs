@@ -1,27 +1,37 @@
-//! The outbox in an `SQLite` file.
-
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{ErrorCode, MAIN_DB, Transaction, params};
 
-use crate::engine::Durability;
-use crate::engine::{Append, Engine, Rejected, VERSION, insert, now};
+use crate::durability::Durability;
+use crate::engine::{Append, Engine, RejectedRow, VERSION, insert, now};
 use crate::group_commit::GroupCommit;
 use mixpanel_groups::Outbox;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 
-/// An outbox in an `SQLite` file: what waits there outlives a crash of the process or the machine.
+/// An outbox in an SQLite file: updates that wait in it survive a crash of the process or the machine.
 ///
 /// Any number of threads and processes may publish to one file. One process at a time sends: `take`
-/// gives nothing while another has taken something. It has it under a lock on a second file, which
-/// is named like the first with `-relay` at its end, and which ends with its process.
+/// returns nothing while another process has taken updates. That process holds a lock on a second
+/// file, named like the first with `-relay` at its end; the lock ends with the process.
+///
+/// ```no_run
+/// use mixpanel_groups::{Client, Group};
+/// use mixpanel_groups_sqlite::SqliteOutbox;
+///
+/// # fn main() -> Result<(), mixpanel_groups::Error> {
+/// let outbox = SqliteOutbox::open("outbox.db")?;
+/// let buffered = Client::from_env()?.buffered().outbox(outbox).start()?;
+/// buffered.publish(Group::new("company", "old_company").delete())?; // on disk when this returns
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # The file
-/// It may be a database of your own: see [`publish_in`](Self::publish_in). The tables
-/// ([`SCHEMA`](Self::SCHEMA)) are plain, and exact whoever writes to them:
+/// The file may be a database of your own: see [`publish_in`](Self::publish_in). The tables
+/// ([`SCHEMA`](Self::SCHEMA)) can be read and changed in plain SQL; triggers keep the counts right:
 /// ```sh
 /// sqlite3 outbox.db "SELECT * FROM mixpanel_outbox_rejected"
 /// # Try them once more:
@@ -30,73 +40,89 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 /// ```
 /// A row that is not an update, because somebody changed it, is rejected too: counted, reported and kept there.
 ///
-/// The file is put into [WAL mode](https://www.sqlite.org/wal.html), so it cannot lie on a network
-/// file system. It does not shrink: the place of removed rows is used again.
+/// The file is in [WAL mode](https://www.sqlite.org/wal.html), so it cannot be on a network file
+/// system. It does not shrink: SQLite reuses the space of removed rows.
 ///
 /// # Speed
-/// Threads that publish at the same time share one transaction, and with it the wait for the disk:
-/// [`Durability`] says which. `append` and the others wait 10 seconds at most for another process
-/// that writes to the file, and then fail.
+/// Threads that publish at the same time share one transaction, and with it one wait for the disk.
+/// [`Durability`] chooses between speed and safety. Every method waits up to 10 seconds for another
+/// process that writes to the file, and then fails.
 ///
 /// # Several processes and dropping the oldest
-/// A process knows only what it took itself. If another one drops the oldest, it may drop what is
-/// just being sent.
+/// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
+/// among those that another process is sending.
 pub struct SqliteOutbox {
     path: PathBuf,
     engine: GroupCommit<Engine, Append, Result<bool, Arc<rusqlite::Error>>>,
 }
 
 impl SqliteOutbox {
-    /// The tables, as `open` makes them where they are not there yet.
+    /// The tables as SQL, which [`open`](Self::open) runs if they are missing.
     pub const SCHEMA: &'static str = crate::engine::SCHEMA;
 
-    /// Opens the file, and makes it if there is none. What is published outlives power loss.
+    /// Opens the file, or creates it if it does not exist. Published updates survive power loss
+    /// ([`Durability::Full`]).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if the file cannot be read and written, [`ErrorKind::Damaged`] if it is no
-    /// `SQLite` database, or of a newer version of this library.
+    /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing.
+    /// - [`ErrorKind::Io`] if the file cannot be read and written.
+    /// - [`ErrorKind::Damaged`] if it is not an SQLite database, or has tables of another version of this
+    ///   library.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(path, Durability::default())
     }
 
-    /// Opens the file, with a choice between speed and safety.
+    /// Opens the file with the given durability, or creates it if it does not exist.
+    ///
+    /// [`Durability::Normal`] publishes faster, and may lose the last transactions in a power loss. The
+    /// setting applies to what this handle publishes; [`publish_in`](Self::publish_in) is as durable as
+    /// the connection of its transaction.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(path: impl AsRef<Path>, synchronous: Durability) -> Result<Self, Error> {
+    pub fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self, Error> {
         let path = path.as_ref();
+        if [Path::new(""), Path::new(":memory:")].contains(&path) {
+            let message = format!("path {path:?} is not a file: name one, or use MemoryOutbox");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         let failed = |error| failed(path, "open", error);
         let mut engine = Engine::open(path).map_err(failed)?;
         let version = engine.version().map_err(failed)?;
-        let newer = version.filter(|version| *version != VERSION);
-        if let Some(newer) = newer {
+        let other = version.filter(|version| *version != VERSION);
+        if let Some(other) = other {
             let path = path.display();
             let message = format!(
-                "the outbox {path} is of version {newer}, and this library knows {VERSION}"
+                "the outbox {path} has tables of version {other}: expected {VERSION}, as this version of \
+                 mixpanel-groups-sqlite uses"
             );
             return Err(Error::new(ErrorKind::Damaged, message));
         }
         if engine.db.is_readonly(MAIN_DB).map_err(failed)? {
-            let message = format!("the outbox {} can only be read", path.display());
+            let path = path.display();
+            let message = format!("the outbox {path} is read-only: make the file writable");
             return Err(Error::new(ErrorKind::Io, message));
         }
-        engine.set_up(synchronous).map_err(failed)?;
+        engine.set_up(durability).map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
             engine: GroupCommit::new(engine),
         })
     }
 
-    /// Writes an update in a transaction of your own: it is published if and when the transaction
-    /// commits, together with your rows. One that has nothing to say is left out.
+    /// Publishes an update in a transaction of your own: it takes effect when the transaction commits,
+    /// together with your rows. An update without properties is left out.
     ///
-    /// The transaction is one on the outbox's file, where [`open`](Self::open) or
-    /// [`SCHEMA`](Self::SCHEMA) has made the tables. It should write before it reads, or be an
-    /// [immediate](rusqlite::TransactionBehavior::Immediate) one: `SQLite` lets one transaction write at a
-    /// time. No capacity limits what is published so.
+    /// The transaction must be on the outbox's file, in which [`open`](Self::open) or
+    /// [`SCHEMA`](Self::SCHEMA) has created the tables. SQLite lets one transaction write at a time, so
+    /// yours should write before it reads, or be
+    /// [immediate](rusqlite::TransactionBehavior::Immediate). No capacity applies.
     ///
     /// # Errors
-    /// If the update cannot be sent, or not be written. The transaction is still yours to roll back.
+    /// - [`ErrorKind::InvalidUpdate`] if the update cannot be sent.
+    /// - [`ErrorKind::Io`] or [`ErrorKind::Damaged`] if it cannot be written.
+    ///
+    /// The transaction stays open in either case, for you to commit or roll back.
     ///
     /// ```
     /// # use mixpanel_groups::Group;
@@ -113,7 +139,7 @@ impl SqliteOutbox {
     /// transaction.execute("INSERT INTO companies VALUES ('acme', 'pro')", [])?;
     /// let acme = Group::new("company", "acme");
     /// SqliteOutbox::publish_in(&transaction, acme.set(json!({"plan": "pro"})))?;
-    /// transaction.commit()?; // both, or none
+    /// transaction.commit()?; // both, or neither
     /// # use mixpanel_groups::Outbox;
     /// # assert_eq!(outbox.depth()?.updates, 1);
     /// # Ok(())
@@ -146,7 +172,7 @@ impl Outbox for SqliteOutbox {
         let written = self.engine.join(append, Engine::append_all);
         let written = written.ok_or_else(|| {
             let path = self.path.display();
-            let message = format!("cannot write to the outbox {path}: a thread panicked");
+            let message = format!("cannot write to the outbox {path}: the writing thread panicked");
             Error::new(ErrorKind::Io, message)
         })?;
         written.map_err(|error| self.failed("write to", error))
@@ -165,7 +191,7 @@ impl Outbox for SqliteOutbox {
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
         let rejected: Vec<_> = rejected
             .iter()
-            .map(|(id, rejection)| Rejected {
+            .map(|(id, rejection)| RejectedRow {
                 id: *id,
                 field: rejection.field.clone(),
                 message: rejection.message.clone(),
@@ -205,7 +231,7 @@ impl SqliteOutbox {
 fn failed(path: &Path, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
     let error = error.into();
     let kind = match error.sqlite_error_code() {
-        // Without a code of its own `SQLite` means tables that are not as they should be.
+        // An error without a code of its own means that a table or a column is missing.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
             ErrorKind::Damaged
         }

@@ -1,21 +1,21 @@
--- Updates on their way to Mixpanel, the oldest first. A row is removed when Mixpanel has answered.
+-- Updates that wait to be sent to Mixpanel, the oldest first. A row is removed when Mixpanel has replied.
 CREATE TABLE mixpanel_outbox (
     id    INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice
     since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    body  TEXT NOT NULL                      -- the update, but for its token
+    body  TEXT NOT NULL                      -- the update without its token
 );
 
--- Updates that were refused, for a person to look at; the newest 100,000 are kept.
+-- Updates that were refused, for a person to inspect. The newest 100,000 are kept.
 CREATE TABLE mixpanel_outbox_rejected (
-    id          INTEGER NOT NULL, -- this, since and body are as they were in mixpanel_outbox
+    id          INTEGER NOT NULL, -- id, since and body are copied from mixpanel_outbox
     since       TEXT NOT NULL,
     rejected_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    field       TEXT,             -- the property that is wrong, where it is known
-    message     TEXT NOT NULL,    -- what is wrong, in Mixpanel's words
+    field       TEXT,             -- the invalid property, if it is known
+    message     TEXT NOT NULL,    -- the reason, in Mixpanel's words
     body        TEXT NOT NULL
 );
 
--- The version of these tables, and how much mixpanel_outbox holds, whoever writes to it.
+-- The version of these tables, and how much mixpanel_outbox holds. Triggers count every change of it.
 CREATE TABLE mixpanel_outbox_state (
     version INTEGER NOT NULL,
     updates INTEGER NOT NULL,

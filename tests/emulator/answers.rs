@@ -110,6 +110,16 @@ fn a_body_that_is_not_json() {
     assert!(emulator.profiles().is_empty());
 }
 
+/// As mixpanel-js and RudderStack send it.
+#[test]
+fn a_path_with_a_slash_at_its_end() {
+    let emulator = Emulator::start().unwrap();
+    let body = json!([good("acme")]).to_string();
+    let answer = Sender::new(&emulator).post("/groups/", &JSON, body.as_bytes());
+    assert_bare(&answer.unwrap(), "1");
+    assert_eq!(emulator.profiles().len(), 1);
+}
+
 #[test]
 fn other_paths() {
     let emulator = Emulator::start().unwrap();

@@ -223,6 +223,15 @@ fn the_latest_of_the_same_event_is_kept() {
 }
 
 #[test]
+fn an_event_to_ignore_is_accepted_and_dropped() {
+    let emulator = Emulator::start().unwrap();
+    let events = json!([event_with("$ignore", json!(true)), event("a")]);
+    let answer = import(&emulator, "strict=1", &events);
+    assert_eq!(answer.json()["num_records_imported"], 2);
+    assert_eq!(emulator.events(), [event("a")]);
+}
+
+#[test]
 fn only_texts_link() {
     let emulator = Emulator::start().unwrap();
     for (id, value) in [

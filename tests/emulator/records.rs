@@ -79,6 +79,7 @@ fn invalid_records() {
         (with(json!({"$unset": ["a"]})), "$unset"),
         (with(json!({"plan": "free"})), "plan"),
         (with(json!({"$append": {"a": 1}})), "$append"),
+        (update("acme", "$add", json!({"a": 1})), "$add"),
         (with(json!({"$set": []})), "$set"),
         (with(json!({"$set": "plan"})), "$set"),
         (update("acme", "$set_once", json!(1)), "$set_once"),

@@ -14,6 +14,7 @@
 //!   `$insert_id`, which must not be placeholders; 36 bytes of `[A-Za-z0-9-]` for the latter; fewer than
 //!   255 properties; 3 levels of nested objects. Of two events with the same name, time, distinct id
 //!   and insert id, one is kept.
+//! - An event with the property `$ignore` is accepted and dropped.
 //! - A record that is not valid is dropped without a word unless `strict=1` is set.
 //!
 //! # Inferred
@@ -21,17 +22,20 @@
 //! - An object inside an event has fewer than 255 keys, as the event itself. The data types page says
 //!   "255 keys", which may include the 255th.
 //! - `GET /groups` with `data` in the query is accepted, because the official SDK for Node sends it.
+//! - `/groups/` is `/groups`, because mixpanel-js and `RudderStack` send to it.
 //! - Beside the operation, an update may have the keys that official SDKs let a caller add
 //!   ([`TOP_LEVEL_KEYS`]).
 //!
 //! # Unknown
 //! Where no source says what Mixpanel does, the emulator refuses the record: one that accepts more than
 //! Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, as is a group
-//! id that is not text. A property name over 255 characters is refused, although Mixpanel truncates it.
+//! id that is not text. A property name over 255 characters is refused, although Mixpanel truncates it,
+//! and so is `$add`, which is documented for groups by its name alone.
 //!
 //! Not checked, because the sources disagree or because a test should see what was sent: whether 1 MB
 //! is 1,000,000 bytes (the emulator allows 1,048,576), the number of items in a list (255 or 300), the
-//! number of properties of a profile, the length of a text, the size of a list or object, rates.
+//! number of properties of a profile, the length of a text, the size of a list or object, rates, what the
+//! property `bucket` of an event does to other events.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -56,6 +60,12 @@ pub(crate) const TOP_LEVEL_KEYS: [&str; 9] = [
     "$latitude",
     "$longitude",
 ];
+
+/// An operation that the documentation names once, without saying what it does to groups.
+pub(crate) const ADD: &str = "$add";
+
+/// The property of an event that Mixpanel accepts and drops.
+const IGNORE: &str = "$ignore";
 
 /// The group keys of Hierarchical Groups, whose updates need `$company_id`.
 pub(crate) const COMPANY_KEY: &str = "$company_id";
@@ -171,6 +181,11 @@ pub(crate) fn check_properties(properties: &Map<String, Value>) -> Result<(), (S
         check_levels(value, OBJECT_LEVELS).map_err(|message| (name.clone(), message))?;
     }
     Ok(())
+}
+
+/// Returns whether Mixpanel accepts the event and drops it.
+pub(crate) fn is_ignored(event: &Value) -> bool {
+    event["properties"].get(IGNORE).is_some()
 }
 
 fn check_keys(object: &Map<String, Value>) -> Result<(), String> {

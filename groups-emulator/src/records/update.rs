@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::memory::ParsedUpdate;
 use crate::records::batch::{InvalidField, invalid};
-use crate::records::rules::{COMPANY_KEY, TOP_LEVEL_KEYS, USER_KEY, check_name};
+use crate::records::rules::{ADD, COMPANY_KEY, TOP_LEVEL_KEYS, USER_KEY, check_name};
 use mixpanel_groups::Operation;
 
 /// Returns the update that the record describes, if it is valid.
@@ -34,6 +34,9 @@ fn find_operation(record: &Map<String, Value>) -> Result<Operation, InvalidField
             Some(operation) if found.is_none() => found = Some(operation),
             Some(_) => return invalid(name, "the record has more than one operation"),
             None if TOP_LEVEL_KEYS.contains(&name.as_str()) => {}
+            None if name == ADD => {
+                return invalid(name, "documented by name only, so not supported here");
+            }
             None => return invalid(name, "not an operation on groups, nor another known key"),
         }
     }
