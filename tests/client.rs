@@ -201,7 +201,7 @@ fn a_record_that_mixpanel_refuses_is_reported_with_field_and_message() {
     };
     assert_eq!(
         rejection.to_string(),
-        r#"record 1, $set of $company_id "acme": "$company_id": a company's $group_id is its $company_id"#
+        r#"record 1, $set of $company_id "acme": "$company_id": a company's $group_id must be its $company_id"#
     );
     assert!(rejection.by_server);
     assert_eq!(report.accepted, 1);
