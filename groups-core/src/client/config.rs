@@ -14,14 +14,14 @@ use crate::client::{ClientBuilder, Compression, Region, RetryPolicy};
 struct ConfigFile {
     #[serde(default)]
     token: String,
-    region: Option<Text<Region>>,
+    region: Option<FromText<Region>>,
     endpoint: Option<String>,
     allow_plain_http: Option<bool>,
     service_account: Option<AccountConfig>,
     max_batch: Option<usize>,
     max_body: Option<usize>,
     connections: Option<usize>,
-    compression: Option<Text<Compression>>,
+    compression: Option<FromText<Compression>>,
     retry: Option<RetryConfig>,
     timeout: Option<DurationText>,
     connect_timeout: Option<DurationText>,
@@ -55,9 +55,9 @@ struct RetryConfig {
 }
 
 /// A value that is written as text.
-struct Text<T>(T);
+struct FromText<T>(T);
 
-impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for FromText<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Self).map_err(de::Error::custom)
@@ -132,7 +132,7 @@ impl<'de> Deserialize<'de> for ClientBuilder {
         let mut builder = Self::new(config.token);
         match (config.region, config.endpoint) {
             (Some(_), Some(_)) => return exclude("`region`", "`endpoint`"),
-            (Some(Text(region)), None) => builder = builder.region(region),
+            (Some(FromText(region)), None) => builder = builder.region(region),
             (None, Some(endpoint)) => builder = builder.endpoint(endpoint),
             (None, None) => {}
         }
