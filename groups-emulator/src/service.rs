@@ -64,7 +64,7 @@ impl Service {
         Ok(())
     }
 
-    /// Answers one request, as its fault says. Returns whether the connection stays open.
+    /// Answers one request, applying its fault. Returns whether the connection stays open.
     fn serve_one(
         &self,
         connection: &mut HttpConnection<'_>,

@@ -9,14 +9,20 @@ use postgres::{Client, Config, Socket};
 
 use mixpanel_groups::{Error, ErrorKind};
 
-/// Opens a connection.
+/// A function that opens a connection.
 pub(crate) type Connect = dyn Fn() -> Result<Client, postgres::Error> + Send + Sync;
 
-/// Parameters of a statement, with their types.
+/// The parameters of a statement, with their types.
 pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
-/// How a connection is opened with these settings, where they leave open what a broken network
-/// needs.
+/// How long a connection is trusted after its last use before it is checked.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// How long the server may take to answer a check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Returns the function that opens connections with this configuration. Timeouts that it does not set
+/// are set here, so that a broken network is noticed.
 pub(crate) fn connector<T>(mut config: Config, tls: T) -> Arc<Connect>
 where
     T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -36,55 +42,53 @@ where
     Arc::new(move || config.connect(tls.clone()))
 }
 
-/// How long a connection is trusted without asking, and how long the server may take to answer.
-const TRUSTED: Duration = Duration::from_secs(1);
-const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-
-/// A connection that is opened when it is needed, and again when it broke: at once the first time,
-/// then with growing pauses.
-pub(crate) struct Connection {
+/// A connection that is opened when it is needed, and again after it broke: the first time at once,
+/// then after growing pauses.
+pub(crate) struct ReconnectingClient {
     connect: Arc<Connect>,
-    /// The SQL that prepares a new one.
+    /// The SQL to run on each new connection.
     prepare: String,
     client: Option<Client>,
-    used: Option<Instant>,
+    last_used: Option<Instant>,
+    /// The number of failed attempts since the last connection.
     failures: u32,
+    /// The time of the next attempt, after a failed one.
     not_before: Option<Instant>,
 }
 
-impl Connection {
+impl ReconnectingClient {
     pub(crate) fn new(connect: &Arc<Connect>, prepare: impl Into<String>) -> Self {
         Self {
             connect: Arc::clone(connect),
             prepare: prepare.into(),
             client: None,
-            used: None,
+            last_used: None,
             failures: 0,
             not_before: None,
         }
     }
 
-    /// The connection, a new one if need be.
+    /// Returns the connection, opening one if necessary.
     pub(crate) fn get(&mut self) -> Result<&mut Client, Error> {
-        self.renew()?;
+        self.ensure_open()?;
         self.client()
     }
 
-    /// Opens a connection if there is none that works; whether it did.
-    pub(crate) fn renew(&mut self) -> Result<bool, Error> {
-        if self.used.is_some_and(|then| then.elapsed() > TRUSTED) {
-            self.is_alive();
+    /// Opens a connection unless there is one that works. Returns whether it is a new one.
+    pub(crate) fn ensure_open(&mut self) -> Result<bool, Error> {
+        if self.last_used.is_some_and(|then| then.elapsed() > TRUSTED) {
+            self.close_if_dead();
         }
         let is_new = !self.is_open();
         if is_new {
             self.client = None;
             self.open()?;
         }
-        self.used = Some(Instant::now());
+        self.last_used = Some(Instant::now());
         Ok(is_new)
     }
 
-    /// The connection that there is.
+    /// Returns the connection, without opening one.
     pub(crate) fn client(&mut self) -> Result<&mut Client, Error> {
         self.client
             .as_mut()
@@ -93,7 +97,7 @@ impl Connection {
 
     fn open(&mut self) -> Result<(), Error> {
         if self.not_before.is_some_and(|time| Instant::now() < time) {
-            let message = "no connection to the outbox's database; it is tried again soon";
+            let message = "no connection to the outbox's database: the next attempt is due soon";
             return Err(Error::new(ErrorKind::Io, message));
         }
         let opened = (self.connect)().and_then(|mut client| {
@@ -114,28 +118,29 @@ impl Connection {
         }
     }
 
-    /// Whether there is one that is not known to be broken.
+    /// Returns whether there is a connection that is not known to be broken.
     pub(crate) fn is_open(&self) -> bool {
         self.client
             .as_ref()
             .is_some_and(|client| !client.is_closed())
     }
 
-    /// Asks the server; whether it answers, or there was nothing to ask.
-    pub(crate) fn is_alive(&mut self) -> bool {
+    /// Checks that the server answers, and closes the connection if it does not. Returns whether the
+    /// connection was closed.
+    pub(crate) fn close_if_dead(&mut self) -> bool {
         let Some(client) = &mut self.client else {
-            return true;
+            return false;
         };
-        let is_alive = client.is_valid(ANSWERS_WITHIN).is_ok();
-        if !is_alive {
+        let is_dead = client.is_valid(CHECK_TIMEOUT).is_err();
+        if is_dead {
             self.client = None;
         }
-        is_alive
+        is_dead
     }
 }
 
-/// 100 ms, doubled with each failure up to 5 s; half of it by chance, so that many processes do not
-/// connect in step.
+/// Returns the pause after so many failures: 100 ms, doubled with each one up to 5 s. Half of it is
+/// random, so that many processes do not reconnect in step.
 fn pause(failures: u32) -> Duration {
     let longest = Duration::from_millis(100 << failures.min(6)).min(Duration::from_secs(5));
     let half = longest / 2;
@@ -150,11 +155,11 @@ pub(crate) fn random_bits() -> u64 {
     hasher.finish()
 }
 
-/// Returns an error that says in our words what could not be done; the database's words are its source.
+/// Returns the error of something that the database refused, with the database's error as its source.
 pub(crate) fn failed(what: &str, error: postgres::Error) -> Error {
-    let hint = match error.code() {
-        Some(&SqlState::UNDEFINED_TABLE) => " (has `migrate` been run?)",
+    let advice = match error.code() {
+        Some(&SqlState::UNDEFINED_TABLE) => ": its tables are missing, run `migrate` first",
         _ => "",
     };
-    Error::new(ErrorKind::Io, format!("cannot {what}{hint}")).with_source(error)
+    Error::new(ErrorKind::Io, format!("cannot {what}{advice}")).with_source(error)
 }

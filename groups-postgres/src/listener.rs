@@ -5,29 +5,30 @@ use std::time::{Duration, Instant};
 
 use postgres::fallible_iterator::FallibleIterator as _;
 
-use crate::connection::{Connect, Connection, failed};
-use crate::names::Names;
+use crate::connection::{Connect, ReconnectingClient, failed};
 use crate::relay::Relay;
+use crate::sql::TableNames;
 use mixpanel_groups::Error;
 
-/// How often it looks whether the relay has kept its locks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the thread checks the relay's lease, and the longest time that it blocks.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// A thread that wakes who sends when something was published, and stops him when the relay has
-/// lost what it took. It ends with the relay.
+/// A thread that wakes the sender when updates arrive and stops it when the relay loses its lease. The
+/// thread ends when the relay is dropped.
 pub(crate) struct Listener {
     connect: Arc<Connect>,
+    /// The SQL that subscribes to notifications.
     listen: String,
     relay: Weak<Mutex<Relay>>,
-    hooks: Mutex<Hooks>,
+    hooks: Mutex<SenderHooks>,
 }
 
-/// What it calls.
+/// The functions to call, which the sender registers.
 #[derive(Default)]
-pub(crate) struct Hooks {
+pub(crate) struct SenderHooks {
     pub(crate) wake: Option<Hook>,
     pub(crate) stop: Option<Hook>,
-    is_listening: bool,
+    is_running: bool,
 }
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
@@ -35,78 +36,85 @@ type Hook = Arc<dyn Fn() + Send + Sync>;
 impl Listener {
     pub(crate) fn new(
         connect: &Arc<Connect>,
-        names: &Names,
+        names: &TableNames,
         relay: &Arc<Mutex<Relay>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             connect: Arc::clone(connect),
-            listen: names.put_into("LISTEN \"public.mixpanel_outbox\""),
+            listen: format!("LISTEN \"{}\"", names.channel()),
             relay: Arc::downgrade(relay),
             hooks: Mutex::default(),
         })
     }
 
-    /// Takes a hook, and starts the thread if there is none yet.
-    pub(crate) fn call(self: &Arc<Self>, set: impl FnOnce(&mut Hooks)) {
+    /// Sets a hook, and starts the thread if it does not run yet.
+    pub(crate) fn register(self: &Arc<Self>, set: impl FnOnce(&mut SenderHooks)) {
         let mut hooks = self.hooks();
         set(&mut hooks);
-        if mem::replace(&mut hooks.is_listening, true) {
+        if mem::replace(&mut hooks.is_running, true) {
             return;
         }
         drop(hooks);
         let listener = Arc::clone(self);
-        let thread = thread::Builder::new().name("mixpanel-groups outbox".to_owned());
+        let thread = thread::Builder::new().name("mixpanel-outbox".to_owned());
         if let Err(error) = thread.spawn(move || listener.run()) {
             log::error!(
-                "no thread to listen from, the outbox is looked at from time to time: {error:#}"
+                "cannot start the listener of the outbox, so the sender polls it and may notice a \
+                 lost connection late: {error:#}"
             );
         }
     }
 
     fn run(&self) {
-        let mut connection = Connection::new(&self.connect, &*self.listen);
-        let mut looked = Instant::now();
+        let mut connection = ReconnectingClient::new(&self.connect, &*self.listen);
+        let mut checked = Instant::now();
         while self.relay.strong_count() > 0 {
             if let Err(error) = self.listen(&mut connection) {
-                log::warn!("no news of the outbox, it is looked at from time to time: {error:#}");
-                thread::sleep(LOOK_EVERY);
+                log::warn!("cannot listen to the outbox, so the sender polls it: {error:#}");
+                thread::sleep(CHECK_EVERY);
             }
-            if looked.elapsed() >= LOOK_EVERY {
-                self.watch();
-                looked = Instant::now();
+            if checked.elapsed() >= CHECK_EVERY {
+                self.check_lease();
+                checked = Instant::now();
             }
         }
     }
 
-    /// Waits for news, not for long.
-    fn listen(&self, connection: &mut Connection) -> Result<(), Error> {
-        if connection.renew()? {
-            // What was published before it listened, nobody told it.
+    /// Waits for a notification, up to [`CHECK_EVERY`], and wakes the sender if one comes.
+    fn listen(&self, connection: &mut ReconnectingClient) -> Result<(), Error> {
+        if connection.ensure_open()? {
+            // No notification came for what was published before this connection listened.
             self.wake();
             return Ok(());
         }
         let mut notifications = connection.client()?.notifications();
-        let news = notifications.timeout_iter(LOOK_EVERY).next();
-        let news = news.map_err(|error| failed("listen to the outbox", error))?;
-        if news.is_none() {
+        let first = notifications.timeout_iter(CHECK_EVERY).next();
+        let first = first.map_err(|error| failed("listen to the outbox", error))?;
+        if first.is_none() {
             drop(notifications);
-            connection.is_alive();
+            connection.close_if_dead();
             return Ok(());
         }
-        // What has come meanwhile is the same news.
+        // One wake is enough for all notifications that have arrived by now.
         while let Ok(Some(_)) = notifications.iter().next() {}
         self.wake();
         Ok(())
     }
 
-    /// Looks whether the relay has kept what it took, unless it is talking to the server itself.
-    fn watch(&self) {
+    /// Stops the sender if the relay has lost its lease. A locked relay is skipped: it uses its
+    /// connection just now, and notices a loss by itself.
+    fn check_lease(&self) {
         let Some(relay) = self.relay.upgrade() else {
             return;
         };
-        let has_kept = relay.try_lock().map_or(true, |mut relay| relay.has_kept());
-        if !has_kept {
-            log::warn!("the connection to the outbox broke: what is under way is broken off");
+        let is_lost = relay
+            .try_lock()
+            .is_ok_and(|mut relay| relay.close_if_lease_lost());
+        if is_lost {
+            log::warn!(
+                "lost the connection to the outbox: stopping the request under way; its updates \
+                 are sent again"
+            );
             let stop = self.hooks().stop.clone();
             if let Some(stop) = stop {
                 stop();
@@ -121,7 +129,7 @@ impl Listener {
         }
     }
 
-    fn hooks(&self) -> MutexGuard<'_, Hooks> {
+    fn hooks(&self) -> MutexGuard<'_, SenderHooks> {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,33 +1,33 @@
--- Updates that wait to be sent to Mixpanel, and what belongs to them. Can be run again at any time.
+-- Tables for updates that wait to be sent to Mixpanel. This can be run again at any time.
 
--- What waits. Within a group, the order of the ids is the order of the commits: the sequence must
--- keep its CACHE of 1.
+-- Updates that wait. Within a group, ids are in the order of commits; for that, the sequence must keep
+-- its CACHE of 1.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox (
     id        bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- Which relay sends it is decided by partition; all updates of a group are in one.
+    -- Relays divide the work by partition. All updates of a group are in one.
     partition smallint    NOT NULL CHECK (partition BETWEEN 0 AND 63),
     since     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- The update as it goes over the wire, without the token.
+    -- The update as it is sent, without the token.
     body      json        NOT NULL,
     bytes     integer     NOT NULL GENERATED ALWAYS AS (octet_length(body::text)) STORED
 ) WITH (
-    -- It turns over all the time: clean it by the number of rows, not by a share of them.
+    -- Rows come and go all the time, so vacuum by their number, not by their share of the table.
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
     autovacuum_vacuum_insert_threshold = -1
 );
 CREATE UNIQUE INDEX IF NOT EXISTS mixpanel_outbox_by_partition
     ON public.mixpanel_outbox (partition, id);
 
--- A transaction that publishes locks the rows of its groups here (a hash of key and id) until it
--- ends. 256 slots make a partition.
+-- A publishing transaction locks the row of each of its groups until it ends. The row is chosen by a
+-- hash of group key and id; 256 slots make a partition.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_slot (
     slot smallint PRIMARY KEY
 );
 INSERT INTO public.mixpanel_outbox_slot
     SELECT generate_series(0, 64 * 256 - 1) ON CONFLICT DO NOTHING;
 
--- A relay that takes updates of a partition writes its name here, and removes it when it knows
--- what became of them. A name that is still there says that the relay may be sending still.
+-- A relay that takes updates of a partition writes its random id here, and removes it when they are
+-- settled. An id without its relay's lock means that the relay may still be sending.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_partition (
     partition  smallint    PRIMARY KEY,
     relay      bigint,
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_partition (
 INSERT INTO public.mixpanel_outbox_partition (partition)
     SELECT generate_series(0, 63) ON CONFLICT DO NOTHING;
 
--- What Mixpanel refused, and why.
+-- Updates that Mixpanel refused, with its message.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_rejected (
     id          bigint      PRIMARY KEY,
     since       timestamptz NOT NULL,
@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_rejected (
 CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_at
     ON public.mixpanel_outbox_rejected (rejected_at);
 
--- What Mixpanel accepted, if that is to be kept for some time.
+-- Updates that Mixpanel accepted, if the outbox is set to keep them.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
     id          bigint      PRIMARY KEY,
     since       timestamptz NOT NULL,
@@ -57,8 +57,8 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
 CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_at
     ON public.mixpanel_outbox_accepted (accepted_at);
 
--- For people: what waits, by group. A text with an escape that PostgreSQL cannot read shows no
--- names.
+-- For people: the updates that wait, with their groups. Key and id are NULL where the JSON has an
+-- escape that PostgreSQL cannot read.
 CREATE OR REPLACE VIEW public.mixpanel_outbox_waiting AS
     SELECT id, partition, since, clock_timestamp() - since AS age,
            CASE WHEN readable THEN body ->> '$group_key' END AS group_key,
@@ -67,7 +67,7 @@ CREATE OR REPLACE VIEW public.mixpanel_outbox_waiting AS
     FROM (SELECT *, body::text !~* '\\u(0000|d[89a-f])' AS readable FROM public.mixpanel_outbox) AS o
     ORDER BY id;
 
--- For people: what waits in each partition, and the process of the server that sends it now.
+-- For people: how much waits in each partition, and the server process of the relay that holds it.
 CREATE OR REPLACE VIEW public.mixpanel_outbox_partitions AS
     SELECT p.partition, count(o.id) AS waiting, coalesce(sum(o.bytes), 0) AS bytes,
            clock_timestamp() - min(o.since) AS oldest,

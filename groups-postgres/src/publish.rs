@@ -1,20 +1,28 @@
+//! The statement that appends updates, in a transaction of the application or of the writer.
+
 use std::collections::{BTreeMap, HashSet};
 
 use postgres::GenericClient;
 use postgres::types::Type;
 
 use crate::connection::{Params, failed};
-use crate::names::Names;
-use crate::slot::{SLOTS_A_PARTITION, slot};
+use crate::sql::TableNames;
 use mixpanel_groups::{EncodedUpdate, Error, ErrorKind};
 
-/// How many updates, and bytes of them, go into one statement.
+/// The number of partitions: relays divide the work by them.
+pub(crate) const PARTITIONS: i16 = 64;
+
+/// The number of slots in a partition: publishers lock a slot for each of their groups.
+const SLOTS_PER_PARTITION: i16 = 256;
+
+/// The most updates, and the most bytes of them, in one statement.
 const MAX_UPDATES: usize = 10_000;
 const MAX_BYTES: usize = 16 << 20;
 
-/// The statement that appends updates: first the locks, in their order; then, and not before, the ids.
-pub(crate) fn statement(names: &Names, notify: bool) -> String {
-    let mut sql = names.put_into(
+/// Returns the statement that appends updates. It takes ids only after it has locked all slots, in the
+/// order in which they are given.
+pub(crate) fn statement(names: &TableNames, notify: bool) -> String {
+    let mut sql = names.apply_to(
         "WITH locked AS MATERIALIZED (
              SELECT slot
              FROM unnest($1::smallint[]) WITH ORDINALITY AS wanted (slot, n)
@@ -30,15 +38,17 @@ pub(crate) fn statement(names: &Names, notify: bool) -> String {
          SELECT count(*) FROM locked",
     );
     if notify {
-        // Told to the relays when the transaction commits.
-        let channel = names.put_into("public.mixpanel_outbox");
-        sql.push_str(&[", (SELECT pg_notify('", &channel, "', '')) AS told"].concat());
+        // PostgreSQL delivers the notification when the transaction commits.
+        let channel = names.channel();
+        sql.push_str(&[", (SELECT pg_notify('", &channel, "', '')) AS notified"].concat());
     }
     sql
 }
 
-/// Appends updates in order. Two that append some of the same groups do not wait for each other in a
-/// circle, since all slots are locked first, and in the groups' order.
+/// Appends updates in order.
+///
+/// The slots of all groups are locked first, in the order of the groups, so two calls with some of the
+/// same groups cannot deadlock.
 pub(crate) fn publish(
     client: &mut impl GenericClient,
     statement: &str,
@@ -59,13 +69,14 @@ pub(crate) fn publish(
             bytes <= MAX_BYTES
         });
         let (now, later) = rest.split_at(fit.count().max(1));
-        publish_some(client, statement, &std::mem::take(&mut locks), now)?;
+        // The first statement takes all locks; the transaction holds them to its end.
+        publish_chunk(client, statement, &std::mem::take(&mut locks), now)?;
         rest = later;
     }
     Ok(())
 }
 
-fn publish_some(
+fn publish_chunk(
     client: &mut impl GenericClient,
     statement: &str,
     locks: &[i16],
@@ -73,7 +84,7 @@ fn publish_some(
 ) -> Result<(), Error> {
     let failed = |error| failed("publish to the outbox", error);
     let slots = updates.iter().map(slot);
-    let partitions: Vec<i16> = slots.map(|slot| slot / SLOTS_A_PARTITION).collect();
+    let partitions: Vec<i16> = slots.map(|slot| slot / SLOTS_PER_PARTITION).collect();
     let bodies: Vec<&str> = updates.iter().map(EncodedUpdate::as_json).collect();
     let params: &Params<'_> = &[
         (&locks, Type::INT2_ARRAY),
@@ -86,7 +97,21 @@ fn publish_some(
     if locked == i64::try_from(locks.len()).ok() {
         Ok(())
     } else {
-        let message = "the outbox's table of slots is not complete; `migrate` completes it";
+        let message = "rows are missing in the outbox's table of slots: run `migrate` to add them";
         Err(Error::new(ErrorKind::Damaged, message))
     }
+}
+
+/// Returns the slot that a publisher of this group locks.
+fn slot(update: &EncodedUpdate) -> i16 {
+    let group = String::from_utf8_lossy(update.group_bytes());
+    let slots = u64::from((PARTITIONS * SLOTS_PER_PARTITION).unsigned_abs());
+    i16::try_from(fnv_1a(&group) % slots).unwrap_or_default()
+}
+
+/// Hashes a text by FNV-1a. Processes with different versions of this crate must agree on it.
+fn fnv_1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

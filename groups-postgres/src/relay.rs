@@ -5,16 +5,14 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 use postgres::types::Type;
 
-use crate::connection::random_bits;
-use crate::connection::{Connect, Connection, Params, failed};
-use crate::names::Names;
-use crate::settings::{Settings, seconds};
-use crate::slot::PARTITIONS;
-use crate::statements::Statements;
+use crate::builder::OutboxSettings;
+use crate::connection::{Connect, Params, ReconnectingClient, failed, random_bits};
+use crate::publish::PARTITIONS;
+use crate::sql::{RelayStatements, TableNames};
 use mixpanel_groups::outbox::OutboxEntry;
 use mixpanel_groups::{Error, Rejection};
 
-/// How much a `take` reads at most, in bytes of JSON; one update more, if it is larger.
+/// The most bytes of JSON that a `take` reads. A single update may exceed it.
 const MAX_BYTES: i64 = 32 << 20;
 
 /// How often the relays are counted.
@@ -23,42 +21,49 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often old rows of `rejected` and `accepted` are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What a process that sends has taken, and the connection whose locks say so.
+/// What this process has taken to send it, and the connection whose advisory locks are its lease.
 pub(crate) struct Relay {
-    connection: Connection,
-    statements: Statements,
-    settings: Settings,
+    connection: ReconnectingClient,
+    statements: RelayStatements,
+    settings: OutboxSettings,
+    /// The name of the table of rejected updates, for a log line.
     /// The locked partitions.
     held: Vec<i16>,
-    /// The updates that are not settled, and their partitions.
+    /// The ids of the taken updates that are not settled, with their partitions.
     taken: HashMap<i64, i16>,
-    /// What it calls itself, a new name for each connection.
-    name: i64,
+    /// The random id under which it claims partitions, a new one for each connection.
+    claim_id: i64,
+    /// The number of relays, this one included.
     relays: usize,
     counted: Option<Instant>,
     swept: Option<Instant>,
 }
 
 impl Relay {
-    pub(crate) fn new(connect: &Arc<Connect>, names: &Names, settings: &Settings) -> Self {
-        let statements = Statements::new(names, settings);
+    pub(crate) fn new(
+        connect: &Arc<Connect>,
+        names: &TableNames,
+        settings: &OutboxSettings,
+    ) -> Self {
+        let statements = RelayStatements::new(names, settings);
         Self {
-            connection: Connection::new(connect, &statements.prepare),
+            connection: ReconnectingClient::new(connect, &statements.prepare),
             statements,
             settings: settings.clone(),
             held: Vec::new(),
             taken: HashMap::new(),
-            name: 0,
+            claim_id: 0,
             relays: 0,
             counted: None,
             swept: None,
         }
     }
 
-    /// The connection, and the SQL for it. A new one has no locks, and another name.
-    fn client(&mut self) -> Result<(&mut Client, &Statements), Error> {
-        if self.connection.renew()? {
-            self.name = i64::from_ne_bytes(random_bits().to_ne_bytes());
+    /// Returns the connection, opening one if necessary, and its statements. A new connection holds no
+    /// locks.
+    fn client(&mut self) -> Result<(&mut Client, &RelayStatements), Error> {
+        if self.connection.ensure_open()? {
+            self.claim_id = i64::from_ne_bytes(random_bits().to_ne_bytes());
             self.counted = None;
             self.held.clear();
         }
@@ -70,9 +75,9 @@ impl Relay {
         self.release()?;
         let failed = |error| failed("read the outbox", error);
         self.client()?;
-        self.count()?;
+        self.count_relays()?;
         self.sweep()?;
-        self.lock()?;
+        self.lock_share()?;
         if self.held.is_empty() {
             return Ok(Vec::new());
         }
@@ -100,8 +105,8 @@ impl Relay {
         Ok(entries)
     }
 
-    /// Counts the relays, this one among them.
-    fn count(&mut self) -> Result<(), Error> {
+    /// Counts the relays, this one included, if the last count is too old.
+    fn count_relays(&mut self) -> Result<(), Error> {
         if self
             .counted
             .is_some_and(|then| then.elapsed() < COUNT_EVERY)
@@ -112,18 +117,19 @@ impl Relay {
         let count = client
             .query_typed_one(&statements.count, &[])
             .and_then(|row| row.try_get::<_, i64>(0))
-            .map_err(|error| failed("count the outbox's relays", error))?;
+            .map_err(|error| failed("count the relays of the outbox", error))?;
         self.relays = usize::try_from(count).unwrap_or_default().max(1);
         self.counted = Some(Instant::now());
         Ok(())
     }
 
-    /// Locks a share of the partitions in which something waits, and writes its name to them.
-    fn lock(&mut self) -> Result<(), Error> {
+    /// Locks a share of the partitions that have updates, and claims them under this relay's random id. Those that
+    /// a lost relay may still be sending are unlocked again.
+    fn lock_share(&mut self) -> Result<(), Error> {
         let failed = |error| failed("lock partitions of the outbox", error);
         let mut all: Vec<i16> = (0..PARTITIONS).collect();
         let share = i64::try_from(all.len().div_ceil(self.relays)).unwrap_or(1);
-        // Each relay begins somewhere else each time.
+        // Relays start at random partitions, so that they seldom compete for one.
         let start = usize::try_from(random_bits() >> 32).unwrap_or_default() % all.len();
         all.rotate_left(start);
         let params: &Params<'_> = &[(&all, Type::INT2_ARRAY), (&share, Type::INT8)];
@@ -136,11 +142,11 @@ impl Relay {
         if self.held.is_empty() {
             return Ok(());
         }
-        let (locked, name) = (self.held.clone(), self.name);
+        let (locked, claim_id) = (self.held.clone(), self.claim_id);
         let grace = seconds(self.settings.grace);
         let params: &Params<'_> = &[
             (&locked, Type::INT2_ARRAY),
-            (&name, Type::INT8),
+            (&claim_id, Type::INT8),
             (&grace, Type::FLOAT8),
         ];
         let (client, statements) = self.client()?;
@@ -166,7 +172,7 @@ impl Relay {
             .map_err(|error| failed("unlock partitions of the outbox", error))
     }
 
-    /// Removes old rows of `rejected` and `accepted`.
+    /// Deletes rows of `rejected` and `accepted` that have been kept long enough, once in a while.
     fn sweep(&mut self) -> Result<(), Error> {
         if self.swept.is_some_and(|then| then.elapsed() < SWEEP_EVERY) {
             return Ok(());
@@ -177,34 +183,39 @@ impl Relay {
         let (client, statements) = self.client()?;
         client
             .execute_typed(&statements.sweep, params)
-            .map_err(|error| failed("remove what the outbox has kept long enough", error))?;
+            .map_err(|error| {
+                failed(
+                    "delete old rejected and accepted updates of the outbox",
+                    error,
+                )
+            })?;
         self.swept = Some(Instant::now());
         Ok(())
     }
 
-    /// Removes updates whose fate is known, and its name from the partitions of which it knows all.
+    /// Removes settled updates, and gives up the claim on partitions whose taken updates are all settled.
     pub(crate) fn settle(
         &mut self,
         accepted: &[i64],
         rejected: &[(i64, String)],
     ) -> Result<(), Error> {
-        // PostgreSQL has no such character.
-        let readable = |text: &String| text.replace('\0', "\u{fffd}");
+        // PostgreSQL's text cannot contain NUL.
+        let storable = |text: &String| text.replace('\0', "\u{fffd}");
         let (ids, messages): (Vec<i64>, Vec<String>) = rejected
             .iter()
-            .map(|(id, message)| (*id, readable(message)))
+            .map(|(id, message)| (*id, storable(message)))
             .unzip();
         let mut taken = self.taken.clone();
         for id in accepted.iter().chain(&ids) {
             taken.remove(id);
         }
-        let unknown: HashSet<i16> = taken.values().copied().collect();
-        let mut known = self.held.clone();
-        known.retain(|held| !unknown.contains(held));
-        let name = self.name;
-        let run = |(client, statements): (&mut Client, &Statements)| {
+        let unsettled: HashSet<i16> = taken.values().copied().collect();
+        let mut settled = self.held.clone();
+        settled.retain(|held| !unsettled.contains(held));
+        let claim_id = self.claim_id;
+        let run = |(client, statements): (&mut Client, &RelayStatements)| {
             let mut transaction = client.transaction()?;
-            // Should the server forget it in a crash, it is sent again.
+            // If a crash of the server undoes this, the updates are sent again, which is harmless.
             transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
             if !accepted.is_empty() {
                 transaction.execute_typed(&statements.accept, &[(&accepted, Type::INT8_ARRAY)])?;
@@ -216,7 +227,7 @@ impl Relay {
             }
             transaction.execute_typed(
                 &statements.forget,
-                &[(&known, Type::INT2_ARRAY), (&name, Type::INT8)],
+                &[(&settled, Type::INT2_ARRAY), (&claim_id, Type::INT8)],
             )?;
             transaction.commit()
         };
@@ -229,7 +240,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Lets other relays have what it has locked. Its name stays where it does not know all.
+    /// Unlocks the partitions for other relays. The claim stays on those with updates that are not settled,
+    /// because their outcome is not known.
     pub(crate) fn release(&mut self) -> Result<(), Error> {
         if !self.connection.is_open() {
             self.held.clear();
@@ -239,18 +251,25 @@ impl Relay {
         Ok(())
     }
 
-    /// Whether it still has what it has taken; if not, it knows from now on.
-    pub(crate) fn has_kept(&mut self) -> bool {
-        self.connection.is_alive()
+    /// Checks the connection that holds the lease, and closes it if it is dead. Returns whether the lease
+    /// was lost.
+    pub(crate) fn close_if_lease_lost(&mut self) -> bool {
+        self.connection.close_if_dead()
     }
 
-    /// The updates that are not settled.
+    /// Returns the ids of the taken updates that are not settled.
     pub(crate) fn taken(&self) -> Vec<i64> {
         self.taken.keys().copied().collect()
     }
 }
 
-/// What a person reads in `rejected`.
+/// Converts a time for SQL, where a thousand years stand for forever: longer ones overflow.
+fn seconds(time: Duration) -> f64 {
+    const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
+    time.min(FOREVER).as_secs_f64()
+}
+
+/// Returns the message of a rejected update, as the table keeps it.
 pub(crate) fn message(rejection: &Rejection) -> String {
     match &rejection.field {
         Some(field) => format!("{field}: {}", rejection.message),

@@ -3,34 +3,35 @@ use std::time::{Duration, Instant};
 
 use postgres::types::Type;
 
-use crate::connection::{Connect, Connection, Params, failed};
-use crate::names::Names;
+use crate::connection::{Connect, Params, ReconnectingClient, failed};
 use crate::publish::publish;
-
+use crate::sql::TableNames;
 use mixpanel_groups::outbox::{Capacity, Depth};
-use mixpanel_groups::{EncodedUpdate, Error, ErrorKind};
+use mixpanel_groups::{EncodedUpdate, Error};
 
-/// For how long a count of what waits is good enough.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// How long a measured depth is good enough.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
-/// The connection of those who append, and what they know of the depth.
+/// The connection of `append`, `migrate` and the counts, with the depth as it was measured last.
 pub(crate) struct Writer {
-    connection: Connection,
-    names: Names,
+    connection: ReconnectingClient,
+    names: TableNames,
+    /// The measured depth, and what this process has appended since.
     depth: Depth,
-    counted: Option<Instant>,
+    measured: Option<Instant>,
 }
 
 impl Writer {
-    pub(crate) fn new(connect: &Arc<Connect>, names: &Names) -> Self {
+    pub(crate) fn new(connect: &Arc<Connect>, names: &TableNames) -> Self {
         Self {
-            connection: Connection::new(connect, ""),
+            connection: ReconnectingClient::new(connect, ""),
             names: names.clone(),
             depth: Depth::default(),
-            counted: None,
+            measured: None,
         }
     }
 
+    /// Runs the migration in a transaction, one process at a time.
     pub(crate) fn migrate(&mut self, migration: &str) -> Result<(), Error> {
         let client = self.connection.get()?;
         let mut run = || {
@@ -44,6 +45,7 @@ impl Writer {
         run().map_err(|error| failed("create the outbox's tables", error))
     }
 
+    /// Appends updates in one transaction. Returns `false` if there is no room for them.
     pub(crate) fn append(
         &mut self,
         statement: &str,
@@ -51,7 +53,7 @@ impl Writer {
         capacity: Capacity,
     ) -> Result<bool, Error> {
         let bytes = updates.iter().map(EncodedUpdate::len).sum();
-        if !self.has_room(updates.len(), bytes, capacity)? {
+        if !self.measure_room(updates.len(), bytes, capacity)? {
             return Ok(false);
         }
         let client = self.connection.get()?;
@@ -64,10 +66,10 @@ impl Writer {
         Ok(true)
     }
 
-    /// Counts what waits.
-    pub(crate) fn count(&mut self) -> Result<Depth, Error> {
-        let failed = |error| failed("count what waits in the outbox", error);
-        let sql = self.names.put_into(
+    /// Measures the depth, which reads the whole table.
+    pub(crate) fn measure(&mut self) -> Result<Depth, Error> {
+        let failed = |error| failed("measure the depth of the outbox", error);
+        let sql = self.names.apply_to(
             "SELECT count(*), coalesce(sum(bytes), 0)::bigint,
                     extract(epoch FROM clock_timestamp() - min(since))::float8
              FROM public.mixpanel_outbox",
@@ -81,26 +83,26 @@ impl Writer {
         let oldest: Option<f64> = row.try_get(2).map_err(failed)?;
         let oldest = oldest.map(|age| Duration::try_from_secs_f64(age).unwrap_or_default());
         let depth = Depth::new(number(0)?, number(1)?).with_oldest(oldest);
-        (self.depth, self.counted) = (depth, Some(Instant::now()));
+        (self.depth, self.measured) = (depth, Some(Instant::now()));
         Ok(depth)
     }
 
-    /// Whether there is room, by a count that is a second old at most; by a new one, if it seems
-    /// that there is not.
-    fn has_room(
+    /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none,
+    /// the depth is measured again.
+    fn measure_room(
         &mut self,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
     ) -> Result<bool, Error> {
         let is_recent = self
-            .counted
-            .is_some_and(|then| then.elapsed() < COUNT_EVERY);
+            .measured
+            .is_some_and(|then| then.elapsed() < MEASURE_EVERY);
         let has_room = |depth: Depth| depth.has_room(updates, bytes, capacity);
-        Ok((is_recent && has_room(self.depth)) || has_room(self.count()?))
+        Ok((is_recent && has_room(self.depth)) || has_room(self.measure()?))
     }
 
-    /// Removes the oldest that are not among the taken.
+    /// Removes the oldest updates that are not taken, until there is room. Returns how many were removed.
     pub(crate) fn drop_oldest(
         &mut self,
         taken: &[i64],
@@ -108,12 +110,12 @@ impl Writer {
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let depth = self.count()?;
+        let depth = self.measure()?;
         let over = |depth: usize, more: usize, most: usize| -> i64 {
             let over = depth.saturating_add(more).saturating_sub(most);
             i64::try_from(over).unwrap_or(i64::MAX)
         };
-        let sql = self.names.put_into(
+        let sql = self.names.apply_to(
             "DELETE FROM public.mixpanel_outbox WHERE id IN (
                  SELECT id FROM (
                      SELECT id, row_number() OVER oldest AS n,
@@ -132,7 +134,7 @@ impl Writer {
         let dropped = client
             .execute_typed(&sql, params)
             .map_err(|error| failed("drop updates from the outbox", error))?;
-        self.counted = None;
-        usize::try_from(dropped).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))
+        self.measured = None;
+        Ok(usize::try_from(dropped).unwrap_or(usize::MAX))
     }
 }

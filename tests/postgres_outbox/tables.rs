@@ -1,5 +1,7 @@
 //! What is in the tables, and what people see of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::{Config, NoTls};
 use serde_json::json;
 
-use crate::harness::{Harness, NO_LIMIT, drain, ids, seats, stored};
+use crate::harness::{Harness, NO_LIMIT, drain, eventually, ids, seats, stored};
 
 #[test]
 fn processes_may_migrate_at_a_time_and_again() {
@@ -66,6 +68,45 @@ fn names_are_plain() {
         assert_eq!(build(name, "t").unwrap_err().kind(), ErrorKind::Config);
         assert_eq!(build("s", name).unwrap_err().kind(), ErrorKind::Config);
     }
+}
+
+/// The statements quote what could be read as a keyword.
+#[test]
+fn names_may_be_reserved_words() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    client
+        .batch_execute("DROP SCHEMA IF EXISTS \"user\" CASCADE; CREATE SCHEMA \"user\"")
+        .unwrap();
+    let outbox = PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema("user")
+        .table("order")
+        .build()
+        .unwrap();
+    outbox.migrate().unwrap();
+    assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
+    outbox.on_append(Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let is_woken = |times| woken.load(Ordering::Relaxed) >= times;
+    eventually("listens", || is_woken(1));
+    outbox.publish_in(&mut client, seats("acme", 2)).unwrap();
+    eventually("is woken by a publisher", || is_woken(2));
+    let expected = [1, 2].map(|seats| ("acme".to_owned(), seats));
+    assert_eq!(drain(&outbox), expected);
+    assert_eq!(
+        outbox.drop_oldest(1, 1, NO_LIMIT).unwrap(),
+        0,
+        "there is room"
+    );
+    drop(outbox);
+    client
+        .batch_execute("DROP SCHEMA \"user\" CASCADE")
+        .unwrap();
 }
 
 #[test]

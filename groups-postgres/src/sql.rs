@@ -1,8 +1,58 @@
-use crate::names::Names;
-use crate::settings::Settings;
+//! The names of the tables, and the statements of a relay.
 
-/// The SQL of a relay, for its tables.
-pub(crate) struct Statements {
+use crate::builder::OutboxSettings;
+use mixpanel_groups::{Error, ErrorKind};
+
+/// The names of the schema and of the main table, with which the names of the other tables begin.
+#[derive(Clone, Debug)]
+pub(crate) struct TableNames {
+    pub(crate) schema: String,
+    pub(crate) table: String,
+}
+
+impl Default for TableNames {
+    fn default() -> Self {
+        Self {
+            schema: "public".to_owned(),
+            table: "mixpanel_outbox".to_owned(),
+        }
+    }
+}
+
+impl TableNames {
+    /// Checks that the names need no escapes, and stay below PostgreSQL's 63 bytes with every suffix.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        for (what, name) in [("schema", &self.schema), ("table", &self.table)] {
+            let is_letter = |c: char| c.is_ascii_lowercase() || c == '_';
+            let is_valid = name.len() <= 30
+                && name.starts_with(is_letter)
+                && name.chars().all(|c| is_letter(c) || c.is_ascii_digit());
+            if !is_valid {
+                let message = format!(
+                    "invalid {what} name {name:?}: expected 1 to 30 lower-case letters, digits and \
+                     underscores, not starting with a digit"
+                );
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns SQL that is written for the default names, with these names in it. The schema is quoted,
+    /// because it may be a reserved word; behind its dot, the table may be one too.
+    pub(crate) fn apply_to(&self, sql: &str) -> String {
+        sql.replace("mixpanel_outbox", &self.table)
+            .replace("public.", &format!("\"{}\".", self.schema))
+    }
+
+    /// Returns the channel on which publishers notify relays.
+    pub(crate) fn channel(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+}
+
+/// The statements of a relay.
+pub(crate) struct RelayStatements {
     pub(crate) prepare: String,
     pub(crate) count: String,
     pub(crate) lock: String,
@@ -15,11 +65,11 @@ pub(crate) struct Statements {
     pub(crate) sweep: String,
 }
 
-impl Statements {
-    pub(crate) fn new(names: &Names, settings: &Settings) -> Self {
+impl RelayStatements {
+    pub(crate) fn new(names: &TableNames, settings: &OutboxSettings) -> Self {
         let sql = |text: &str| {
             let class = "'public.mixpanel_outbox'::regclass::oid::integer";
-            names.put_into(&text.replace("{class}", class))
+            names.apply_to(&text.replace("{class}", class))
         };
         let accept = if settings.keep_accepted.is_zero() {
             "DELETE FROM public.mixpanel_outbox WHERE id = ANY ($1)"
@@ -29,8 +79,9 @@ impl Statements {
              ) INSERT INTO public.mixpanel_outbox_accepted (id, since, body) SELECT * FROM gone"
         };
         Self {
-            // The server finds out within 11 s that a relay's machine is gone, and what the tables'
-            // statistics say is always out of date. The shared lock is there to be counted.
+            // The keepalives let the server notice within 11 s that a relay's machine is gone. The
+            // tables' statistics are always out of date, so sequential scans are off. The shared lock
+            // exists to be counted.
             prepare: sql("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2;
                  SET tcp_keepalives_count = 3; SET enable_seqscan = off;
                  SELECT pg_advisory_lock_shared({class}, -1)"),

@@ -1,0 +1,117 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connection::Connect;
+use crate::outbox::PostgresOutbox;
+use crate::sql::TableNames;
+use mixpanel_groups::Error;
+
+/// The settings of a [`PostgresOutbox`], from [`PostgresOutbox::builder`].
+#[must_use = "a builder does nothing before `build`"]
+pub struct PostgresOutboxBuilder {
+    connect: Arc<Connect>,
+    names: TableNames,
+    settings: OutboxSettings,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct OutboxSettings {
+    pub(crate) keep_accepted: Duration,
+    pub(crate) keep_rejected: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) notify: bool,
+}
+
+impl Default for OutboxSettings {
+    fn default() -> Self {
+        Self {
+            keep_accepted: Duration::ZERO,
+            keep_rejected: Duration::from_secs(30 * 24 * 60 * 60),
+            grace: Duration::from_secs(2),
+            notify: true,
+        }
+    }
+}
+
+impl PostgresOutboxBuilder {
+    pub(crate) fn new(connect: Arc<Connect>) -> Self {
+        Self {
+            connect,
+            names: TableNames::default(),
+            settings: OutboxSettings::default(),
+        }
+    }
+
+    /// Sets the schema of the tables, which must exist. The default is `public`.
+    ///
+    /// A name has 1 to 30 lower-case letters, digits and underscores, and does not start with a digit.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.names.schema = schema.into();
+        self
+    }
+
+    /// Sets the name of the table, with which the names of the other tables begin. The default is
+    /// `mixpanel_outbox`.
+    ///
+    /// A name has 1 to 30 lower-case letters, digits and underscores, and does not start with a digit.
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.names.table = table.into();
+        self
+    }
+
+    /// Sets how long accepted updates are kept in `…_accepted`. By default, and with zero, they are
+    /// deleted at once. [`Duration::MAX`] keeps them forever.
+    pub fn keep_accepted(mut self, time: Duration) -> Self {
+        self.settings.keep_accepted = time;
+        self
+    }
+
+    /// Sets how long rejected updates are kept in `…_rejected`. The default is 30 days. With zero, a
+    /// relay deletes them within a minute. [`Duration::MAX`] keeps them forever.
+    pub fn keep_rejected(mut self, time: Duration) -> Self {
+        self.settings.keep_rejected = time;
+        self
+    }
+
+    /// Sets how long a relay waits before it takes over updates of another relay that was lost. The
+    /// default is 2 s.
+    ///
+    /// A relay that has lost its connection, but still runs, notices it and stops sending within the
+    /// default. With a shorter time, the old and the new relay may send updates of one group at once.
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.settings.grace = time;
+        self
+    }
+
+    /// Sets whether publishing wakes relays at once, by `NOTIFY`. The default is `true`. Without it, a
+    /// relay polls once in a
+    /// [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval).
+    ///
+    /// PostgreSQL commits transactions that notify one after the other. With thousands of publishing
+    /// transactions a second that costs throughput: turn it off there, and shorten the flush interval.
+    pub fn notify(mut self, notify: bool) -> Self {
+        self.settings.notify = notify;
+        self
+    }
+
+    /// Returns the outbox. It does not connect yet.
+    ///
+    /// # Errors
+    /// [`Config`](mixpanel_groups::ErrorKind::Config) if the name of the schema or the table is not of the
+    /// form above.
+    pub fn build(self) -> Result<PostgresOutbox, Error> {
+        self.names.check()?;
+        let (connect, names) = (&self.connect, self.names);
+        Ok(PostgresOutbox::from_parts(connect, names, self.settings))
+    }
+}
+
+impl fmt::Debug for PostgresOutboxBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOutboxBuilder")
+            .field("names", &self.names)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
