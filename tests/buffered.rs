@@ -162,7 +162,7 @@ fn rejected_updates_are_told_and_the_rest_goes_on() {
         *told,
         [(
             "bad".to_owned(),
-            "a company's $group_id is its $company_id".to_owned()
+            "a company's $group_id must be its $company_id".to_owned()
         )]
     );
 }
