@@ -666,12 +666,13 @@ proptest! {
     }
 }
 
-/// An outbox that fails where it is told to, and holds what it is given.
-#[derive(Default)]
+/// An outbox whose methods fail on request. Its clones are one outbox.
+#[derive(Clone, Default)]
 struct Failing {
-    inner: MemoryOutbox,
+    inner: Arc<MemoryOutbox>,
     fails: Arc<Mutex<Vec<&'static str>>>,
     garbage: bool,
+    appends: Arc<AtomicUsize>,
 }
 
 impl Failing {
@@ -685,6 +686,7 @@ impl Failing {
 
 impl Outbox for Failing {
     fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        self.appends.fetch_add(1, Ordering::Relaxed);
         self.check("append")?;
         self.inner.append(updates, capacity)
     }
@@ -931,4 +933,47 @@ fn background_settings_that_make_no_sense_are_errors() {
     }
     let error = "blok:1".parse::<OverflowPolicy>().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[test]
+fn publishers_that_wait_for_room_do_not_wake_each_other() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let outbox = Failing::default();
+    let buffered = buffered(&emulator)
+        .flush_interval(Duration::from_secs(3600))
+        .outbox(outbox.clone())
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::Block(Duration::from_millis(200)));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 1);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| buffered.publish(set(1, 1)).unwrap_err());
+        }
+    });
+    let appends = outbox.appends.load(Ordering::Relaxed);
+    assert!(appends < 100, "{appends} attempts");
+    let _ = buffered.shutdown(Duration::ZERO);
+}
+
+#[test]
+fn a_shutdown_frees_publishers_that_wait_for_room() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let buffered = buffered(&emulator)
+        .flush_interval(Duration::from_secs(3600))
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::Block(Duration::MAX));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 1);
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| buffered.publish(set(1, 1)).unwrap_err());
+        thread::sleep(Duration::from_millis(20));
+        let outcome = buffered.shutdown(Duration::from_millis(20));
+        assert_eq!(outcome.undelivered.len(), 1);
+        let error = blocked.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert_eq!(error.undelivered().len(), 1);
+    });
 }

@@ -1,5 +1,5 @@
 //! What publishers, the callers of `flush` and `shutdown`, and the worker share. Every change of the state
-//! is a method here, and every wait is one on the same condition variable.
+//! is a method here.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,10 @@ use crate::record::Report;
 
 pub(super) struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
+    /// Wakes the worker: there is a request.
+    work: Condvar,
+    /// Wakes the threads that wait for the worker: publishers without room, `flush` and `shutdown`.
+    progress: Condvar,
     /// Whether the phase is `Open`, for publishers, who take no lock for it.
     is_open: AtomicBool,
     /// Breaks off the delivery that is under way.
@@ -46,7 +49,7 @@ enum Request {
     Nothing,
     /// A batch is full, or a publisher waits for room. After a failure the worker keeps its pause.
     Send,
-    /// Somebody waits for a flush, which ends a pause too.
+    /// A flush, which ends a pause too: somebody waits for it, or a delivery was broken off.
     Flush,
 }
 
@@ -60,7 +63,8 @@ impl Shared {
                 flushes_done: 0,
                 stats: Stats::default(),
             }),
-            changed: Condvar::new(),
+            work: Condvar::new(),
+            progress: Condvar::new(),
             is_open: AtomicBool::new(true),
             cancel: AtomicBool::new(false),
             published: AtomicUsize::new(0),
@@ -71,14 +75,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let result = change(&mut self.state());
-        self.changed.notify_all();
-        result
-    }
-
-    /// Waits until the condition holds, or until the deadline.
-    fn wait_until(&self, deadline: Option<Instant>, condition: impl Fn(&State) -> bool) {
+    /// Waits on `condvar` until the condition holds, or until the deadline.
+    fn wait_until(
+        &self,
+        condvar: &Condvar,
+        deadline: Option<Instant>,
+        condition: impl Fn(&State) -> bool,
+    ) {
         let mut state = self.state();
         while !condition(&state) {
             let left = deadline.map_or(Duration::MAX, |deadline| {
@@ -87,9 +90,15 @@ impl Shared {
             if left.is_zero() {
                 return;
             }
-            let waited = self.changed.wait_timeout(state, left);
+            let waited = condvar.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Requests the worker to do something; the greater request replaces the lesser.
+    fn request(&self, state: &mut State, request: Request) {
+        state.request = state.request.max(request);
+        self.work.notify_one();
     }
 
     // What publishers do.
@@ -108,15 +117,14 @@ impl Shared {
 
     /// Asks the worker to send now.
     pub(super) fn request_send(&self) {
-        self.change(|state| state.request = state.request.max(Request::Send));
+        self.request(&mut self.state(), Request::Send);
     }
 
-    /// Asks the worker to send now, and waits until something changes, for that time at most.
+    /// Asks the worker to send now, and waits until it has done something, for that time at most.
     pub(super) fn wait_for_room(&self, time: Duration) {
         let mut state = self.state();
-        state.request = state.request.max(Request::Send);
-        self.changed.notify_all();
-        drop(self.changed.wait_timeout(state, time));
+        self.request(&mut state, Request::Send);
+        drop(self.progress.wait_timeout(state, time));
     }
 
     // What callers of `flush` and `shutdown` do.
@@ -124,38 +132,49 @@ impl Shared {
     /// Asks for a flush, and waits until it is done, the worker has ended, or the deadline has come.
     pub(super) fn flush(&self, deadline: Option<Instant>) {
         let flush = self.request_flush();
-        self.wait_until(deadline, |state| {
+        self.wait_until(&self.progress, deadline, |state| {
             state.flushes_done >= flush || state.phase == Phase::Ended
         });
     }
 
     fn request_flush(&self) -> u64 {
-        self.change(|state| {
-            state.request = Request::Flush;
-            state.flushes += 1;
-            state.flushes
-        })
+        let mut state = self.state();
+        self.request(&mut state, Request::Flush);
+        state.flushes += 1;
+        state.flushes
     }
 
     /// Ends publishing, and waits until the worker has sent what waits and ended, or until the deadline.
     pub(super) fn shut_down(&self, deadline: Option<Instant>) {
         self.is_open.store(false, Ordering::Relaxed);
-        self.change(|state| state.phase = state.phase.max(Phase::ShuttingDown));
+        self.enter(Phase::ShuttingDown);
         self.request_flush();
-        self.wait_until(deadline, |state| state.phase == Phase::Ended);
+        self.wait_until(&self.progress, deadline, |state| {
+            state.phase == Phase::Ended
+        });
     }
 
     /// Breaks off the delivery that is under way, and waits for the worker to end, not for long.
     pub(super) fn break_off(&self, patience: Duration) {
         self.cancel_delivery();
         let deadline = Instant::now() + patience;
-        self.wait_until(Some(deadline), |state| state.phase == Phase::Ended);
+        self.wait_until(&self.progress, Some(deadline), |state| {
+            state.phase == Phase::Ended
+        });
+    }
+
+    /// Goes on to a later phase. Publishers that wait for room find the client closed.
+    fn enter(&self, phase: Phase) {
+        let mut state = self.state();
+        state.phase = state.phase.max(phase);
+        self.progress.notify_all();
     }
 
     /// Breaks off the delivery that is under way.
     pub(super) fn cancel_delivery(&self) {
+        let mut state = self.state();
         self.cancel.store(true, Ordering::Relaxed);
-        self.change(|_| ());
+        self.request(&mut state, Request::Flush);
     }
 
     // What the worker does.
@@ -169,7 +188,7 @@ impl Shared {
             Request::Send
         };
         let due = Instant::now().checked_add(pause);
-        self.wait_until(due, |state| state.request >= enough || self.is_cancelled());
+        self.wait_until(&self.work, due, |state| state.request >= enough);
         self.published.store(0, Ordering::Relaxed);
         let mut state = self.state();
         state.request = Request::Nothing;
@@ -178,7 +197,8 @@ impl Shared {
 
     /// Notes that everything up to this flush is sent.
     pub(super) fn note_flushed(&self, flush: u64) {
-        self.change(|state| state.flushes_done = flush);
+        self.state().flushes_done = flush;
+        self.progress.notify_all();
     }
 
     /// Allows the next delivery after one was broken off, unless that was for a shutdown.
@@ -205,7 +225,7 @@ impl Shared {
     /// Notes that the worker has ended, also by a panic.
     pub(super) fn note_end(&self) {
         self.is_open.store(false, Ordering::Relaxed);
-        self.change(|state| state.phase = Phase::Ended);
+        self.enter(Phase::Ended);
     }
 
     // What is counted.
@@ -220,10 +240,11 @@ impl Shared {
             stats.retries += report.retries;
             stats.bytes += report.bytes;
         });
+        self.progress.notify_all();
     }
 
     pub(super) fn count(&self, count: impl FnOnce(&mut Stats)) {
-        self.change(|state| count(&mut state.stats));
+        count(&mut self.state().stats);
     }
 
     pub(super) fn stats(&self) -> Stats {
