@@ -672,7 +672,11 @@ struct Failing {
     inner: Arc<MemoryOutbox>,
     fails: Arc<Mutex<Vec<&'static str>>>,
     garbage: bool,
+    /// It ends with the process, as one in memory.
+    is_volatile: bool,
     appends: Arc<AtomicUsize>,
+    /// How long it takes to append and to take.
+    latency: Duration,
 }
 
 impl Failing {
@@ -687,6 +691,7 @@ impl Failing {
 impl Outbox for Failing {
     fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
         self.appends.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(self.latency);
         self.check("append")?;
         self.inner.append(updates, capacity)
     }
@@ -694,6 +699,7 @@ impl Outbox for Failing {
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
         self.check("take")?;
         let mut entries = self.inner.take(most)?;
+        thread::sleep(self.latency);
         if self.garbage {
             for entry in entries.iter_mut().filter(|entry| entry.id % 2 == 1) {
                 *entry = OutboxEntry::read(entry.id, "\u{0}garbage");
@@ -725,6 +731,10 @@ impl Outbox for Failing {
     fn depth(&self) -> Result<Depth, Error> {
         self.check("depth")?;
         self.inner.depth()
+    }
+
+    fn is_durable(&self) -> bool {
+        !self.is_volatile
     }
 }
 
@@ -976,4 +986,71 @@ fn a_shutdown_frees_publishers_that_wait_for_room() {
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert_eq!(error.undelivered().len(), 1);
     });
+}
+
+#[test]
+fn a_shutdown_waits_for_what_is_being_published() {
+    let outbox = Failing {
+        is_volatile: true,
+        latency: Duration::from_millis(100),
+        ..Failing::default()
+    };
+    let buffered = Client::disabled().buffered().outbox(outbox.clone());
+    let buffered = buffered.start().unwrap();
+    thread::scope(|scope| {
+        let publisher = scope.spawn(|| buffered.publish(set(1, 1)));
+        while outbox.appends.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+        publisher.join().unwrap().unwrap();
+    });
+    assert_eq!(buffered.stats().queued, Some(0));
+}
+
+#[test]
+fn what_is_published_during_a_shutdown_is_delivered_or_comes_back() {
+    for _ in 0..50 {
+        let buffered = Client::disabled().buffered().coalesce(false);
+        let buffered = buffered.start().unwrap();
+        let published = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for publisher in 0..4 {
+                let (clone, published) = (buffered.clone(), &published);
+                scope.spawn(move || {
+                    while clone.publish(set(publisher, 1)).is_ok() {
+                        published.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            while published.load(Ordering::Relaxed) < 100 {
+                thread::yield_now();
+            }
+            let outcome = buffered.shutdown(LONG);
+            assert!(outcome.is_complete(), "{outcome:?}");
+        });
+        let stats = buffered.stats();
+        assert_eq!(stats.accepted, published.into_inner(), "{stats:?}");
+        assert_eq!(stats.queued, Some(0));
+    }
+}
+
+#[test]
+fn two_shutdowns_at_once_hand_back_each_update_once() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
+    let outbox = Failing {
+        is_volatile: true,
+        latency: Duration::from_millis(10),
+        ..Failing::default()
+    };
+    let buffered = buffered(&emulator).outbox(outbox).start().unwrap();
+    fill(&buffered, 10);
+    let handed_back: Vec<_> = thread::scope(|scope| {
+        let shutdown = || buffered.shutdown(Duration::from_millis(10)).undelivered;
+        let threads = [(); 4].map(|()| scope.spawn(shutdown));
+        let handed_back = threads.map(|thread| thread.join().unwrap());
+        handed_back.into_iter().flatten().collect()
+    });
+    assert_eq!(handed_back.len(), 10, "{handed_back:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -25,6 +25,8 @@ pub(super) struct Publisher {
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) settings: Settings,
     pub(super) shared: Shared,
+    /// Held while a shutdown takes back what is left, so that two do not hand back the same updates.
+    taking_back: Mutex<()>,
 }
 
 impl Publisher {
@@ -34,6 +36,7 @@ impl Publisher {
             outbox,
             settings,
             shared: Shared::new(),
+            taking_back: Mutex::new(()),
         });
         // Weak: an outbox that outlives the client does not keep it alive.
         let waker = Arc::downgrade(&publisher);
@@ -96,13 +99,14 @@ impl Publisher {
         let back = |error| Err(give_back(error, updates.iter().cloned()));
         let mut blocked_since = None;
         loop {
-            if !self.shared.is_open() {
+            let append = || self.outbox.append(updates, self.settings.capacity);
+            let Some(appended) = self.shared.while_open(append) else {
                 return back(Error::new(
                     ErrorKind::Closed,
                     "the client was shut down, or its thread panicked",
                 ));
-            }
-            match self.outbox.append(updates, self.settings.capacity) {
+            };
+            match appended {
                 Ok(true) => {
                     self.shared.note_published(updates.len());
                     return Ok(());
@@ -171,11 +175,13 @@ impl Publisher {
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
         self.shared.shut_down(Instant::now().checked_add(timeout));
         self.shared.break_off(PATIENCE);
-        let undelivered = if self.outbox.is_durable() {
-            Vec::new()
-        } else {
-            self.take_back()
-        };
+        if self.outbox.is_durable() {
+            return self.outcome(Vec::new());
+        }
+        let (undelivered, emptied) = self.take_back();
+        if let Err(error) = emptied {
+            self.notify(&DeliveryEvent::Outbox(&error));
+        }
         self.outcome(undelivered)
     }
 
@@ -203,22 +209,19 @@ impl Publisher {
         }
     }
 
-    /// Empties an outbox that ends with the process.
-    fn take_back(&self) -> Vec<EncodedUpdate> {
-        let entries = self
-            .outbox
-            .release()
-            .and_then(|()| self.outbox.take(usize::MAX));
-        let entries = entries.unwrap_or_else(|error| {
-            self.notify(&DeliveryEvent::Outbox(&error));
-            Vec::new()
-        });
+    /// Empties an outbox that ends with the process. Returns what was in it, and whether that worked.
+    fn take_back(&self) -> (Vec<EncodedUpdate>, Result<(), Error>) {
+        let lock = self.taking_back.lock();
+        let _lock = lock.unwrap_or_else(PoisonError::into_inner);
+        let released = self.outbox.release();
+        let entries = match released.and_then(|()| self.outbox.take(usize::MAX)) {
+            Ok(entries) => entries,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
         let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-        if let Err(error) = self.outbox.settle(&ids, &[]) {
-            self.notify(&DeliveryEvent::Outbox(&error));
-        }
-        let updates = entries.into_iter();
-        updates.filter_map(|entry| entry.update.ok()).collect()
+        let settled = self.outbox.settle(&ids, &[]);
+        let updates = entries.into_iter().filter_map(|entry| entry.update.ok());
+        (updates.collect(), settled)
     }
 }
 

@@ -15,11 +15,12 @@ pub(super) struct Shared {
     work: Condvar,
     /// Wakes the threads that wait for the worker: publishers without room, `flush` and `shutdown`.
     progress: Condvar,
-    /// Whether the phase is `Open`, for publishers, who take no lock for it.
-    is_open: AtomicBool,
+    /// Counts the publishers that append right now, in steps of [`APPENDING`], beside the bit [`CLOSED`].
+    /// Publishers take no lock for it.
+    gate: AtomicUsize,
     /// Breaks off the delivery that is under way.
     cancel: AtomicBool,
-    /// Updates published since the worker took a request, for publishers, who take no lock for it.
+    /// Updates published since the worker took a request. Publishers take no lock for it.
     published: AtomicUsize,
 }
 
@@ -37,7 +38,7 @@ struct State {
 enum Phase {
     /// Updates can be published.
     Open,
-    /// Nothing more can be published; the worker sends what waits, and ends.
+    /// Everything that will be published is in the outbox; the worker sends it, and ends.
     ShuttingDown,
     /// The worker has ended.
     Ended,
@@ -53,6 +54,12 @@ enum Request {
     Flush,
 }
 
+/// The bit of the gate that no publisher passes.
+const CLOSED: usize = 1;
+
+/// One publisher within the gate.
+const APPENDING: usize = 2;
+
 impl Shared {
     pub(super) fn new() -> Self {
         Self {
@@ -65,7 +72,7 @@ impl Shared {
             }),
             work: Condvar::new(),
             progress: Condvar::new(),
-            is_open: AtomicBool::new(true),
+            gate: AtomicUsize::new(0),
             cancel: AtomicBool::new(false),
             published: AtomicUsize::new(0),
         }
@@ -103,8 +110,12 @@ impl Shared {
 
     // What publishers do.
 
-    pub(super) fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Relaxed)
+    /// Calls the function, which appends to the outbox; `None` if nothing more can be published. A shutdown
+    /// waits for it, so that no update is left in an outbox that nobody takes from.
+    pub(super) fn while_open<R>(&self, append: impl FnOnce() -> R) -> Option<R> {
+        let before = self.gate.fetch_add(APPENDING, Ordering::Acquire);
+        let _leave = LeaveGate(self);
+        (before & CLOSED == 0).then(append)
     }
 
     /// Counts published updates, and wakes the worker at the one that makes a batch full.
@@ -123,8 +134,10 @@ impl Shared {
     /// Asks the worker to send now, and waits until it has done something, for that time at most.
     pub(super) fn wait_for_room(&self, time: Duration) {
         let mut state = self.state();
-        self.request(&mut state, Request::Send);
-        drop(self.progress.wait_timeout(state, time));
+        if state.phase == Phase::Open {
+            self.request(&mut state, Request::Send);
+            drop(self.progress.wait_timeout(state, time));
+        }
     }
 
     // What callers of `flush` and `shutdown` do.
@@ -146,7 +159,8 @@ impl Shared {
 
     /// Ends publishing, and waits until the worker has sent what waits and ended, or until the deadline.
     pub(super) fn shut_down(&self, deadline: Option<Instant>) {
-        self.is_open.store(false, Ordering::Relaxed);
+        self.close_gate();
+        self.wait_until(&self.progress, deadline, |_| self.is_gate_empty());
         self.enter(Phase::ShuttingDown);
         self.request_flush();
         self.wait_until(&self.progress, deadline, |state| {
@@ -159,8 +173,16 @@ impl Shared {
         self.cancel_delivery();
         let deadline = Instant::now() + patience;
         self.wait_until(&self.progress, Some(deadline), |state| {
-            state.phase == Phase::Ended
+            state.phase == Phase::Ended && self.is_gate_empty()
         });
+    }
+
+    fn close_gate(&self) {
+        self.gate.fetch_or(CLOSED, Ordering::Relaxed);
+    }
+
+    fn is_gate_empty(&self) -> bool {
+        self.gate.load(Ordering::Acquire) == CLOSED
     }
 
     /// Goes on to a later phase. Publishers that wait for room find the client closed.
@@ -224,7 +246,7 @@ impl Shared {
 
     /// Notes that the worker has ended, also by a panic.
     pub(super) fn note_end(&self) {
-        self.is_open.store(false, Ordering::Relaxed);
+        self.close_gate();
         self.enter(Phase::Ended);
     }
 
@@ -249,5 +271,18 @@ impl Shared {
 
     pub(super) fn stats(&self) -> Stats {
         self.state().stats.clone()
+    }
+}
+
+/// Lets a publisher out of the gate, also when an outbox panics.
+struct LeaveGate<'a>(&'a Shared);
+
+impl Drop for LeaveGate<'_> {
+    fn drop(&mut self) {
+        let before = self.0.gate.fetch_sub(APPENDING, Ordering::Release);
+        if before == APPENDING | CLOSED {
+            drop(self.0.state());
+            self.0.progress.notify_all();
+        }
     }
 }
