@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -666,6 +666,8 @@ proptest! {
     }
 }
 
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
 /// An outbox whose methods fail on request. Its clones are one outbox.
 #[derive(Clone, Default)]
 struct Failing {
@@ -677,6 +679,8 @@ struct Failing {
     appends: Arc<AtomicUsize>,
     /// How long it takes to append and to take.
     latency: Duration,
+    on_append: Arc<OnceLock<Hook>>,
+    on_loss: Arc<OnceLock<Hook>>,
 }
 
 impl Failing {
@@ -735,6 +739,14 @@ impl Outbox for Failing {
 
     fn is_durable(&self) -> bool {
         !self.is_volatile
+    }
+
+    fn on_append(&self, wake: Hook) {
+        let _ = self.on_append.set(wake);
+    }
+
+    fn on_loss(&self, stop: Hook) {
+        let _ = self.on_loss.set(stop);
     }
 }
 
@@ -1053,4 +1065,86 @@ fn two_shutdowns_at_once_hand_back_each_update_once() {
         handed_back.into_iter().flatten().collect()
     });
     assert_eq!(handed_back.len(), 10, "{handed_back:?}");
+}
+
+#[test]
+fn a_worker_that_hangs_is_left_behind_at_once_the_second_time() {
+    let outbox = Failing {
+        latency: Duration::from_secs(3600),
+        ..Failing::default()
+    };
+    let buffered = Client::disabled().buffered().outbox(outbox);
+    let buffered = buffered.start().unwrap();
+    let clone = buffered.clone();
+    let start = Instant::now();
+    let _ = buffered.shutdown(Duration::from_millis(10));
+    let _ = buffered.shutdown(LONG);
+    let _ = buffered.flush(LONG);
+    drop(buffered);
+    drop(clone);
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_outbox_wakes_the_worker() {
+    let emulator = Emulator::start().unwrap();
+    let outbox = Failing::default();
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered(&emulator)
+        .flush_interval(hour)
+        .outbox(outbox.clone());
+    let _buffered = buffered.start().unwrap();
+    let update = EncodedUpdate::new(&set(1, 1)).unwrap().unwrap();
+    outbox.append(&[update], Capacity::default()).unwrap();
+    outbox.on_append.get().unwrap()();
+    let deadline = Instant::now() + LONG;
+    while emulator.profiles().is_empty() {
+        assert!(Instant::now() < deadline, "the outbox called its hook");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_loss_breaks_off_the_delivery_and_what_is_left_is_taken_again() {
+    for shuts_down in [false, true] {
+        let emulator = Emulator::start().unwrap();
+        emulator.fail_next(Fault::Delay(Duration::from_secs(3600)));
+        let outbox = Failing::default();
+        let hour = Duration::from_secs(3600);
+        let buffered = buffered(&emulator)
+            .flush_interval(hour)
+            .outbox(outbox.clone());
+        let buffered = buffered.start().unwrap();
+        buffered.publish(set(1, 1)).unwrap();
+        let outcome = thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                if shuts_down {
+                    buffered.shutdown(LONG)
+                } else {
+                    buffered.flush(LONG)
+                }
+            });
+            let deadline = Instant::now() + LONG;
+            while emulator.requests().is_empty() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            outbox.on_loss.get().unwrap()();
+            waiting.join().unwrap()
+        });
+        assert!(outcome.is_complete(), "{outcome:?}");
+        assert_eq!(outcome.stats.accepted, 1);
+    }
+}
+
+#[test]
+fn dropping_the_last_clone_takes_no_longer_than_its_timeout() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
+    let buffered = buffered(&emulator).drop_timeout(Duration::from_millis(100));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 10);
+    let start = Instant::now();
+    drop(buffered);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -17,41 +17,33 @@ use crate::record::encoded_update::total_bytes;
 use crate::record::{EncodedUpdate, Error, ErrorKind, MAX_RECORD, Update};
 
 /// How long a shutdown waits for what it has broken off to end.
-const PATIENCE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(100);
 
 /// What publishers and the worker have in common.
 pub(super) struct Publisher {
     pub(super) client: Client,
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) settings: Settings,
-    pub(super) shared: Shared,
+    /// The hooks of the outbox have it too, and nothing else: an outbox does not keep itself alive.
+    pub(super) shared: Arc<Shared>,
     /// Held while a shutdown takes back what is left, so that two do not hand back the same updates.
     taking_back: Mutex<()>,
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Arc<Self> {
-        let publisher = Arc::new(Self {
+    pub(super) fn new(client: Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Self {
+        let shared = Arc::new(Shared::new());
+        let appended = Arc::clone(&shared);
+        outbox.on_append(Arc::new(move || appended.request_send()));
+        let lost = Arc::clone(&shared);
+        outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
+        Self {
             client,
             outbox,
             settings,
-            shared: Shared::new(),
+            shared,
             taking_back: Mutex::new(()),
-        });
-        // Weak: an outbox that outlives the client does not keep it alive.
-        let waker = Arc::downgrade(&publisher);
-        publisher.outbox.on_append(Arc::new(move || {
-            if let Some(publisher) = waker.upgrade() {
-                publisher.shared.request_send();
-            }
-        }));
-        let stopper = Arc::downgrade(&publisher);
-        publisher.outbox.on_loss(Arc::new(move || {
-            if let Some(publisher) = stopper.upgrade() {
-                publisher.shared.cancel_delivery();
-            }
-        }));
-        publisher
+        }
     }
 
     /// Returns the update as it will wait; `None` if there is nothing to send or the hook keeps it back.
@@ -108,7 +100,7 @@ impl Publisher {
             };
             match appended {
                 Ok(true) => {
-                    self.shared.note_published(updates.len());
+                    self.shared.count_published(updates.len());
                     return Ok(());
                 }
                 Ok(false) => {}
@@ -168,13 +160,12 @@ impl Publisher {
 
     /// Waits until everything that waits now is settled, for that time at most.
     pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.flush(Instant::now().checked_add(timeout));
+        self.shared.flush(timeout);
         self.outcome(Vec::new())
     }
 
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.shut_down(Instant::now().checked_add(timeout));
-        self.shared.break_off(PATIENCE);
+        self.shared.shut_down(timeout, GRACE);
         if self.outbox.is_durable() {
             return self.outcome(Vec::new());
         }
