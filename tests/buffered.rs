@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -666,12 +666,21 @@ proptest! {
     }
 }
 
-/// An outbox that fails where it is told to, and holds what it is given.
-#[derive(Default)]
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
+/// An outbox whose methods fail on request. Its clones are one outbox.
+#[derive(Clone, Default)]
 struct Failing {
-    inner: MemoryOutbox,
+    inner: Arc<MemoryOutbox>,
     fails: Arc<Mutex<Vec<&'static str>>>,
     garbage: bool,
+    /// It ends with the process, as one in memory.
+    is_volatile: bool,
+    appends: Arc<AtomicUsize>,
+    /// How long it takes to append and to take.
+    latency: Duration,
+    on_append: Arc<OnceLock<Hook>>,
+    on_loss: Arc<OnceLock<Hook>>,
 }
 
 impl Failing {
@@ -685,6 +694,8 @@ impl Failing {
 
 impl Outbox for Failing {
     fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        self.appends.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(self.latency);
         self.check("append")?;
         self.inner.append(updates, capacity)
     }
@@ -692,6 +703,7 @@ impl Outbox for Failing {
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
         self.check("take")?;
         let mut entries = self.inner.take(most)?;
+        thread::sleep(self.latency);
         if self.garbage {
             for entry in entries.iter_mut().filter(|entry| entry.id % 2 == 1) {
                 *entry = OutboxEntry::read(entry.id, "\u{0}garbage");
@@ -723,6 +735,18 @@ impl Outbox for Failing {
     fn depth(&self) -> Result<Depth, Error> {
         self.check("depth")?;
         self.inner.depth()
+    }
+
+    fn is_durable(&self) -> bool {
+        !self.is_volatile
+    }
+
+    fn on_append(&self, wake: Hook) {
+        let _ = self.on_append.set(wake);
+    }
+
+    fn on_loss(&self, stop: Hook) {
+        let _ = self.on_loss.set(stop);
     }
 }
 
@@ -931,4 +955,196 @@ fn background_settings_that_make_no_sense_are_errors() {
     }
     let error = "blok:1".parse::<OverflowPolicy>().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[test]
+fn publishers_that_wait_for_room_do_not_wake_each_other() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let outbox = Failing::default();
+    let buffered = buffered(&emulator)
+        .flush_interval(Duration::from_secs(3600))
+        .outbox(outbox.clone())
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::Block(Duration::from_millis(200)));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 1);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| buffered.publish(set(1, 1)).unwrap_err());
+        }
+    });
+    let appends = outbox.appends.load(Ordering::Relaxed);
+    assert!(appends < 100, "{appends} attempts");
+    let _ = buffered.shutdown(Duration::ZERO);
+}
+
+#[test]
+fn a_shutdown_frees_publishers_that_wait_for_room() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let buffered = buffered(&emulator)
+        .flush_interval(Duration::from_secs(3600))
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::Block(Duration::MAX));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 1);
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| buffered.publish(set(1, 1)).unwrap_err());
+        thread::sleep(Duration::from_millis(20));
+        let outcome = buffered.shutdown(Duration::from_millis(20));
+        assert_eq!(outcome.undelivered.len(), 1);
+        let error = blocked.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert_eq!(error.undelivered().len(), 1);
+    });
+}
+
+#[test]
+fn a_shutdown_waits_for_what_is_being_published() {
+    let outbox = Failing {
+        is_volatile: true,
+        latency: Duration::from_millis(100),
+        ..Failing::default()
+    };
+    let buffered = Client::disabled().buffered().outbox(outbox.clone());
+    let buffered = buffered.start().unwrap();
+    thread::scope(|scope| {
+        let publisher = scope.spawn(|| buffered.publish(set(1, 1)));
+        while outbox.appends.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+        publisher.join().unwrap().unwrap();
+    });
+    assert_eq!(buffered.stats().queued, Some(0));
+}
+
+#[test]
+fn what_is_published_during_a_shutdown_is_delivered_or_comes_back() {
+    for _ in 0..50 {
+        let buffered = Client::disabled().buffered().coalesce(false);
+        let buffered = buffered.start().unwrap();
+        let published = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for publisher in 0..4 {
+                let (clone, published) = (buffered.clone(), &published);
+                scope.spawn(move || {
+                    while clone.publish(set(publisher, 1)).is_ok() {
+                        published.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            while published.load(Ordering::Relaxed) < 100 {
+                thread::yield_now();
+            }
+            let outcome = buffered.shutdown(LONG);
+            assert!(outcome.is_complete(), "{outcome:?}");
+        });
+        let stats = buffered.stats();
+        assert_eq!(stats.accepted, published.into_inner(), "{stats:?}");
+        assert_eq!(stats.queued, Some(0));
+    }
+}
+
+#[test]
+fn two_shutdowns_at_once_hand_back_each_update_once() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
+    let outbox = Failing {
+        is_volatile: true,
+        latency: Duration::from_millis(10),
+        ..Failing::default()
+    };
+    let buffered = buffered(&emulator).outbox(outbox).start().unwrap();
+    fill(&buffered, 10);
+    let handed_back: Vec<_> = thread::scope(|scope| {
+        let shutdown = || buffered.shutdown(Duration::from_millis(10)).undelivered;
+        let threads = [(); 4].map(|()| scope.spawn(shutdown));
+        let handed_back = threads.map(|thread| thread.join().unwrap());
+        handed_back.into_iter().flatten().collect()
+    });
+    assert_eq!(handed_back.len(), 10, "{handed_back:?}");
+}
+
+#[test]
+fn a_worker_that_hangs_is_left_behind_at_once_the_second_time() {
+    let outbox = Failing {
+        latency: Duration::from_secs(3600),
+        ..Failing::default()
+    };
+    let buffered = Client::disabled().buffered().outbox(outbox);
+    let buffered = buffered.start().unwrap();
+    let clone = buffered.clone();
+    let start = Instant::now();
+    let _ = buffered.shutdown(Duration::from_millis(10));
+    let _ = buffered.shutdown(LONG);
+    let _ = buffered.flush(LONG);
+    drop(buffered);
+    drop(clone);
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_outbox_wakes_the_worker() {
+    let emulator = Emulator::start().unwrap();
+    let outbox = Failing::default();
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered(&emulator)
+        .flush_interval(hour)
+        .outbox(outbox.clone());
+    let _buffered = buffered.start().unwrap();
+    let update = EncodedUpdate::new(&set(1, 1)).unwrap().unwrap();
+    outbox.append(&[update], Capacity::default()).unwrap();
+    outbox.on_append.get().unwrap()();
+    let deadline = Instant::now() + LONG;
+    while emulator.profiles().is_empty() {
+        assert!(Instant::now() < deadline, "the outbox called its hook");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_loss_breaks_off_the_delivery_and_what_is_left_is_taken_again() {
+    for shuts_down in [false, true] {
+        let emulator = Emulator::start().unwrap();
+        emulator.fail_next(Fault::Delay(Duration::from_secs(3600)));
+        let outbox = Failing::default();
+        let hour = Duration::from_secs(3600);
+        let buffered = buffered(&emulator)
+            .flush_interval(hour)
+            .outbox(outbox.clone());
+        let buffered = buffered.start().unwrap();
+        buffered.publish(set(1, 1)).unwrap();
+        let outcome = thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                if shuts_down {
+                    buffered.shutdown(LONG)
+                } else {
+                    buffered.flush(LONG)
+                }
+            });
+            let deadline = Instant::now() + LONG;
+            while emulator.requests().is_empty() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            outbox.on_loss.get().unwrap()();
+            waiting.join().unwrap()
+        });
+        assert!(outcome.is_complete(), "{outcome:?}");
+        assert_eq!(outcome.stats.accepted, 1);
+    }
+}
+
+#[test]
+fn dropping_the_last_clone_takes_no_longer_than_its_timeout() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
+    let buffered = buffered(&emulator).drop_timeout(Duration::from_millis(100));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 10);
+    let start = Instant::now();
+    drop(buffered);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

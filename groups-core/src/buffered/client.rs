@@ -144,6 +144,7 @@ impl BufferedClientBuilder {
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
         let publisher = Publisher::new(self.client, self.outbox, self.settings);
+        let publisher = Arc::new(publisher);
         let its_publisher = Arc::clone(&publisher);
         thread::Builder::new()
             .name("mixpanel-groups worker".to_owned())
@@ -215,7 +216,7 @@ impl BufferedClient {
 impl Drop for Handle {
     fn drop(&mut self) {
         let publisher = &*self.publisher;
-        if publisher.shared.is_shutting_down() {
+        if publisher.shared.is_shut_down() {
             return;
         }
         let outcome = publisher.shut_down(publisher.settings.drop_timeout);

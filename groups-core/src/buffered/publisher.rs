@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -17,38 +17,33 @@ use crate::record::encoded_update::total_bytes;
 use crate::record::{EncodedUpdate, Error, ErrorKind, MAX_RECORD, Update};
 
 /// How long a shutdown waits for what it has broken off to end.
-const PATIENCE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(100);
 
 /// What publishers and the worker have in common.
 pub(super) struct Publisher {
     pub(super) client: Client,
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) settings: Settings,
-    pub(super) shared: Shared,
+    /// The hooks of the outbox have it too, and nothing else: an outbox does not keep itself alive.
+    pub(super) shared: Arc<Shared>,
+    /// Held while a shutdown takes back what is left, so that two do not hand back the same updates.
+    taking_back: Mutex<()>,
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Arc<Self> {
-        let publisher = Arc::new(Self {
+    pub(super) fn new(client: Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Self {
+        let shared = Arc::new(Shared::new());
+        let appended = Arc::clone(&shared);
+        outbox.on_append(Arc::new(move || appended.request_send()));
+        let lost = Arc::clone(&shared);
+        outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
+        Self {
             client,
             outbox,
             settings,
-            shared: Shared::new(),
-        });
-        // Weak: an outbox that outlives the client does not keep it alive.
-        let waker = Arc::downgrade(&publisher);
-        publisher.outbox.on_append(Arc::new(move || {
-            if let Some(publisher) = waker.upgrade() {
-                publisher.shared.request_send();
-            }
-        }));
-        let stopper = Arc::downgrade(&publisher);
-        publisher.outbox.on_loss(Arc::new(move || {
-            if let Some(publisher) = stopper.upgrade() {
-                publisher.shared.cancel_delivery();
-            }
-        }));
-        publisher
+            shared,
+            taking_back: Mutex::new(()),
+        }
     }
 
     /// Returns the update as it will wait; `None` if there is nothing to send or the hook keeps it back.
@@ -96,15 +91,16 @@ impl Publisher {
         let back = |error| Err(give_back(error, updates.iter().cloned()));
         let mut blocked_since = None;
         loop {
-            if !self.shared.is_open() {
+            let append = || self.outbox.append(updates, self.settings.capacity);
+            let Some(appended) = self.shared.while_open(append) else {
                 return back(Error::new(
                     ErrorKind::Closed,
                     "the client was shut down, or its thread panicked",
                 ));
-            }
-            match self.outbox.append(updates, self.settings.capacity) {
+            };
+            match appended {
                 Ok(true) => {
-                    self.shared.note_published(updates.len());
+                    self.shared.count_published(updates.len());
                     return Ok(());
                 }
                 Ok(false) => {}
@@ -164,18 +160,19 @@ impl Publisher {
 
     /// Waits until everything that waits now is settled, for that time at most.
     pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.flush(Instant::now().checked_add(timeout));
+        self.shared.flush(timeout);
         self.outcome(Vec::new())
     }
 
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.shut_down(Instant::now().checked_add(timeout));
-        self.shared.break_off(PATIENCE);
-        let undelivered = if self.outbox.is_durable() {
-            Vec::new()
-        } else {
-            self.take_back()
-        };
+        self.shared.shut_down(timeout, GRACE);
+        if self.outbox.is_durable() {
+            return self.outcome(Vec::new());
+        }
+        let (undelivered, emptied) = self.take_back();
+        if let Err(error) = emptied {
+            self.notify(&DeliveryEvent::Outbox(&error));
+        }
         self.outcome(undelivered)
     }
 
@@ -203,22 +200,19 @@ impl Publisher {
         }
     }
 
-    /// Empties an outbox that ends with the process.
-    fn take_back(&self) -> Vec<EncodedUpdate> {
-        let entries = self
-            .outbox
-            .release()
-            .and_then(|()| self.outbox.take(usize::MAX));
-        let entries = entries.unwrap_or_else(|error| {
-            self.notify(&DeliveryEvent::Outbox(&error));
-            Vec::new()
-        });
+    /// Empties an outbox that ends with the process. Returns what was in it, and whether that worked.
+    fn take_back(&self) -> (Vec<EncodedUpdate>, Result<(), Error>) {
+        let lock = self.taking_back.lock();
+        let _lock = lock.unwrap_or_else(PoisonError::into_inner);
+        let released = self.outbox.release();
+        let entries = match released.and_then(|()| self.outbox.take(usize::MAX)) {
+            Ok(entries) => entries,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
         let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-        if let Err(error) = self.outbox.settle(&ids, &[]) {
-            self.notify(&DeliveryEvent::Outbox(&error));
-        }
-        let updates = entries.into_iter();
-        updates.filter_map(|entry| entry.update.ok()).collect()
+        let settled = self.outbox.settle(&ids, &[]);
+        let updates = entries.into_iter().filter_map(|entry| entry.update.ok());
+        (updates.collect(), settled)
     }
 }
 

@@ -1,5 +1,4 @@
-//! What publishers, the callers of `flush` and `shutdown`, and the worker share. Every change of the state
-//! is a method here, and every wait is one on the same condition variable.
+//! What a client is doing and what its worker is to do. Every transition is a method here.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,61 +8,85 @@ use crate::buffered::Stats;
 use crate::client::records::MAX_RECORDS;
 use crate::record::Report;
 
+/// The part of a client that its threads change.
 pub(super) struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
-    /// Whether the phase is `Open`, for publishers, who take no lock for it.
-    is_open: AtomicBool,
+    /// Wakes the worker: there is a request.
+    work: Condvar,
+    /// Wakes the threads that wait for the worker: publishers without room, `flush` and `shutdown`.
+    progress: Condvar,
+    /// Counts the publishers that append right now, in steps of [`APPENDING`], beside the bit [`CLOSED`].
+    gate: AtomicUsize,
+    /// Updates published since the worker took its last request.
+    published: AtomicUsize,
     /// Breaks off the delivery that is under way.
     cancel: AtomicBool,
-    /// Updates published since the worker took a request, for publishers, who take no lock for it.
-    published: AtomicUsize,
 }
 
 struct State {
     phase: Phase,
+    /// A shutdown was requested; a client in the phase `Ended` may have a worker that panicked instead.
+    is_shut_down: bool,
     request: Request,
-    /// How many flushes were requested, and up to which one all are done.
+    /// How many flushes were requested, and up to which one they are done.
     flushes: u64,
     flushes_done: u64,
     stats: Stats,
 }
 
-/// What the client is doing. It goes from one to the next and never back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The life of a client. It never goes back to an earlier phase.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     /// Updates can be published.
     Open,
-    /// Nothing more can be published; the worker sends what waits, and ends.
-    ShuttingDown,
+    /// Everything that will be published is in the outbox; the worker sends it and ends.
+    Draining,
+    /// The time for that is over; the worker ends as it is.
+    BrokenOff,
     /// The worker has ended.
     Ended,
 }
 
-/// What the worker is to do before its flush interval is over; the greater request replaces the lesser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What the worker is to do before its pause is over. A greater request replaces a lesser one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Request {
-    Nothing,
-    /// A batch is full, or a publisher waits for room. After a failure the worker keeps its pause.
+    None,
+    /// Send, but keep the pause after a failure: a batch is full, or a publisher waits for room.
     Send,
-    /// Somebody waits for a flush, which ends a pause too.
-    Flush,
+    /// Send now: a flush, a shutdown, or a delivery that was broken off.
+    SendNow,
 }
+
+/// A request that the worker has taken.
+pub(super) struct Task {
+    /// The last flush that it serves.
+    flush: u64,
+    /// Nothing will be published after it.
+    is_last: bool,
+}
+
+/// The bit of the gate that no publisher passes.
+const CLOSED: usize = 1;
+
+/// One publisher within the gate.
+const APPENDING: usize = 2;
 
 impl Shared {
     pub(super) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 phase: Phase::Open,
-                request: Request::Nothing,
+                is_shut_down: false,
+                request: Request::None,
                 flushes: 0,
                 flushes_done: 0,
                 stats: Stats::default(),
             }),
-            changed: Condvar::new(),
-            is_open: AtomicBool::new(true),
-            cancel: AtomicBool::new(false),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            gate: AtomicUsize::new(0),
             published: AtomicUsize::new(0),
+            cancel: AtomicBool::new(false),
         }
     }
 
@@ -71,147 +94,157 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let result = change(&mut self.state());
-        self.changed.notify_all();
-        result
+    /// Waits on `condvar` until the condition holds, for that time at most.
+    fn wait<'a>(
+        condvar: &Condvar,
+        state: MutexGuard<'a, State>,
+        time: Duration,
+        until: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let waited = condvar.wait_timeout_while(state, time, |state| !until(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Waits until the condition holds, or until the deadline.
-    fn wait_until(&self, deadline: Option<Instant>, condition: impl Fn(&State) -> bool) {
-        let mut state = self.state();
-        while !condition(&state) {
-            let left = deadline.map_or(Duration::MAX, |deadline| {
-                deadline.saturating_duration_since(Instant::now())
-            });
-            if left.is_zero() {
-                return;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
+    fn request(&self, state: &mut State, request: Request) {
+        state.request = state.request.max(request);
+        self.work.notify_one();
     }
 
-    // What publishers do.
+    // Publishers.
 
-    pub(super) fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Relaxed)
+    /// Calls the function, which appends to the outbox, unless nothing more can be published.
+    pub(super) fn while_open<R>(&self, append: impl FnOnce() -> R) -> Option<R> {
+        let before = self.gate.fetch_add(APPENDING, Ordering::Acquire);
+        let _leave = LeaveGate(self);
+        (before & CLOSED == 0).then(append)
     }
 
     /// Counts published updates, and wakes the worker at the one that makes a batch full.
-    pub(super) fn note_published(&self, updates: usize) {
+    pub(super) fn count_published(&self, updates: usize) {
         let before = self.published.fetch_add(updates, Ordering::Relaxed);
         if before < MAX_RECORDS && before + updates >= MAX_RECORDS {
             self.request_send();
         }
     }
 
-    /// Asks the worker to send now.
+    /// Requests the worker to send what waits, though not in the pause after a failure.
     pub(super) fn request_send(&self) {
-        self.change(|state| state.request = state.request.max(Request::Send));
+        self.request(&mut self.state(), Request::Send);
     }
 
-    /// Asks the worker to send now, and waits until something changes, for that time at most.
+    /// Requests the worker to send what waits, and waits until it has done something.
     pub(super) fn wait_for_room(&self, time: Duration) {
         let mut state = self.state();
-        state.request = state.request.max(Request::Send);
-        self.changed.notify_all();
-        drop(self.changed.wait_timeout(state, time));
-    }
-
-    // What callers of `flush` and `shutdown` do.
-
-    /// Asks for a flush, and waits until it is done, the worker has ended, or the deadline has come.
-    pub(super) fn flush(&self, deadline: Option<Instant>) {
-        let flush = self.request_flush();
-        self.wait_until(deadline, |state| {
-            state.flushes_done >= flush || state.phase == Phase::Ended
-        });
-    }
-
-    fn request_flush(&self) -> u64 {
-        self.change(|state| {
-            state.request = Request::Flush;
-            state.flushes += 1;
-            state.flushes
-        })
-    }
-
-    /// Ends publishing, and waits until the worker has sent what waits and ended, or until the deadline.
-    pub(super) fn shut_down(&self, deadline: Option<Instant>) {
-        self.is_open.store(false, Ordering::Relaxed);
-        self.change(|state| state.phase = state.phase.max(Phase::ShuttingDown));
-        self.request_flush();
-        self.wait_until(deadline, |state| state.phase == Phase::Ended);
-    }
-
-    /// Breaks off the delivery that is under way, and waits for the worker to end, not for long.
-    pub(super) fn break_off(&self, patience: Duration) {
-        self.cancel_delivery();
-        let deadline = Instant::now() + patience;
-        self.wait_until(Some(deadline), |state| state.phase == Phase::Ended);
-    }
-
-    /// Breaks off the delivery that is under way.
-    pub(super) fn cancel_delivery(&self) {
-        self.cancel.store(true, Ordering::Relaxed);
-        self.change(|_| ());
-    }
-
-    // What the worker does.
-
-    /// Waits for a request, for that time at most, and takes it. `after_failure` it waits for nothing less
-    /// than a flush. Returns the number of the last flush that this serves.
-    pub(super) fn take_request(&self, pause: Duration, after_failure: bool) -> u64 {
-        let enough = if after_failure {
-            Request::Flush
-        } else {
-            Request::Send
-        };
-        let due = Instant::now().checked_add(pause);
-        self.wait_until(due, |state| state.request >= enough || self.is_cancelled());
-        self.published.store(0, Ordering::Relaxed);
-        let mut state = self.state();
-        state.request = Request::Nothing;
-        state.flushes
-    }
-
-    /// Notes that everything up to this flush is sent.
-    pub(super) fn note_flushed(&self, flush: u64) {
-        self.change(|state| state.flushes_done = flush);
-    }
-
-    /// Allows the next delivery after one was broken off, unless that was for a shutdown.
-    pub(super) fn resume(&self) {
-        let state = self.state();
         if state.phase == Phase::Open {
-            self.cancel.store(false, Ordering::Relaxed);
+            self.request(&mut state, Request::Send);
+            drop(self.progress.wait_timeout(state, time));
         }
     }
 
-    /// The flag that breaks off a delivery.
-    pub(super) fn cancel_flag(&self) -> &AtomicBool {
-        &self.cancel
+    // Callers of `flush` and `shutdown`.
+
+    /// Waits until everything that waits now is settled, for that time at most.
+    pub(super) fn flush(&self, timeout: Duration) {
+        let mut state = self.state();
+        state.flushes += 1;
+        let flush = state.flushes;
+        self.request(&mut state, Request::SendNow);
+        drop(Self::wait(&self.progress, state, timeout, |state| {
+            state.flushes_done >= flush || state.phase >= Phase::BrokenOff
+        }));
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+    /// Ends publishing, and waits until the worker has sent what waits and ended. After the timeout the
+    /// delivery under way is broken off, and the worker gets no more than `grace` to end.
+    pub(super) fn shut_down(&self, timeout: Duration, grace: Duration) {
+        let start = Instant::now();
+        self.close_gate();
+        let mut state = self.state();
+        state.is_shut_down = true;
+        let mut state = Self::wait(&self.progress, state, timeout, |_| self.is_gate_empty());
+        self.enter(&mut state, Phase::Draining);
+        let left = timeout.saturating_sub(start.elapsed());
+        let mut state = Self::wait(&self.progress, state, left, |state| {
+            state.phase >= Phase::BrokenOff
+        });
+        self.enter(&mut state, Phase::BrokenOff);
+        drop(Self::wait(&self.progress, state, grace, |state| {
+            state.phase == Phase::Ended && self.is_gate_empty()
+        }));
     }
 
-    pub(super) fn is_shutting_down(&self) -> bool {
-        self.state().phase >= Phase::ShuttingDown
+    fn close_gate(&self) {
+        self.gate.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
-    /// Notes that the worker has ended, also by a panic.
-    pub(super) fn note_end(&self) {
-        self.is_open.store(false, Ordering::Relaxed);
-        self.change(|state| state.phase = Phase::Ended);
+    fn is_gate_empty(&self) -> bool {
+        self.gate.load(Ordering::Acquire) == CLOSED
     }
 
-    // What is counted.
+    fn enter(&self, state: &mut State, phase: Phase) {
+        state.phase = state.phase.max(phase);
+        if state.phase == Phase::BrokenOff {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+        self.request(state, Request::SendNow);
+        self.progress.notify_all();
+    }
+
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.state().is_shut_down
+    }
+
+    // The worker, and the outbox it takes from.
+
+    /// Waits for a request and takes it; without one, after the pause. After a failure only
+    /// [`Request::SendNow`] ends the pause.
+    pub(super) fn take_task(&self, pause: Duration, after_failure: bool) -> Task {
+        let least = if after_failure {
+            Request::SendNow
+        } else {
+            Request::Send
+        };
+        let mut state = Self::wait(&self.work, self.state(), pause, |state| {
+            state.request >= least
+        });
+        state.request = Request::None;
+        self.published.store(0, Ordering::Relaxed);
+        Task {
+            flush: state.flushes,
+            is_last: state.phase >= Phase::Draining,
+        }
+    }
+
+    /// Records whether the task is done, with everything sent that waited. Returns whether the worker goes
+    /// on.
+    pub(super) fn finish_task(&self, task: &Task, is_done: bool) -> bool {
+        let mut state = self.state();
+        if is_done {
+            state.flushes_done = task.flush;
+            self.progress.notify_all();
+        }
+        !(is_done && task.is_last) && state.phase < Phase::BrokenOff
+    }
+
+    /// Breaks off the delivery that is under way; what waits is taken again.
+    pub(super) fn break_off_delivery(&self) {
+        let mut state = self.state();
+        self.cancel.store(true, Ordering::Relaxed);
+        self.request(&mut state, Request::SendNow);
+    }
+
+    /// Starts a delivery, and returns the flag that breaks it off; `None` if there is no time for another.
+    pub(super) fn start_delivery(&self) -> Option<&AtomicBool> {
+        let state = self.state();
+        if state.phase >= Phase::BrokenOff {
+            return None;
+        }
+        self.cancel.store(false, Ordering::Relaxed);
+        Some(&self.cancel)
+    }
 
     /// Adds what one delivery did.
-    pub(super) fn note_report(&self, report: &Report, accepted: usize, rejected: usize) {
+    pub(super) fn record_report(&self, report: &Report, accepted: usize, rejected: usize) {
         self.count(|stats| {
             stats.sent += report.sent;
             stats.accepted += accepted;
@@ -220,13 +253,35 @@ impl Shared {
             stats.retries += report.retries;
             stats.bytes += report.bytes;
         });
+        self.progress.notify_all();
     }
 
+    /// Records that the worker has ended, also by a panic.
+    pub(super) fn end(&self) {
+        self.close_gate();
+        self.enter(&mut self.state(), Phase::Ended);
+    }
+
+    // What is counted.
+
     pub(super) fn count(&self, count: impl FnOnce(&mut Stats)) {
-        self.change(|state| count(&mut state.stats));
+        count(&mut self.state().stats);
     }
 
     pub(super) fn stats(&self) -> Stats {
         self.state().stats.clone()
+    }
+}
+
+/// Lets a publisher out of the gate, also when an outbox panics.
+struct LeaveGate<'a>(&'a Shared);
+
+impl Drop for LeaveGate<'_> {
+    fn drop(&mut self) {
+        let before = self.0.gate.fetch_sub(APPENDING, Ordering::Release);
+        if before == APPENDING | CLOSED {
+            drop(self.0.state());
+            self.0.progress.notify_all();
+        }
     }
 }

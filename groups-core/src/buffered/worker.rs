@@ -1,6 +1,7 @@
 //! The worker: the thread that takes from the outbox, sends, and settles.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::buffered::DeliveryEvent;
@@ -29,7 +30,7 @@ pub(super) fn run(publisher: &Publisher) {
     if catch_unwind(AssertUnwindSafe(|| work(publisher))).is_err() {
         log::error!("the thread that sends has panicked; what waits is not sent");
     }
-    publisher.shared.note_end();
+    publisher.shared.end();
 }
 
 fn work(publisher: &Publisher) {
@@ -39,18 +40,14 @@ fn work(publisher: &Publisher) {
     loop {
         let pause = interval.saturating_mul(2_u32.saturating_pow(failures));
         let pause = pause.min(LONGEST_PAUSE.max(interval));
-        let flush = shared.take_request(pause, failures > 0);
-        // Looked at before sending: what was published before the shutdown is sent.
-        let is_last = shared.is_shutting_down();
-        let is_sent = send_all(publisher);
-        if is_sent {
-            failures = 0;
-            shared.note_flushed(flush);
+        let task = shared.take_task(pause, failures > 0);
+        let is_done = send_all(publisher);
+        failures = if is_done {
+            0
         } else {
-            failures = failures.saturating_add(1);
-        }
-        let is_broken_off = shared.is_shutting_down() && shared.is_cancelled();
-        if is_broken_off || (is_sent && is_last) {
+            failures.saturating_add(1)
+        };
+        if !shared.finish_task(&task, is_done) {
             return;
         }
     }
@@ -58,8 +55,7 @@ fn work(publisher: &Publisher) {
 
 /// Sends all that waits, and returns whether that worked.
 fn send_all(publisher: &Publisher) -> bool {
-    loop {
-        publisher.shared.resume();
+    while let Some(cancel) = publisher.shared.start_delivery() {
         let taken = match publisher.outbox.take(TAKE) {
             Ok(taken) if taken.is_empty() => return true,
             Ok(taken) => taken,
@@ -69,14 +65,15 @@ fn send_all(publisher: &Publisher) -> bool {
                 return false;
             }
         };
-        if !send(publisher, &taken) || publisher.shared.is_cancelled() {
+        if !send(publisher, &taken, cancel) {
             return false;
         }
     }
+    false
 }
 
 /// Sends what was taken, and settles what has found its fate. Returns whether that is all of it.
-fn send(publisher: &Publisher, taken: &[OutboxEntry]) -> bool {
+fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bool {
     let TakenBatch {
         records,
         members,
@@ -87,9 +84,7 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry]) -> bool {
         Update::encoded(json, Ok(Some(records.encoded(index))))
     });
     let options = publisher.client.with_options();
-    let result = options
-        .cancel_on(publisher.shared.cancel_flag())
-        .send(updates);
+    let result = options.cancel_on(cancel).send(updates);
     let (report, undelivered) = outcome(&result);
     let report = report.expect("a delivery has a report, however it ends");
 
@@ -142,7 +137,7 @@ fn settle(
         Ok(()) => (accepted.len(), rejected.len()),
         Err(_) => (0, 0),
     };
-    publisher.shared.note_report(report, accepted, rejected);
+    publisher.shared.record_report(report, accepted, rejected);
     settled.and_then(|()| publisher.outbox.release())
 }
 
