@@ -26,7 +26,6 @@ pub(crate) struct Relay {
     connection: ReconnectingClient,
     statements: RelayStatements,
     settings: OutboxSettings,
-    /// The name of the table of rejected updates, for a log line.
     /// The locked partitions.
     held: Vec<i16>,
     /// The ids of the taken updates that are not settled, with their partitions.
