@@ -112,7 +112,7 @@ impl SqliteOutbox {
     }
 
     /// Publishes an update in a transaction of your own: it takes effect when the transaction commits,
-    /// together with your rows. An update without properties is left out.
+    /// together with your rows. An empty update, such as `set` without properties, is left out.
     ///
     /// The transaction must be on the outbox's file, in which [`open`](Self::open) or
     /// [`SCHEMA`](Self::SCHEMA) has created the tables. SQLite lets one transaction write at a time, so
