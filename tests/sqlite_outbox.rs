@@ -486,7 +486,7 @@ fn an_update_in_a_transaction_of_the_user_shares_its_fate() {
         let update = acme.set(json!({"plan": "pro"}));
         SqliteOutbox::publish_in(&transaction, &update).unwrap();
         SqliteOutbox::publish_in(&transaction, acme.set(json!({}))).unwrap();
-        SqliteOutbox::publish_in(&transaction, &stored(&acme.delete())).unwrap();
+        SqliteOutbox::publish_in(&transaction, stored(&acme.delete())).unwrap();
         let wrong = acme.set(17);
         let error = SqliteOutbox::publish_in(&transaction, wrong).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidUpdate);

@@ -84,7 +84,8 @@ impl SqliteOutbox {
     pub fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self, Error> {
         let path = path.as_ref();
         if [Path::new(""), Path::new(":memory:")].contains(&path) {
-            let message = format!("path {path:?} is not a file: name one, or use MemoryOutbox");
+            let path = path.display();
+            let message = format!("path \"{path}\" is not a file: name one, or use MemoryOutbox");
             return Err(Error::new(ErrorKind::Config, message));
         }
         let failed = |error| failed(path, "open", error);
