@@ -169,8 +169,8 @@ impl PostgresOutbox {
         self.writer().migrate(&self.migration())
     }
 
-    /// Publishes an update as part of a transaction: it is sent once the transaction commits. An update
-    /// without properties is left out.
+    /// Publishes an update as part of a transaction: it is sent once the transaction commits. An empty
+    /// update, such as `set` without properties, is left out.
     ///
     /// With a [`postgres::Client`] in place of a transaction, the update is published at once.
     ///
@@ -188,7 +188,7 @@ impl PostgresOutbox {
     }
 
     /// Publishes many updates as part of a transaction, much faster than one by one. Returns how many were
-    /// published; updates without properties are left out.
+    /// published; empty ones are left out.
     ///
     /// # Errors
     /// As [`publish_in`](Self::publish_in).

@@ -122,8 +122,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Locks a share of the partitions that have updates, and claims them under this relay's random id. Those that
-    /// a lost relay may still be sending are unlocked again.
+    /// Locks a share of the partitions that have updates, and claims them under the relay's random id.
+    /// Those whose updates a lost relay may still be sending are unlocked again.
     fn lock_share(&mut self) -> Result<(), Error> {
         let failed = |error| failed("lock partitions of the outbox", error);
         let mut all: Vec<i16> = (0..PARTITIONS).collect();
