@@ -943,18 +943,6 @@ fn background_settings_that_make_no_sense_are_errors() {
             (ErrorKind::Config, expected)
         );
     }
-    for policy in [
-        OverflowPolicy::Reject,
-        OverflowPolicy::DropOldest,
-        OverflowPolicy::Block(Duration::from_millis(1_500)),
-    ] {
-        assert_eq!(
-            policy.to_string().parse::<OverflowPolicy>().unwrap(),
-            policy
-        );
-    }
-    let error = "blok:1".parse::<OverflowPolicy>().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
 }
 
 #[test]
@@ -1147,4 +1135,52 @@ fn dropping_the_last_clone_takes_no_longer_than_its_timeout() {
     drop(buffered);
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn overflow_policies_as_text() {
+    let block = |nanos| OverflowPolicy::Block(Duration::from_nanos(nanos));
+    assert_eq!(OverflowPolicy::default().to_string(), "block:1");
+    for (policy, text) in [
+        (OverflowPolicy::Reject, "reject"),
+        (OverflowPolicy::DropOldest, "drop_oldest"),
+        (block(0), "block:0"),
+        (block(30_000_000_000), "block:30"),
+        (block(250_000_000), "block:0.25"),
+        (block(1), "block:0.000000001"),
+        (
+            OverflowPolicy::Block(Duration::MAX),
+            "block:18446744073709551615.999999999",
+        ),
+    ] {
+        assert_eq!(policy.to_string(), text);
+        assert_eq!(text.parse::<OverflowPolicy>().unwrap(), policy);
+    }
+    for text in [
+        "",
+        "Reject",
+        "block",
+        "block:",
+        "block:1s",
+        "block:-1",
+        "block:+1",
+        "block:1.",
+        "block:.5",
+        "block:1.+5",
+        "block:0.0000000001",
+        "block:1e3",
+        "block:inf",
+        "block: 1",
+        "drop-oldest",
+    ] {
+        let error = text.parse::<OverflowPolicy>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "unknown overflow policy {text:?}: \
+                 expected reject, drop_oldest or block: with seconds, such as block:1"
+            )
+        );
+    }
 }

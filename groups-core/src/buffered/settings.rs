@@ -31,35 +31,53 @@ impl Default for OverflowPolicy {
     }
 }
 
+/// Writes `reject`, `drop_oldest` or, for example, `block:1`.
 impl fmt::Display for OverflowPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Block(time) => write!(f, "block:{}", time.as_secs_f64()),
             Self::Reject => f.write_str("reject"),
             Self::DropOldest => f.write_str("drop_oldest"),
+            Self::Block(time) if time.subsec_nanos() == 0 => write!(f, "block:{}", time.as_secs()),
+            Self::Block(time) => {
+                let nanos = format!("{:09}", time.subsec_nanos());
+                let fraction = nanos.trim_end_matches('0');
+                write!(f, "block:{}.{fraction}", time.as_secs())
+            }
         }
     }
 }
 
+/// Reads `reject`, `drop_oldest` or, for example, `block:1`.
 impl FromStr for OverflowPolicy {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let block = |seconds: &str| {
-            let seconds = seconds.parse().ok()?;
-            Duration::try_from_secs_f64(seconds).ok().map(Self::Block)
-        };
         let policy = match text {
             "reject" => Some(Self::Reject),
             "drop_oldest" => Some(Self::DropOldest),
-            _ => text.strip_prefix("block:").and_then(block),
+            _ => text
+                .strip_prefix("block:")
+                .and_then(parse_seconds)
+                .map(Self::Block),
         };
         policy.ok_or_else(|| {
             Error::config(format!(
-                "unknown overflow policy {text:?}: expected reject, drop_oldest or block: with seconds"
+                "unknown overflow policy {text:?}: \
+                 expected reject, drop_oldest or block: with seconds, such as block:1"
             ))
         })
     }
+}
+
+/// Reads seconds with up to nine decimals, exactly.
+fn parse_seconds(text: &str) -> Option<Duration> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(seconds) || !is_number(fraction) || !(1..=9).contains(&fraction.len()) {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse().ok()?;
+    Some(Duration::new(seconds.parse().ok()?, nanos))
 }
 
 /// What went wrong in the background: the argument of
