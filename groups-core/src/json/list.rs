@@ -2,10 +2,10 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::ser::{Impossible, Serialize, Serializer};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::json::kinds::{items, refuse, same_nothing, see_through};
+use crate::json::sink::{Parts, Shape, Sink};
 use crate::json::{EncodeError, Json, Written, close};
 
 /// A list or set: the type of a field with `#[mixpanel(union)]`.
@@ -69,11 +69,37 @@ pub(crate) struct Items<'a> {
     start: usize,
 }
 
-impl Items<'_> {
+impl<'a> Sink for ListJson<'a> {
+    type Ok = Written;
+    type Error = EncodeError;
+    type Parts = Items<'a>;
+
+    const REFUSAL: &'static str = "`$union` takes a list";
+
+    fn null(self) -> Result<Written, EncodeError> {
+        Ok(Written::Null)
+    }
+
+    fn open(self, shape: Shape) -> Result<Items<'a>, EncodeError> {
+        match shape {
+            Shape::List => Ok(Items {
+                start: self.out.len(),
+                out: self.out,
+            }),
+            _ => Err(EncodeError::new(Self::REFUSAL)),
+        }
+    }
+}
+
+impl Parts for Items<'_> {
+    type Ok = Written;
+    type Error = EncodeError;
+
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         let mark = self.out.len();
         self.out.push(b',');
-        match value.serialize(Json { out: self.out })? {
+        let written = Json { out: self.out }.write(value)?;
+        match written {
             Written::Null => self.out.truncate(mark),
             Written::Value => {
                 if !matches!(self.out.get(mark + 1), Some(b'"' | b'-' | b'0'..=b'9')) {
@@ -84,8 +110,7 @@ impl Items<'_> {
         Ok(())
     }
 
-    #[allow(clippy::unnecessary_wraps)] // As `end` wants it.
-    fn close(self) -> Result<Written, EncodeError> {
+    fn end(self) -> Result<Written, EncodeError> {
         let is_empty = self.out.len() == self.start;
         close(self.out, self.start, *b"[]");
         Ok(if is_empty {
@@ -94,57 +119,6 @@ impl Items<'_> {
             Written::Value
         })
     }
-}
-
-items!(
-    Items<'_> => Written, EncodeError:
-    SerializeSeq::serialize_element,
-    SerializeTuple::serialize_element,
-    SerializeTupleStruct::serialize_field
-);
-
-impl<'a> Serializer for ListJson<'a> {
-    type Ok = Written;
-    type Error = EncodeError;
-    type SerializeSeq = Items<'a>;
-    type SerializeTuple = Items<'a>;
-    type SerializeTupleStruct = Items<'a>;
-    type SerializeTupleVariant = Impossible<Written, EncodeError>;
-    type SerializeMap = Impossible<Written, EncodeError>;
-    type SerializeStruct = Impossible<Written, EncodeError>;
-    type SerializeStructVariant = Impossible<Written, EncodeError>;
-
-    see_through!(Written);
-    same_nothing!(Written);
-
-    fn serialize_unit(self) -> Result<Written, EncodeError> {
-        Ok(Written::Null)
-    }
-
-    fn serialize_seq(self, _len: Option<usize>) -> Result<Items<'a>, EncodeError> {
-        Ok(Items {
-            start: self.out.len(),
-            out: self.out,
-        })
-    }
-
-    fn serialize_tuple(self, len: usize) -> Result<Items<'a>, EncodeError> {
-        self.serialize_seq(Some(len))
-    }
-
-    fn serialize_tuple_struct(
-        self,
-        _name: &'static str,
-        len: usize,
-    ) -> Result<Items<'a>, EncodeError> {
-        self.serialize_seq(Some(len))
-    }
-
-    fn serialize_bytes(self, value: &[u8]) -> Result<Written, EncodeError> {
-        self.collect_seq(value)
-    }
-
-    refuse!(EncodeError::new("`$union` takes a list") => Written: scalars, floats, objects, variants);
 }
 
 /// Returns whether JSON is what `$union` takes: a list of at least one text or number.

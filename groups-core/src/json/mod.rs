@@ -9,15 +9,16 @@ mod encode_error;
 pub(crate) mod escape;
 pub(crate) mod item;
 mod key;
-pub(crate) mod kinds;
 pub(crate) mod list;
 pub(crate) mod members;
 pub(crate) mod null;
 pub(crate) mod object;
 pub(crate) mod serializer;
+pub(crate) mod sink;
 
 pub use self::encode_error::EncodeError;
 pub use self::list::List;
 
 pub(crate) use self::key::Key;
 pub(crate) use self::serializer::{Json, Written, close};
+pub(crate) use self::sink::Sink;

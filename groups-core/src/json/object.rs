@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::ser::{self, Impossible, Serialize, Serializer};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::group::{Operation, Property};
-use crate::json::kinds::{refuse, same_nothing, see_through};
 use crate::json::list::ListJson;
-use crate::json::{EncodeError, Json, Key, Written, close};
+use crate::json::sink::{Parts, Shape};
+use crate::json::{EncodeError, Json, Key, Sink, Written, close};
 
 /// The longest property name, in characters.
 /// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles))
@@ -21,10 +21,10 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
     value: &T,
 ) -> Result<Written, EncodeError> {
     match operation {
-        Operation::Union => value.serialize(ListJson { out }),
+        Operation::Union => ListJson { out }.write(value),
         Operation::Remove => {
             let start = out.len();
-            let written = value.serialize(Json { out })?;
+            let written = Json { out }.write(value)?;
             if matches!(out.get(start), None | Some(b'[' | b'{')) {
                 return Err(EncodeError::new(
                     "`$remove` takes one item, not a list or an object",
@@ -32,7 +32,7 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
             }
             Ok(written)
         }
-        _ => value.serialize(Json { out }),
+        _ => Json { out }.write(value),
     }
 }
 
@@ -124,11 +124,21 @@ pub(crate) struct Entries<'a> {
 }
 
 impl Entries<'_> {
+    /// The name that was written last.
+    fn name(&self) -> Result<String, EncodeError> {
+        Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
+    }
+}
+
+impl Parts for Entries<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
         let out = &mut *self.object.out;
         self.start = out.len();
         out.push(b',');
-        key.serialize(Key { out })?;
+        Key { out }.write(key)?;
         let name = self.name()?;
         self.object.names.claim(name)?;
         self.object.out.push(b':');
@@ -149,78 +159,31 @@ impl Entries<'_> {
         Ok(())
     }
 
-    /// The name that was written last.
-    fn name(&self) -> Result<String, EncodeError> {
-        Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
-    }
-}
-
-impl ser::SerializeMap for Entries<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
-        self.key(key)
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.value(value)
-    }
-
     fn end(self) -> Result<(), EncodeError> {
         Ok(())
     }
 }
 
-impl ser::SerializeStruct for Entries<'_> {
+impl<'a> Sink for Object<'a> {
     type Ok = ();
     type Error = EncodeError;
+    type Parts = Entries<'a>;
 
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &T,
-    ) -> Result<(), EncodeError> {
-        self.key(key)?;
-        self.value(value)
-    }
+    const REFUSAL: &'static str = "properties come from a map or a struct";
 
-    fn end(self) -> Result<(), EncodeError> {
-        Ok(())
-    }
-}
-
-impl<'a> Serializer for Object<'a> {
-    type Ok = ();
-    type Error = EncodeError;
-    type SerializeSeq = Impossible<(), EncodeError>;
-    type SerializeTuple = Impossible<(), EncodeError>;
-    type SerializeTupleStruct = Impossible<(), EncodeError>;
-    type SerializeTupleVariant = Impossible<(), EncodeError>;
-    type SerializeMap = Entries<'a>;
-    type SerializeStruct = Entries<'a>;
-    type SerializeStructVariant = Impossible<(), EncodeError>;
-
-    see_through!(());
-    same_nothing!(());
-
-    fn serialize_unit(self) -> Result<(), EncodeError> {
+    fn null(self) -> Result<(), EncodeError> {
         Ok(())
     }
 
-    fn serialize_map(self, _len: Option<usize>) -> Result<Entries<'a>, EncodeError> {
-        Ok(Entries {
-            start: self.out.len(),
-            object: self,
-        })
+    fn open(self, shape: Shape) -> Result<Entries<'a>, EncodeError> {
+        match shape {
+            Shape::Map | Shape::Struct => Ok(Entries {
+                start: self.out.len(),
+                object: self,
+            }),
+            _ => Err(EncodeError::new(Self::REFUSAL)),
+        }
     }
-
-    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<Entries<'a>, EncodeError> {
-        self.serialize_map(Some(len))
-    }
-
-    refuse!(EncodeError::new("properties come from a map or a struct") => ():
-        scalars, floats, bytes, lists, variants);
 }
 
 /// The members that a flattened field has, as JSON.
@@ -235,8 +198,8 @@ pub(crate) fn write_members<T: Serialize + ?Sized>(
         operation: property.operation,
         names: &mut Names::new(all),
     };
-    value
-        .serialize(object)
+    object
+        .write(value)
         .map_err(|error| error.of(property.field))?;
     close(&mut json, 0, *b"{}");
     match &json[..] {

@@ -4,7 +4,7 @@ use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::list::ListJson;
 use crate::json::object::write_members;
-use crate::json::{EncodeError, Json, Written};
+use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::diff::{Differences, key_of, text, updates};
 use crate::record::unchanged::is_same;
 use crate::record::visit::Visitor;
@@ -73,7 +73,7 @@ impl Visitor for Comparison<'_> {
     ) -> Result<(), EncodeError> {
         let old_json = &mut *self.scratch;
         old_json.clear();
-        let before = old.serialize(Json { out: old_json });
+        let before = Json { out: old_json }.write(old);
         let before = before.map_err(|error| error.of(property.name))?;
         let out = match property.operation {
             Operation::SetOnce if before == Written::Value => return Ok(()),
@@ -83,7 +83,7 @@ impl Visitor for Comparison<'_> {
         let start = out.len();
         out.extend_from_slice(property.key.as_bytes());
         let value = out.len();
-        let now = new.serialize(Json { out });
+        let now = Json { out }.write(new);
         let now = now.map_err(|error| error.of(property.name))?;
         if now == Written::Null || out[value..] == old_json[..] {
             out.truncate(start);
@@ -103,7 +103,7 @@ impl Visitor for Comparison<'_> {
         let scratch = &mut *self.scratch;
         scratch.clear();
         let mut write = |value: &T| {
-            let written = value.serialize(ListJson { out: scratch });
+            let written = ListJson { out: scratch }.write(value);
             written
                 .map(|_| scratch.len())
                 .map_err(|error| error.of(property.name))

@@ -7,7 +7,7 @@ use crate::json::escape::write_escaped;
 use crate::json::list::ListJson;
 use crate::json::null::{is_absent, is_empty_list};
 use crate::json::object::{Names, Object};
-use crate::json::{EncodeError, Json, Written};
+use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::visit::Visitor;
 use crate::record::{RecordRef, Rejection};
 
@@ -135,7 +135,7 @@ impl Visitor for Encoder<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| new.serialize(Json { out }))
+        self.write(property, |out| Json { out }.write(new))
     }
 
     #[inline]
@@ -145,7 +145,7 @@ impl Visitor for Encoder<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| new.serialize(ListJson { out }))
+        self.write(property, |out| ListJson { out }.write(new))
     }
 
     fn flatten<T: Serialize + ?Sized>(
@@ -160,8 +160,7 @@ impl Visitor for Encoder<'_> {
             operation: property.operation,
             names: self.names.get_or_insert_with(|| Names::new(all)),
         };
-        new.serialize(object)
-            .map_err(|error| error.of(property.field))
+        object.write(new).map_err(|error| error.of(property.field))
     }
 }
 

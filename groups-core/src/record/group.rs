@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::group::{Group, Operation};
 use crate::json::escape::write_str;
 use crate::json::object::{Names, Object, check_name, write_value};
-use crate::json::{EncodeError, Written, close};
+use crate::json::{EncodeError, Sink, Written, close};
 use crate::record::encode::write_update;
 use crate::record::{Error, MixpanelGroup, Update};
 
@@ -71,11 +71,12 @@ impl Group<'_> {
     fn object(&self, operation: Operation, properties: impl Serialize) -> Update<'static> {
         self.update(operation, |out| {
             let start = out.len();
-            properties.serialize(Object {
+            let object = Object {
                 out,
                 operation,
                 names: &mut Names::new(&[]),
-            })?;
+            };
+            object.write(&properties)?;
             close(out, start, *b"{}");
             Ok(())
         })

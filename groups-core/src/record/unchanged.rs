@@ -5,13 +5,12 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::ser::{self, Serialize, Serializer};
+use serde::Serialize;
 
 use crate::group::Property;
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::json::EncodeError;
-use crate::json::kinds::{Differs, fields, items, same_nothing, see_through};
-use crate::json::serializer::is_raw;
+use crate::json::sink::{Mismatch, Parts, Scalar, Shape, Sink};
 use crate::record::MixpanelGroup;
 use crate::record::visit::Visitor;
 use crate::util::scratch::with_scratch;
@@ -46,7 +45,7 @@ struct Tokens {
 
 impl Tokens {
     #[inline]
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Differs> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
         let Some(at) = &mut self.at else {
             self.notes.extend_from_slice(bytes);
             return Ok(());
@@ -58,43 +57,23 @@ impl Tokens {
                 *at = end;
                 Ok(())
             }
-            _ => Err(Differs),
+            _ => Err(Mismatch),
         }
     }
 
     /// A number that is the same where all its bits are.
     #[inline]
-    fn number<const N: usize>(&mut self, kind: u8, bits: [u8; N]) -> Result<(), Differs> {
+    fn number<const N: usize>(&mut self, kind: u8, bits: [u8; N]) -> Result<(), Mismatch> {
         self.put(&[kind])?;
         self.put(&bits)
     }
 
     /// The name of a field or variant, by its place in memory: the same code says the same name.
     #[inline]
-    fn name(&mut self, kind: u8, name: &'static str) -> Result<(), Differs> {
+    fn name(&mut self, kind: u8, name: &'static str) -> Result<(), Mismatch> {
         self.put(&[kind])?;
         self.put(&name.as_ptr().addr().to_ne_bytes())?;
         self.put(&name.len().to_ne_bytes())
-    }
-
-    #[inline]
-    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Differs> {
-        value.serialize(self)
-    }
-
-    #[inline]
-    fn field<T: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &T,
-    ) -> Result<(), Differs> {
-        self.name(b'.', key)?;
-        self.item(value)
-    }
-
-    #[inline]
-    fn close(&mut self) -> Result<(), Differs> {
-        self.put(b")")
     }
 
     fn walk<T: MixpanelGroup>(&mut self, group: &T) {
@@ -114,7 +93,7 @@ impl Visitor for Tokens {
         value: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.is_same = self.is_same && self.item(value).is_ok();
+        self.is_same = self.is_same && self.write(value).is_ok();
         Ok(())
     }
 }
@@ -122,154 +101,93 @@ impl Visitor for Tokens {
 /// Text that is displayed rather than held: its pieces.
 impl fmt::Write for Tokens {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.put(piece.as_bytes()).map_err(|Differs| fmt::Error)
+        self.put(piece.as_bytes()).map_err(|Mismatch| fmt::Error)
     }
 }
 
-macro_rules! numbers {
-    ($($method:ident: $type:ty as $wide:ty, $kind:literal;)*) => {$(
-        #[inline]
-        fn $method(self, value: $type) -> Result<(), Differs> {
-            self.number($kind, <$wide>::from(value).to_ne_bytes())
-        }
-    )*};
-}
-
-/// What has items: its kind, and its name where JSON has it.
-macro_rules! opens {
-    ($($method:ident($($argument:ident: $type:ty),*), $kind:literal $($name:ident)?;)*) => {$(
-        #[inline]
-        fn $method(self, $($argument: $type),*) -> Result<Self, Differs> {
-            opens!(@put self, $kind $(, $name)?);
-            Ok(self)
-        }
-    )*};
-    (@put $self:ident, $kind:literal) => { $self.put(&[$kind])? };
-    (@put $self:ident, $kind:literal, $name:ident) => { $self.name($kind, $name)? };
-}
-
-items!(
-    &mut Tokens => (), Differs:
-    SerializeSeq::serialize_element,
-    SerializeTuple::serialize_element,
-    SerializeTupleStruct::serialize_field,
-    SerializeTupleVariant::serialize_field
-);
-fields!(&mut Tokens => (), Differs: SerializeStruct, SerializeStructVariant);
-
-impl ser::SerializeMap for &mut Tokens {
+#[allow(clippy::inline_always)] // Callers pass constants, of which little is left when inlined.
+impl Sink for &mut Tokens {
     type Ok = ();
-    type Error = Differs;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Differs> {
-        self.item(key)
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Differs> {
-        self.item(value)
-    }
-
-    fn end(self) -> Result<(), Differs> {
-        self.close()
-    }
-}
-
-impl Serializer for &mut Tokens {
-    type Ok = ();
-    type Error = Differs;
-    type SerializeSeq = Self;
-    type SerializeTuple = Self;
-    type SerializeTupleStruct = Self;
-    type SerializeTupleVariant = Self;
-    type SerializeMap = Self;
-    type SerializeStruct = Self;
-    type SerializeStructVariant = Self;
-
-    numbers!(
-        serialize_i8: i8 as i64, b'i';
-        serialize_i16: i16 as i64, b'i';
-        serialize_i32: i32 as i64, b'i';
-        serialize_i64: i64 as i64, b'i';
-        serialize_u8: u8 as u64, b'u';
-        serialize_u16: u16 as u64, b'u';
-        serialize_u32: u32 as u64, b'u';
-        serialize_u64: u64 as u64, b'u';
-        serialize_i128: i128 as i128, b'I';
-        serialize_u128: u128 as u128, b'U';
-        serialize_f32: f32 as f64, b'f';
-        serialize_f64: f64 as f64, b'd';
-    );
-
-    opens!(
-        serialize_seq(_len: Option<usize>), b'[';
-        serialize_tuple(_len: usize), b'[';
-        serialize_tuple_struct(_name: &'static str, _len: usize), b'[';
-        serialize_map(_len: Option<usize>), b'{';
-        serialize_tuple_variant(_of: &'static str, _index: u32, name: &'static str, _len: usize),
-            b'(' name;
-        serialize_struct_variant(_of: &'static str, _index: u32, name: &'static str, _len: usize),
-            b'<' name;
-    );
+    type Error = Mismatch;
+    type Parts = Self;
 
     #[inline]
-    fn serialize_struct(self, name: &'static str, _len: usize) -> Result<Self, Differs> {
-        self.put(if is_raw(name) { b"=" } else { b"$" })?;
-        Ok(self)
-    }
-
-    #[inline]
-    fn serialize_bool(self, value: bool) -> Result<(), Differs> {
-        self.put(if value { b"y" } else { b"n" })
-    }
-
-    #[inline]
-    fn serialize_char(self, value: char) -> Result<(), Differs> {
-        self.serialize_str(value.encode_utf8(&mut [0; 4]))
-    }
-
-    #[inline]
-    fn serialize_str(self, value: &str) -> Result<(), Differs> {
-        self.put(b"s")?;
-        self.put(value.as_bytes())?;
-        self.put(TEXT_END)
-    }
-
-    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), Differs> {
-        self.put(b"s")?;
-        write!(self, "{value}").map_err(|fmt::Error| Differs)?;
-        self.put(TEXT_END)
-    }
-
-    fn serialize_bytes(self, value: &[u8]) -> Result<(), Differs> {
-        self.collect_seq(value)
-    }
-
-    see_through!(());
-    same_nothing!(());
-
-    #[inline]
-    fn serialize_unit(self) -> Result<(), Differs> {
+    fn null(self) -> Result<(), Mismatch> {
         self.put(b"-")
     }
 
-    #[inline]
-    fn serialize_unit_variant(
-        self,
-        _of: &'static str,
-        _index: u32,
-        name: &'static str,
-    ) -> Result<(), Differs> {
-        self.name(b'e', name)
+    #[inline(always)]
+    fn scalar(self, scalar: Scalar) -> Result<(), Mismatch> {
+        match scalar {
+            Scalar::Bool(value) => self.put(if value { b"y" } else { b"n" }),
+            Scalar::I64(value) => self.number(b'i', value.to_ne_bytes()),
+            Scalar::U64(value) => self.number(b'u', value.to_ne_bytes()),
+            Scalar::I128(value) => self.number(b'I', value.to_ne_bytes()),
+            Scalar::U128(value) => self.number(b'U', value.to_ne_bytes()),
+            Scalar::F32(value) => self.number(b'f', value.to_ne_bytes()),
+            Scalar::F64(value) => self.number(b'd', value.to_ne_bytes()),
+        }
     }
 
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        _of: &'static str,
-        _index: u32,
-        name: &'static str,
+    #[inline]
+    fn text(self, text: &str) -> Result<(), Mismatch> {
+        self.put(b"s")?;
+        self.put(text.as_bytes())?;
+        self.put(TEXT_END)
+    }
+
+    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), Mismatch> {
+        self.put(b"s")?;
+        write!(self, "{value}").map_err(|fmt::Error| Mismatch)?;
+        self.put(TEXT_END)
+    }
+
+    #[inline(always)]
+    fn open(self, shape: Shape) -> Result<Self, Mismatch> {
+        match shape {
+            Shape::List => self.put(b"["),
+            Shape::Map => self.put(b"{"),
+            Shape::Struct => self.put(b"$"),
+            Shape::RawJson => self.put(b"="),
+            Shape::NewtypeVariant(name) => self.name(b'v', name),
+            Shape::TupleVariant(name) => self.name(b'(', name),
+            Shape::StructVariant(name) => self.name(b'<', name),
+        }?;
+        Ok(self)
+    }
+}
+
+impl Parts for &mut Tokens {
+    type Ok = ();
+    type Error = Mismatch;
+
+    #[inline]
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Mismatch> {
+        self.write(value)
+    }
+
+    #[inline]
+    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Mismatch> {
+        self.write(key)
+    }
+
+    #[inline]
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Mismatch> {
+        self.write(value)
+    }
+
+    #[inline]
+    fn field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
         value: &T,
-    ) -> Result<(), Differs> {
-        self.name(b'v', name)?;
-        value.serialize(self)
+    ) -> Result<(), Mismatch> {
+        self.name(b'.', key)?;
+        self.write(value)
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), Mismatch> {
+        self.put(b")")
     }
 }

@@ -7,7 +7,7 @@ use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::list::ListJson;
 use crate::json::object::write_members;
-use crate::json::{EncodeError, Json, Written};
+use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::MixpanelGroup;
 use crate::record::diff::{Differences, key_of, text};
 use crate::record::visit::Visitor;
@@ -105,7 +105,7 @@ impl Visitor for KnownComparison<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| new.serialize(Json { out }))
+        self.write(property, |out| Json { out }.write(new))
     }
 
     fn list<T: Serialize + ?Sized>(
@@ -114,7 +114,7 @@ impl Visitor for KnownComparison<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| new.serialize(ListJson { out }))
+        self.write(property, |out| ListJson { out }.write(new))
     }
 
     fn flatten<T: Serialize + ?Sized>(

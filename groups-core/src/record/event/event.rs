@@ -12,7 +12,8 @@ use crate::group::{Group, Id, Operation};
 use crate::json::escape::write_str;
 use crate::json::members::Members;
 use crate::json::object::{Names, Object};
-use crate::json::{EncodeError, Json};
+use crate::json::sink::IntoSink;
+use crate::json::{EncodeError, Json, Sink};
 use crate::record::Encoded;
 use crate::record::Error;
 use crate::record::Record;
@@ -133,12 +134,12 @@ impl Event {
 
     /// Adds a property; none, if the value serialises to `null`. Its name has 1 to 255 characters.
     pub fn property(self, name: &str, value: impl Serialize) -> Self {
-        self.add(|object| object.collect_map([(name, value)]))
+        self.add(|object| IntoSink(object).collect_map([(name, value)]))
     }
 
     /// Adds the properties of a map or struct, but for those that serialise to `null`.
     pub fn properties(self, properties: impl Serialize) -> Self {
-        self.add(|object| properties.serialize(object))
+        self.add(|object| object.write(&properties))
     }
 
     fn add(mut self, write: impl FnOnce(Object<'_>) -> Result<(), EncodeError>) -> Self {
@@ -180,9 +181,9 @@ impl Event {
         out.extend_from_slice(b",\"properties\":");
         let properties = out.len();
         out.extend_from_slice(b"{\"time\":");
-        self.time.serialize(Json { out })?;
+        Json { out }.write(&self.time)?;
         out.extend_from_slice(b",\"distinct_id\":");
-        self.distinct_id.serialize(Json { out })?;
+        Json { out }.write(&self.distinct_id)?;
         out.extend_from_slice(b",\"$insert_id\":");
         write_str(out, &self.insert_id);
         let head = out.len() - start;
@@ -192,7 +193,7 @@ impl Event {
             out.push(b':');
             match &ids[..] {
                 [id] => write_str(out, id),
-                ids => drop(ids.serialize(Json { out })?),
+                ids => drop(Json { out }.write(ids)?),
             }
         }
         if !self.names.has("ip") {
