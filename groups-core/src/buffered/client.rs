@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::settings::{DeliveryEvent, OverflowPolicy};
-use super::stats::{FlushOutcome, Stats};
-use crate::buffered::publisher::{Publisher, give_back};
+use crate::buffered::publisher::Publisher;
 use crate::buffered::settings::Settings;
-use crate::buffered::worker;
+use crate::buffered::{DeliveryEvent, FlushOutcome, OverflowPolicy, Stats, worker};
 use crate::client::Client;
-use crate::outbox::MemoryOutbox;
-use crate::outbox::{Capacity, Outbox};
+use crate::outbox::{Capacity, MemoryOutbox, Outbox};
 use crate::record::{Error, ErrorKind, IntoUpdate, IntoUpdates};
 
-/// Sends in the background: [`publish`](Self::publish) returns in about a microsecond, and one
-/// thread delivers.
+/// A client that sends in the background: [`publish`](Self::publish) returns in about a microsecond, and
+/// one thread delivers.
 ///
 /// Batches leave when 2,000 updates wait, or after the flush interval. A failed delivery is tried
 /// again until it succeeds; what waits is bounded, and what happens when the bound is reached is
-/// [your choice](OverflowPolicy). End it with [`shutdown`](Self::shutdown), which says what was not
-/// delivered; dropping it shuts it down too, within a few seconds, and logs what is left.
+/// [your choice](OverflowPolicy).
+///
+/// A clone is cheap, and all clones share the thread. [`shutdown`](Self::shutdown) ends it and hands back
+/// what was not delivered. Dropping the last clone shuts it down too, within the
+/// [drop timeout](BufferedClientBuilder::drop_timeout), and logs how much is left.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -33,23 +33,20 @@ use crate::record::{Error, ErrorKind, IntoUpdate, IntoUpdates};
 /// # let acme = Company { id: 1, plan: "free".into() };
 /// let buffered = Client::from_env()?.buffered().start()?;
 /// buffered.publish(acme.set())?;
-/// let drained = buffered.shutdown(Duration::from_secs(5));
-/// assert!(drained.is_complete());
+/// let outcome = buffered.shutdown(Duration::from_secs(5));
+/// assert!(outcome.is_complete());
 /// # Ok(())
 /// # }
 /// ```
-///
-/// A clone is cheap, and all clones share the one thread.
 #[derive(Clone)]
 #[must_use = "dropping the last clone flushes it and shuts it down"]
 pub struct BufferedClient {
-    handle: Arc<Handle>,
+    publisher: Arc<Publisher>,
+    /// Shuts down with the last clone. The worker has no part in it, unlike in the publisher.
+    _last_clone: Arc<LastClone>,
 }
 
-/// What the clones share. The worker has the publisher alone, so the last clone's drop ends it.
-struct Handle {
-    publisher: Arc<Publisher>,
-}
+struct LastClone(Arc<Publisher>);
 
 /// The settings of a [`BufferedClient`]: see [`Client::buffered`].
 #[must_use = "nothing is sent before `start`"]
@@ -75,41 +72,43 @@ impl BufferedClientBuilder {
         }
     }
 
-    /// How long an update waits at most for others to share a request; default 1 s. After a delivery
+    /// Sets how long an update waits at most for others to share a request; default 1 s. After a delivery
     /// that failed it doubles, up to a minute.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.settings.flush_interval = interval;
         self
     }
 
-    /// How many updates, and how many bytes of their JSON, may wait; default 100,000 and 64 MiB.
+    /// Sets how many updates, and how many bytes of their JSON, may wait; default 100,000 and 64 MiB.
     pub fn capacity(mut self, updates: usize, bytes: usize) -> Self {
-        self.settings.capacity = Capacity { updates, bytes };
+        self.settings.capacity = Capacity::new(updates, bytes);
         self
     }
 
-    /// What happens when the capacity is reached; by default publishing waits for room, 1 s at most,
+    /// Sets what happens when the capacity is reached; by default publishing waits for room, 1 s at most,
     /// and is an error then.
     pub fn overflow(mut self, overflow: OverflowPolicy) -> Self {
         self.settings.overflow = overflow;
         self
     }
 
-    /// Whether updates of one group that wait together are [coalesced](crate::client::Batch::coalesce); default
-    /// yes.
+    /// Sets whether updates of one group that wait together are
+    /// [coalesced](crate::client::Batch::coalesce); default yes.
     pub fn coalesce(mut self, coalesce: bool) -> Self {
         self.settings.coalesce = coalesce;
         self
     }
 
-    /// How long dropping the client may take to send what waits; default 5 s.
+    /// Sets how long dropping the last clone may take to send what waits; default 5 s.
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drop_timeout = timeout;
         self
     }
 
-    /// Calls the function when something goes wrong, on the thread where it does. If it panics, that
-    /// is logged and no more.
+    /// Calls the function when something goes wrong, on the thread where it does, often the worker. A panic
+    /// in it is logged. What goes wrong in a call of this client from the function is logged too, and does
+    /// not call it again. It must not wait for `flush` or `shutdown`: on the worker they end at their
+    /// timeout.
     pub fn on_error(
         mut self,
         callback: impl Fn(&DeliveryEvent<'_>) + Send + Sync + 'static,
@@ -119,8 +118,8 @@ impl BufferedClientBuilder {
     }
 
     /// Calls the function with each update's JSON object before it waits (`$group_key`,
-    /// `$group_id`, `$set`…), on the thread that publishes. It may change it; with `false` the
-    /// update is not sent. If it panics, the update is not sent; if what it leaves is no update,
+    /// `$group_id`, `$set`…), on the thread that publishes. The function may change the object. If it
+    /// returns `false` or panics, the update is not sent. If what it leaves is not an update,
     /// publishing is an error ([`ErrorKind::InvalidUpdate`]).
     pub fn before_send(
         mut self,
@@ -130,17 +129,17 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// Where updates wait: in memory by default; another [`Outbox`] keeps them over a crash.
+    /// Sets where updates wait: in memory by default; another [`Outbox`] keeps them over a crash.
     pub fn outbox(mut self, outbox: impl Outbox + 'static) -> Self {
         self.outbox = Arc::new(outbox);
         self
     }
 
-    /// Starts the thread that sends.
+    /// Starts the worker, the thread that sends.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a setting makes no sense: a capacity or a flush interval of zero;
-    /// [`ErrorKind::Io`] if the thread cannot be started.
+    /// [`ErrorKind::Config`] if a setting makes no sense: a capacity of no updates or no bytes, a flush
+    /// interval of zero. [`ErrorKind::Io`] if the thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
         let publisher = Publisher::new(self.client, self.outbox, self.settings);
@@ -152,76 +151,68 @@ impl BufferedClientBuilder {
             .map_err(|error| {
                 Error::new(ErrorKind::Io, "cannot start the thread that sends").with_source(error)
             })?;
-        let handle = Arc::new(Handle { publisher });
-        Ok(BufferedClient { handle })
+        Ok(BufferedClient {
+            _last_clone: Arc::new(LastClone(Arc::clone(&publisher))),
+            publisher,
+        })
     }
 }
 
 impl BufferedClient {
-    /// Takes an update to be sent soon. It is encoded here and now; nothing is borrowed from it.
+    /// Publishes an update, to be sent soon. It is encoded here and now; nothing is borrowed from it.
     ///
     /// # Errors
     /// If the update cannot be sent (the error names group, property and cause), if there is no room
-    /// for it (see [`OverflowPolicy`]), or if the outbox fails. But for the first, the error gives the
-    /// update [back](Error::undelivered).
+    /// for it (see [`OverflowPolicy`]), if the outbox fails, or if the client was shut down
+    /// ([`ErrorKind::Closed`]). Except for the first, the error gives the update
+    /// [back](Error::undelivered).
     pub fn publish<'u>(&self, update: impl IntoUpdate<'u>) -> Result<(), Error> {
-        match self.handle.publisher.prepare(&update.into_update())? {
-            Some(update) => self.handle.publisher.append(&[update]),
-            None => Ok(()),
-        }
+        self.publisher.publish(&update.into_update())
     }
 
-    /// Takes many updates; with an outbox on disk that is much faster than one by one.
+    /// Publishes many updates; with an outbox on disk that is much faster than one by one.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), at the first update that is not taken. The error gives back all
-    /// that were not, but for those that cannot be sent.
+    /// that were not, except for those that cannot be sent.
     pub fn publish_all<'u>(&self, updates: impl IntoUpdates<'u>) -> Result<(), Error> {
-        let mut updates = updates
-            .into_updates()
-            .filter_map(|update| self.handle.publisher.prepare(&update).transpose());
-        loop {
-            let mut some = Vec::new();
-            let prepared = self.handle.publisher.read_some(&mut updates, &mut some);
-            if prepared.is_ok() && some.is_empty() {
-                return Ok(());
-            }
-            if let Err(error) = prepared.and_then(|()| self.handle.publisher.append(&some)) {
-                let rest = updates.filter_map(Result::ok);
-                return Err(give_back(error, some.into_iter().chain(rest)));
-            }
-        }
+        self.publisher.publish_all(updates.into_updates())
     }
 
-    /// Sends what waits now, without waiting for the flush interval; returns when all of it has
-    /// been accepted or rejected, and after that time at the latest.
+    /// Sends what waits now, without waiting for the flush interval. Returns when all of it has
+    /// been accepted or rejected, at the latest after the timeout.
     pub fn flush(&self, timeout: Duration) -> FlushOutcome {
-        self.handle.publisher.flush(timeout)
+        self.publisher.flush(timeout)
     }
 
-    /// Takes no more updates, from any clone, sends what waits, and ends; returns after that time at the
-    /// latest, with what could not be delivered. From then on [`publish`](Self::publish) is an error
-    /// ([`ErrorKind::Closed`]) that gives the update back. A second call does no harm.
+    /// Ends publishing, sends what waits, and ends the thread. Returns at the latest after the timeout, with
+    /// what could not be delivered.
+    ///
+    /// From then on [`publish`](Self::publish) of any clone is an error ([`ErrorKind::Closed`]). Calling it
+    /// again is harmless: what was handed back once is not handed back again.
     pub fn shutdown(&self, timeout: Duration) -> FlushOutcome {
-        self.handle.publisher.shut_down(timeout)
+        self.publisher.shut_down(timeout)
     }
 
-    /// How much there was and is to do, for a metrics endpoint.
+    /// Returns what waits and what was done since the start, for a metrics endpoint.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.handle.publisher.stats()
+        self.publisher.stats()
     }
 }
 
-impl Drop for Handle {
+impl Drop for LastClone {
     fn drop(&mut self) {
-        let publisher = &*self.publisher;
+        let Self(publisher) = self;
         if publisher.shared.is_shut_down() {
             return;
         }
         let outcome = publisher.shut_down(publisher.settings.drop_timeout);
-        if !outcome.is_complete() {
-            log::error!("dropped with updates that are not sent: {outcome}");
+        let lost = outcome.undelivered.len();
+        if lost > 0 {
+            log::error!("lost {lost} updates: the client was dropped before they were sent");
+        } else if !outcome.is_complete() {
+            log::error!("the client was dropped: {outcome}");
         }
     }
 }
@@ -229,7 +220,7 @@ impl Drop for Handle {
 impl fmt::Debug for BufferedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferedClient")
-            .field("client", &self.handle.publisher.client)
+            .field("client", &self.publisher.client)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -240,5 +231,56 @@ impl fmt::Debug for BufferedClientBuilder {
         f.debug_struct("BufferedClientBuilder")
             .field("client", &self.client)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::group::Group;
+
+    /// Keeps what this room logs.
+    struct Logger(Mutex<Vec<String>>);
+
+    static LOGGER: Logger = Logger(Mutex::new(Vec::new()));
+
+    impl log::Log for Logger {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.target().contains("::buffered::")
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                self.0.lock().unwrap().push(record.args().to_string());
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn dropping_the_last_clone_logs_what_is_left() {
+        log::set_logger(&LOGGER).unwrap();
+        log::set_max_level(log::LevelFilter::Error);
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", silent.local_addr().unwrap());
+        let client = Client::builder("TOKEN").endpoint(endpoint).build().unwrap();
+        let timeout = Duration::from_millis(50);
+        let buffered = client.buffered().drop_timeout(timeout).start().unwrap();
+        for id in 0..3 {
+            buffered
+                .publish(Group::new("company", id).delete())
+                .unwrap();
+        }
+        let start = Instant::now();
+        drop(buffered.clone());
+        drop(buffered);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        let expected = "lost 3 updates: the client was dropped before they were sent";
+        assert_eq!(*LOGGER.0.lock().unwrap(), [expected]);
     }
 }

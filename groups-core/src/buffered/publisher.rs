@@ -1,4 +1,4 @@
-//! From an update to the outbox: what runs on the caller's thread, and the callbacks.
+//! From an update to the outbox: what runs on the callers' threads, and the callbacks.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use crate::record::{EncodedUpdate, Error, ErrorKind, MAX_RECORD, Update};
 /// How long a shutdown waits for what it has broken off to end.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// What publishers and the worker have in common.
+/// What the clones of a client and its worker share.
 pub(super) struct Publisher {
     pub(super) client: Client,
     pub(super) outbox: Arc<dyn Outbox>,
@@ -46,8 +46,34 @@ impl Publisher {
         }
     }
 
-    /// Returns the update as it will wait; `None` if there is nothing to send or the hook keeps it back.
-    pub(super) fn prepare(&self, update: &Update<'_>) -> Result<Option<EncodedUpdate>, Error> {
+    pub(super) fn publish(&self, update: &Update<'_>) -> Result<(), Error> {
+        match self.prepare(update)? {
+            Some(update) => self.append(&[update]),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn publish_all<'u>(
+        &self,
+        updates: impl Iterator<Item = Update<'u>>,
+    ) -> Result<(), Error> {
+        let mut updates = updates.filter_map(|update| self.prepare(&update).transpose());
+        loop {
+            let mut chunk = Vec::new();
+            let filled = self.fill(&mut chunk, &mut updates);
+            if filled.is_ok() && chunk.is_empty() {
+                return Ok(());
+            }
+            if let Err(error) = filled.and_then(|()| self.append(&chunk)) {
+                let rest = updates.filter_map(Result::ok);
+                let undelivered = chunk.into_iter().chain(rest).collect();
+                return Err(error.with_undelivered(undelivered));
+            }
+        }
+    }
+
+    /// Returns the update as it will wait; `None` if there is nothing to send or the hook withholds it.
+    fn prepare(&self, update: &Update<'_>) -> Result<Option<EncodedUpdate>, Error> {
         let Some(encoded) = EncodedUpdate::new(update)? else {
             return Ok(None);
         };
@@ -67,18 +93,18 @@ impl Publisher {
         Ok(edited)
     }
 
-    /// Reads as many updates as can be appended at once.
-    pub(super) fn read_some(
+    /// Fills a chunk with as many updates as can be appended at once.
+    fn fill(
         &self,
+        chunk: &mut Vec<EncodedUpdate>,
         updates: impl Iterator<Item = Result<EncodedUpdate, Error>>,
-        some: &mut Vec<EncodedUpdate>,
     ) -> Result<(), Error> {
         let capacity = self.settings.capacity;
         let mut room = capacity.bytes;
         for update in updates.take(capacity.updates.min(MAX_RECORDS)) {
             let update = update?;
             room = room.saturating_sub(update.len());
-            some.push(update);
+            chunk.push(update);
             if room < MAX_RECORD {
                 break; // The next one may not fit.
             }
@@ -86,39 +112,39 @@ impl Publisher {
         Ok(())
     }
 
-    /// Appends to the outbox, applying the overflow policy when it is full.
-    pub(super) fn append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
-        let back = |error| Err(give_back(error, updates.iter().cloned()));
+    /// Appends to the outbox, applying the overflow policy when it is full. An error gives the updates back.
+    fn append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
+        self.try_append(updates)
+            .map_err(|error| error.with_undelivered(updates.iter().cloned().collect()))
+    }
+
+    fn try_append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
         let mut blocked_since = None;
         loop {
             let append = || self.outbox.append(updates, self.settings.capacity);
             let Some(appended) = self.shared.while_open(append) else {
-                return back(Error::new(
+                return Err(Error::new(
                     ErrorKind::Closed,
                     "the client was shut down, or its thread panicked",
                 ));
             };
-            match appended {
-                Ok(true) => {
-                    self.shared.count_published(updates.len());
-                    return Ok(());
-                }
-                Ok(false) => {}
-                Err(error) => return back(error),
+            if appended? {
+                self.shared.count_published(updates.len());
+                return Ok(());
             }
-            let full = || Error::new(ErrorKind::Full, "too many updates wait already");
+            let full = || Err(Error::new(ErrorKind::Full, "too many updates wait already"));
             match self.settings.overflow {
-                OverflowPolicy::Reject => return back(full()),
-                OverflowPolicy::DropOldest => match self.drop_oldest(updates) {
-                    Ok(0) => return back(full()),
-                    Ok(_) => {}
-                    Err(error) => return back(error),
-                },
+                OverflowPolicy::Reject => return full(),
+                OverflowPolicy::DropOldest => {
+                    if self.drop_oldest(updates)? == 0 {
+                        return full();
+                    }
+                }
                 OverflowPolicy::Block(time) => {
                     let waited = blocked_since.get_or_insert_with(Instant::now).elapsed();
                     let left = time.saturating_sub(waited);
                     if left.is_zero() {
-                        return back(full());
+                        return full();
                     }
                     self.shared.wait_for_room(left);
                 }
@@ -126,30 +152,35 @@ impl Publisher {
         }
     }
 
+    /// Drops the oldest updates to make room, and returns how many.
     fn drop_oldest(&self, updates: &[EncodedUpdate]) -> Result<usize, Error> {
         let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
         if !Depth::default().has_room(updates.len(), bytes, capacity) {
-            return Ok(0); // There is no room for them, whatever is dropped.
+            return Ok(0); // Not even an empty outbox has room for them.
         }
         let dropped = self.outbox.drop_oldest(updates.len(), bytes, capacity)?;
         if dropped > 0 {
-            log::error!("dropped the {dropped} oldest updates to make room");
             self.shared.count(|stats| stats.dropped += dropped);
             self.notify(&DeliveryEvent::Dropped(dropped));
         }
         Ok(dropped)
     }
 
-    /// Calls `on_error`. What goes wrong in there is logged and does not call it again.
+    /// Logs what went wrong and calls `on_error`. What goes wrong within that call is logged and does not
+    /// call it again.
     pub(super) fn notify(&self, event: &DeliveryEvent<'_>) {
         thread_local! {
             static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
+        }
+        match event {
+            DeliveryEvent::Rejected(..) => {} // Logged where it was refused.
+            DeliveryEvent::Undelivered(_) => log::warn!("{event}"),
+            DeliveryEvent::Dropped(_) | DeliveryEvent::Outbox(_) => log::error!("{event}"),
         }
         let Some(hook) = &self.settings.on_error else {
             return;
         };
         if IS_NOTIFYING.replace(true) {
-            log::error!("in `on_error`: {event}");
             return;
         }
         if catch_unwind(AssertUnwindSafe(|| hook(event))).is_err() {
@@ -188,7 +219,6 @@ impl Publisher {
     pub(super) fn stats(&self) -> Stats {
         let depth = self.outbox.depth();
         if let Err(error) = &depth {
-            log::error!("how many updates wait is unknown: {error:#}");
             self.notify(&DeliveryEvent::Outbox(error));
         }
         let depth = depth.ok();
@@ -214,9 +244,4 @@ impl Publisher {
         let updates = entries.into_iter().filter_map(|entry| entry.update.ok());
         (updates.collect(), settled)
     }
-}
-
-/// Returns the error with the updates that it gives back.
-pub(super) fn give_back(error: Error, updates: impl IntoIterator<Item = EncodedUpdate>) -> Error {
-    error.with_undelivered(updates.into_iter().collect())
 }

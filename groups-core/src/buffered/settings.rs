@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 use crate::outbox::Capacity;
 use crate::record::{Error, Rejection};
 
-/// What happens to an update for which there is no room.
+/// What happens to an update for which there is no room. By default publishing waits for it, 1 s at most.
 ///
 /// As text: `reject`, `drop_oldest`, or `block:` with seconds, such as `block:1` or `block:0.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OverflowPolicy {
-    /// Publishing waits for room that long; then it is an error, as with `Reject`.
+    /// Publishing waits for room, no longer than that; then it is an error, as with `Reject`.
     Block(Duration),
     /// Publishing is an error that gives the update [back](Error::undelivered).
     Reject,
@@ -25,7 +25,6 @@ pub enum OverflowPolicy {
 }
 
 impl Default for OverflowPolicy {
-    /// `Block`, for 1 s.
     fn default() -> Self {
         Self::Block(Duration::from_secs(1))
     }
@@ -85,10 +84,10 @@ fn parse_seconds(text: &str) -> Option<Duration> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {
-    /// An update was refused, by Mixpanel or since it cannot be read: its JSON, and why. It is not tried
+    /// An update was refused, by Mixpanel or since it cannot be read: its JSON, and why. It is not sent
     /// again; an outbox may keep it.
     Rejected(&'a str, &'a Rejection),
-    /// A delivery failed; what was not delivered keeps waiting and is tried again.
+    /// A delivery failed; what was not delivered keeps waiting and is sent again.
     Undelivered(&'a Error),
     /// So many of the oldest updates were dropped to make room.
     Dropped(usize),
@@ -96,13 +95,14 @@ pub enum DeliveryEvent<'a> {
     Outbox(&'a Error),
 }
 
+/// Writes one line, with the causes of an error.
 impl fmt::Display for DeliveryEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(_, rejection) => write!(f, "rejected {}", rejection.reason()),
             Self::Undelivered(error) => write!(f, "updates keep waiting: {error:#}"),
             Self::Dropped(updates) => {
-                write!(f, "dropped the {updates} oldest updates to make room")
+                write!(f, "dropped {updates} of the oldest updates to make room")
             }
             Self::Outbox(error) => write!(f, "the outbox failed: {error:#}"),
         }
@@ -123,6 +123,7 @@ type OnError = dyn Fn(&DeliveryEvent<'_>) + Send + Sync;
 type BeforeSend = dyn Fn(&mut Map<String, Value>) -> bool + Send + Sync;
 
 impl Settings {
+    /// Checks that the settings make sense.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.flush_interval.is_zero() {
             return Err(Error::config("invalid flush_interval: it is zero"));

@@ -5,28 +5,28 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::record::EncodedUpdate;
 
-/// What a [`BufferedClient`](crate::BufferedClient) has done and still has to do.
+/// The counts of a [`BufferedClient`](crate::BufferedClient) since its start, and what waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Updates that wait, those under way included; `None` if the outbox cannot be read: unknown is not
+    /// Updates that wait, including those under way; `None` if the outbox cannot be read: unknown is not
     /// zero.
     pub queued: Option<usize>,
-    /// The bytes of JSON of these.
+    /// The bytes of their JSON.
     pub queued_bytes: Option<usize>,
     /// How long the oldest of them has waited; `None` if none waits, or if that is unknown.
     pub oldest: Option<Duration>,
     /// Updates that went out in at least one request, each counted once a delivery.
     pub sent: usize,
-    /// Updates that Mixpanel accepted, those coalesced into others included.
+    /// Updates that Mixpanel accepted, including those coalesced into others.
     pub accepted: usize,
-    /// Updates that Mixpanel refused.
+    /// Updates that were refused, by Mixpanel or since they cannot be read.
     pub rejected: usize,
     /// Updates that were dropped to make room.
     pub dropped: usize,
-    /// Updates that `before_send` kept back.
+    /// Updates that `before_send` withheld.
     pub withheld: usize,
-    /// Requests.
+    /// Requests to Mixpanel.
     pub requests: usize,
     /// Requests that were repeated after a failure.
     pub retries: usize,
@@ -53,7 +53,7 @@ impl Serialize for Stats {
     }
 }
 
-/// The outcome of [`flush`](crate::BufferedClient::flush) and
+/// The outcome of a [`flush`](crate::BufferedClient::flush) or a
 /// [`shutdown`](crate::BufferedClient::shutdown).
 #[derive(Clone, Debug)]
 #[must_use = "it holds what was not delivered"]
@@ -64,7 +64,7 @@ pub struct FlushOutcome {
     pub waiting: Option<usize>,
     /// After a `shutdown`, the updates that were in memory only and not delivered, in order.
     pub undelivered: Vec<EncodedUpdate>,
-    /// What was done since the start.
+    /// The counts since the start.
     pub stats: Stats,
 }
 
@@ -76,6 +76,7 @@ impl FlushOutcome {
     }
 }
 
+/// Writes how many updates wait and how many were handed back.
 impl fmt::Display for FlushOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.waiting {

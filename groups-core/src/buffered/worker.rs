@@ -12,13 +12,13 @@ use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
 use crate::record::{Error, Rejection, Report, Update};
 
-/// How many updates are taken at once: enough for several connections to be busy.
+/// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
 
 /// The longest pause after failures, unless the flush interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What became of an update that was taken.
+/// What became of an entry that was taken.
 #[derive(Clone, Copy)]
 enum Fate<'a> {
     Accepted,
@@ -26,9 +26,10 @@ enum Fate<'a> {
     Undelivered,
 }
 
+/// The body of the thread.
 pub(super) fn run(publisher: &Publisher) {
     if catch_unwind(AssertUnwindSafe(|| work(publisher))).is_err() {
-        log::error!("the thread that sends has panicked; what waits is not sent");
+        log::error!("the worker panicked: what waits is not sent");
     }
     publisher.shared.end();
 }
@@ -53,14 +54,13 @@ fn work(publisher: &Publisher) {
     }
 }
 
-/// Sends all that waits, and returns whether that worked.
+/// Sends everything that waits, and returns whether that worked.
 fn send_all(publisher: &Publisher) -> bool {
     while let Some(cancel) = publisher.shared.start_delivery() {
         let taken = match publisher.outbox.take(TAKE) {
             Ok(taken) if taken.is_empty() => return true,
             Ok(taken) => taken,
             Err(error) => {
-                log::error!("cannot take updates: {error:#}");
                 publisher.notify(&DeliveryEvent::Outbox(&error));
                 return false;
             }
@@ -72,7 +72,7 @@ fn send_all(publisher: &Publisher) -> bool {
     false
 }
 
-/// Sends what was taken, and settles what has found its fate. Returns whether that is all of it.
+/// Sends entries, and settles those whose fate is known. Returns whether that is all of them.
 fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bool {
     let TakenBatch {
         records,
@@ -104,11 +104,9 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bo
     }
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
-        log::warn!("updates keep waiting: {error:#}");
         publisher.notify(&DeliveryEvent::Undelivered(error));
     }
     if let Err(error) = &settled {
-        log::error!("the outbox failed: {error:#}");
         publisher.notify(&DeliveryEvent::Outbox(error));
     }
     result.is_ok() && settled.is_ok()
@@ -141,7 +139,7 @@ fn settle(
     settled.and_then(|()| publisher.outbox.release())
 }
 
-/// How a record begins here; the client writes the token there.
+/// The first byte of each record in a [`TakenBatch`]; the client writes the token after it.
 const OPENING: &[u8] = b"{";
 
 /// What is sent of the entries that were taken.
