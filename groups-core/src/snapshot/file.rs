@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -29,6 +29,7 @@ const UNCERTAIN: &str = "uncertain";
 
 /// Reads the groups; none, if there is no such file.
 pub(super) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
+    let note = unfinished(path)?;
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
@@ -38,7 +39,7 @@ pub(super) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
         Err(error) => return Err(io_error("read", path, error)),
     };
     let mut groups = parse(&text).map_err(|why| damaged(path, &why))?;
-    if beside(path, "unfinished").exists() {
+    if note.exists() {
         log::warn!(
             "a run with the snapshot {} was killed: all is sent again",
             path.display()
@@ -50,9 +51,14 @@ pub(super) fn load(path: &Path) -> Result<HashMap<GroupName, Known>, Error> {
     Ok(groups)
 }
 
+/// Returns the path of the file that exists while a run is under way.
+fn unfinished(path: &Path) -> Result<PathBuf, Error> {
+    beside(path, "unfinished").map_err(|error| io_error("use", path, error))
+}
+
 /// Notes that a run is under way.
 pub(super) fn begin(path: &Path) -> Result<(), Error> {
-    let note = beside(path, "unfinished");
+    let note = unfinished(path)?;
     File::create(&note)
         .map(drop)
         .map_err(|error| io_error("write", &note, error))
@@ -60,7 +66,7 @@ pub(super) fn begin(path: &Path) -> Result<(), Error> {
 
 /// Notes that the run is over and saved.
 pub(super) fn end(path: &Path) -> Result<(), Error> {
-    let note = beside(path, "unfinished");
+    let note = unfinished(path)?;
     fs::remove_file(&note).map_err(|error| io_error("remove", &note, error))
 }
 

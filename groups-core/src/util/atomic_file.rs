@@ -1,12 +1,12 @@
-//! A file that is whole at any time, also where writing it is broken off.
+//! Replaces files atomically: a write that is interrupted leaves the old content.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Writes a file of its own first, which then takes the place of the old one.
+/// Replaces a file's content, by writing another file and renaming it.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = beside(path, "tmp");
+    let temporary = beside(path, "tmp")?;
     let write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(content)?;
@@ -15,20 +15,26 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         sync_folder(path)
     };
     write().inspect_err(|_| {
-        // What is left of it is of no use; should that fail too, the first error says more.
+        // An error of the removal would hide the cause.
         drop(fs::remove_file(&temporary));
     })
 }
 
-/// A file with one name more, in the same folder: from another one it could not be moved at once.
-pub(crate) fn beside(path: &Path, extension: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
+/// Returns the path with an extension appended. It is in the same folder, so a rename is atomic.
+///
+/// # Errors
+/// If the path does not name a file, such as `..` or an empty path.
+pub(crate) fn beside(path: &Path, extension: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file")
+    })?;
+    let mut name = name.to_os_string();
     name.push(".");
     name.push(extension);
-    path.with_file_name(name)
+    Ok(path.with_file_name(name))
 }
 
-/// The new name is on the disk only when the folder is.
+/// Syncs the folder of a file, without which a rename can be lost.
 fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path
@@ -37,4 +43,21 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_beside_another() {
+        let tmp = |path: &str| beside(Path::new(path), "tmp");
+        assert_eq!(
+            tmp("folder/file.db").unwrap(),
+            Path::new("folder/file.db.tmp")
+        );
+        for path in ["", "/", "folder/.."] {
+            assert!(tmp(path).is_err(), "{path}");
+        }
+    }
 }
