@@ -6,12 +6,12 @@ use crate::json::list::ListJson;
 use crate::json::object::write_members;
 use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::diff::{Differences, key_of, text, updates};
-use crate::record::unchanged::is_same;
+use crate::record::unchanged::is_unchanged;
 use crate::record::visit::Visitor;
 use crate::record::{MixpanelGroup, Update};
-use crate::util::scratch::with_scratch;
+use crate::util::with_scratch;
 
-/// The updates between two versions of a struct: see [`MixpanelGroup::changes_since`].
+/// The updates between two versions of a struct, returned by [`MixpanelGroup::changes_since`].
 #[derive(Clone, Debug)]
 #[must_use = "updates do nothing until they are sent"]
 pub struct Changes(std::vec::IntoIter<Update<'static>>);
@@ -22,7 +22,7 @@ impl Changes {
         let updates = if group != old.group() {
             let message = format!("the older version is another group, {}", old.group());
             updates(Err(EncodeError::new(message)), &group)
-        } else if is_same(new, old) {
+        } else if is_unchanged(new, old) {
             Vec::new()
         } else {
             updates(differences(new, old), &group)
@@ -45,6 +45,7 @@ impl Iterator for Changes {
 
 impl ExactSizeIterator for Changes {}
 
+/// Returns what differs between the properties of two versions.
 fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, EncodeError> {
     with_scratch(|scratch| {
         let mut comparison = Comparison {
@@ -58,9 +59,10 @@ fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, Encode
     })
 }
 
+/// A visitor that compares the properties of two versions.
 struct Comparison<'a> {
     differences: Differences,
-    /// The JSON of the older value, or of both.
+    /// A buffer for the JSON of the older value, or of both.
     scratch: &'a mut Vec<u8>,
 }
 
@@ -145,8 +147,8 @@ impl Visitor for Comparison<'_> {
             }
         }
         if property.operation != Operation::SetOnce {
-            let gone = old.keys().filter(|name| !new.contains_key(*name));
-            gone.for_each(|name| self.differences.unset(&key_of(name)));
+            let removed = old.keys().filter(|name| !new.contains_key(*name));
+            removed.for_each(|name| self.differences.unset(&key_of(name)));
         }
         Ok(())
     }

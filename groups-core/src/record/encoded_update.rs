@@ -10,7 +10,7 @@ use crate::record::Encoded;
 use crate::record::foreign_update::ForeignUpdate;
 use crate::record::{Error, ErrorKind, Rejection, Update};
 use crate::record::{MAX_RECORD, Record};
-use crate::util::scratch::with_scratch;
+use crate::util::with_scratch;
 
 /// An update as JSON, free of what it was made from: it can wait, in memory or in a database, and
 /// go from thread to thread. Cheap to clone.

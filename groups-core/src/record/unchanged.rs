@@ -1,7 +1,7 @@
-//! Tells whether two versions of a struct surely say the same, without writing any JSON.
+//! Compares two versions of a struct without writing JSON.
 //!
-//! The older one is noted as tokens, as serde tells of it, and the newer one is held against the
-//! notes: no number becomes text, and no text is searched for what to escape.
+//! The tokens that serde passes for the older version are recorded, and those of the newer version are compared with
+//! the record. That is faster than comparing JSON, because numbers are not formatted and text is not escaped.
 
 use std::fmt::{self, Write as _};
 
@@ -13,78 +13,81 @@ use crate::json::EncodeError;
 use crate::json::sink::{Mismatch, Parts, Scalar, Shape, Sink};
 use crate::record::MixpanelGroup;
 use crate::record::visit::Visitor;
-use crate::util::scratch::with_scratch;
+use crate::util::with_scratch;
 
-/// Whether all properties are surely the same JSON; where it says no, they may still be.
-pub(crate) fn is_same<T: MixpanelGroup>(new: &T, old: &T) -> bool {
-    with_scratch(|notes| {
+/// Returns whether all properties certainly have the same JSON. If it returns `false`, they still may.
+pub(crate) fn is_unchanged<T: MixpanelGroup>(new: &T, old: &T) -> bool {
+    with_scratch(|record| {
         let mut tokens = Tokens {
-            notes: std::mem::take(notes),
-            at: None,
-            is_same: true,
+            record: std::mem::take(record),
+            position: None,
+            is_unchanged: true,
         };
         tokens.walk(old);
-        tokens.at = Some(0);
+        tokens.position = Some(0);
         tokens.walk(new);
-        *notes = tokens.notes;
-        tokens.is_same
+        *record = tokens.record;
+        tokens.is_unchanged
     })
 }
 
-/// Behind a text: a byte that no text has.
+/// The end of a text: a byte that UTF-8 does not use.
 const TEXT_END: &[u8] = &[0xFF];
 
-/// Notes tokens, or compares with those that are noted. Each begins with a byte that tells its kind
-/// and says where it ends, so the same bytes are the same values.
+/// A sink that records tokens, or compares them with the record.
+///
+/// A token begins with a byte for its kind, and its length follows from its bytes. So equal bytes mean equal values.
 struct Tokens {
-    notes: Vec<u8>,
-    /// Where the next token is to be found; while notes are taken, nowhere.
-    at: Option<usize>,
-    is_same: bool,
+    record: Vec<u8>,
+    /// The position of the next token to compare with; `None` while recording.
+    position: Option<usize>,
+    is_unchanged: bool,
 }
 
 impl Tokens {
+    /// Records the bytes of a token, or compares them with the record.
     #[inline]
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
-        let Some(at) = &mut self.at else {
-            self.notes.extend_from_slice(bytes);
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
+        let Some(position) = &mut self.position else {
+            self.record.extend_from_slice(bytes);
             return Ok(());
         };
-        let end = *at + bytes.len();
-        match self.notes.get(*at..end) {
-            // `memcmp` of nothing with nothing can take longer than of anything else.
-            Some(noted) if bytes.is_empty() || noted == bytes => {
-                *at = end;
+        let end = *position + bytes.len();
+        match self.record.get(*position..end) {
+            // Skips the call of `memcmp` for empty text.
+            Some(recorded) if bytes.is_empty() || recorded == bytes => {
+                *position = end;
                 Ok(())
             }
             _ => Err(Mismatch),
         }
     }
 
-    /// A number that is the same where all its bits are.
+    /// Records or compares a number, which is equal if all its bits are.
     #[inline]
     fn number<const N: usize>(&mut self, kind: u8, bits: [u8; N]) -> Result<(), Mismatch> {
-        self.put(&[kind])?;
-        self.put(&bits)
+        self.bytes(&[kind])?;
+        self.bytes(&bits)
     }
 
-    /// The name of a field or variant, by its place in memory: the same code says the same name.
+    /// Records or compares the name of a field or variant by its address, which is the same for both versions.
     #[inline]
     fn name(&mut self, kind: u8, name: &'static str) -> Result<(), Mismatch> {
-        self.put(&[kind])?;
-        self.put(&name.as_ptr().addr().to_ne_bytes())?;
-        self.put(&name.len().to_ne_bytes())
+        self.bytes(&[kind])?;
+        self.bytes(&name.as_ptr().addr().to_ne_bytes())?;
+        self.bytes(&name.len().to_ne_bytes())
     }
 
+    /// Records or compares all properties of a struct.
     fn walk<T: MixpanelGroup>(&mut self, group: &T) {
         for operation in FIELD_OPERATIONS {
             let walked = group.visit_properties(group, operation, self);
-            self.is_same &= walked.is_ok();
+            self.is_unchanged &= walked.is_ok();
         }
     }
 }
 
-/// Properties of all kinds alike.
+/// Treats properties of all kinds alike.
 impl Visitor for Tokens {
     #[inline]
     fn property<T: Serialize + ?Sized>(
@@ -93,19 +96,19 @@ impl Visitor for Tokens {
         value: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.is_same = self.is_same && self.write(value).is_ok();
+        self.is_unchanged = self.is_unchanged && self.write(value).is_ok();
         Ok(())
     }
 }
 
-/// Text that is displayed rather than held: its pieces.
+/// Records or compares the text of a `Display` implementation, piece by piece.
 impl fmt::Write for Tokens {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.put(piece.as_bytes()).map_err(|Mismatch| fmt::Error)
+        self.bytes(piece.as_bytes()).map_err(|Mismatch| fmt::Error)
     }
 }
 
-#[allow(clippy::inline_always)] // Callers pass constants, of which little is left when inlined.
+#[allow(clippy::inline_always)] // Callers pass constants: once inlined, one arm is left.
 impl Sink for &mut Tokens {
     type Ok = ();
     type Error = Mismatch;
@@ -113,13 +116,13 @@ impl Sink for &mut Tokens {
 
     #[inline]
     fn null(self) -> Result<(), Mismatch> {
-        self.put(b"-")
+        self.bytes(b"-")
     }
 
     #[inline(always)]
     fn scalar(self, scalar: Scalar) -> Result<(), Mismatch> {
         match scalar {
-            Scalar::Bool(value) => self.put(if value { b"y" } else { b"n" }),
+            Scalar::Bool(value) => self.bytes(if value { b"y" } else { b"n" }),
             Scalar::I64(value) => self.number(b'i', value.to_ne_bytes()),
             Scalar::U64(value) => self.number(b'u', value.to_ne_bytes()),
             Scalar::I128(value) => self.number(b'I', value.to_ne_bytes()),
@@ -131,24 +134,24 @@ impl Sink for &mut Tokens {
 
     #[inline]
     fn text(self, text: &str) -> Result<(), Mismatch> {
-        self.put(b"s")?;
-        self.put(text.as_bytes())?;
-        self.put(TEXT_END)
+        self.bytes(b"s")?;
+        self.bytes(text.as_bytes())?;
+        self.bytes(TEXT_END)
     }
 
     fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), Mismatch> {
-        self.put(b"s")?;
+        self.bytes(b"s")?;
         write!(self, "{value}").map_err(|fmt::Error| Mismatch)?;
-        self.put(TEXT_END)
+        self.bytes(TEXT_END)
     }
 
     #[inline(always)]
     fn open(self, shape: Shape) -> Result<Self, Mismatch> {
         match shape {
-            Shape::List => self.put(b"["),
-            Shape::Map => self.put(b"{"),
-            Shape::Struct => self.put(b"$"),
-            Shape::RawJson => self.put(b"="),
+            Shape::List => self.bytes(b"["),
+            Shape::Map => self.bytes(b"{"),
+            Shape::Struct => self.bytes(b"$"),
+            Shape::RawJson => self.bytes(b"="),
             Shape::NewtypeVariant(name) => self.name(b'v', name),
             Shape::TupleVariant(name) => self.name(b'(', name),
             Shape::StructVariant(name) => self.name(b'<', name),
@@ -188,6 +191,6 @@ impl Parts for &mut Tokens {
 
     #[inline]
     fn end(self) -> Result<(), Mismatch> {
-        self.put(b")")
+        self.bytes(b")")
     }
 }
