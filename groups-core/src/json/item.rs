@@ -1,30 +1,31 @@
-//! The items of a JSON list, compared as what they are.
+//! Compares the items of JSON lists by value.
 
 use serde_json::value::RawValue;
 
-/// An item of a list: `$union` keeps each once, and `$remove` takes out its equals.
+/// An item of a list, compared by value: `$union` adds no item twice, and `$remove` removes equal items.
 ///
-/// Integers of any size are equal if all digits are, floats if they are the same number, and texts if
-/// they are the same characters, whatever escapes they were written with. `1`, `1.0` and `"1"` differ.
+/// Integers of any size are equal if their digits are, floats if they are the same number, and texts if their
+/// characters are, whatever escapes they were written with. `1`, `1.0` and `"1"` differ.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Item {
     Integer(String),
-    /// The bits of the float; zero is positive.
+    /// The bits of a float. Negative zero has those of positive zero.
     Float(u64),
     Text(String),
-    /// `true`, `false`, `null`, or a list or object, by its text.
+    /// The JSON of `true`, `false`, `null`, a list or an object.
     Other(String),
 }
 
 impl Item {
+    /// Parses one JSON value.
     pub(crate) fn parse(json: &str) -> Self {
         let other = || Self::Other(json.to_owned());
         match json.as_bytes() {
+            // Text that is not Unicode, such as half of a surrogate pair, is equal only if written alike.
             [b'"', ..] => serde_json::from_str(json).map_or_else(|_| other(), Self::Text),
             [b'-' | b'0'..=b'9', ..] if json.contains(['.', 'e', 'E']) => {
-                // std reads the nearest float, as the standard wants it.
-                let float = json.parse().map(|float: f64| (float + 0.0).to_bits());
-                float.map_or_else(|_| other(), Self::Float)
+                let float: f64 = json.parse().expect("std parses any JSON number");
+                Self::Float((float + 0.0).to_bits())
             }
             b"-0" => Self::Integer("0".to_owned()),
             [b'-' | b'0'..=b'9', ..] => Self::Integer(json.to_owned()),
@@ -33,11 +34,10 @@ impl Item {
     }
 }
 
-/// Returns the items of a JSON list, each as it is written and as what it is. There are none if it is not
-/// a list.
+/// Returns the items of a JSON list, each with its JSON. A value that is not a list has no items.
 pub(crate) fn parse_items(json: &str) -> impl Iterator<Item = (&str, Item)> {
     let items: Vec<&RawValue> = if json.starts_with('[') {
-        serde_json::from_str(json).expect("a list that was written or read as JSON")
+        serde_json::from_str(json).expect("the list is valid JSON")
     } else {
         Vec::new()
     };

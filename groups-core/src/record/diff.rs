@@ -1,5 +1,5 @@
-//! What is to be said of a group so that its profile follows: the common part of
-//! [`Changes`](crate::Changes) and [`Snapshot`](crate::Snapshot).
+//! Computes the operations that bring a group's profile up to date, for [`Changes`](crate::Changes) and
+//! [`Snapshot`](crate::Snapshot).
 
 use std::collections::HashSet;
 
@@ -10,14 +10,14 @@ use crate::json::{EncodeError, close};
 use crate::record::Update;
 use crate::record::encode::write_update;
 
-/// What each operation is to say, as items that begin with a comma. A `key` is `,"name":`.
+/// The values of the operations, each as items that begin with a comma. A `key` is `,"name":`.
 #[derive(Default)]
 pub(crate) struct Differences {
     pub(crate) set: Vec<u8>,
     pub(crate) set_once: Vec<u8>,
     unset: Vec<u8>,
     union: Vec<u8>,
-    /// One update's entries each, since `$remove` takes one item a property.
+    /// The entries of several updates, since one `$remove` takes one item of each property.
     removes: Vec<Vec<u8>>,
 }
 
@@ -31,45 +31,45 @@ impl Differences {
     }
 
     pub(crate) fn unset(&mut self, key: &str) {
-        // Without the colon.
+        // The colon is left out.
         self.unset
             .extend_from_slice(&key.as_bytes()[..key.len() - 1]);
     }
 
-    /// A list of `$union` whose items may have come and gone: it has those of `has` for sure and
-    /// those of `may_have` perhaps. One without items is gone itself.
+    /// Adds the operations that change a list of `$union` to `new`. The profile has the items of `has` and may have
+    /// those of `may_have`. A list that is now empty is unset.
     pub(crate) fn change_list(&mut self, key: &str, new: &str, has: &str, may_have: &str) {
         let new: Vec<_> = parse_items(new).collect();
         if new.is_empty() {
             return self.unset(key);
         }
         let had: HashSet<_> = parse_items(has).map(|(_, item)| item).collect();
-        let came: Vec<_> = new.iter().filter(|(_, item)| !had.contains(item)).collect();
-        if !came.is_empty() {
+        let added: Vec<_> = new.iter().filter(|(_, item)| !had.contains(item)).collect();
+        if !added.is_empty() {
             self.union.extend_from_slice(key.as_bytes());
             let list = self.union.len();
-            for (json, _) in came {
+            for (json, _) in added {
                 self.union.push(b',');
                 self.union.extend_from_slice(json.as_bytes());
             }
             close(&mut self.union, list, *b"[]");
         }
-        let stays: HashSet<_> = new.iter().map(|(_, item)| item).collect();
-        let mut went = HashSet::new();
+        let kept: HashSet<_> = new.iter().map(|(_, item)| item).collect();
+        let mut removed = HashSet::new();
         for (json, item) in parse_items(may_have) {
-            if !stays.contains(&item) && went.insert(item) {
-                if self.removes.len() < went.len() {
+            if !kept.contains(&item) && removed.insert(item) {
+                if self.removes.len() < removed.len() {
                     self.removes.push(Vec::new());
                 }
-                write_entry(&mut self.removes[went.len() - 1], key, json);
+                write_entry(&mut self.removes[removed.len() - 1], key, json);
             }
         }
     }
 
-    /// The updates that say it; nothing, if nothing is to be said.
+    /// Returns the updates with these values; there are none if nothing differs.
     fn into_updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
         let mut updates = Vec::new();
-        let mut say = |operation, items: Vec<u8>, brackets| {
+        let mut push = |operation, items: Vec<u8>, brackets| {
             if items.is_empty() {
                 return;
             }
@@ -82,18 +82,18 @@ impl Differences {
             });
             updates.push(Update::encoded(json, written));
         };
-        say(Operation::Set, self.set, *b"{}");
-        say(Operation::SetOnce, self.set_once, *b"{}");
-        say(Operation::Unset, self.unset, *b"[]");
+        push(Operation::Set, self.set, *b"{}");
+        push(Operation::SetOnce, self.set_once, *b"{}");
+        push(Operation::Unset, self.unset, *b"[]");
         self.removes
             .into_iter()
-            .for_each(|items| say(Operation::Remove, items, *b"{}"));
-        say(Operation::Union, self.union, *b"{}");
+            .for_each(|items| push(Operation::Remove, items, *b"{}"));
+        push(Operation::Union, self.union, *b"{}");
         updates
     }
 }
 
-/// The updates that say the differences, or one that says why there are none.
+/// Returns the updates of the differences, or one that is rejected with the error.
 pub(crate) fn updates(
     differences: Result<Differences, EncodeError>,
     group: &Group<'_>,
@@ -104,20 +104,22 @@ pub(crate) fn updates(
     }
 }
 
+const UTF_8: &str = "this crate writes UTF-8";
+
 fn write_entry(out: &mut Vec<u8>, key: &str, value: &str) {
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(value.as_bytes());
 }
 
-/// `,"name":`
+/// Returns `,"name":`.
 pub(crate) fn key_of(name: &str) -> String {
     let mut key = vec![b','];
     write_str(&mut key, name);
     key.push(b':');
-    String::from_utf8(key).unwrap_or_default()
+    String::from_utf8(key).expect(UTF_8)
 }
 
-/// JSON of ours, which is text.
+/// Returns JSON that this crate wrote as text.
 pub(crate) fn text(json: &[u8]) -> &str {
-    std::str::from_utf8(json).unwrap_or_default()
+    std::str::from_utf8(json).expect(UTF_8)
 }
