@@ -2,13 +2,13 @@ use std::fmt;
 
 use serde::ser;
 
-/// Why a value cannot be a property. A single pointer, so that results of serialising stay small.
+/// An error of a value that cannot be a property. It is a single pointer, to keep the results of serializing small.
 #[derive(Clone, Debug)]
 pub struct EncodeError(Box<Cause>);
 
 #[derive(Clone, Debug)]
 struct Cause {
-    /// The property, where it is known.
+    /// The name of the property, if known.
     property: Option<String>,
     message: String,
 }
@@ -22,14 +22,14 @@ impl EncodeError {
         }))
     }
 
-    /// The same of `property`, unless it names one already.
+    /// Adds the name of the property, unless the error has one already.
     #[cold]
     pub(crate) fn of(mut self, property: &str) -> Self {
         self.0.property.get_or_insert_with(|| property.to_owned());
         self
     }
 
-    /// The property, where it is known, and the message.
+    /// Returns the name of the property, if known, and the message.
     pub(crate) fn into_parts(self) -> (Option<String>, String) {
         (self.0.property, self.0.message)
     }
@@ -46,7 +46,7 @@ impl fmt::Display for EncodeError {
 
 impl std::error::Error for EncodeError {}
 
-/// Text that should be JSON is not: a `RawValue` that lies.
+/// Converts the error of text that is not the JSON it should be, such as an invalid `RawValue`.
 impl From<serde_json::Error> for EncodeError {
     fn from(error: serde_json::Error) -> Self {
         Self::new(error.to_string())

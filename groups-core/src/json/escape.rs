@@ -1,4 +1,4 @@
-//! Text as JSON strings.
+//! Writes text as JSON strings.
 
 /// Writes `text` as a JSON string, with its quotes.
 #[inline]
@@ -16,9 +16,10 @@ pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Writes text of `HALF` to twice as many bytes in two pieces of constant size that overlap, each
-/// with its quote (`QUOTED` is one more): no loop, and no call for a handful of bytes. Writes
-/// nothing and says so if there is something to escape.
+/// Writes text of `HALF` to twice `HALF` bytes, unless it has bytes to escape. Returns whether it was written.
+///
+/// The text is written as two overlapping pieces of constant size, each with its quote (`QUOTED` is one more than
+/// `HALF`), which takes neither a loop nor a call of `memcpy`.
 #[inline]
 fn write_halves<const HALF: usize, const QUOTED: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
     let (Some(first), Some(last)) = (text.first_chunk::<HALF>(), text.last_chunk::<HALF>()) else {
@@ -36,7 +37,7 @@ fn write_halves<const HALF: usize, const QUOTED: usize>(out: &mut Vec<u8>, text:
     is_plain
 }
 
-/// Writes `text` as it stands between the quotes of a JSON string.
+/// Writes `text` as a JSON string, without its quotes.
 #[inline]
 pub(crate) fn write_escaped(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
@@ -77,13 +78,13 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Whether a JSON string must escape the byte: a quote, a backslash or a control character.
+/// Returns whether a JSON string must escape the byte: a quote, a backslash or a control character.
 #[inline]
 fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Whether a JSON string must escape any byte: eight at a time, the last eight perhaps twice.
+/// Returns whether a JSON string must escape any of the bytes. It checks eight at a time, some of the last eight twice.
 #[inline]
 fn has_special(bytes: &[u8]) -> bool {
     let Some(last) = bytes.last_chunk::<8>() else {
@@ -95,8 +96,8 @@ fn has_special(bytes: &[u8]) -> bool {
     words.any(any_special) || any_special(last)
 }
 
-/// The same of a number of bytes that is known: without a branch, so that the compiler looks at all
-/// of them at once.
+/// Returns whether a JSON string must escape any of `N` bytes, without branches, so that the compiler can check
+/// them all at once.
 #[inline]
 fn any_special<const N: usize>(bytes: &[u8; N]) -> bool {
     bytes

@@ -6,7 +6,7 @@ use crate::json::serializer::write_displayed;
 use crate::json::sink::{Parts, Scalar, Sink};
 use crate::json::{EncodeError, Json, Written};
 
-/// Writes a map's key: text, or a number or boolean in quotes, as `serde_json` does.
+/// A sink that writes the key of a map as `serde_json` does: text, or a number or boolean in quotes.
 pub(crate) struct Key<'a> {
     pub(crate) out: &'a mut Vec<u8>,
 }
@@ -44,7 +44,7 @@ impl Sink for Key<'_> {
     }
 }
 
-/// The parts of a key, which has none.
+/// The parts of a key. Keys have none, so this cannot be constructed.
 pub(crate) struct NoParts(Infallible);
 
 impl Parts for NoParts {

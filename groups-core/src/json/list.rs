@@ -8,15 +8,14 @@ use serde_json::value::RawValue;
 use crate::json::sink::{Parts, Shape, Sink};
 use crate::json::{EncodeError, Json, Written, close};
 
-/// A list or set: the type of a field with `#[mixpanel(union)]`.
+/// A list or set, which a field with `#[mixpanel(union)]` must be.
 ///
-/// Implemented for `Vec`, `VecDeque`, slices, arrays (of at most 32 items, as serde has it),
-/// `HashSet`, `BTreeSet`, and for `Option`s, references, boxes and shared pointers of these. Its
-/// items are text or numbers
-/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles)); an item that serialises
-/// to `null` is left out.
+/// Implemented for `Vec`, `VecDeque`, slices, arrays of at most 32 items (a limit of serde), `HashSet`, `BTreeSet`,
+/// and for `Option`s, references, boxes and shared pointers of these. The items are text or numbers
+/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles)). Items that serialize to `null` are left
+/// out.
 ///
-/// A newtype that serialises as a list says so:
+/// Implement it for a newtype that serializes as a list:
 ///
 /// ```
 /// # use serde::Serialize;
@@ -30,7 +29,7 @@ use crate::json::{EncodeError, Json, Written, close};
     label = "not a list or a set",
     note = "use `Vec`, `VecDeque`, a slice, an array of at most 32 items, `HashSet`, `BTreeSet` or \
             an `Option` of one; without `union` the property is sent with `$set`",
-    note = "for your own type that serialises as a list, write \
+    note = "for your own type that serializes as a list, write \
             `impl mixpanel_groups::List for {Self} {{}}`"
 )]
 pub trait List: Serialize {}
@@ -58,12 +57,12 @@ where
 {
 }
 
-/// Writes the value of a `$union` property: a list with at least one item, or nothing.
+/// A sink that writes the value of a `$union` property: a list with at least one item, or nothing.
 pub(crate) struct ListJson<'a> {
     pub(crate) out: &'a mut Vec<u8>,
 }
 
-/// The items that are being written.
+/// The items of a list that is being written.
 pub(crate) struct Items<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
@@ -121,7 +120,7 @@ impl Parts for Items<'_> {
     }
 }
 
-/// Returns whether JSON is what `$union` takes: a list of at least one text or number.
+/// Returns whether a JSON value is what `$union` takes: a list of at least one text or number.
 pub(crate) fn is_list_of_items(json: &str) -> bool {
     let is_item = |item: &&RawValue| {
         let first = item.get().as_bytes().first();

@@ -1,5 +1,4 @@
-//! JSON that is there already: the members of an object as they are written, and whether every reader can
-//! read a value.
+//! Reads JSON from elsewhere: splits objects into their members, and checks that Mixpanel can read a value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,15 +8,16 @@ use serde_json::value::RawValue;
 
 use crate::json::EncodeError;
 
-/// The members of an object in their order, each value as it is written.
+/// The members of an object in their order, each value with its bytes unchanged.
 pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
+    /// Parses a JSON object.
     pub(crate) fn parse(json: &'a str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(json)
     }
 
-    /// Returns the name that two members have, if there are such.
+    /// Returns a name that more than one member has.
     pub(crate) fn repeated(&self) -> Option<&str> {
         let mut names: Vec<&str> = self.0.iter().map(|(name, _)| &**name).collect();
         names.sort_unstable();
@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Text, borrowed where it has no escapes.
+/// Text, borrowed if it has no escapes.
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
@@ -77,11 +77,11 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// How deep values may be nested: the most that `serde_json` and others like it read.
+/// The maximum depth of nested values. `serde_json`, among others, reads hardly more.
 const MAX_DEPTH: usize = 120;
 
-/// Checks that JSON text can be read by whoever gets it: its texts are Unicode (no half of a surrogate
-/// pair), its numbers are not beyond what a float holds, and it is not nested too deep.
+/// Checks that any JSON parser can read a value: its texts are Unicode (without halves of surrogate pairs), its
+/// numbers are in the range of a float, and it is not nested too deep.
 pub(crate) fn check_readable(json: &str) -> Result<(), String> {
     if depth(json.as_bytes()) > MAX_DEPTH {
         return Err(too_deep());
@@ -92,13 +92,13 @@ pub(crate) fn check_readable(json: &str) -> Result<(), String> {
     }
 }
 
-/// Returns whether a value of so many bytes may be nested too deep for its readers: each level takes two.
+/// Returns whether a value of that many bytes can be nested too deep. Each level takes two bytes.
 #[inline]
 pub(crate) fn may_be_deep(bytes: usize) -> bool {
     bytes > 2 * MAX_DEPTH
 }
 
-/// Checks that the items of a list or object that was just written are not nested too deep for its readers.
+/// Checks that a list or object is not nested too deep, by its items and closing bracket.
 #[cold]
 #[inline(never)]
 pub(crate) fn check_depth(items: &[u8]) -> Result<(), EncodeError> {
@@ -112,7 +112,7 @@ fn too_deep() -> String {
     format!("nested in more than {MAX_DEPTH} levels")
 }
 
-/// Returns how deep the lists and objects in a value are nested.
+/// Returns the depth of the lists and objects in a value.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = json.iter();
@@ -138,8 +138,8 @@ fn depth(json: &[u8]) -> usize {
     deepest
 }
 
-/// Reads every part of a value and keeps none. `IgnoredAny` is not enough: with it, `serde_json` looks
-/// neither into texts nor at the size of numbers.
+/// A value that is read completely and dropped. `IgnoredAny` is not enough: `serde_json` skips texts and numbers
+/// with it, without checking them.
 struct Readable;
 
 impl<'de> Deserialize<'de> for Readable {
@@ -184,8 +184,8 @@ impl<'de> Visitor<'de> for Readable {
         Ok(self)
     }
 
-    /// With `serde_json`'s feature `arbitrary_precision`, which another crate may switch on, a number
-    /// comes as a map.
+    /// Reads an object, or a number if another crate enables `arbitrary_precision` of `serde_json`, which presents
+    /// numbers as maps.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
         while let Some((Text(_), Self)) = members.next_entry()? {}
         Ok(self)

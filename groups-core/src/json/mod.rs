@@ -1,9 +1,11 @@
-//! Values as JSON, written by serde straight into the bytes of a batch.
+//! Writes values as JSON, by serde, into the bytes of a batch.
 //!
-//! [`serializer`] writes any value, byte for byte as `serde_json` does. [`object`] writes the properties of a map
-//! or struct whose names are known at run time only, and [`list`] the items of a `$union`. [`null`] finds out
-//! whether a value would be `null` without writing it. [`escape`] writes text, and [`kinds`] holds what the
-//! serializers share. Every function writes into a buffer that its caller owns; nothing in here allocates one.
+//! [`sink`] has the serde serializer, which serializes into a [`Sink`]. [`Json`] is the sink that writes any value,
+//! byte for byte as `serde_json` does. [`object`] writes the properties of a map or struct whose names are known at
+//! run time only, and [`list`] the items of a `$union`. [`null`] finds out whether a value serializes to `null`,
+//! without writing it. [`escape`] writes text. [`members`] and [`item`] read JSON that was written elsewhere.
+//!
+//! Sinks write into a buffer that their caller owns.
 
 mod encode_error;
 pub(crate) mod escape;

@@ -1,24 +1,26 @@
-//! Tells whether a value would serialise to `null`, without writing anything.
+//! Finds out whether a value serializes to `null`, without writing it.
 
 use serde::Serialize;
 
 use crate::json::sink::{Mismatch, Parts, Scalar, Shape, Sink};
 
-/// Whether the property is left out: the value serialises to `null`.
-pub(crate) fn is_absent<T: Serialize + ?Sized>(value: &T) -> bool {
-    Probe { of_list: false }.write(value).is_ok()
+/// Returns whether the value serializes to `null`, so that its property is left out.
+pub(crate) fn is_null<T: Serialize + ?Sized>(value: &T) -> bool {
+    Probe { takes_list: false }.write(value).is_ok()
 }
 
-/// Whether `$union` has nothing to add: no list, or a list without items.
+/// Returns whether `$union` has nothing to add: the value serializes to `null` or to a list without items.
 pub(crate) fn is_empty_list<T: Serialize + ?Sized>(value: &T) -> bool {
-    Probe { of_list: true }.write(value).is_ok()
+    Probe { takes_list: true }.write(value).is_ok()
 }
 
-/// Succeeds where there is nothing, and fails at the first sign of a value. One that cannot be
-/// serialised is for the encoder to report, so it counts as a value.
+/// A sink that takes `null`, or also an empty list, and fails at any other value.
+///
+/// A value whose serialization fails counts as one that is not `null`: the encoder reports the error.
 #[derive(Clone, Copy)]
 struct Probe {
-    of_list: bool,
+    /// Whether a list is accepted, if its items are all `null`.
+    takes_list: bool,
 }
 
 impl Sink for Probe {
@@ -40,13 +42,13 @@ impl Sink for Probe {
 
     fn open(self, shape: Shape) -> Result<Self, Mismatch> {
         match shape {
-            Shape::List if self.of_list => Ok(Self { of_list: false }),
+            Shape::List if self.takes_list => Ok(Self { takes_list: false }),
             _ => Err(Mismatch),
         }
     }
 }
 
-/// As a list without items so far, but for those that count as absent.
+/// A list all of whose items so far are `null`.
 impl Parts for Probe {
     type Ok = ();
     type Error = Mismatch;

@@ -1,4 +1,4 @@
-//! The properties of a map or struct whose names are known at run time only.
+//! Writes the properties of a map or struct whose names are known at run time only.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,11 +10,11 @@ use crate::json::list::ListJson;
 use crate::json::sink::{Parts, Shape};
 use crate::json::{EncodeError, Json, Key, Sink, Written, close};
 
-/// The longest property name, in characters.
-/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles))
+/// The maximum length of a property's name, in characters
+/// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles)).
 pub(crate) const MAX_NAME: usize = 255;
 
-/// Writes one value as the operation takes it: any JSON, a list of items or a single item.
+/// Writes a property's value as the operation requires: any JSON, a list of items or a single item.
 pub(crate) fn write_value<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
     operation: Operation,
@@ -36,9 +36,10 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
     }
 }
 
-/// The names that an update or event has used so far.
+/// The names of an update's or event's properties so far, none of which may be repeated.
 #[derive(Clone)]
 pub(crate) struct Names {
+    /// The properties of the struct's own fields.
     fixed: &'static [Property],
     /// Names that no property can have.
     reserved: &'static [&'static str],
@@ -46,7 +47,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// No names but those of the struct's own fields.
+    /// Returns the names of the struct's own fields.
     pub(crate) fn new(fixed: &'static [Property]) -> Self {
         Self {
             fixed,
@@ -55,7 +56,7 @@ impl Names {
         }
     }
 
-    /// These names.
+    /// Returns a set of these names.
     pub(crate) fn of<const N: usize>(names: [&str; N], reserved: &'static [&'static str]) -> Self {
         Self {
             fixed: &[],
@@ -64,11 +65,15 @@ impl Names {
         }
     }
 
-    /// Returns whether a property has that name.
+    /// Returns whether a property other than the struct's own fields has that name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.seen.contains(name)
     }
 
+    /// Adds a property's name.
+    ///
+    /// # Errors
+    /// If it is not a valid name, or in use.
     pub(crate) fn claim(&mut self, name: String) -> Result<(), EncodeError> {
         check_length(&name)?;
         check_reserved(&name, self.reserved)?;
@@ -80,7 +85,7 @@ impl Names {
     }
 }
 
-/// What stands beside an update's operation, and is not a property.
+/// The names of members beside an update's operation, which no property can have.
 const RESERVED: [&str; 2] = ["$group_key", "$group_id"];
 
 /// Checks the name of a group's property.
@@ -109,22 +114,22 @@ fn check_length(name: &str) -> Result<(), EncodeError> {
     Ok(())
 }
 
-/// Writes each entry as `,"name":value`, without the object's brackets.
+/// A sink that writes each entry of a map or struct as `,"name":value`, without the brackets.
 pub(crate) struct Object<'a> {
     pub(crate) out: &'a mut Vec<u8>,
     pub(crate) operation: Operation,
     pub(crate) names: &'a mut Names,
 }
 
-/// The entries that are being written.
+/// The entries of a map or struct that is being written.
 pub(crate) struct Entries<'a> {
     object: Object<'a>,
-    /// Where the entry of the last key starts.
+    /// The position of the last entry.
     start: usize,
 }
 
 impl Entries<'_> {
-    /// The name that was written last.
+    /// Returns the name that was written last.
     fn name(&self) -> Result<String, EncodeError> {
         Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
     }
@@ -186,7 +191,7 @@ impl<'a> Sink for Object<'a> {
     }
 }
 
-/// The members that a flattened field has, as JSON.
+/// Returns the properties of a flattened field, as JSON.
 pub(crate) fn write_members<T: Serialize + ?Sized>(
     property: &'static Property,
     all: &'static [Property],

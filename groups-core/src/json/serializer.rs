@@ -1,8 +1,8 @@
-//! Values as JSON: a serde serializer that writes straight into the batch's bytes.
+//! Writes values as JSON into the bytes of a batch.
 //!
-//! Byte for byte what `serde_json` writes (the property tests compare them), with two differences in
-//! what it tells its caller: whether the value was `null`, which is how an absent property shows
-//! whatever its type is called, and errors that hold no more than a message.
+//! The bytes are those that `serde_json` writes; property tests compare them. Two differences are in what is
+//! returned: whether the value serialized to `null`, since such a property is left out, and errors that hold only a
+//! message.
 
 use std::fmt::{self, Write as _};
 
@@ -13,15 +13,16 @@ use crate::json::members::{check_depth, check_readable, may_be_deep};
 use crate::json::sink::{Parts, Scalar, Shape, Sink};
 use crate::json::{EncodeError, Key};
 
-/// Whether a value was there or serialised to `null`.
+/// What a value serialized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
+    /// A value other than `null`.
     Value,
     Null,
 }
 
-/// Items were appended from `start` on, a comma before each: the first comma becomes the opening
-/// bracket. Without items nothing is written.
+/// Puts brackets around the items from `start` on, which were written with a comma before each: the first comma
+/// becomes the opening bracket. Does nothing if there are no items.
 #[inline]
 pub(crate) fn close(out: &mut Vec<u8>, start: usize, [open, close]: [u8; 2]) {
     if let Some(comma) = out.get_mut(start) {
@@ -30,12 +31,12 @@ pub(crate) fn close(out: &mut Vec<u8>, start: usize, [open, close]: [u8; 2]) {
     }
 }
 
-/// Writes one value.
+/// A sink that writes one value.
 pub(crate) struct Json<'a> {
     pub(crate) out: &'a mut Vec<u8>,
 }
 
-/// Text that is displayed rather than held: escaped as it arrives.
+/// A writer that escapes text for a JSON string.
 struct Escaped<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Escaped<'_> {
@@ -45,6 +46,7 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
+/// Writes the text of a `Display` implementation as a JSON string.
 pub(crate) fn write_displayed<T: fmt::Display + ?Sized>(
     out: &mut Vec<u8>,
     value: &T,
@@ -61,24 +63,24 @@ fn write_integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Writes a float that is finite.
+/// Writes a finite float.
 #[inline]
 fn write_float(out: &mut Vec<u8>, value: impl zmij::Float) {
     out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
 }
 
-/// Writes a positive number of at most two decimals and fifteen digits, as amounts of money are,
-/// in a fraction of the time that any float takes; says whether it was one.
+/// Writes a positive number of at most two decimals and fifteen digits, such as an amount of money, in a fraction of
+/// the time that other floats take. Returns `false` and writes nothing if it is another number.
 ///
-/// A text of at most fifteen digits is the shortest of the float that it is nearest to, so what is
-/// written is what the general way writes.
+/// Decimals of at most fifteen digits are the shortest that parse as their nearest float, so these are the bytes
+/// that [`write_float`] writes.
 #[inline]
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss
 )]
-#[allow(clippy::float_cmp)] // Any other float is not this text.
+#[allow(clippy::float_cmp)] // Exact: a float next to it has other digits.
 fn write_cents(out: &mut Vec<u8>, value: f64) -> bool {
     const END: i64 = 1_000_000_000_000_000;
     let cents = (value * 100.0 + 0.5) as i64;
@@ -95,7 +97,7 @@ fn write_cents(out: &mut Vec<u8>, value: f64) -> bool {
     true
 }
 
-#[allow(clippy::inline_always)] // Callers pass constants, of which little is left when inlined.
+#[allow(clippy::inline_always)] // Callers pass constants: once inlined, one arm is left.
 impl<'a> Sink for Json<'a> {
     type Ok = Written;
     type Error = EncodeError;
@@ -167,9 +169,11 @@ impl<'a> Sink for Json<'a> {
 /// A list or an object that is being written.
 pub(crate) struct Compound<'a> {
     out: &'a mut Vec<u8>,
-    /// Where the brackets start, to tell the first item from the others.
+    /// The position behind the opening bracket, where the first item starts.
     start: usize,
+    /// The closing brackets.
     close: &'static str,
+    /// Whether the only field is JSON text.
     is_raw: bool,
 }
 
@@ -181,7 +185,7 @@ impl Compound<'_> {
         }
     }
 
-    /// JSON text arrives as a string: written as one, then replaced by what it holds.
+    /// Writes JSON text, which serde passes as a string: it is written as one, then replaced by its content.
     fn raw_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         Json { out: self.out }.write(value)?;
         let text: String = serde_json::from_slice(&self.out[self.start..])?;

@@ -1,31 +1,31 @@
-//! One update as JSON, from its group to its closing bracket.
+//! Encodes one update as JSON.
 
 use serde::Serialize;
 
 use crate::group::{Group, Id, Operation, Property};
 use crate::json::escape::write_escaped;
 use crate::json::list::ListJson;
-use crate::json::null::{is_absent, is_empty_list};
+use crate::json::null::{is_empty_list, is_null};
 use crate::json::object::{Names, Object};
 use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::visit::Visitor;
 use crate::record::{RecordRef, Rejection};
 
-/// The group keys of Hierarchical Groups whose updates name the company. Other keys may start with `$`
-/// too: Segment's Mixpanel destination uses `$group_id`.
+/// The group keys of Hierarchical Groups whose updates name the company. Other keys may start with `$` too:
+/// Segment's Mixpanel destination uses `$group_id`.
 const KEYS_WITH_COMPANY: [&str; 2] = ["$company_id", "$user_id"];
 
-/// What was written of a record.
+/// What is known of a record that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
-    /// An update's operation; none, if it is an event.
+    /// The operation of an update; `None` for an event.
     pub(crate) operation: Option<Operation>,
-    /// How many of the bytes say what must stay in order: the same bytes, the same group.
+    /// The number of bytes at the start that identify the group. Records that share them stay in order.
     pub(crate) head: usize,
 }
 
-/// Appends the members of an update's object from `$group_key` to the closing bracket; `$token`
-/// comes before them. Where `write_value` has nothing to say, nothing is appended.
+/// Appends the members of an update's object, from `$group_key` to the closing bracket. The caller writes `$token`
+/// before them. If `write_value` writes nothing, nothing is appended.
 pub(crate) fn write_update(
     out: &mut Vec<u8>,
     group: &Group<'_>,
@@ -35,7 +35,7 @@ pub(crate) fn write_update(
     write_update_with(out, group, |_| Ok(()), operation, write_value)
 }
 
-/// The same, with further members before the operation.
+/// Appends an update as [`write_update`] does, with further members before the operation.
 pub(crate) fn write_update_with(
     out: &mut Vec<u8>,
     group: &Group<'_>,
@@ -73,6 +73,7 @@ pub(crate) fn write_update_with(
     })
 }
 
+/// Writes the group's key and id.
 #[inline]
 fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> {
     let key = group.key();
@@ -89,7 +90,7 @@ fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> 
     write_id(out, group.id(), "$group_id")
 }
 
-/// The id and the quote behind it.
+/// Writes an id and its closing quote.
 #[inline]
 fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeError> {
     let text = id.as_str();
@@ -101,7 +102,7 @@ fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeErr
     Ok(())
 }
 
-/// Writes each property as `,"name":value`, and absent ones not at all.
+/// A visitor that writes each property as `,"name":value`, except those that are `null`.
 pub(crate) struct Encoder<'a> {
     pub(crate) out: &'a mut Vec<u8>,
     pub(crate) names: Option<Names>,
@@ -164,18 +165,18 @@ impl Visitor for Encoder<'_> {
     }
 }
 
-/// Finds out whether there is anything to encode.
+/// A visitor that finds out whether any property is not `null`.
 #[derive(Default)]
-pub(crate) struct AnyPresent(pub(crate) bool);
+pub(crate) struct AnyValue(pub(crate) bool);
 
-impl Visitor for AnyPresent {
+impl Visitor for AnyValue {
     fn property<T: Serialize + ?Sized>(
         &mut self,
         _property: &'static Property,
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.0 = self.0 || !is_absent(new);
+        self.0 = self.0 || !is_null(new);
         Ok(())
     }
 
@@ -205,13 +206,13 @@ impl Visitor for AnyPresent {
     }
 }
 
-/// Writes the names of the `unset_none` properties that are absent, each as `,"name"`.
+/// A visitor that writes the names of the `unset_none` properties that are `null`, each as `,"name"`.
 pub(crate) struct Unsetter<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Unsetter<'_> {
-    fn unset(&mut self, property: &'static Property, is_absent: impl FnOnce() -> bool) {
-        if property.unset_none && is_absent() {
-            // `,"name":` without its colon.
+    fn unset(&mut self, property: &'static Property, is_null: impl FnOnce() -> bool) {
+        if property.unset_none && is_null() {
+            // The key is `,"name":`; the colon is left out.
             let key = property.key.as_bytes();
             self.0.extend_from_slice(&key[..key.len() - 1]);
         }
@@ -225,7 +226,7 @@ impl Visitor for Unsetter<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.unset(property, || is_absent(new));
+        self.unset(property, || is_null(new));
         Ok(())
     }
 
@@ -239,7 +240,7 @@ impl Visitor for Unsetter<'_> {
         Ok(())
     }
 
-    /// The names of an absent map's properties are not known.
+    /// Writes nothing: the names of a map that is `null` are not known.
     fn flatten<T: Serialize + ?Sized>(
         &mut self,
         _property: &'static Property,

@@ -8,7 +8,7 @@ use crate::json::{EncodeError, close};
 use crate::record::Encoded;
 use crate::record::Error;
 use crate::record::MixpanelGroup;
-use crate::record::encode::{AnyPresent, Encoder, Unsetter, write_update};
+use crate::record::encode::{AnyValue, Encoder, Unsetter, write_update};
 use crate::record::encoded_update::text;
 use crate::record::{EncodedUpdate, Record};
 use crate::record::{RecordRef, Rejection};
@@ -51,9 +51,9 @@ impl<T: MixpanelGroup> Source for T {
             let has_any = T::PROPERTIES.iter().any(|property| property.unset_none);
             return !has_any || write_unset(self, names).is_ok_and(|()| names.is_empty());
         }
-        let mut present = AnyPresent::default();
-        let visited = self.visit_properties(self, operation, &mut present);
-        visited.is_ok() && !present.0
+        let mut any_value = AnyValue::default();
+        let visited = self.visit_properties(self, operation, &mut any_value);
+        visited.is_ok() && !any_value.0
     }
 
     fn write(

@@ -1,4 +1,4 @@
-//! What generated code calls: the one walk over a struct's fields, and the small pieces it needs.
+//! What generated code calls: the walk over a struct's properties, and small pieces that it needs.
 
 use serde::{Serialize, Serializer};
 
@@ -6,15 +6,15 @@ use crate::group::{Id, Property};
 use crate::json::EncodeError;
 use crate::json::List;
 
-/// Sees the properties of a struct one by one, beside those of an older version of the same.
+/// Visits the properties of a struct one by one, each with the property of an older version.
 ///
-/// Encoding, comparing and asking what is absent are each a visitor, so the derive writes one walk
-/// for all of them. Where there is no older version, the struct stands in for itself.
+/// Encoding, comparing and finding what is `null` are visitors, so the derive generates one walk for all of them.
+/// If there is no older version, the struct itself is passed.
 pub trait Visitor {
-    /// A property of `$set` or `$set_once`.
+    /// Visits a property of `$set` or `$set_once`.
     ///
     /// # Errors
-    /// Whatever is wrong with the value.
+    /// If the value cannot be serialized.
     fn property<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -22,10 +22,10 @@ pub trait Visitor {
         old: &T,
     ) -> Result<(), EncodeError>;
 
-    /// A property of `$union`; by default as any other.
+    /// Visits a property of `$union`. The default treats it as any other.
     ///
     /// # Errors
-    /// Whatever is wrong with the value, which may not be a list.
+    /// If the value cannot be serialized or is not a list.
     fn list<T: List + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -35,11 +35,11 @@ pub trait Visitor {
         self.property(property, new, old)
     }
 
-    /// A field whose own fields are properties; `all` are those that may not come up again. By
-    /// default as if it were one property.
+    /// Visits a field whose own fields are properties. None of them may have a name in `all`. The default treats the
+    /// field as one property.
     ///
     /// # Errors
-    /// Whatever is wrong with the value, which may have no fields, or one of a name in use.
+    /// If the value cannot be serialized, is not a map or struct, or repeats a name.
     fn flatten<T: Serialize + ?Sized>(
         &mut self,
         property: &'static Property,
@@ -52,10 +52,10 @@ pub trait Visitor {
     }
 }
 
-/// The walk of a visitor over a struct's properties, each named by its index.
+/// The walk of a visitor over a struct's properties, which are given by their index.
 ///
-/// A step says whether to take the next one, which costs the compiler of generated code much less
-/// than a `Result` at each step.
+/// Each step returns whether to continue. Generated code compiles much faster with that than with a `Result` for
+/// each step.
 pub struct Walk<'a, V> {
     visitor: &'a mut V,
     properties: &'static [Property],
@@ -63,7 +63,7 @@ pub struct Walk<'a, V> {
 }
 
 impl<'a, V: Visitor> Walk<'a, V> {
-    /// At the first property.
+    /// Starts a walk.
     #[inline]
     pub fn new(visitor: &'a mut V, properties: &'static [Property]) -> Self {
         Self {
@@ -73,37 +73,38 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
     }
 
-    /// [`Visitor::property`]
+    /// Calls [`Visitor::property`], and returns whether to continue.
     #[inline]
     pub fn property<T: Serialize + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
         let visited = self.visitor.property(&self.properties[index], new, old);
-        self.goes_on(visited)
+        self.keep_error(visited)
     }
 
-    /// [`Visitor::list`]
+    /// Calls [`Visitor::list`], and returns whether to continue.
     #[inline]
     pub fn list<T: List + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
         let visited = self.visitor.list(&self.properties[index], new, old);
-        self.goes_on(visited)
+        self.keep_error(visited)
     }
 
-    /// [`Visitor::flatten`]
+    /// Calls [`Visitor::flatten`], and returns whether to continue.
     #[inline]
     pub fn flatten<T: Serialize + ?Sized>(&mut self, index: usize, new: &T, old: &T) -> bool {
         let all = self.properties;
         let visited = self.visitor.flatten(&all[index], all, new, old);
-        self.goes_on(visited)
+        self.keep_error(visited)
     }
 
+    /// Keeps the error of a step, and returns whether there was none.
     #[inline]
-    fn goes_on(&mut self, visited: Result<(), EncodeError>) -> bool {
+    fn keep_error(&mut self, visited: Result<(), EncodeError>) -> bool {
         visited.map_err(|error| self.error = Some(error)).is_ok()
     }
 
-    /// What became of it; `is_complete` if every step was taken.
+    /// Ends the walk. `is_complete` is whether every step succeeded.
     ///
     /// # Errors
-    /// That of the step that was the last.
+    /// The error of the last step.
     #[inline]
     pub fn end(&mut self, is_complete: bool) -> Result<(), EncodeError> {
         match self.error.take() {
@@ -113,27 +114,27 @@ impl<'a, V: Visitor> Walk<'a, V> {
     }
 }
 
-/// `#[mixpanel(group_id(with = "path"))]`: what the function returns, as an id.
+/// Converts what the function of `#[mixpanel(group_id(with = "path"))]` returns to an id.
 pub fn id<'a>(id: impl Into<Id<'a>>) -> Id<'a> {
     id.into()
 }
 
-/// `#[mixpanel(skip_if = "path")]`: a skipped value is absent, as `None` is.
+/// Returns `None`, which serializes to `null`, for a value that `#[mixpanel(skip_if = "path")]` skips.
 #[inline]
 pub fn unless<T: ?Sized>(skip: bool, value: &T) -> Option<&T> {
     (!skip).then_some(value)
 }
 
-/// `#[mixpanel(with = "path")]`: how a struct serialises the field of that index.
+/// Serializes the field with that index by the function of `#[mixpanel(with = "path")]`.
 pub trait SerializeField<const FIELD: usize> {
     /// Calls the function that the attribute names.
     ///
     /// # Errors
-    /// Those of the function.
+    /// If the function returns an error.
     fn serialize_field<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
 }
 
-/// A field of `T` that serialises through [`SerializeField`].
+/// A field of `T` that serializes by [`SerializeField`].
 pub struct Field<'a, T: ?Sized, const FIELD: usize>(pub &'a T);
 
 impl<T: SerializeField<FIELD> + ?Sized, const FIELD: usize> Serialize for Field<'_, T, FIELD> {
@@ -143,5 +144,5 @@ impl<T: SerializeField<FIELD> + ?Sized, const FIELD: usize> Serialize for Field<
     }
 }
 
-/// What the function makes of a field is found at run time.
+/// Passes for a list: whether the function serializes one is known at run time only.
 impl<T: SerializeField<FIELD> + ?Sized, const FIELD: usize> List for Field<'_, T, FIELD> {}
