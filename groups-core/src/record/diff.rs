@@ -1,4 +1,4 @@
-//! Computes the operations that bring a group's profile up to date, for [`Changes`](crate::Changes) and
+//! Computes the operations that bring a group's profile up to date, for [`Changes`](crate::record::Changes) and
 //! [`Snapshot`](crate::Snapshot).
 
 use std::collections::HashSet;
