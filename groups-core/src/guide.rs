@@ -1,15 +1,15 @@
-//! The guide: one page a question that users have, in the order in which they come up.
+//! The guide: one page for each question, in the order in which they come up.
 //!
 //! 1. [Getting started](getting_started): a project, a struct, a first update
-//! 2. [Mapping your structs](mapping): names, absent values, ids, dates, parts of a profile
+//! 2. [Mapping your structs](mapping): names, `null` values, ids, dates, parts of a profile
 //! 3. [Operations, and when to use which](operations): `$set`, `$set_once`, `$union` and the others
 //! 4. [Keeping in sync](keeping_in_sync): sending only what changed
-//! 5. [In a web server](in_a_web_server): without making anybody wait
-//! 6. [Durability and many machines](durability): what survives which crash
+//! 5. [In a web server](in_a_web_server): publishing from handlers that must not wait
+//! 6. [Durability and many machines](durability): what survives which crash, and an outbox of your own
 //! 7. [Testing your code](testing): a stand-in for Mixpanel, with faults
 //! 8. [Errors, and what to do about each](errors)
 //! 9. [Migrating](migrating): from hand-written JSON, from mixpanel-rs
-//! 10. [Questions that come up](faq): for instance why nothing shows up in Mixpanel
+//! 10. [Questions that come up](faq): why nothing shows up in Mixpanel, for instance
 
 macro_rules! pages {
     ($($name:ident = $file:literal),*) => {$(
