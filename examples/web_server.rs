@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let buffered = client
         .buffered()
         .overflow(OverflowPolicy::Reject)
-        .on_error(|trouble| eprintln!("mixpanel: {trouble:?}"))
+        .on_error(|event| eprintln!("mixpanel: {event}"))
         .start()?;
 
     let demo = std::env::args().any(|argument| argument == "--demo");

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::str::Utf8Error;
 use std::sync::Arc;
@@ -148,9 +149,10 @@ fn merge(
     after: &Map<String, Value>,
     is_update: bool,
 ) -> String {
+    let written = members.0.iter().map(|(name, value)| (&**name, value.get()));
+    let written: HashMap<&str, &str> = written.collect();
     let write = |(name, value): (&String, &Value)| {
-        let written = members.0.iter().find(|(other, _)| other == name);
-        let written = written.map(|(_, value)| value.get());
+        let written = written.get(name.as_str()).copied();
         let value = match (written, before.get(name), value) {
             (Some(written), Some(old), _) if old == value => written.to_owned(),
             (Some(written), Some(Value::Object(old)), Value::Object(new)) if is_update => {
@@ -176,7 +178,7 @@ fn not_text(error: Utf8Error) -> Error {
 
 /// How many bytes of JSON they are.
 pub(crate) fn total_bytes(updates: &[EncodedUpdate]) -> usize {
-    updates.iter().map(|update| update.as_json().len()).sum()
+    updates.iter().map(EncodedUpdate::len).sum()
 }
 
 impl fmt::Debug for EncodedUpdate {

@@ -15,7 +15,7 @@ fn main() -> Result {
         .build()?;
     time(|| {
         let companies = (0..job.times).flat_map(|_| &job.companies);
-        client.send(companies.map(|company| company.set()))?;
+        client.send(companies.map(|company| company.set()))?.into_result()?;
         Ok(())
     })
 }
