@@ -52,6 +52,17 @@ publish-dry-run: package
 bench:
     cargo bench --quiet --bench ratios
 
+# Simulates the delivery with a clock, a network and a scheduler that a seed drives; `just simulate 5000000 7`: so many
+# runs of each scenario, from that seed. A run that fails prints its own seed: `SHUTTLE_RANDOM_SEED=<it> just simulate 1`.
+simulate runs="50000" seed="1":
+    RUNS={{ runs }} SEED={{ seed }} .ci/simulation
+
+# Changes the delivery in small ways, one at a time, and tells which changes no test notices (hours).
+mutants *options:
+    cargo mutants --package mixpanel-groups --in-place=false --test-workspace=true --jobs 1 \
+        --file 'groups-core/src/client/*.rs' --file 'groups-core/src/outbox/*.rs' \
+        --file 'groups-core/src/buffered/*.rs' --file 'groups-core/src/snapshot/*.rs' {{ options }}
+
 # Counts instructions per update, beside those checked in; `just instructions --bless` writes them.
 instructions *options:
     benches/instructions/run.sh {{ options }}

@@ -13,6 +13,8 @@ mod json;
 pub mod outbox;
 mod profile;
 pub mod record;
+#[cfg(all(test, simulation))]
+mod simulation;
 mod snapshot;
 mod util;
 

@@ -1,6 +1,5 @@
 use std::fmt;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -11,6 +10,7 @@ use crate::buffered::{DeliveryEvent, FlushOutcome, OverflowPolicy, Stats, worker
 use crate::client::Client;
 use crate::outbox::{Capacity, MemoryOutbox, Outbox};
 use crate::record::{Error, ErrorKind, IntoUpdate, IntoUpdates};
+use crate::util::sync::thread;
 
 /// A client that sends in the background: [`publish`](Self::publish) returns in about a microsecond, and
 /// one thread delivers.
@@ -188,10 +188,19 @@ impl BufferedClient {
     /// Ends publishing, sends what waits, and ends the thread. Returns at the latest after the timeout, with
     /// what could not be delivered.
     ///
+    /// After the timeout the request under way is broken off. What it carried is handed back, though Mixpanel
+    /// may have applied it, or may still do so: no client can know.
+    ///
     /// From then on [`publish`](Self::publish) of any clone is an error ([`ErrorKind::Closed`]). Calling it
     /// again is harmless: what was handed back once is not handed back again.
     pub fn shutdown(&self, timeout: Duration) -> FlushOutcome {
         self.publisher.shut_down(timeout)
+    }
+
+    /// Returns whether the worker has ended: what it broke off cannot be sent any more.
+    #[cfg(simulation)]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.publisher.shared.has_ended()
     }
 
     /// Returns what waits and what was done since the start, for a metrics endpoint.

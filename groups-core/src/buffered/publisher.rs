@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -15,9 +15,17 @@ use crate::client::records::MAX_RECORDS;
 use crate::outbox::{Depth, Outbox};
 use crate::record::encoded_update::total_bytes;
 use crate::record::{EncodedUpdate, Error, ErrorKind, MAX_RECORD, Update};
+use crate::util::sync::{Instant, Mutex};
 
 /// How long a shutdown waits for what it has broken off to end.
-const GRACE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
+
+fn closed() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the client was shut down, or its thread panicked",
+    )
+}
 
 /// What the clones of a client and its worker share.
 pub(super) struct Publisher {
@@ -26,8 +34,9 @@ pub(super) struct Publisher {
     pub(super) settings: Settings,
     /// The hooks of the outbox have it too, and nothing else: an outbox does not keep itself alive.
     pub(super) shared: Arc<Shared>,
-    /// Held while a shutdown takes back what is left, so that two do not hand back the same updates.
-    taking_back: Mutex<()>,
+    /// Whether a shutdown has taken back what was left. Held while updates are taken back or settled: each is either
+    /// handed back or counted, and handed back once.
+    pub(super) is_taken_back: Mutex<bool>,
 }
 
 impl Publisher {
@@ -42,7 +51,7 @@ impl Publisher {
             outbox,
             settings,
             shared,
-            taking_back: Mutex::new(()),
+            is_taken_back: Mutex::new(false),
         }
     }
 
@@ -122,13 +131,11 @@ impl Publisher {
         let mut blocked_since = None;
         loop {
             let append = || self.outbox.append(updates, self.settings.capacity);
-            let Some(appended) = self.shared.while_open(append) else {
-                return Err(Error::new(
-                    ErrorKind::Closed,
-                    "the client was shut down, or its thread panicked",
-                ));
-            };
+            let appended = self.shared.while_open(append).ok_or_else(closed)?;
             if appended? {
+                if self.is_too_late(updates)? {
+                    return Err(closed());
+                }
                 self.shared.count_published(updates.len());
                 return Ok(());
             }
@@ -150,6 +157,25 @@ impl Publisher {
                 }
             }
         }
+    }
+
+    /// Returns whether a shutdown took back what was left before these updates were appended, and takes them out
+    /// again then: nobody would send them.
+    fn is_too_late(&self, updates: &[EncodedUpdate]) -> Result<bool, Error> {
+        if !self.shared.is_closed() || self.outbox.is_durable() {
+            return Ok(false);
+        }
+        let is_taken_back = self.is_taken_back.lock();
+        let is_taken_back = is_taken_back.unwrap_or_else(PoisonError::into_inner);
+        if !*is_taken_back {
+            return Ok(false);
+        }
+        let mut entries = self.outbox.take(usize::MAX)?;
+        entries.retain(|entry| matches!(&entry.update, Ok(update) if updates.contains(update)));
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        self.outbox
+            .settle(&ids[..ids.len().min(updates.len())], &[])?;
+        Ok(!ids.is_empty())
     }
 
     /// Drops the oldest updates to make room, and returns how many.
@@ -232,8 +258,9 @@ impl Publisher {
 
     /// Empties an outbox that ends with the process. Returns what was in it, and whether that worked.
     fn take_back(&self) -> (Vec<EncodedUpdate>, Result<(), Error>) {
-        let lock = self.taking_back.lock();
-        let _lock = lock.unwrap_or_else(PoisonError::into_inner);
+        let lock = self.is_taken_back.lock();
+        let mut is_taken_back = lock.unwrap_or_else(PoisonError::into_inner);
+        *is_taken_back = true;
         let released = self.outbox.release();
         let entries = match released.and_then(|()| self.outbox.take(usize::MAX)) {
             Ok(entries) => entries,

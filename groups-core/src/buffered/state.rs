@@ -1,12 +1,13 @@
 //! What a client is doing and what its worker is to do. Every transition is a method here.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::buffered::Stats;
 use crate::client::records::MAX_RECORDS;
 use crate::record::Report;
+use crate::util::sync::{AtomicUsize, Condvar, Instant, Mutex, MutexGuard};
 
 /// The part of a client that its threads change.
 pub(super) struct Shared {
@@ -177,6 +178,10 @@ impl Shared {
         self.gate.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
     fn is_gate_empty(&self) -> bool {
         self.gate.load(Ordering::Acquire) == CLOSED
     }
@@ -254,6 +259,11 @@ impl Shared {
             stats.bytes += report.bytes;
         });
         self.progress.notify_all();
+    }
+
+    #[cfg(simulation)]
+    pub(super) fn has_ended(&self) -> bool {
+        self.state().phase == Phase::Ended
     }
 
     /// Records that the worker has ended, also by a panic.

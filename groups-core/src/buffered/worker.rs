@@ -1,6 +1,8 @@
 //! The worker: the thread that takes from the outbox, sends, and settles.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -102,6 +104,7 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bo
             fates[*member] = Fate::Undelivered;
         }
     }
+    keep_order(taken, &mut fates);
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
@@ -110,6 +113,20 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bo
         publisher.notify(&DeliveryEvent::Outbox(error));
     }
     result.is_ok() && settled.is_ok()
+}
+
+/// Keeps what follows an undelivered update of the same group, delivered or not: coalesced into others, it may have been
+/// sent before what it follows, whose older values must not be the last ones when that is sent again.
+fn keep_order(taken: &[OutboxEntry], fates: &mut [Fate<'_>]) {
+    let mut kept = HashSet::new();
+    for (entry, fate) in taken.iter().zip(fates) {
+        let Ok(update) = &entry.update else { continue };
+        match fate {
+            Fate::Undelivered => _ = kept.insert(update.group_bytes()),
+            _ if kept.contains(update.group_bytes()) => *fate = Fate::Undelivered,
+            _ => {}
+        }
+    }
 }
 
 fn settle(
@@ -122,21 +139,32 @@ fn settle(
     for (entry, fate) in taken.iter().zip(fates) {
         match fate {
             Fate::Accepted => accepted.push(entry.id),
-            Fate::Rejected(rejection) => {
-                rejected.push((entry.id, *rejection));
-                publisher.notify(&DeliveryEvent::Rejected(entry.json(), rejection));
-            }
+            Fate::Rejected(rejection) => rejected.push((entry.id, *rejection)),
             Fate::Undelivered => {}
         }
     }
-    let settled = publisher.outbox.settle(&accepted, &rejected);
-    // What is not settled is sent once more, and counted then.
-    let (accepted, rejected) = match settled {
-        Ok(()) => (accepted.len(), rejected.len()),
-        Err(_) => (0, 0),
+    let settled = {
+        let is_taken_back = publisher.is_taken_back.lock();
+        let is_taken_back = is_taken_back.unwrap_or_else(PoisonError::into_inner);
+        // What a shutdown has handed back is its caller's, delivered or not.
+        let settled = (!*is_taken_back).then(|| publisher.outbox.settle(&accepted, &rejected));
+        // What is not settled is sent once more, and counted then.
+        let (accepted, rejected) = match settled {
+            Some(Ok(())) => (accepted.len(), rejected.len()),
+            None | Some(Err(_)) => (0, 0),
+        };
+        publisher.shared.record_report(report, accepted, rejected);
+        match settled {
+            Some(settled) => settled.and_then(|()| publisher.outbox.release()),
+            None => Ok(()),
+        }
     };
-    publisher.shared.record_report(report, accepted, rejected);
-    settled.and_then(|()| publisher.outbox.release())
+    for (entry, fate) in taken.iter().zip(fates) {
+        if let Fate::Rejected(rejection) = fate {
+            publisher.notify(&DeliveryEvent::Rejected(entry.json(), rejection));
+        }
+    }
+    settled
 }
 
 /// The first byte of each record in a [`TakenBatch`]; the client writes the token after it.

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,13 +8,14 @@ use base64::prelude::BASE64_STANDARD;
 use ureq::Proxy;
 
 use crate::client::batch::opening;
-use crate::client::client::Inner;
+use crate::client::client::{Inner, OpenConnection};
 use crate::client::delivery::Route;
 use crate::client::endpoint::Endpoint;
 use crate::client::records::{Limits, MAX_RECORDS};
 use crate::client::transport::HttpConfig;
 use crate::client::{Client, Compression, Region, RetryPolicy};
 use crate::record::Error;
+use crate::util::sync::Mutex;
 
 /// How many bytes of events a request may have before compression: 10 MB.
 /// ([Import API](https://developer.mixpanel.com/reference/import-events))
@@ -308,15 +309,15 @@ impl ClientBuilder {
         self.retry.check()?;
         let proxy = self.proxy.resolve(&endpoint)?;
         let http = HttpConfig::new(&endpoint, self.timeout, self.connect_timeout, proxy);
-        Ok(self.connect(endpoint, Some(http)))
+        Ok(self.connect(endpoint, Box::new(move || Arc::new(http.open()))))
     }
 
-    pub(super) fn connect(self, endpoint: Endpoint, http: Option<HttpConfig>) -> Client {
+    pub(crate) fn connect(self, endpoint: Endpoint, open: Box<OpenConnection>) -> Client {
         Client(Arc::new(Inner {
             groups: self.groups(&endpoint),
             import: self.import(&endpoint),
             endpoint,
-            http,
+            open,
             connections: self.connections,
             idle: Mutex::default(),
         }))

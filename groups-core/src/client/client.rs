@@ -1,12 +1,13 @@
 use crate::client::ClientBuilder;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::client::SendOptions;
 use crate::client::delivery::Route;
 use crate::client::endpoint::Endpoint;
-use crate::client::transport::{HttpConfig, NoopTransport, Transport};
+use crate::client::transport::{NoopTransport, Transport};
 use crate::record::{Error, IntoEvents, IntoUpdates, Report};
+use crate::util::sync::Mutex;
 
 /// Sends updates to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
@@ -30,12 +31,14 @@ pub(super) struct Inner {
     pub(super) endpoint: Endpoint,
     pub(super) groups: Route,
     pub(super) import: Route,
-    /// None, if nothing is to be sent.
-    pub(super) http: Option<HttpConfig>,
+    pub(super) open: Box<OpenConnection>,
     pub(super) connections: usize,
     /// Connections that no `send` uses at the moment.
     pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
 }
+
+/// Returns a new connection.
+pub(crate) type OpenConnection = dyn Fn() -> Arc<dyn Transport> + Send + Sync;
 
 impl Client {
     /// A client for the project of that token (Project Settings → Access Keys), in the US region, with
@@ -181,7 +184,8 @@ impl Client {
     /// An update that cannot be sent is rejected all the same.
     #[must_use]
     pub fn disabled() -> Self {
-        ClientBuilder::new("disabled".to_owned()).connect(Endpoint::nowhere(), None)
+        let open = Box::new(|| Arc::new(NoopTransport) as Arc<dyn Transport>);
+        ClientBuilder::new("disabled".to_owned()).connect(Endpoint::nowhere(), open)
     }
 
     pub(crate) fn groups_route(&self) -> &Route {
@@ -198,10 +202,7 @@ impl Client {
         let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.len().saturating_sub(inner.connections);
         let mut connections = idle.split_off(kept);
-        connections.resize_with(inner.connections, || match &inner.http {
-            Some(http) => Arc::new(http.open()),
-            None => Arc::new(NoopTransport),
-        });
+        connections.resize_with(inner.connections, &inner.open);
         connections
     }
 

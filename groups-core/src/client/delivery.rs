@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::client::Compression;
 use crate::client::Progress;
@@ -20,6 +20,7 @@ use crate::client::transport::Transport;
 use crate::record::Record;
 use crate::record::Rejection;
 use crate::record::{Error, ErrorKind, Report, Undelivered};
+use crate::util::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// Where records go, and how.
 #[derive(Clone)]
@@ -57,7 +58,6 @@ pub(super) struct State {
     /// The server asked every lane to wait until then.
     pub(super) resume: Option<Instant>,
     pub(super) report: Report,
-    undelivered: Undelivered,
 }
 
 /// One connection's work.
@@ -67,6 +67,10 @@ pub(super) struct Lane {
     busy: bool,
     /// When the request that failed is sent again.
     pub(super) backs_off: Option<Instant>,
+    /// What the lane did not deliver, in order.
+    undelivered: Undelivered,
+    /// What came after that, when nothing more was to be sent.
+    never_sent: Undelivered,
 }
 
 /// How many full batches wait for each lane that is busy with another.
@@ -83,6 +87,8 @@ impl<'a> Delivery<'a> {
             queue: VecDeque::new(),
             busy: false,
             backs_off: None,
+            undelivered: Undelivered::default(),
+            never_sent: Undelivered::default(),
         });
         Self {
             route,
@@ -125,7 +131,12 @@ impl<'a> Delivery<'a> {
     pub(crate) fn offer(&self, lane: usize, batch: Records) -> Result<(), Records> {
         let mut state = self.state();
         if state.stopped.is_some() {
-            state.hand_back(&batch, 0..batch.len(), &self.route.opening);
+            hand_back(
+                &mut state.lanes[lane].never_sent,
+                &batch,
+                0..batch.len(),
+                self.route,
+            );
         } else if state.has_room(lane) {
             state.lanes[lane].queue.push_back(batch);
             self.changed.notify_all();
@@ -194,11 +205,13 @@ impl<'a> Delivery<'a> {
             .report
             .rejected
             .sort_by_key(|rejection| rejection.position);
-        state.undelivered.sort();
+        let lanes = state.lanes.iter();
+        let undelivered = lanes.map(|lane| [&lane.undelivered, &lane.never_sent]);
+        let undelivered = Undelivered::merge(undelivered);
         let result = match state.stopped {
-            Some(error) if !state.undelivered.is_empty() => Err(error
+            Some(error) if !undelivered.is_empty() => Err(error
                 .with_report(state.report)
-                .with_undelivered(state.undelivered)),
+                .with_undelivered(undelivered)),
             _ => Ok(state.report),
         };
         let mut connections = Vec::new();
@@ -221,7 +234,8 @@ impl<'a> Delivery<'a> {
                 self.abort(Error::new(ErrorKind::Io, "a thread that sends panicked"));
             }
             let mut state = self.state();
-            state.hand_back(&batch, settled..batch.len(), &self.route.opening);
+            let rest = settled..batch.len();
+            hand_back(&mut state.lanes[lane].undelivered, &batch, rest, self.route);
             state.lanes[lane].busy = false;
             batch.clear();
             state.spare.push(batch);
@@ -248,6 +262,13 @@ impl<'a> Delivery<'a> {
     }
 }
 
+fn hand_back(to: &mut Undelivered, batch: &Records, range: Range<usize>, route: &Route) {
+    for index in range {
+        let members = &batch.json(index)[route.opening.len()..];
+        to.push(batch.position(index), members, batch.encoded(index));
+    }
+}
+
 impl State {
     fn new(lanes: Vec<Lane>, most: Limits) -> Self {
         Self {
@@ -259,15 +280,6 @@ impl State {
             aborted: false,
             resume: None,
             report: Report::default(),
-            undelivered: Undelivered::default(),
-        }
-    }
-
-    fn hand_back(&mut self, batch: &Records, range: Range<usize>, opening: &[u8]) {
-        for index in range {
-            let members = &batch.json(index)[opening.len()..];
-            let (position, encoded) = (batch.position(index), batch.encoded(index));
-            self.undelivered.push(position, members, encoded);
         }
     }
 

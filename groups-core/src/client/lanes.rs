@@ -2,8 +2,7 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::atomic::Ordering;
-use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::SendOptions;
 use crate::client::coalesce::coalesce;
@@ -11,12 +10,13 @@ use crate::client::delivery::Delivery;
 use crate::client::records::Records;
 use crate::record::Record;
 use crate::record::{Error, ErrorKind};
+use crate::util::sync::{Instant, Scope, spawn_scoped};
 
 /// How often [`SendOptions::on_progress`] is called at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the caller's thread sleeps before it looks at its flag again.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(if cfg!(simulation) { 1_000 } else { 10 });
 
 /// Reads the records and fills a batch for each lane.
 pub(super) struct Lanes<'scope, 'env> {
@@ -141,9 +141,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         }
         if !std::mem::replace(&mut self.filling[lane].started, true) {
             let delivery = self.delivery;
-            let spawned = thread::Builder::new()
-                .name(format!("mixpanel-groups lane {lane}"))
-                .spawn_scoped(self.scope, move || delivery.run_lane::<R>(lane));
+            let name = format!("mixpanel-groups lane {lane}");
+            let spawned = spawn_scoped(self.scope, name, move || delivery.run_lane::<R>(lane));
             if let Err(error) = spawned {
                 self.delivery.stop(
                     Error::new(ErrorKind::Io, "cannot start a thread to send from")

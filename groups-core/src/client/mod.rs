@@ -17,15 +17,15 @@ mod compression;
 #[cfg(feature = "serde")]
 mod config;
 mod delivery;
-mod endpoint;
+pub(crate) mod endpoint;
 mod lanes;
 mod options;
 pub(crate) mod records;
 mod region;
 mod response;
-mod retry;
+pub(crate) mod retry;
 mod sender;
-mod transport;
+pub(crate) mod transport;
 
 pub use self::batch::Batch;
 pub use self::builder::ClientBuilder;

@@ -1,6 +1,5 @@
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Duration;
 
 use crate::client::Client;
@@ -8,6 +7,7 @@ use crate::client::delivery::{Delivery, Route};
 use crate::client::lanes::Lanes;
 use crate::record::Record;
 use crate::record::{Error, IntoEvents, IntoUpdates, Report};
+use crate::util::sync::thread;
 
 type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::client::delivery::{Delivery, Route, Stopped};
 use crate::client::records::Records;
@@ -14,6 +14,7 @@ use crate::record::Error;
 use crate::record::Record;
 use crate::record::Rejection;
 use crate::util::random::random;
+use crate::util::sync::Instant;
 
 /// No wait is longer, whatever the settings; no clock ends before it.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);

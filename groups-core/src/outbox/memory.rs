@@ -1,11 +1,11 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::PoisonError;
 
 use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry};
 use crate::record::encoded_update::total_bytes;
 use crate::record::{EncodedUpdate, Error, Rejection};
+use crate::util::sync::{Instant, Mutex, MutexGuard};
 
 /// The outbox in memory, which does not outlive the process.
 ///

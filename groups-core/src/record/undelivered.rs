@@ -107,9 +107,25 @@ impl Undelivered {
         });
     }
 
-    /// Restores the caller's order.
-    pub(crate) fn sort(&mut self) {
-        self.entries.sort_by_key(|entry| entry.position);
+    /// Returns what the lanes of a delivery have left, in the caller's order. Each lane keeps its own order: a coalesced
+    /// record, which has the position of its first part, may stand after one with a greater position.
+    pub(crate) fn merge<'u>(lanes: impl Iterator<Item = [&'u Self; 2]>) -> Self {
+        let mut entries = Vec::new();
+        for parts in lanes {
+            let mut reached = 0;
+            for part in parts {
+                for entry in &part.entries {
+                    reached = entry.position.max(reached);
+                    entries.push((reached, &part.json[entry.start..entry.end], entry));
+                }
+            }
+        }
+        entries.sort_by_key(|(reached, ..)| *reached);
+        let mut merged = Self::default();
+        for (_, json, entry) in entries {
+            merged.push(entry.position, json, entry.encoded);
+        }
+        merged
     }
 }
 

@@ -1,4 +1,5 @@
-use std::hash::{BuildHasher, Hasher, RandomState};
+#[cfg(not(simulation))]
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 /// Returns a random number in 0..=1, good enough to keep clients from retrying in step.
 pub(crate) fn random() -> f64 {
@@ -28,6 +29,14 @@ pub(crate) fn uuid() -> String {
 
 /// Returns 64 random bits, which differ for each call and in forked processes.
 pub(crate) fn random_bits() -> u64 {
+    #[cfg(simulation)]
+    return shuttle::rand::RngCore::next_u64(&mut shuttle::rand::thread_rng());
+    #[cfg(not(simulation))]
+    fresh_hash()
+}
+
+#[cfg(not(simulation))]
+fn fresh_hash() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()

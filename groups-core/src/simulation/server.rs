@@ -1,0 +1,266 @@
+//! The server of a simulation, and the network before it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shuttle::rand::{Rng as _, thread_rng};
+use shuttle::thread;
+
+use crate::client::endpoint::Endpoint;
+use crate::client::retry::Failure;
+use crate::client::transport::{Request, Response, Transport, TransportError};
+use crate::client::{Client, RetryPolicy};
+use crate::group::Operation;
+use crate::record::{Error, ErrorKind};
+use crate::simulation::percent;
+use crate::simulation::updates::{Model, REFUSED};
+use crate::util::simulated::{Condvar, Instant};
+use crate::util::sync;
+
+/// How long a client waits for an answer.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Mixpanel, as far as it is documented, with the faults of the way there.
+#[derive(Default)]
+pub(super) struct Server {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many of a hundred requests meet a fault.
+    faults: u32,
+    /// Whether a request may be applied after its client gave up.
+    late: bool,
+    /// How many records a request may have.
+    most: usize,
+    model: Model,
+    /// Requests that are still to be applied.
+    pending: Vec<thread::JoinHandle<()>>,
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Answered,
+    /// The connection is refused.
+    NotReceived,
+    /// It is applied, and the answer is lost.
+    AnswerLost,
+    /// It is applied after its client gave up.
+    Late,
+    /// The server answers without having looked at it.
+    Status(u16),
+    /// Something in between answers.
+    Nonsense,
+}
+
+impl Server {
+    pub(super) fn new(faults: u32, late: bool) -> Arc<Self> {
+        let most = if percent(20) {
+            thread_rng().gen_range(1..4)
+        } else {
+            100
+        };
+        let state = State {
+            faults,
+            late,
+            most,
+            ..State::default()
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the faults, and waits until what is still to be applied has been.
+    pub(super) fn recover(&self) {
+        let pending = {
+            let mut state = self.state();
+            state.faults = 0;
+            std::mem::take(&mut state.pending)
+        };
+        for thread in pending {
+            thread.join().expect("applying does not panic");
+        }
+    }
+
+    pub(super) fn is_ever_late(&self) -> bool {
+        self.state().late
+    }
+
+    /// Panics unless the groups are as the model has them.
+    pub(super) fn assert_is(&self, model: &Model) {
+        model.assert_same(&self.state().model);
+    }
+
+    /// Returns a client of this server.
+    pub(super) fn client(self: &Arc<Self>) -> Client {
+        let mut random = thread_rng();
+        let retry = RetryPolicy::default()
+            .attempts(random.gen_range(1..5))
+            .base_delay(Duration::from_secs(1))
+            .max_delay(Duration::from_secs(4));
+        let builder = Client::builder("TOKEN")
+            .connections(random.gen_range(1..4))
+            .max_batch(random.gen_range(1..6))
+            .retry(retry);
+        let server = Arc::clone(self);
+        let open = move || -> Arc<dyn Transport> {
+            Arc::new(Connection {
+                server: Arc::clone(&server),
+                is_aborted: sync::Mutex::new(false),
+                changed: Condvar::new(),
+            })
+        };
+        builder.connect(Endpoint::nowhere(), Box::new(open))
+    }
+
+    fn fate(&self) -> Fate {
+        let state = self.state();
+        if !percent(state.faults) {
+            return Fate::Answered;
+        }
+        match thread_rng().gen_range(0..10) {
+            0 | 1 => Fate::NotReceived,
+            2 | 3 => Fate::AnswerLost,
+            4 | 5 if state.late => Fate::Late,
+            4 | 5 => Fate::AnswerLost,
+            6 => Fate::Status(503),
+            7 => Fate::Status(429),
+            8 => Fate::Status(500),
+            _ => Fate::Nonsense,
+        }
+    }
+
+    /// Applies a request and answers it.
+    fn receive(&self, body: &[u8]) -> (u16, Value) {
+        let mut state = self.state();
+        let records: Vec<Value> = serde_json::from_slice(body).expect("a body is a list");
+        if records.len() > state.most {
+            return (
+                413,
+                json!({"code": 413, "error": "too large", "status": "Too Large"}),
+            );
+        }
+        let failed: Vec<_> = (0..records.len())
+            .filter(|index| records[*index]["$set"].get(REFUSED).is_some())
+            .collect();
+        if !failed.is_empty() && percent(30) {
+            return (200, json!({"status": 0, "error": "some record is bad"}));
+        }
+        for (index, record) in records.iter().enumerate() {
+            if failed.contains(&index) {
+                continue;
+            }
+            let group = record["$group_id"].as_str().expect("the id is text");
+            let members = record.as_object().expect("a record is an object");
+            let operation = |(name, value): (&String, &Value)| {
+                Some((Operation::from_name(name)?, value.clone()))
+            };
+            let (operation, value) = members
+                .iter()
+                .find_map(operation)
+                .expect("a record has an operation");
+            state.model.apply(group, operation, value);
+        }
+        if failed.is_empty() {
+            return (200, json!({"status": 1, "error": null}));
+        }
+        let failed: Vec<_> = failed
+            .iter()
+            .map(|index| json!({"index": index, "field": "$set.refused", "message": "refused"}))
+            .collect();
+        (
+            400,
+            json!({"code": 400, "status": "Bad Request", "error": "some failed", "failed_records": failed}),
+        )
+    }
+}
+
+struct Connection {
+    server: Arc<Server>,
+    is_aborted: sync::Mutex<bool>,
+    changed: Condvar,
+}
+
+fn failed(kind: ErrorKind, failure: Option<Failure>) -> TransportError {
+    let error = Error::new(kind, "the connection failed");
+    TransportError { error, failure }
+}
+
+impl Connection {
+    /// Lets time pass; an error if the connection is aborted meanwhile.
+    fn pass(&self, time: Duration) -> Result<(), TransportError> {
+        let until = Instant::now() + time;
+        let mut is_aborted = self
+            .is_aborted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if *is_aborted {
+                return Err(failed(ErrorKind::Network, None));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let waited = self.changed.wait_timeout(is_aborted, left);
+            is_aborted = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Transport for Connection {
+    fn post(&self, request: Request<'_>) -> Result<Response, TransportError> {
+        let latency = Duration::from_millis(thread_rng().gen_range(1..3_000));
+        self.pass(latency)?;
+        let answer = |status, body: Value| {
+            let retry_after = (status == 429).then(|| Duration::from_secs(3));
+            let body = body.to_string().into_bytes();
+            Ok(Response {
+                status,
+                retry_after,
+                body,
+            })
+        };
+        match self.server.fate() {
+            Fate::Answered => {
+                let (status, body) = self.server.receive(request.body);
+                self.pass(latency)?;
+                answer(status, body)
+            }
+            Fate::NotReceived => Err(failed(ErrorKind::Network, Some(Failure::Breakage))),
+            Fate::AnswerLost => {
+                self.server.receive(request.body);
+                self.pass(latency)?;
+                Err(failed(ErrorKind::Network, Some(Failure::StaleConnection)))
+            }
+            Fate::Late => {
+                let (server, body) = (Arc::clone(&self.server), request.body.to_vec());
+                let late = thread::spawn(move || {
+                    crate::util::simulated::sleep(TIMEOUT * 2);
+                    server.receive(&body);
+                });
+                self.server.state().pending.push(late);
+                self.pass(TIMEOUT)?;
+                Err(failed(ErrorKind::Timeout, Some(Failure::Breakage)))
+            }
+            Fate::Status(status) => answer(status, json!({"error": "later", "status": "error"})),
+            Fate::Nonsense => answer(200, json!("<html>")),
+        }
+    }
+
+    fn abort(&self) {
+        *self
+            .is_aborted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,32 @@
+//! Locks, threads and the clock: those of the standard library, and in the simulation (`--cfg simulation`) those that
+//! a test owns, so that it chooses every interleaving and every moment from a seed.
+
+#[cfg(not(simulation))]
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard, atomic::AtomicUsize},
+    thread,
+    thread::Scope,
+    time::Instant,
+};
+
+#[cfg(simulation)]
+pub(crate) use crate::util::simulated::{Condvar, Instant, Mutex, MutexGuard};
+#[cfg(simulation)]
+pub(crate) use shuttle::{sync::atomic::AtomicUsize, thread, thread::Scope};
+
+use std::io;
+
+/// Starts a thread that ends before its scope does.
+pub(crate) fn spawn_scoped<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    name: String,
+    body: impl FnOnce() + Send + 'scope,
+) -> io::Result<()> {
+    #[cfg(not(simulation))]
+    thread::Builder::new()
+        .name(name)
+        .spawn_scoped(scope, body)?;
+    #[cfg(simulation)]
+    drop((name, scope.spawn(body)));
+    Ok(())
+}
