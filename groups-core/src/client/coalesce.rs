@@ -6,12 +6,15 @@
 //! behind the property's last one, unless the property's history makes it, or makes part of the
 //! history, superfluous. What [`Profile`](crate::Profile) says is the rule: whatever the profile
 //! was, it becomes the same. An update opens at most one slot, so there are never more.
+//!
+//! Time and memory grow with the updates and no faster: nothing is said again or copied for each further
+//! update, lists are taken apart once (`mutable_list`), and which records a slot stands for is kept by property.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
+use crate::client::mutable_list::MutableList;
 use crate::client::records::{Limits, Records};
 use crate::group::Operation;
 use crate::json::close;
@@ -125,21 +128,42 @@ impl<'a> Parsed<'a> {
 struct Segment<'a> {
     prefix: &'a [u8],
     slots: Vec<Slot<'a>>,
-    /// In which slots each property is, in order.
-    history: HashMap<String, Vec<usize>>,
+    /// The slots of each operation, in order.
+    slots_of: BTreeMap<Operation, Vec<usize>>,
+    properties: HashMap<String, History>,
     /// The first slot is `$delete`: nothing was there before.
     fresh: bool,
     /// The last update that created the group and became superfluous otherwise.
-    creator: Option<(Slot<'a>, String)>,
+    creator: Option<Creator<'a>>,
 }
 
 /// One update that is left.
+#[derive(Default)]
 struct Slot<'a> {
-    /// The records that are part of it, or were superseded by it.
-    members: BTreeSet<usize>,
     /// None of a record that is left alone.
     operation: Option<Operation>,
-    entries: BTreeMap<String, Cow<'a, str>>,
+    values: BTreeMap<String, MutableList<'a>>,
+    /// The records that it stands for, beside those in the histories of its properties.
+    members: Vec<usize>,
+}
+
+/// What was said of one property.
+#[derive(Default)]
+struct History {
+    /// The slots in which it is, in order, and the records that are part of each or were superseded by it.
+    steps: Vec<(usize, Vec<usize>)>,
+    /// One of the steps is `$set_once` or `$union`.
+    has_created: bool,
+    /// The items that the steps at the end remove.
+    removed: HashSet<Item>,
+}
+
+/// A part of an update that creates the group.
+struct Creator<'a> {
+    operation: Operation,
+    name: String,
+    value: MutableList<'a>,
+    record: usize,
 }
 
 fn creates(operation: Operation) -> bool {
@@ -150,23 +174,16 @@ fn creates(operation: Operation) -> bool {
 }
 
 impl<'a> Slot<'a> {
-    fn new(operation: Option<Operation>, members: BTreeSet<usize>) -> Self {
+    fn new(operation: Option<Operation>, members: Vec<usize>) -> Self {
         Self {
             members,
             operation,
-            entries: BTreeMap::new(),
+            values: BTreeMap::new(),
         }
     }
 
-    /// An update of its own with this property alone, of the same records.
-    fn with_one(&self, operation: Option<Operation>, name: &str, value: Cow<'a, str>) -> Self {
-        let mut slot = Self::new(operation, self.members.clone());
-        slot.entries.insert(name.to_owned(), value);
-        slot
-    }
-
     fn is_left(&self) -> bool {
-        !self.entries.is_empty() || matches!(self.operation, None | Some(Operation::Delete))
+        !self.values.is_empty() || matches!(self.operation, None | Some(Operation::Delete))
     }
 
     fn write(&self, prefix: &[u8], operation: Operation, out: &mut Vec<u8>) {
@@ -176,12 +193,12 @@ impl<'a> Slot<'a> {
             out.extend_from_slice(b"\"\"");
         }
         let start = out.len();
-        for (name, value) in &self.entries {
+        for (name, value) in &self.values {
             out.push(b',');
             write_str(out, name);
             if operation != Operation::Unset {
                 out.push(b':');
-                out.extend_from_slice(value.as_bytes());
+                value.write(out);
             }
         }
         let brackets = if operation == Operation::Unset {
@@ -194,18 +211,41 @@ impl<'a> Slot<'a> {
     }
 }
 
+impl History {
+    fn last_slot(&self) -> Option<usize> {
+        self.steps.last().map(|(slot, _)| *slot)
+    }
+
+    /// The last step before those at the end that remove something.
+    fn before_removed(&self) -> Option<usize> {
+        // Each removes one item, no two of them the same.
+        let before = self.steps.len().checked_sub(self.removed.len() + 1)?;
+        Some(before)
+    }
+}
+
 impl<'a> Segment<'a> {
     fn opaque(index: usize) -> Self {
         Self {
-            slots: vec![Slot::new(None, BTreeSet::from([index]))],
+            slots: vec![Slot::new(None, vec![index])],
             ..Self::default()
         }
     }
 
     fn add(&mut self, index: usize, update: Parsed<'a>) {
         if update.operation == Operation::Delete {
-            let before = self.slots.iter().flat_map(|slot| &slot.members).copied();
-            let members = before.chain([index]).collect();
+            let mut members: Vec<usize> = Vec::new();
+            for slot in &mut self.slots {
+                absorb(&mut members, std::mem::take(&mut slot.members));
+            }
+            for (_, records) in self
+                .properties
+                .drain()
+                .flat_map(|(_, history)| history.steps)
+            {
+                absorb(&mut members, records);
+            }
+            members.push(index);
             *self = Self {
                 prefix: self.prefix,
                 slots: vec![Slot::new(Some(Operation::Delete), members)],
@@ -214,199 +254,256 @@ impl<'a> Segment<'a> {
             };
         }
         for (name, value) in update.entries {
-            let mut members = self.say(update.operation, &name, Cow::Borrowed(value));
-            members.insert(index);
-            // Where the property is now. If it is nowhere, the group was deleted: the first slot.
-            let at = self.last_slot(&name).unwrap_or_default();
-            self.slots[at].members.extend(members);
+            self.say(update.operation, &name, value, index);
         }
     }
 
-    /// One operation on one property; returns the records whose part in it this one supersedes.
-    #[allow(clippy::match_same_arms)] // Each arm has a reason of its own.
-    fn say(&mut self, operation: Operation, name: &str, value: Cow<'a, str>) -> BTreeSet<usize> {
+    /// One operation of a record on one property.
+    fn say(&mut self, operation: Operation, name: &str, value: &'a str, record: usize) {
         use Operation::{Remove, Set, SetOnce, Union, Unset};
-        let mut superseded = BTreeSet::new();
-        let last = self.last(name);
-        match (last, operation) {
+        if !self.properties.contains_key(name) {
+            self.properties.insert(name.to_owned(), History::default());
+        }
+        let history = self.properties.get_mut(name).expect("it was inserted");
+        let last = history.last_slot();
+        let said_last = last.and_then(|last| self.slots[last].operation);
+        // Where the record's part is, if it opens no step of its own.
+        let step = match (said_last, operation) {
             // What was there before does not matter.
-            (_, Set) => {
-                superseded = self.forget(name);
-                self.put(0, Set, name, value);
+            (_, Set) => return self.replace(Some(Set), name, value, record),
+            (_, Unset) if self.fresh => return self.replace(None, name, value, record),
+            (_, Unset) if said_last != Some(Unset) => {
+                return self.replace(Some(Unset), name, value, record);
             }
-            (_, Unset) if self.fresh => superseded = self.forget(name),
-            (Some(Unset), Unset) => {}
-            (_, Unset) => {
-                superseded = self.forget(name);
-                self.put(0, Unset, name, value);
+            // The value is known: it becomes another one, or stays. Or there is a list of items to add.
+            (Some(Set | Union), Union) | (Some(Set), Remove) => {
+                let slot = &mut self.slots[last.expect("something was said")];
+                let list = slot
+                    .values
+                    .get_mut(name)
+                    .expect("the slot has the property");
+                if operation == Union {
+                    list.add(value);
+                } else {
+                    list.remove(value);
+                }
+                history.steps.len().checked_sub(1)
             }
-            // The value is known: it becomes another one, or stays.
-            (Some(Set), SetOnce) => {}
-            (Some(Set), Union) => self.change(name, |list| union(list, &value)),
-            (Some(Set), Remove) => self.change(name, |list| without(list, &value)),
-            // There is no list.
-            (None, Remove) if self.fresh => {}
-            (Some(Unset), Remove) => {}
             // There is a value, whatever it is.
-            (Some(SetOnce | Union), SetOnce) => {}
-            (Some(Remove), SetOnce) if self.has_said(name, &[SetOnce, Union]) => {}
-            (Some(Union), Union) => self.change(name, |list| union(list, &value)),
-            (Some(Remove), Union) if self.join_earlier(name, &value) => {}
-            (Some(Remove), Remove) if self.has_removed(name, &value) => {}
-            (_, SetOnce | Union | Remove) => {
-                let from = self.last_slot(name).map_or(0, |last| last + 1);
-                self.put(from, operation, name, value);
+            (Some(Set | SetOnce | Union), SetOnce) => history.steps.len().checked_sub(1),
+            (Some(Remove), SetOnce) if history.has_created => history.steps.len().checked_sub(1),
+            // There is no list.
+            (None, Remove) if self.fresh => None,
+            (Some(Unset), Remove | Unset) => history.steps.len().checked_sub(1),
+            // Items can be added before others are removed.
+            (Some(Remove), Union) if joins(history, &mut self.slots, name, value) => {
+                history.before_removed()
             }
-            (_, Operation::Delete) => {}
-        }
-        superseded
-    }
-
-    fn last_slot(&self, name: &str) -> Option<usize> {
-        self.history.get(name)?.last().copied()
-    }
-
-    /// What was said of the property last.
-    fn last(&self, name: &str) -> Option<Operation> {
-        self.slots[self.last_slot(name)?].operation
-    }
-
-    fn has_said(&self, name: &str, operations: &[Operation]) -> bool {
-        let said = self.history.get(name).into_iter().flatten();
-        said.filter_map(|at| self.slots[*at].operation)
-            .any(|one| operations.contains(&one))
-    }
-
-    /// Whether the same item was removed, and nothing was added since.
-    fn has_removed(&self, name: &str, item: &str) -> bool {
-        let item = Item::parse(item);
-        self.removed_since_union(name)
-            .any(|(_, removed)| Item::parse(removed) == item)
-    }
-
-    /// The slots at the end of the property's history that remove something from it.
-    fn removed_since_union<'s>(
-        &'s self,
-        name: &'s str,
-    ) -> impl Iterator<Item = (usize, &'s str)> + 's {
-        let slots = self.history.get(name).into_iter().flatten().rev();
-        let slots = slots.map(|at| (*at, &self.slots[*at]));
-        let removes = slots.take_while(|(_, slot)| slot.operation == Some(Operation::Remove));
-        removes.filter_map(move |(at, slot)| Some((at, &**slot.entries.get(name)?)))
-    }
-
-    /// Adds items to the `$union` that stands before the last `$remove`s, if none of these removes
-    /// one of them.
-    fn join_earlier(&mut self, name: &str, items: &str) -> bool {
-        let added: HashSet<Item> = parse_items(items).map(|(_, item)| item).collect();
-        let mut first = 0;
-        for (at, item) in self.removed_since_union(name) {
-            if added.contains(&Item::parse(item)) {
-                return false;
+            (Some(Remove), Remove) if history.removed.contains(&Item::parse(value)) => {
+                history.steps.len().checked_sub(1)
             }
-            first = at;
-        }
-        let history = self.history.get(name).into_iter().flatten();
-        let before = history.take_while(|at| **at < first).last();
-        let Some(slot) = before.and_then(|at| self.slots.get_mut(*at)) else {
-            return false;
+            _ => {
+                let from = last.map_or(0, |last| last + 1);
+                return self.put(from, operation, name, value, vec![record]);
+            }
         };
-        match slot.entries.get_mut(name) {
-            Some(list) if slot.operation == Some(Operation::Union) => {
-                *list = union(list, items).into();
-                true
-            }
-            _ => false,
+        match step {
+            Some(step) => history.steps[step].1.push(record),
+            // The property is nowhere, since the group was deleted: the first slot.
+            None => self.slots[0].members.push(record),
         }
     }
 
-    /// Changes what was said of the property last.
-    fn change(&mut self, name: &str, change: impl FnOnce(&str) -> String) {
-        let last = self.last_slot(name);
-        if let Some(value) = last.and_then(|last| self.slots[last].entries.get_mut(name)) {
-            *value = change(value).into();
-        }
-    }
-
-    /// Takes the property out of every slot; returns the records that are part of these.
-    fn forget(&mut self, name: &str) -> BTreeSet<usize> {
-        let mut members = BTreeSet::new();
-        for at in self.history.remove(name).unwrap_or_default() {
+    /// Takes the property out of every slot, and says this of it instead, if anything.
+    fn replace(&mut self, operation: Option<Operation>, name: &str, value: &'a str, record: usize) {
+        let history = self.properties.insert(name.to_owned(), History::default());
+        let mut records = Vec::new();
+        for (at, part) in history.unwrap_or_default().steps {
             let slot = &mut self.slots[at];
-            members.extend(&slot.members);
-            let value = slot.entries.remove(name);
-            if let Some(value) = value.filter(|_| slot.operation.is_some_and(creates)) {
-                let creator = slot.with_one(slot.operation, name, value);
-                self.creator = Some((creator, name.to_owned()));
+            let value = slot.values.remove(name).expect("the slot has the property");
+            if let Some(operation) = slot.operation.filter(|one| creates(*one)) {
+                self.creator = Some(Creator {
+                    operation,
+                    name: name.to_owned(),
+                    value,
+                    record: part.last().copied().expect("some record said it"),
+                });
             }
+            absorb(&mut records, part);
         }
-        members
+        records.push(record);
+        match operation {
+            Some(operation) => self.put(0, operation, name, value, records),
+            None => absorb(&mut self.slots[0].members, records),
+        }
     }
 
-    /// Puts the property into the first slot of that kind from `from` on, or into a new one.
-    fn put(&mut self, from: usize, operation: Operation, name: &str, value: Cow<'a, str>) {
-        let mut slots = self.slots.iter().enumerate().skip(from);
-        let at = slots
-            .find(|(_, slot)| slot.operation == Some(operation))
-            .map(|(at, _)| at);
-        let at = at.unwrap_or_else(|| {
-            self.slots.push(Slot::new(Some(operation), BTreeSet::new()));
+    /// Puts the property into the first slot of that operation from `from` on, or into a new one.
+    fn put(
+        &mut self,
+        from: usize,
+        operation: Operation,
+        name: &str,
+        value: &'a str,
+        records: Vec<usize>,
+    ) {
+        let slots = self.slots_of.entry(operation).or_default();
+        let next = slots.partition_point(|slot| *slot < from);
+        let at = slots.get(next).copied().unwrap_or_else(|| {
+            slots.push(self.slots.len());
+            self.slots.push(Slot::new(Some(operation), Vec::new()));
             self.slots.len() - 1
         });
-        self.slots[at].entries.insert(name.to_owned(), value);
-        self.history.entry(name.to_owned()).or_default().push(at);
+        let value_of_slot = MutableList::new(value);
+        self.slots[at].values.insert(name.to_owned(), value_of_slot);
+        let history = self.properties.entry(name.to_owned()).or_default();
+        history.steps.push((at, records));
+        if operation == Operation::Remove {
+            history.removed.insert(Item::parse(value));
+        } else {
+            history.removed.clear();
+        }
+        history.has_created |= matches!(operation, Operation::SetOnce | Operation::Union);
     }
 
     /// The updates that are left. If one of them created the group, one still has to.
     fn write(mut self, records: &Records, coalesced: &mut Records, members: &mut Vec<Vec<usize>>) {
+        for (slot, part) in self
+            .properties
+            .drain()
+            .flat_map(|(_, history)| history.steps)
+        {
+            absorb(&mut self.slots[slot].members, part);
+        }
         let mut slots = std::mem::take(&mut self.slots);
         slots.retain(Slot::is_left);
         let is_created = slots.iter().any(|slot| slot.operation.is_some_and(creates));
-        if let Some((creator, name)) = self.creator.take().filter(|_| !is_created) {
+        if let Some(creator) = self.creator.take().filter(|_| !is_created) {
+            let slot = |operation, value| Slot {
+                operation: Some(operation),
+                values: BTreeMap::from([(creator.name.clone(), value)]),
+                members: vec![creator.record],
+            };
+            let unset = slot(Operation::Unset, MutableList::new(""));
+            let create = slot(creator.operation, creator.value);
             if self.fresh {
-                let unset = creator.with_one(Some(Operation::Unset), &name, Cow::Borrowed(""));
-                slots.extend([creator, unset]);
+                slots.extend([create, unset]);
             } else {
-                slots.insert(0, creator);
+                slots.insert(0, create);
             }
         }
-        for slot in slots {
-            let first = slot.members.first().copied().unwrap_or_default();
+        for mut slot in slots {
+            slot.members.sort_unstable();
+            slot.members.dedup();
+            let first = slot.members.first().copied().expect("some record made it");
             match slot.operation {
                 None => coalesced.copy(records, first),
                 Some(operation) => coalesced.copy_with(records, first, Some(operation), |out| {
                     slot.write(self.prefix, operation, out);
                 }),
             }
-            members.push(slot.members.into_iter().collect());
+            members.push(slot.members);
         }
     }
 }
 
-fn is_list(json: &str) -> bool {
-    json.starts_with('[')
-}
-
-fn join<'j>(items: impl Iterator<Item = &'j str>) -> String {
-    let items: Vec<_> = items.collect();
-    format!("[{}]", items.join(","))
-}
-
-/// What `$union` of a list makes of a value.
-pub(crate) fn union(value: &str, items: &str) -> String {
-    if !is_list(value) {
-        return value.to_owned();
+/// Adds items to the `$union` that stands before the `$remove`s at the end, if none of these removes one of them.
+fn joins<'a>(history: &History, slots: &mut [Slot<'a>], name: &str, items: &'a str) -> bool {
+    let step = history.before_removed().map(|step| history.steps[step].0);
+    let union = step.filter(|at| slots[*at].operation == Some(Operation::Union));
+    let Some(at) = union else { return false };
+    if parse_items(items).any(|(_, item)| history.removed.contains(&item)) {
+        return false;
     }
-    let mut seen = HashSet::new();
-    let all = parse_items(value).chain(parse_items(items));
-    join(all.filter_map(|(json, item)| seen.insert(item).then_some(json)))
+    let list = slots[at].values.get_mut(name);
+    list.expect("the slot has the property").add(items);
+    true
 }
 
-/// What `$remove` of an item makes of a value.
-fn without(value: &str, item: &str) -> String {
-    if !is_list(value) {
-        return value.to_owned();
+/// Moves the shorter list behind the longer one.
+fn absorb(records: &mut Vec<usize>, mut more: Vec<usize>) {
+    if more.len() > records.len() {
+        std::mem::swap(records, &mut more);
     }
-    let item = Item::parse(item);
-    join(parse_items(value).filter_map(|(json, other)| (other != item).then_some(json)))
+    records.append(&mut more);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::record::{EncodedUpdate, Update};
+
+    const UNLIMITED: Limits = Limits {
+        records: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    /// Returns updates of one group, each with so many properties.
+    fn of_one_group(kind: &str, updates: usize, properties: usize) -> Records {
+        let mut records = Records::default();
+        for number in 0..updates {
+            let (operation, value) = match kind {
+                "$union" => ("$union", format!("[{number}]")),
+                "$union and $remove" if number % 2 == 0 => ("$union", format!("[{number}]")),
+                "$union and $remove" => ("$remove", (number - 1).to_string()),
+                "$set and $delete" if number % 3 == 2 => ("$delete", String::new()),
+                "$set and $delete" => ("$set", number.to_string()),
+                operation => (operation, number.to_string()),
+            };
+            let members = (0..properties).map(|property| match operation {
+                "$unset" => format!("\"p{property}\""),
+                _ => format!("\"p{property}\":{value}"),
+            });
+            let members = members.collect::<Vec<_>>().join(",");
+            let value = match operation {
+                "$unset" => format!("[{members}]"),
+                "$delete" => "\"\"".to_owned(),
+                _ => format!("{{{members}}}"),
+            };
+            let json = format!(r#"{{"$group_key":"k","$group_id":"1","{operation}":{value}}}"#);
+            let update = EncodedUpdate::from_json(&json).unwrap();
+            let pushed = records.push(number, b"{", &Update::from(&update), UNLIMITED);
+            pushed.unwrap();
+        }
+        records
+    }
+
+    /// Returns how long it takes to coalesce that many.
+    fn time(kind: &str, updates: usize, properties: usize) -> Duration {
+        let mut records = of_one_group(kind, updates, properties);
+        let start = Instant::now();
+        let members = coalesce_with_members(&mut records, 1, UNLIMITED);
+        let time = start.elapsed();
+        let parts: usize = members.iter().map(Vec::len).sum();
+        assert!(parts >= updates, "each is part of some");
+        assert!(
+            parts <= updates * properties + records.len(),
+            "{kind}: {parts}"
+        );
+        time
+    }
+
+    /// Were the work to grow faster than the updates, this would not end within an hour. With `--nocapture` it prints
+    /// what twice as many cost.
+    #[test]
+    fn a_hundred_thousand_updates_of_one_group() {
+        for (updates, properties) in [(100_000, 1), (5_000, 20)] {
+            for kind in [
+                "$set",
+                "$set_once",
+                "$union",
+                "$remove",
+                "$unset",
+                "$union and $remove",
+                "$set and $delete",
+            ] {
+                let half = time(kind, updates / 2, properties);
+                let whole = time(kind, updates, properties);
+                let ratio = whole.as_secs_f64() / half.as_secs_f64();
+                println!("{updates} of {properties}, {kind}: {whole:.1?}, of half {ratio:.2}");
+            }
+        }
+    }
 }

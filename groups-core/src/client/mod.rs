@@ -19,6 +19,7 @@ mod config;
 mod delivery;
 pub(crate) mod endpoint;
 mod lanes;
+pub(crate) mod mutable_list;
 mod options;
 pub(crate) mod records;
 mod region;

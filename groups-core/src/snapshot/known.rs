@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::client::coalesce::union;
+use crate::client::mutable_list::union;
 
 /// Group key and id.
 pub(super) type GroupName = (String, String);
