@@ -52,6 +52,8 @@ pub(super) struct State {
     closed: bool,
     /// Nothing more is to be sent, and why.
     pub(super) stopped: Option<Error>,
+    /// Why some records were handed back, while others are delivered.
+    pub(super) set_aside: Option<Error>,
     /// The connections were broken off, and serve nobody any more.
     aborted: bool,
     /// The server asked every lane to wait until then.
@@ -195,7 +197,7 @@ impl<'a> Delivery<'a> {
             .rejected
             .sort_by_key(|rejection| rejection.position);
         state.undelivered.sort();
-        let result = match state.stopped {
+        let result = match state.stopped.or(state.set_aside) {
             Some(error) if !state.undelivered.is_empty() => Err(error
                 .with_report(state.report)
                 .with_undelivered(state.undelivered)),
@@ -256,6 +258,7 @@ impl State {
             spare: Vec::new(),
             closed: false,
             stopped: None,
+            set_aside: None,
             aborted: false,
             resume: None,
             report: Report::default(),
@@ -263,7 +266,7 @@ impl State {
         }
     }
 
-    fn hand_back(&mut self, batch: &Records, range: Range<usize>, opening: &[u8]) {
+    pub(super) fn hand_back(&mut self, batch: &Records, range: Range<usize>, opening: &[u8]) {
         for index in range {
             let members = &batch.json(index)[opening.len()..];
             let (position, encoded) = (batch.position(index), batch.encoded(index));

@@ -16,14 +16,18 @@ pub(crate) mod coalesce;
 mod compression;
 #[cfg(feature = "serde")]
 mod config;
+mod connector;
+mod credentials;
 mod delivery;
 mod endpoint;
 mod lanes;
 mod options;
+mod proxy;
 pub(crate) mod records;
 mod region;
 mod response;
 mod retry;
+mod secrets;
 mod sender;
 mod transport;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::client::delivery::{Delivery, Route, Stopped};
 use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
-use crate::client::retry::Step;
+use crate::client::retry::{Failure, Step};
 use crate::client::transport::{Request, Transport, TransportError};
 use crate::record::Error;
 use crate::record::Record;
@@ -25,7 +25,15 @@ pub(super) struct Sender<'a> {
     connection: Arc<dyn Transport>,
     /// The buffer for compressed bodies.
     packed: Vec<u8>,
+    /// The heads of groups of which an update was set aside: their later ones are not sent before it.
+    held: Vec<Vec<u8>>,
+    /// How many records were set aside since the last one that was accepted.
+    set_aside: usize,
 }
+
+/// After so many records that were blocked alone, with none accepted in between, it is not their
+/// text.
+const MAX_SET_ASIDE: usize = 3;
 
 impl<'a> Sender<'a> {
     pub(super) fn new(delivery: &'a Delivery<'a>, lane: usize) -> Self {
@@ -34,6 +42,8 @@ impl<'a> Sender<'a> {
             lane,
             connection: Arc::clone(&delivery.state().lanes[lane].connection),
             packed: Vec::new(),
+            held: Vec::new(),
+            set_aside: 0,
         }
     }
 
@@ -45,10 +55,26 @@ impl<'a> Sender<'a> {
         settled: &mut usize,
     ) -> Result<(), Stopped> {
         let mut sent = 0;
+        // Whether a run was blocked at each attempt, so that its parts are tried once.
+        let mut is_blocked = false;
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
         runs.push(0..batch.len());
         while let Some(run) = runs.pop() {
+            let run = match self.next_held(batch, &run) {
+                None => run,
+                Some(held) if held > run.start => {
+                    runs.push(held..run.end);
+                    run.start..held
+                }
+                Some(held) => {
+                    self.hand_back(batch, held);
+                    *settled = held + 1;
+                    sent = sent.max(*settled);
+                    runs.extend(Some(*settled..run.end).filter(|rest| !rest.is_empty()));
+                    continue;
+                }
+            };
             let (records, bytes) = (run.len(), batch.bytes(&run));
             if self.delivery.state().is_too_large(records, bytes) {
                 runs.extend(halves(&run));
@@ -56,7 +82,12 @@ impl<'a> Sender<'a> {
             }
             let newly_sent = run.end.saturating_sub(sent);
             sent = sent.max(run.end);
-            let failed_records = match self.exchange(batch, &run, newly_sent)? {
+            let failed_records = match self.exchange(batch, &run, newly_sent, is_blocked)? {
+                Verdict::Blocked(error) if records == 1 => {
+                    *settled = run.end;
+                    self.set_aside(batch, run.start, error)?;
+                    continue;
+                }
                 Verdict::Accepted => BTreeMap::new(),
                 Verdict::Partly(failed_records) => failed_records,
                 Verdict::Refused(message) | Verdict::TooLarge(message) if records == 1 => {
@@ -64,6 +95,7 @@ impl<'a> Sender<'a> {
                     BTreeMap::from([(0, FailedRecord { field, message })])
                 }
                 verdict => {
+                    is_blocked |= matches!(verdict, Verdict::Blocked(_));
                     if matches!(verdict, Verdict::TooLarge(_)) {
                         self.delivery.state().refused_as_too_large(records, bytes);
                     }
@@ -77,9 +109,47 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Rejects the records of a run that have a failed, and accepts the others.
+    /// Hands back a record that is blocked alone, and goes on with the others, unless those are blocked
+    /// too.
+    fn set_aside(&mut self, batch: &Records, index: usize, error: Error) -> Result<(), Stopped> {
+        log::warn!(
+            "record {} is not delivered: {error:#}",
+            batch.position(index)
+        );
+        self.hand_back(batch, index);
+        let head = batch.head(index, self.delivery.route.opening.len());
+        self.held.push(head.to_vec());
+        self.set_aside += 1;
+        if self.set_aside == MAX_SET_ASIDE {
+            return Err(self.stop(error));
+        }
+        self.delivery.state().set_aside.get_or_insert(error);
+        Ok(())
+    }
+
+    /// The first record of a run whose group has an earlier one that was set aside.
+    fn next_held(&self, batch: &Records, run: &Range<usize>) -> Option<usize> {
+        if self.held.is_empty() {
+            return None;
+        }
+        let opening = self.delivery.route.opening.len();
+        let is_held = |index| {
+            let head = batch.head(index, opening);
+            self.held.iter().any(|held| held == head)
+        };
+        run.clone().find(|index| is_held(*index))
+    }
+
+    fn hand_back(&self, batch: &Records, index: usize) {
+        let opening = &self.delivery.route.opening;
+        self.delivery
+            .state()
+            .hand_back(batch, index..index + 1, opening);
+    }
+
+    /// Rejects the records of a run that failed, and accepts the others.
     fn settle<R: Record>(
-        &self,
+        &mut self,
         batch: &Records,
         run: &Range<usize>,
         failed_records: BTreeMap<usize, FailedRecord>,
@@ -101,17 +171,23 @@ impl<'a> Sender<'a> {
         for rejection in &rejected {
             log::warn!("refused by Mixpanel: {rejection}");
         }
+        let accepted = run.len() - rejected.len();
+        if accepted > 0 {
+            self.set_aside = 0;
+        }
         let report = &mut self.delivery.state().report;
-        report.accepted += run.len() - rejected.len();
+        report.accepted += accepted;
         report.rejected.extend(rejected);
     }
 
-    /// Sends one run, again and again if need be, until its fate is known.
+    /// Sends one run, again and again if need be, until its fate is known, or it was blocked at the
+    /// last attempt: the first one if `once`.
     fn exchange(
         &mut self,
         batch: &mut Records,
         run: &Range<usize>,
         newly_sent: usize,
+        once: bool,
     ) -> Result<Verdict, Stopped> {
         let Route {
             compression, retry, ..
@@ -123,14 +199,18 @@ impl<'a> Sender<'a> {
         self.delivery.state().report.sent += newly_sent;
         let started = Instant::now();
         for attempt in 1.. {
-            let (failure, error) = match self.post(gzip, body, run.len()) {
-                Verdict::Again(failure, error) => (failure, error),
+            let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
+                Verdict::Again(failure, error) => (failure, error, false),
+                Verdict::Blocked(error) if !once => (Failure::Overload, error, true),
                 Verdict::Final(error) => return Err(self.stop(error)),
                 verdict => return Ok(verdict),
             };
             let (asked, elapsed) = (error.retry_after(), started.elapsed());
             let Step::After(wait) = retry.step(attempt, failure, asked, elapsed, random()) else {
-                return Err(self.stop(error));
+                return match is_blocked {
+                    true => Ok(Verdict::Blocked(error)),
+                    false => Err(self.stop(error)),
+                };
             };
             log::info!("attempt {attempt} failed, the next in {wait:?}: {error:#}");
             self.back_off(wait, error.is_rate_limited())?;
@@ -155,12 +235,18 @@ impl<'a> Sender<'a> {
         }
         match self.connection.post(request) {
             Err(broken) => broken.into(),
-            Ok(answer) => match interpret(answer.status, &answer.body, records) {
-                Verdict::Again(failure, error) => {
-                    Verdict::Again(failure, error.with_retry_after(answer.retry_after))
+            Ok(answer) => {
+                let proxy = self.connection.proxy();
+                match interpret(answer.status, &answer.body, records, proxy) {
+                    Verdict::Again(failure, error) => {
+                        Verdict::Again(failure, error.with_retry_after(answer.retry_after))
+                    }
+                    Verdict::Blocked(error) => {
+                        Verdict::Blocked(error.with_retry_after(answer.retry_after))
+                    }
+                    verdict => verdict,
                 }
-                verdict => verdict,
-            },
+            }
         }
     }
 
