@@ -250,7 +250,8 @@ impl ClientBuilder {
     /// endpoint or proxy that is not one, a number outside its range, a time limit of zero. Values of
     /// secrets are not shown.
     pub fn build(mut self) -> Result<Client, Error> {
-        self.token = credentials::token(&self.token)?.to_owned();
+        let token = credentials::token(&self.token)?.to_owned();
+        self.token = token;
         let endpoint = Endpoint::parse(&self.endpoint, self.allow_plain_http)?;
         if let Some(account) = &mut self.service_account {
             *account = account.trimmed()?;

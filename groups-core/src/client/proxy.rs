@@ -78,9 +78,10 @@ fn parse(setting: &str, text: &str) -> Result<Proxy, Error> {
     const EXPECTED: &str = "expected scheme, host and port, such as http://proxy:3128";
     let unreadable = || Error::config(format!("invalid {setting}: {EXPECTED}"));
     let text = text.trim();
-    let text = match text.contains("://") {
-        true => text.to_owned(),
-        false => format!("http://{text}"),
+    let text = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
     };
     let uri: Uri = text.parse().map_err(|_| unreadable())?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {

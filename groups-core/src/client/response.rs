@@ -119,13 +119,13 @@ fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
         _ => return None,
     };
     let is_refused = !says_yes || answer.get("error").is_some_and(|error| !error.is_null());
-    match (is_refused, counted(answer)) {
-        (true, _) => Some(Verdict::Refused(reason(answer))),
-        (false, None) => Some(Verdict::Accepted),
-        (false, Some(count)) if count == Some(records) => Some(Verdict::Accepted),
-        // Halves of one record are not to be had.
-        (false, Some(count)) if records == 1 && count != Some(0) => None,
-        (false, Some(_)) => Some(Verdict::Refused(reason(answer))),
+    match counted(answer) {
+        _ if is_refused => Some(Verdict::Refused(reason(answer))),
+        None => Some(Verdict::Accepted),
+        Some(count) if count == records => Some(Verdict::Accepted),
+        // One record has no halves.
+        Some(1..) if records == 1 => None,
+        Some(_) => Some(Verdict::Refused(reason(answer))),
     }
 }
 
@@ -141,15 +141,16 @@ fn is_refusal(answer: &Value) -> bool {
     has("error") && (has("status") || has("failed_records"))
 }
 
-/// The number of records that the answer counts as accepted, if it has a count; `Some(None)` if that
+/// The number of records that the answer counts as accepted, if it has a count; more than any, if that
 /// is not a number, or there are two that differ.
-fn counted(answer: &Value) -> Option<Option<usize>> {
+fn counted(answer: &Value) -> Option<usize> {
     let counts = ["num_good_events", "num_records_imported"].map(|name| answer.get(name));
     let counts = counts.into_iter().flatten();
+    let number = |count: &Value| usize::try_from(count.as_u64()?).ok();
     counts
         .filter(|count| !count.is_null())
-        .map(|count| count.as_u64().and_then(|count| count.try_into().ok()))
-        .reduce(|one, other| if one == other { one } else { None })
+        .map(|count| number(count).unwrap_or(usize::MAX))
+        .reduce(|one, other| if one == other { one } else { usize::MAX })
 }
 
 /// What follows from `failed_records`, if there are any. Where one of them is not in the request, or
@@ -180,7 +181,7 @@ fn listed(answer: &Value, records: usize) -> Option<Verdict> {
             .or_insert(FailedRecord { field, message });
     }
     let accepted = records - failed_records.len();
-    if records > 1 && counted(answer).is_some_and(|count| count != Some(accepted)) {
+    if records > 1 && counted(answer).is_some_and(|count| count != accepted) {
         return unknown();
     }
     Some(Verdict::Partly(failed_records))

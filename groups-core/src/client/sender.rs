@@ -207,10 +207,10 @@ impl<'a> Sender<'a> {
             };
             let (asked, elapsed) = (error.retry_after(), started.elapsed());
             let Step::After(wait) = retry.step(attempt, failure, asked, elapsed, random()) else {
-                return match is_blocked {
-                    true => Ok(Verdict::Blocked(error)),
-                    false => Err(self.stop(error)),
-                };
+                if is_blocked {
+                    return Ok(Verdict::Blocked(error));
+                }
+                return Err(self.stop(error));
             };
             log::info!("attempt {attempt} failed, the next in {wait:?}: {error:#}");
             self.back_off(wait, error.is_rate_limited())?;
