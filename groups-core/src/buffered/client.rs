@@ -20,7 +20,7 @@ use crate::record::{Error, ErrorKind, IntoUpdate, IntoUpdates};
 /// [your choice](OverflowPolicy).
 ///
 /// A group's updates are sent in the order in which they were published. What no client can prevent, a
-/// request that is applied late, is described at [`Client::send`](Client::send#what-happens-when-).
+/// request that is applied late, is described at [`Client::send`].
 ///
 /// A clone is cheap, and all clones share the thread. [`shutdown`](Self::shutdown) ends it and hands back
 /// what was not delivered. Dropping the last clone shuts it down too, within the
