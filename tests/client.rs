@@ -313,7 +313,7 @@ fn wrong_settings_are_errors_that_say_what_to_write() {
         ("https://api.mixpanel.com?x=1", "there is a path or a query"),
         (
             "https://api.mixpanel.com:99999",
-            "the port is no number up to 65535",
+            "the port is not a number from 1 to 65535",
         ),
         ("https://", "invalid"),
         ("not a url", "invalid"),

@@ -327,7 +327,7 @@ fn settings_that_make_no_sense_are_errors() {
         ),
         (
             builder().proxy("ftp://user:PASSWORD@proxy"),
-            "invalid proxy: expected scheme, host and port, such as http://proxy:3128",
+            "invalid proxy ftp://proxy: unknown scheme; expected http, https, socks4, socks4a, socks5 or socks5h",
         ),
     ];
     for (builder, expected) in rows {

@@ -1,13 +1,16 @@
 //! What the server answers.
 
+use std::io::Write as _;
 use std::time::Duration;
 
-use mixpanel_groups::{Compression, ErrorKind, Group, Report, RetryPolicy};
+use mixpanel_groups::{Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use crate::raw::{Raw, answer};
-use crate::{HOUR, assert_retried, assert_stops, builder, client, patient, undelivered, updates};
+use crate::raw::{Raw, answer, read_head_and_body};
+use crate::{
+    HOUR, assert_retried, assert_stops, builder, client, patient, quick, undelivered, updates,
+};
 
 fn send_to(raw: &Raw, count: usize) -> Report {
     let client = builder(&raw.endpoint).build().unwrap();
@@ -252,17 +255,32 @@ fn wait_after(status: u16, after: &str) -> Duration {
 }
 
 #[test]
-fn retry_after_is_honoured_and_clamped() {
+fn retry_after_is_honored_also_above_the_longest_delay() {
     let is_about = |wait: Duration, expected: Duration| {
         assert!(wait <= expected && wait > expected - HOUR / 2, "{wait:?}");
     };
     for status in [429, 503, 500] {
         is_about(wait_after(status, "3600"), HOUR);
-        is_about(wait_after(status, "99999999999999999999999"), 2 * HOUR);
-        is_about(
-            wait_after(status, "Fri, 31 Dec 2055 23:59:59 GMT"),
-            2 * HOUR,
-        );
+        is_about(wait_after(status, "36000"), 10 * HOUR);
+    }
+}
+
+#[test]
+fn a_retry_after_beyond_the_deadline_gives_up_at_once() {
+    for status in [429, 503, 500] {
+        for after in [
+            "99999999999999999999999",
+            "Fri, 31 Dec 2055 23:59:59 GMT",
+            "301",
+        ] {
+            let emulator = Emulator::start().unwrap();
+            let after = after.to_owned();
+            emulator.fail_next(Fault::RetryAfter { status, after });
+            let error = client(&emulator).send(updates(3)).unwrap_err();
+            assert!(error.retry_after().unwrap() >= Duration::from_secs(301));
+            assert_eq!(undelivered(&error), [0, 1, 2]);
+            assert_eq!(error.report().unwrap().requests, 1);
+        }
     }
 }
 
@@ -288,24 +306,208 @@ fn a_page_of_a_proxy_is_retried_if_its_status_says_so() {
 
 /// Shows the beginning of what it does not understand.
 #[test]
-fn an_answer_that_is_not_mixpanels_stops() {
+fn an_answer_that_is_not_mixpanels_is_retried() {
     let html = "<html><title>Welcome to the hotel's wireless network</title></html>";
     for (status, body, shown) in [
         (200, html, "status 200, \"<html><title>Welcome"),
         (400, html, "status 400, \"<html>"),
+        (401, html, "status 401, \"<html>"),
+        (403, html, "status 403, \"<html>"),
+        (404, html, "status 404, \"<html>"),
+        (403, r#"{"message":"Forbidden"}"#, "status 403, "),
+        (401, "", "status 401 with an empty body"),
         (200, "", "status 200 with an empty body"),
         (400, "", "status 400 with an empty body"),
+        (400, "1", "status 400, \"1\""),
+        (400, r#"{"message":"Bad request"}"#, "status 400, "),
         (200, r#"{"code":200,"status":"O"#, "status 200, "),
         (200, "[]", "status 200, \"[]\""),
         (200, r#"{"unknown":true}"#, "status 200, "),
         (204, "", "status 204 with an empty body"),
         (418, "teapot", "status 418, \"teapot\""),
     ] {
-        let body = body.to_owned();
-        let error = assert_stops(Fault::Answer { status, body });
+        let fault = Fault::Answer {
+            status,
+            body: body.to_owned(),
+        };
+        assert_retried(&[fault.clone(), fault.clone()]);
+        let emulator = Emulator::start().unwrap();
+        emulator.fail_always(fault);
+        let error = client(&emulator).send(updates(3)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
+        assert!(error.is_retryable() && !error.is_unauthorized());
         assert_eq!(error.status(), Some(status));
         assert!(error.to_string().contains(shown), "{error}");
+        assert_eq!(undelivered(&error), [0, 1, 2]);
+        assert_eq!(error.report().unwrap().retries, 6, "as often as others");
+    }
+}
+
+/// A firewall that dislikes the texts of these updates, and answers for Mixpanel.
+fn firewall(disliked: &'static [usize]) -> Raw {
+    Raw::answering(move |body| {
+        let dislikes = |id| body.contains(&format!("{{\"number\":{id}}}"));
+        if disliked.iter().any(dislikes) {
+            answer(403, "", "<html>Request blocked</html>")
+        } else {
+            answer(200, "", "1")
+        }
+    })
+}
+
+#[test]
+fn one_record_that_a_firewall_dislikes_comes_back_and_the_others_are_accepted() {
+    for disliked in [&[0][..], &[7], &[20], &[0, 1], &[3, 20]] {
+        let raw = firewall(disliked);
+        let error = builder(&raw.endpoint)
+            .build()
+            .unwrap()
+            .send(updates(21))
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer, "{error}");
+        assert_eq!(error.status(), Some(403));
+        assert_eq!(undelivered(&error), disliked);
+        let report = error.report().unwrap();
+        assert_eq!((report.sent, report.accepted), (21, 21 - disliked.len()));
+        assert_eq!((report.rejected.len(), report.retries), (0, 6));
+        // Seven attempts, and at most two for each halving of each.
+        assert!(report.requests <= 7 + 10 * disliked.len(), "{report}");
+    }
+}
+
+#[test]
+fn what_follows_a_blocked_update_of_its_group_comes_back_with_it() {
+    let raw = firewall(&[1]);
+    let update = |(number, id): (usize, &'static str)| {
+        Group::new("company", id).set(json!({"number": number}))
+    };
+    let ids = ["a", "b", "b", "a", "b", "c", "b"];
+    let client = builder(&raw.endpoint).max_batch(5).build().unwrap();
+    let error = client
+        .send(ids.into_iter().enumerate().map(update))
+        .unwrap_err();
+    assert_eq!(undelivered(&error), [1, 2, 4, 6]);
+    assert_eq!(error.report().unwrap().accepted, 3);
+}
+
+/// A wall that blocks everything is not asked about each record.
+#[test]
+fn where_everything_is_blocked_a_few_requests_are_enough() {
+    let raw = Raw::answering(|_| answer(403, "", "<html>Please log in</html>"));
+    let client = builder(&raw.endpoint).build().unwrap();
+    let error = client.send(updates(2_000)).unwrap_err();
+    assert_eq!(undelivered(&error), (0..2_000).collect::<Vec<_>>());
+    let report = error.report().unwrap();
+    assert_eq!((report.sent, report.accepted), (2_000, 0));
+    assert!(report.requests < 7 + 20, "{report}");
+}
+
+/// Applies what it should, and counts what it applied, without saying which is bad: 3 and 8 of 10.
+fn assert_bisected_by_count(answer_of: fn(usize, usize) -> String) {
+    let raw = Raw::answering(move |body| {
+        let records = body.matches("$group_id").count();
+        let is_bad = |id| usize::from(body.contains(id));
+        let bad = is_bad("\"3\"") + is_bad("\"8\"");
+        answer(200, "", &answer_of(records, records - bad))
+    });
+    let report = send_to(&raw, 10);
+    assert_eq!(rejected(&report), [3, 8]);
+    assert_eq!(report.accepted, 8);
+}
+
+#[test]
+fn a_count_that_contradicts_is_bisected() {
+    assert_bisected_by_count(|_, good| {
+        format!(r#"{{"code":200,"status":"OK","num_good_events":{good}}}"#)
+    });
+    assert_bisected_by_count(|_, good| {
+        format!(r#"{{"code":200,"status":1,"num_records_imported":{good}}}"#)
+    });
+    // A list that names another number of records than the count leaves out.
+    assert_bisected_by_count(|records, good| match records - good {
+        0 => "1".to_owned(),
+        _ if records == 1 => r#"{"status":0,"error":"bad"}"#.to_owned(),
+        _ => r#"{"code":400,"status":"Bad Request","error":"bad","num_good_events":0,
+            "failed_records":[{"index":0,"message":"bad"}]}"#
+            .to_owned(),
+    });
+}
+
+#[test]
+fn a_count_and_a_list_that_agree_are_believed() {
+    let body = r#"{"code":400,"status":"Bad Request","error":"bad","num_records_imported":3,
+        "failed_records":[{"index":2,"message":"bad"}]}"#;
+    let report = send_to(&Raw::answering(move |_| answer(400, "", body)), 4);
+    assert_eq!((report.accepted, report.requests), (3, 1));
+    assert_eq!(rejected(&report), [2]);
+}
+
+#[test]
+fn a_count_that_fits_nothing_is_unexpected() {
+    for count in ["5", "\"3\"", "1.5", "-1", "[]"] {
+        let body = format!(r#"{{"status":"OK","num_good_events":{count}}}"#);
+        let raw = Raw::answering(move |_| answer(200, "", &body));
+        let client = builder(&raw.endpoint).build().unwrap();
+        let error = client.send(updates(3)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer, "{count}");
+        assert_eq!(undelivered(&error), [0, 1, 2]);
+    }
+}
+
+#[test]
+fn an_error_is_not_acceptance() {
+    for body in [
+        r#"{"status":"OK","error":"quota exceeded"}"#,
+        r#"{"status":1,"error":"quota exceeded","num_good_events":3}"#,
+        r#"{"status":1,"error":{"why":"quota exceeded"}}"#,
+    ] {
+        let report = send_to(&Raw::answering(move |_| answer(200, "", body)), 3);
+        assert_eq!((report.accepted, report.rejected.len()), (0, 3), "{body}");
+        assert!(report.rejected[0].message.contains("quota exceeded"));
+    }
+}
+
+#[test]
+fn an_echo_of_the_request_shows_no_secret() {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    const SECRET: &str = "fedcba9876543210";
+    let echoes: [fn(&str) -> Vec<u8>; 4] = [
+        |body| {
+            answer(400, "", &json!({"status": "error", "error": body, "failed_records": [{"index": 0, "message": body, "field": body}]}).to_string())
+        },
+        |body| {
+            answer(
+                401,
+                "",
+                &json!({"status": "error", "error": body}).to_string(),
+            )
+        },
+        |body| answer(403, "", &format!("<pre>{body}</pre>")),
+        |body| answer(503, "", &body[..body.len().min(30)]),
+    ];
+    for echo in echoes {
+        let raw = Raw::start(move |stream, _| {
+            let request = read_head_and_body(&stream).unwrap();
+            let _ = (&stream).write_all(&echo(&request));
+        });
+        let client = Client::builder(TOKEN)
+            .endpoint(&raw.endpoint)
+            .retry(quick().attempts(2))
+            .service_account("user", SECRET, 1)
+            .build()
+            .unwrap();
+        let update = client.send(updates(1)).map(|report| format!("{report:?}"));
+        let event = Event::new("Purchase").distinct_id("");
+        let event = client.import([event]).map(|report| format!("{report:?}"));
+        for result in [update, event] {
+            let shown = match result {
+                Ok(report) => report,
+                Err(error) => format!("{error:#} {error:?}"),
+            };
+            for secret in [&TOKEN[..8], SECRET, "dXNlcjpmZWRj"] {
+                assert!(!shown.contains(secret), "{shown}");
+            }
+        }
     }
 }
 

@@ -189,3 +189,58 @@ fn a_tls_failure_stops() {
     assert_eq!(error.report().unwrap().requests, 1);
     assert_eq!(undelivered(&error), [0, 1, 2]);
 }
+
+/// Servers that are odd, but answer.
+#[test]
+fn odd_servers_are_understood() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
+    let rows = [
+        (
+            "1xx before the answer",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            ANSWER,
+        ),
+        (
+            "HTTP/1.0 that ends by closing",
+            "HTTP/1.0 200 OK\r\n\r\n",
+            "1",
+        ),
+        (
+            "no length, ends by closing",
+            "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n",
+            "1",
+        ),
+        (
+            "in chunks",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "1\r\n1\r\n0\r\n\r\n",
+        ),
+    ];
+    for (name, first, then) in rows {
+        let raw = Raw::start(move |mut stream, _| {
+            read_request(&stream).unwrap();
+            stream.write_all(first.as_bytes()).unwrap();
+            stream.write_all(then.as_bytes()).unwrap();
+        });
+        let client = builder(&raw.endpoint).build().unwrap();
+        for _ in 0..2 {
+            let report = client.send(updates(3)).unwrap();
+            assert_eq!(report.accepted, 3, "{name}: {report}");
+        }
+    }
+}
+
+/// Each byte comes in time, and the answer does not.
+#[test]
+fn the_timeout_is_of_the_whole_request() {
+    let raw = Raw::start(|mut stream, _| {
+        read_request(&stream).unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+        stream.write_all(head).unwrap();
+        // Until the client has closed it.
+        while stream.write_all(b" ").is_ok() {
+            std::thread::sleep(TIMEOUT / 10);
+        }
+    });
+    timeout_after_two_attempts(&raw.endpoint);
+}

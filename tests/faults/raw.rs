@@ -46,12 +46,23 @@ impl Raw {
 
 /// The body of the request that comes next.
 pub(crate) fn read_request(stream: &TcpStream) -> io::Result<String> {
+    let (_, body) = read(stream)?;
+    Ok(body)
+}
+
+/// The whole request that comes next.
+pub(crate) fn read_head_and_body(stream: &TcpStream) -> io::Result<String> {
+    let (head, body) = read(stream)?;
+    Ok(head + &body)
+}
+
+fn read(stream: &TcpStream) -> io::Result<(String, String)> {
     let mut reader = BufReader::new(stream);
-    let mut len = 0;
+    let (mut head, mut len) = (String::new(), 0);
     loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let line = line.trim_end().to_ascii_lowercase();
+        let start = head.len();
+        reader.read_line(&mut head)?;
+        let line = head[start..].trim_end().to_ascii_lowercase();
         if line.is_empty() {
             break;
         }
@@ -61,7 +72,8 @@ pub(crate) fn read_request(stream: &TcpStream) -> io::Result<String> {
     }
     let mut body = vec![0; len];
     reader.read_exact(&mut body)?;
-    String::from_utf8(body).map_err(io::Error::other)
+    let body = String::from_utf8(body).map_err(io::Error::other)?;
+    Ok((head, body))
 }
 
 /// A whole answer.

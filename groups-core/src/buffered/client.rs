@@ -19,6 +19,9 @@ use crate::util::sync::thread;
 /// again until it succeeds; what waits is bounded, and what happens when the bound is reached is
 /// [your choice](OverflowPolicy).
 ///
+/// A group's updates are sent in the order in which they were published. What no client can prevent, a
+/// request that is applied late, is described at [`Client::send`].
+///
 /// A clone is cheap, and all clones share the thread. [`shutdown`](Self::shutdown) ends it and hands back
 /// what was not delivered. Dropping the last clone shuts it down too, within the
 /// [drop timeout](BufferedClientBuilder::drop_timeout), and logs how much is left.

@@ -39,7 +39,9 @@ pub fn check(answers: Vec<AnyAnswer>, updates: usize) {
         retry: RetryPolicy::default()
             .attempts(3)
             .base_delay(Duration::ZERO)
-            .max_delay(Duration::ZERO),
+            .max_delay(Duration::ZERO)
+            // A longer `Retry-After` is not waited for.
+            .deadline(Duration::from_secs(1)),
     };
     let mut batch = Records::default();
     for position in 0..updates {

@@ -9,9 +9,12 @@ use ureq::Proxy;
 
 use crate::client::batch::opening;
 use crate::client::client::{Inner, OpenConnection};
+use crate::client::credentials::{self, ServiceAccount};
 use crate::client::delivery::Route;
 use crate::client::endpoint::Endpoint;
+use crate::client::proxy::ProxySetting;
 use crate::client::records::{Limits, MAX_RECORDS};
+use crate::client::secrets::Secrets;
 use crate::client::transport::HttpConfig;
 use crate::client::{Client, Compression, Region, RetryPolicy};
 use crate::record::Error;
@@ -60,59 +63,6 @@ fn in_range(name: &str, value: usize, range: RangeInclusive<usize>) -> Result<()
     )))
 }
 
-#[derive(Clone)]
-enum ProxySetting {
-    /// As the environment variables say.
-    Environment,
-    None,
-    /// It may hold a password.
-    Url(String),
-}
-
-impl ProxySetting {
-    fn resolve(&self, endpoint: &Endpoint) -> Result<Option<Proxy>, Error> {
-        match self {
-            Self::None => Ok(None),
-            Self::Environment if endpoint.is_loopback() => Ok(None),
-            Self::Environment => Ok(Proxy::try_from_env()),
-            // Neither the text nor the cause, which quotes it, is shown: there may be a password.
-            Self::Url(url) => Proxy::new(url).map(Some).map_err(|_| {
-                Error::config(
-                    "invalid proxy: expected scheme, host and port, such as http://proxy:3128",
-                )
-            }),
-        }
-    }
-}
-
-/// The account that imports events, in place of the project's token.
-#[derive(Clone)]
-struct ServiceAccount {
-    user: String,
-    secret: String,
-    project_id: String,
-}
-
-impl ServiceAccount {
-    fn check(&self) -> Result<(), Error> {
-        // HTTP's Basic authorization ends the user name at the first colon.
-        if self.user.is_empty() || self.user.contains(':') {
-            return Err(Error::config(
-                "a service account's user name is not empty and has no colon",
-            ));
-        }
-        if self.secret.is_empty() {
-            return Err(Error::config("the service account's secret is empty"));
-        }
-        let is_id = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if self.project_id.is_empty() || !self.project_id.bytes().all(is_id) {
-            let message = "the project id is not one: it is the number in the project's settings";
-            return Err(Error::config(message));
-        }
-        Ok(())
-    }
-}
-
 impl ClientBuilder {
     pub(super) fn new(token: String) -> Self {
         Self {
@@ -145,7 +95,7 @@ impl ClientBuilder {
             .ok_or_else(|| Error::config("the environment variable MIXPANEL_TOKEN is not set"))?;
         let mut builder = Self::new(token);
         if let Some(region) = variable("MIXPANEL_REGION")? {
-            builder = builder.region(region.parse()?);
+            builder = builder.region(region.trim().parse()?);
         }
         if let Some(endpoint) = variable("MIXPANEL_ENDPOINT")? {
             builder = builder.endpoint(endpoint);
@@ -153,7 +103,8 @@ impl ClientBuilder {
         Ok(builder)
     }
 
-    /// Sets the project's token, in place of the one that the builder was made with.
+    /// Sets the project's token, in place of the one that the builder was made with. White space
+    /// around it is removed.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
         self
@@ -167,7 +118,8 @@ impl ClientBuilder {
 
     /// Sets the service account that imports events into the project of that id, the number in the
     /// project's settings. Updates of groups need none; without one, events are imported with the
-    /// project's token.
+    /// project's token. White space around each is removed; user name and secret have visible ASCII
+    /// characters without quotes.
     /// ([Import API](https://developer.mixpanel.com/reference/import-events))
     pub fn service_account(
         mut self,
@@ -187,7 +139,7 @@ impl ClientBuilder {
     /// are added.
     ///
     /// Plain `http` is accepted for this machine only (see [`allow_plain_http`]); a proxy named in
-    /// the environment (`HTTPS_PROXY`) is used for other machines only.
+    /// the environment is used for other machines only (see [`proxy`](Self::proxy)).
     ///
     /// [`allow_plain_http`]: Self::allow_plain_http
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
@@ -250,7 +202,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long finding the server's address may take, and then connecting to it; default 10 s.
+    /// Sets how long opening a connection may take, default 10 s: finding the address, connecting, and
+    /// what a proxy and TLS take.
+    ///
+    /// The address is found anew for each connection. It is kept as long as that connection: until it
+    /// breaks, or was idle for 15 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -264,9 +220,18 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the proxy that requests go through, as `http://host:port` or `socks5://host:port`, with
-    /// `user:password@` before the host if it asks for that. By default it is taken from the environment
-    /// (`HTTPS_PROXY`, `NO_PROXY`), and never used for this machine itself.
+    /// Sets the proxy that requests go through, whatever the environment says: `http://host:port`, with
+    /// `user:password@` before the host if it asks for that. The scheme is `http`, `https` (with the
+    /// feature `tls`), `socks5` or `socks4`, or `socks5h` or `socks4a` for a proxy that looks up the
+    /// endpoint's name itself; without a port it is 80, 443 or 1080.
+    ///
+    /// By default the proxy is taken from the environment when the client is built, by the rules of
+    /// [curl](https://curl.se/docs/manpage.html#ENVIRONMENT): for an `https` endpoint from the first
+    /// of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is not empty, unless
+    /// `no_proxy` or `NO_PROXY` lists the endpoint's host. Such a list has names, which include all
+    /// names below them (`mixpanel.com`, `.mixpanel.com`), addresses and networks (`10.0.0.0/8`), each
+    /// with or without a port, or `*` for all. An endpoint on this machine needs no proxy of the
+    /// environment.
     pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
         self.proxy = ProxySetting::Url(proxy.into());
         self
@@ -282,15 +247,15 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the setting's name and value, if one makes no
-    /// sense: an empty token, an endpoint or proxy that is not one, a number outside its range, a time
-    /// limit of zero.
-    pub fn build(self) -> Result<Client, Error> {
-        if self.token.trim().is_empty() {
-            return Err(Error::config("the project token is empty"));
-        }
+    /// sense: a token that is empty or has other characters than letters, digits, `-` and `_`, an
+    /// endpoint or proxy that is not one, a number outside its range, a time limit of zero. Values of
+    /// secrets are not shown.
+    pub fn build(mut self) -> Result<Client, Error> {
+        let token = credentials::token(&self.token)?.to_owned();
+        self.token = token;
         let endpoint = Endpoint::parse(&self.endpoint, self.allow_plain_http)?;
-        if let Some(account) = &self.service_account {
-            account.check()?;
+        if let Some(account) = &mut self.service_account {
+            *account = account.trimmed()?;
         }
         in_range("max_batch", self.max_batch, 1..=MAX_RECORDS)?;
         in_range("connections", self.connections, 1..=MAX_CONNECTIONS)?;
@@ -307,8 +272,15 @@ impl ClientBuilder {
         }
         self.compression.unwrap_or_default().check()?;
         self.retry.check()?;
-        let proxy = self.proxy.resolve(&endpoint)?;
-        let http = HttpConfig::new(&endpoint, self.timeout, self.connect_timeout, proxy);
+        let proxy = self.proxy.resolve(&endpoint, variable)?;
+        let secrets = self.secrets(proxy.as_ref());
+        let http = HttpConfig::new(
+            &endpoint,
+            self.timeout,
+            self.connect_timeout,
+            proxy,
+            secrets,
+        );
         Ok(self.connect(endpoint, Box::new(move || Arc::new(http.open()))))
     }
 
@@ -339,14 +311,12 @@ impl ClientBuilder {
     /// Where events go.
     fn import(&self, endpoint: &Endpoint) -> Route {
         let strict = u8::from(self.strict);
-        let (query, credentials) = match &self.service_account {
-            None => (String::new(), format!("{}:", self.token)),
-            Some(account) => {
-                let query = format!("&project_id={}", account.project_id);
-                (query, format!("{}:{}", account.user, account.secret))
-            }
-        };
-        let credentials = BASE64_STANDARD.encode(credentials);
+        let query = self
+            .service_account
+            .as_ref()
+            .map(|account| format!("&project_id={}", account.project_id))
+            .unwrap_or_default();
+        let credentials = self.credentials();
         Route {
             url: endpoint.url(&format!("/import?strict={strict}{query}")),
             authorization: Some(format!("Basic {credentials}")),
@@ -355,6 +325,29 @@ impl ClientBuilder {
             compression: self.compression.unwrap_or(Compression::OF_EVENTS),
             retry: self.retry,
         }
+    }
+
+    /// What `/import` gets as HTTP's Basic authorization.
+    fn credentials(&self) -> String {
+        BASE64_STANDARD.encode(match &self.service_account {
+            None => format!("{}:", self.token),
+            Some(account) => format!("{}:{}", account.user, account.secret),
+        })
+    }
+
+    fn secrets(&self, proxy: Option<&Proxy>) -> Secrets {
+        let mut secrets = vec![self.token.clone(), self.credentials()];
+        secrets.extend(
+            self.service_account
+                .iter()
+                .map(|account| account.secret.clone()),
+        );
+        if let Some(password) = proxy.and_then(Proxy::password) {
+            let user = proxy.and_then(Proxy::username).unwrap_or_default();
+            secrets.push(BASE64_STANDARD.encode(format!("{user}:{password}")));
+            secrets.push(password.to_owned());
+        }
+        Secrets::new(secrets)
     }
 
     fn limits(&self, bytes: usize) -> Limits {

@@ -53,6 +53,8 @@ pub(super) struct State {
     closed: bool,
     /// Nothing more is to be sent, and why.
     pub(super) stopped: Option<Error>,
+    /// Why some records were handed back, while others are delivered.
+    pub(super) set_aside: Option<Error>,
     /// The connections were broken off, and serve nobody any more.
     aborted: bool,
     /// The server asked every lane to wait until then.
@@ -68,7 +70,7 @@ pub(super) struct Lane {
     /// When the request that failed is sent again.
     pub(super) backs_off: Option<Instant>,
     /// What the lane did not deliver, in order.
-    undelivered: Undelivered,
+    pub(super) undelivered: Undelivered,
     /// What came after that, when nothing more was to be sent.
     never_sent: Undelivered,
 }
@@ -208,7 +210,7 @@ impl<'a> Delivery<'a> {
         let lanes = state.lanes.iter();
         let undelivered = lanes.map(|lane| [&lane.undelivered, &lane.never_sent]);
         let undelivered = Undelivered::merge(undelivered);
-        let result = match state.stopped {
+        let result = match state.stopped.or(state.set_aside) {
             Some(error) if !undelivered.is_empty() => Err(error
                 .with_report(state.report)
                 .with_undelivered(undelivered)),
@@ -262,7 +264,7 @@ impl<'a> Delivery<'a> {
     }
 }
 
-fn hand_back(to: &mut Undelivered, batch: &Records, range: Range<usize>, route: &Route) {
+pub(super) fn hand_back(to: &mut Undelivered, batch: &Records, range: Range<usize>, route: &Route) {
     for index in range {
         let members = &batch.json(index)[route.opening.len()..];
         to.push(batch.position(index), members, batch.encoded(index));
@@ -277,6 +279,7 @@ impl State {
             spare: Vec::new(),
             closed: false,
             stopped: None,
+            set_aside: None,
             aborted: false,
             resume: None,
             report: Report::default(),

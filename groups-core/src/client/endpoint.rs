@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ureq::http::Uri;
 
@@ -9,6 +10,10 @@ use crate::record::Error;
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     base: String,
+    /// Without the brackets of an address of IPv6.
+    host: String,
+    port: u16,
+    https: bool,
     loopback: bool,
 }
 
@@ -25,7 +30,8 @@ impl Endpoint {
             let wanted = "scheme, host and port are wanted, such as \"https://api.mixpanel.com\"";
             refused(&format!("{why}; {wanted}"))
         };
-        let base = text.strip_suffix('/').unwrap_or(text);
+        let base = text.trim();
+        let base = base.strip_suffix('/').unwrap_or(base);
         let uri: Uri = base.parse().map_err(|error| wrong(&format!("{error}")))?;
         let scheme = uri
             .scheme_str()
@@ -35,16 +41,13 @@ impl Endpoint {
             .filter(|host| !host.is_empty())
             .ok_or_else(|| wrong("no host"))?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        if authority.ends_with(':')
-            || authority
-                .rsplit_once(':')
-                .is_some_and(|(_, port)| !port.ends_with(']') && port.parse::<u16>().is_err())
-        {
-            return Err(wrong("the port is no number up to 65535"));
+        if !has_valid_port(authority) {
+            return Err(wrong("the port is not a number from 1 to 65535"));
         }
         if base.len() != scheme.len() + "://".len() + authority.len() {
             return Err(wrong("there is a path or a query"));
         }
+        let host = host.trim_start_matches('[').trim_end_matches(']');
         let loopback = is_loopback(host);
         match scheme {
             "https" if cfg!(feature = "tls") => {}
@@ -60,6 +63,11 @@ impl Endpoint {
         }
         Ok(Self {
             base: base.to_owned(),
+            host: host.to_owned(),
+            port: uri
+                .port_u16()
+                .unwrap_or(if scheme == "https" { 443 } else { 80 }),
+            https: scheme == "https",
             loopback,
         })
     }
@@ -68,12 +76,27 @@ impl Endpoint {
     pub(crate) fn nowhere() -> Self {
         Self {
             base: "http://localhost".to_owned(),
+            host: "localhost".to_owned(),
+            port: 80,
+            https: false,
             loopback: true,
         }
     }
 
     pub(crate) fn is_loopback(&self) -> bool {
         self.loopback
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.https
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self, path_and_query: &str) -> String {
@@ -94,8 +117,15 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Whether the port after the host is one, or left out.
+pub(super) fn has_valid_port(authority: &str) -> bool {
+    match authority.rsplit_once(':') {
+        Some((_, port)) => port.ends_with(']') || port.parse::<NonZeroU16>().is_ok(),
+        None => true,
+    }
+}
+
 fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || host
             .parse::<IpAddr>()

@@ -16,15 +16,19 @@ pub(crate) mod coalesce;
 mod compression;
 #[cfg(feature = "serde")]
 mod config;
+mod connector;
+mod credentials;
 mod delivery;
 pub(crate) mod endpoint;
 mod lanes;
 pub(crate) mod mutable_list;
 mod options;
+mod proxy;
 pub(crate) mod records;
 mod region;
 mod response;
 pub(crate) mod retry;
+mod secrets;
 mod sender;
 pub(crate) mod transport;
 

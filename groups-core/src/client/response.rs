@@ -26,6 +26,9 @@ pub(crate) enum Verdict {
     TooLarge(String),
     /// The request may be repeated.
     Again(Failure, Error),
+    /// Refused by something between this machine and Mixpanel, maybe for one record's text. The
+    /// request may be repeated, and then parts of it.
+    Blocked(Error),
     /// Repeating the request leads nowhere.
     Final(Error),
 }
@@ -37,8 +40,8 @@ pub(crate) struct FailedRecord {
     pub(crate) message: String,
 }
 
-/// Reads the answer to a request of that many records.
-pub(crate) fn interpret(status: u16, body: &[u8], records: usize) -> Verdict {
+/// Reads the answer to a request of that many records, which went through that proxy.
+pub(crate) fn interpret(status: u16, body: &[u8], records: usize, proxy: Option<&str>) -> Verdict {
     let answer = serde_json::from_slice(body).unwrap_or(Value::Null);
     let error = |kind, message: &str| {
         let said = match answer.get("error").and_then(Value::as_str) {
@@ -47,49 +50,57 @@ pub(crate) fn interpret(status: u16, body: &[u8], records: usize) -> Verdict {
         };
         Error::new(kind, format!("{message}: {said}")).with_status(status)
     };
-    match status {
-        200..300 => accepted(&answer, records)
-            .unwrap_or_else(|| Verdict::Final(error(ErrorKind::UnexpectedAnswer, UNEXPECTED))),
-        400 => refused(&answer, records)
-            .unwrap_or_else(|| Verdict::Final(error(ErrorKind::UnexpectedAnswer, UNEXPECTED))),
-        401 | 403 => Verdict::Final(error(
+    let verdict = match status {
+        200..300 => accepted(&answer, records),
+        400 => refused(&answer, records),
+        401 | 403 if is_refusal(&answer) => Some(Verdict::Final(error(
             ErrorKind::Unauthorized,
             "Mixpanel does not accept the credentials",
-        )),
-        404 => Verdict::Final(error(
+        ))),
+        404 if is_refusal(&answer) => Some(Verdict::Final(error(
             ErrorKind::NotFound,
             "there is no such address; is the endpoint Mixpanel's?",
-        )),
-        413 => Verdict::TooLarge(reason(&answer)),
-        429 => Verdict::Again(
+        ))),
+        413 => Some(Verdict::TooLarge(reason(&answer))),
+        429 => Some(Verdict::Again(
             Failure::Overload,
             error(
                 ErrorKind::RateLimited,
                 "the project exceeded its rate limit",
             ),
-        ),
-        502 | 503 => Verdict::Again(
+        )),
+        502 | 503 => Some(Verdict::Again(
             Failure::Overload,
             error(ErrorKind::Server, "the server is overloaded"),
-        ),
-        408 => Verdict::Again(
+        )),
+        408 => Some(Verdict::Again(
             Failure::Breakage,
             error(
                 ErrorKind::Timeout,
                 "the server waited too long for the request",
             ),
-        ),
-        500..600 => Verdict::Again(
+        )),
+        500..600 => Some(Verdict::Again(
             Failure::Breakage,
             error(ErrorKind::Server, "the server failed"),
-        ),
-        _ => Verdict::Final(error(ErrorKind::UnexpectedAnswer, UNEXPECTED)),
-    }
+        )),
+        _ => None,
+    };
+    verdict.unwrap_or_else(|| {
+        let message = match proxy {
+            Some(proxy) => format!("unexpected response through the proxy {proxy}"),
+            None => "unexpected response (is there a proxy in between?)".to_owned(),
+        };
+        let error = error(ErrorKind::UnexpectedAnswer, &message);
+        match status {
+            400..500 => Verdict::Blocked(error),
+            _ => Verdict::Again(Failure::Overload, error),
+        }
+    })
 }
 
-const UNEXPECTED: &str = "this is no answer of Mixpanel";
-
-/// An answer of success, which with `verbose` or without `strict` may still say no.
+/// An answer of success, which with `verbose` or without `strict` may still say no. `None`, if it is
+/// not Mixpanel's.
 fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
     if let Some(verdict) = listed(answer, records) {
         return Some(verdict);
@@ -101,23 +112,57 @@ fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
             .unwrap_or(answer),
         bare => bare,
     };
-    match (status.as_u64(), status.as_str()) {
-        (Some(1 | 200), _) => Some(Verdict::Accepted),
-        (_, Some(text)) if text.eq_ignore_ascii_case("ok") => Some(Verdict::Accepted),
-        (Some(0), _) => Some(Verdict::Refused(reason(answer))),
-        _ => None,
+    let says_yes = match (status.as_u64(), status.as_str()) {
+        (Some(1 | 200), _) => true,
+        (_, Some(text)) if text.eq_ignore_ascii_case("ok") => true,
+        (Some(0), _) => false,
+        _ => return None,
+    };
+    let is_refused = !says_yes || answer.get("error").is_some_and(|error| !error.is_null());
+    match counted(answer) {
+        _ if is_refused => Some(Verdict::Refused(reason(answer))),
+        None => Some(Verdict::Accepted),
+        Some(count) if count == records => Some(Verdict::Accepted),
+        // One record has no halves.
+        Some(1..) if records == 1 => None,
+        Some(_) => Some(Verdict::Refused(reason(answer))),
     }
 }
 
+/// An answer of refusal. `None`, if it is not Mixpanel's.
 fn refused(answer: &Value, records: usize) -> Option<Verdict> {
-    let says_no = answer.is_object() || *answer == 0;
+    let says_no = is_refusal(answer) || *answer == 0;
     listed(answer, records).or_else(|| says_no.then(|| Verdict::Refused(reason(answer))))
 }
 
-/// What follows from `failed_records`, if there are any. Where one of them is not in the request,
-/// nobody knows which it is.
+/// Whether the answer has the form of Mixpanel's refusals.
+fn is_refusal(answer: &Value) -> bool {
+    let has = |key| answer.get(key).is_some();
+    has("error") && (has("status") || has("failed_records"))
+}
+
+/// The number of records that the answer counts as accepted, if it has a count; more than any, if that
+/// is not a number, or there are two that differ.
+fn counted(answer: &Value) -> Option<usize> {
+    let counts = ["num_good_events", "num_records_imported"].map(|name| answer.get(name));
+    let counts = counts.into_iter().flatten();
+    let number = |count: &Value| usize::try_from(count.as_u64()?).ok();
+    counts
+        .filter(|count| !count.is_null())
+        .map(|count| number(count).unwrap_or(usize::MAX))
+        .reduce(|one, other| if one == other { one } else { usize::MAX })
+}
+
+/// What follows from `failed_records`, if there are any. Where one of them is not in the request, or
+/// the answer counts others as accepted than those that are not listed, nobody knows which it is.
 fn listed(answer: &Value, records: usize) -> Option<Verdict> {
-    let failed = answer.get("failed_records")?.as_array()?;
+    let unknown = || Some(Verdict::Refused(reason(answer)));
+    let failed = answer
+        .get("failed_records")
+        .filter(|list| !list.is_null())?;
+    let Some(failed) = failed.as_array() else {
+        return unknown();
+    };
     if failed.is_empty() {
         return None;
     }
@@ -126,7 +171,7 @@ fn listed(answer: &Value, records: usize) -> Option<Verdict> {
         let index = record.get("index").and_then(Value::as_u64);
         let index = index.and_then(|index| usize::try_from(index).ok());
         let Some(index) = index.filter(|index| *index < records) else {
-            return Some(Verdict::Refused(reason(answer)));
+            return unknown();
         };
         let text = |key| record.get(key).and_then(Value::as_str).map(words);
         let field = text("field").filter(|field| !field.is_empty());
@@ -135,13 +180,20 @@ fn listed(answer: &Value, records: usize) -> Option<Verdict> {
             .entry(index)
             .or_insert(FailedRecord { field, message });
     }
+    let accepted = records - failed_records.len();
+    if records > 1 && counted(answer).is_some_and(|count| count != accepted) {
+        return unknown();
+    }
     Some(Verdict::Partly(failed_records))
 }
 
 /// The server's own words.
 fn reason(answer: &Value) -> String {
-    let error = answer.get("error").and_then(Value::as_str);
-    words(error.unwrap_or("the server does not say why"))
+    match answer.get("error") {
+        None | Some(Value::Null) => "the server does not say why".to_owned(),
+        Some(Value::String(error)) => words(error),
+        Some(error) => words(&error.to_string()),
+    }
 }
 
 /// A text of the server, cut where it is too long to be kept for each of many records.

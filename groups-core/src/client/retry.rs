@@ -9,7 +9,7 @@ use crate::record::Error;
 /// to 60 s, and has 1–5 s of jitter on top.
 /// ([Import API, rate limits](https://developer.mixpanel.com/reference/import-events))
 ///
-/// That advice is for 429, 502 and 503. After 500, 504 and the like, a timeout, or without a
+/// That advice is for 429, 502 and 503, and is followed after an unexpected answer too. After 500, 504 and the like, a timeout, or without a
 /// connection, the first wait is short, at most a tenth of `base_delay`, and the later ones are
 /// the same. A kept connection that turns out to be closed is replaced at once.
 ///
@@ -78,14 +78,15 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets what the wait doubles up to, and how much of a server's `Retry-After` is honored; default
-    /// 60 s.
+    /// Sets what the wait doubles up to; default 60 s. A server's `Retry-After` may be longer.
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = max_delay;
         self
     }
 
-    /// Sets the time from a request's first attempt after which no other begins; default 5 min.
+    /// Sets the time from a request's first attempt after which no other begins; default 5 min. Where a
+    /// server asks for a longer wait (`Retry-After`), the request is given up at once, and
+    /// [`Error::retry_after`](crate::Error::retry_after) has the wait.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -131,7 +132,7 @@ impl RetryPolicy {
                 doubled.min(self.max_delay).saturating_add(jitter)
             }
         };
-        let wait = wait.max(retry_after.unwrap_or_default().min(self.max_delay));
+        let wait = wait.max(retry_after.unwrap_or_default());
         if elapsed.saturating_add(wait) > self.deadline {
             return Step::GiveUp;
         }
@@ -177,12 +178,17 @@ mod tests {
             (1, StaleConnection, None, 0, 1.0, After(secs(0))),
             (2, StaleConnection, None, 0, 0.0, After(secs(0))),
             (7, StaleConnection, None, 0, 0.0, GiveUp),
-            // Retry-After is a minimum, and clamped.
+            // Retry-After is a minimum, also above the longest delay.
             (1, Overload, Some(30), 0, 0.0, After(secs(30))),
             (1, Overload, Some(1), 0, 0.0, After(secs(3))),
-            (1, Overload, Some(100_000), 0, 0.0, After(secs(60))),
-            (1, Overload, Some(u64::MAX), 0, 0.0, After(secs(60))),
             (1, Breakage, Some(10), 0, 0.0, After(secs(10))),
+            (1, Overload, Some(61), 0, 0.0, After(secs(61))),
+            (1, Overload, Some(300), 0, 0.0, After(secs(300))),
+            // Beyond the deadline, the server is not asked again.
+            (1, Overload, Some(301), 0, 0.0, GiveUp),
+            (2, Overload, Some(200), 101, 0.0, GiveUp),
+            (1, Breakage, Some(100_000), 0, 0.0, GiveUp),
+            (1, Overload, Some(u64::MAX), 0, 0.0, GiveUp),
             // The deadline.
             (1, Overload, None, 297, 0.0, After(secs(3))),
             (1, Overload, None, 298, 0.0, GiveUp),

@@ -1,14 +1,14 @@
 //! One lane's requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::client::delivery::{Delivery, Route, Stopped};
+use crate::client::delivery::{Delivery, Route, Stopped, hand_back};
 use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
-use crate::client::retry::Step;
+use crate::client::retry::{Failure, Step};
 use crate::client::transport::{Request, Transport, TransportError};
 use crate::record::Error;
 use crate::record::Record;
@@ -26,7 +26,15 @@ pub(super) struct Sender<'a> {
     connection: Arc<dyn Transport>,
     /// The buffer for compressed bodies.
     packed: Vec<u8>,
+    /// The heads of groups of which an update was set aside: their later ones are not sent before it.
+    held: HashSet<Vec<u8>>,
+    /// How many records were set aside since the last one that was accepted.
+    set_aside: usize,
 }
+
+/// After so many records that were blocked alone, with none accepted in between, it is not their
+/// text.
+const MAX_SET_ASIDE: usize = 3;
 
 impl<'a> Sender<'a> {
     pub(super) fn new(delivery: &'a Delivery<'a>, lane: usize) -> Self {
@@ -35,6 +43,8 @@ impl<'a> Sender<'a> {
             lane,
             connection: Arc::clone(&delivery.state().lanes[lane].connection),
             packed: Vec::new(),
+            held: HashSet::new(),
+            set_aside: 0,
         }
     }
 
@@ -46,10 +56,26 @@ impl<'a> Sender<'a> {
         settled: &mut usize,
     ) -> Result<(), Stopped> {
         let mut sent = 0;
+        // Whether a run was blocked at each attempt, so that its parts are tried once.
+        let mut is_blocked = false;
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
         runs.push(0..batch.len());
         while let Some(run) = runs.pop() {
+            let run = match self.next_held(batch, &run) {
+                None => run,
+                Some(held) if held > run.start => {
+                    runs.push(held..run.end);
+                    run.start..held
+                }
+                Some(held) => {
+                    self.hand_back(batch, held);
+                    *settled = held + 1;
+                    sent = sent.max(*settled);
+                    runs.extend(Some(*settled..run.end).filter(|rest| !rest.is_empty()));
+                    continue;
+                }
+            };
             let (records, bytes) = (run.len(), batch.bytes(&run));
             if self.delivery.state().is_too_large(records, bytes) {
                 runs.extend(halves(&run));
@@ -57,7 +83,12 @@ impl<'a> Sender<'a> {
             }
             let newly_sent = run.end.saturating_sub(sent);
             sent = sent.max(run.end);
-            let failed_records = match self.exchange(batch, &run, newly_sent)? {
+            let failed_records = match self.exchange(batch, &run, newly_sent, is_blocked)? {
+                Verdict::Blocked(error) if records == 1 => {
+                    *settled = run.end;
+                    self.set_aside(batch, run.start, error)?;
+                    continue;
+                }
                 Verdict::Accepted => BTreeMap::new(),
                 Verdict::Partly(failed_records) => failed_records,
                 Verdict::Refused(message) | Verdict::TooLarge(message) if records == 1 => {
@@ -65,6 +96,7 @@ impl<'a> Sender<'a> {
                     BTreeMap::from([(0, FailedRecord { field, message })])
                 }
                 verdict => {
+                    is_blocked |= matches!(verdict, Verdict::Blocked(_));
                     if matches!(verdict, Verdict::TooLarge(_)) {
                         self.delivery.state().refused_as_too_large(records, bytes);
                     }
@@ -78,9 +110,42 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Rejects the records of a run that have a failed, and accepts the others.
+    /// Hands back a record that is blocked alone, and goes on with the others, unless those are blocked
+    /// too.
+    fn set_aside(&mut self, batch: &Records, index: usize, error: Error) -> Result<(), Stopped> {
+        log::warn!(
+            "record {} is not delivered: {error:#}",
+            batch.position(index)
+        );
+        self.hand_back(batch, index);
+        let head = batch.head(index, self.delivery.route.opening.len());
+        self.held.insert(head.to_vec());
+        self.set_aside += 1;
+        if self.set_aside == MAX_SET_ASIDE {
+            return Err(self.stop(error));
+        }
+        self.delivery.state().set_aside.get_or_insert(error);
+        Ok(())
+    }
+
+    /// The first record of a run whose group has an earlier one that was set aside.
+    fn next_held(&self, batch: &Records, run: &Range<usize>) -> Option<usize> {
+        if self.held.is_empty() {
+            return None;
+        }
+        let opening = self.delivery.route.opening.len();
+        let is_held = |index| self.held.contains(batch.head(index, opening));
+        run.clone().find(|index| is_held(*index))
+    }
+
+    fn hand_back(&self, batch: &Records, index: usize) {
+        let to = &mut self.delivery.state().lanes[self.lane].undelivered;
+        hand_back(to, batch, index..index + 1, self.delivery.route);
+    }
+
+    /// Rejects the records of a run that failed, and accepts the others.
     fn settle<R: Record>(
-        &self,
+        &mut self,
         batch: &Records,
         run: &Range<usize>,
         failed_records: BTreeMap<usize, FailedRecord>,
@@ -102,17 +167,23 @@ impl<'a> Sender<'a> {
         for rejection in &rejected {
             log::warn!("refused by Mixpanel: {rejection}");
         }
+        let accepted = run.len() - rejected.len();
+        if accepted > 0 {
+            self.set_aside = 0;
+        }
         let report = &mut self.delivery.state().report;
-        report.accepted += run.len() - rejected.len();
+        report.accepted += accepted;
         report.rejected.extend(rejected);
     }
 
-    /// Sends one run, again and again if need be, until its fate is known.
+    /// Sends one run, again and again if need be, until its fate is known, or it was blocked at the
+    /// last attempt: the first one if `once`.
     fn exchange(
         &mut self,
         batch: &mut Records,
         run: &Range<usize>,
         newly_sent: usize,
+        once: bool,
     ) -> Result<Verdict, Stopped> {
         let Route {
             compression, retry, ..
@@ -124,13 +195,17 @@ impl<'a> Sender<'a> {
         self.delivery.state().report.sent += newly_sent;
         let started = Instant::now();
         for attempt in 1.. {
-            let (failure, error) = match self.post(gzip, body, run.len()) {
-                Verdict::Again(failure, error) => (failure, error),
+            let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
+                Verdict::Again(failure, error) => (failure, error, false),
+                Verdict::Blocked(error) if !once => (Failure::Overload, error, true),
                 Verdict::Final(error) => return Err(self.stop(error)),
                 verdict => return Ok(verdict),
             };
             let (asked, elapsed) = (error.retry_after(), started.elapsed());
             let Step::After(wait) = retry.step(attempt, failure, asked, elapsed, random()) else {
+                if is_blocked {
+                    return Ok(Verdict::Blocked(error));
+                }
                 return Err(self.stop(error));
             };
             log::info!("attempt {attempt} failed, the next in {wait:?}: {error:#}");
@@ -156,12 +231,18 @@ impl<'a> Sender<'a> {
         }
         match self.connection.post(request) {
             Err(broken) => broken.into(),
-            Ok(answer) => match interpret(answer.status, &answer.body, records) {
-                Verdict::Again(failure, error) => {
-                    Verdict::Again(failure, error.with_retry_after(answer.retry_after))
+            Ok(answer) => {
+                let proxy = self.connection.proxy();
+                match interpret(answer.status, &answer.body, records, proxy) {
+                    Verdict::Again(failure, error) => {
+                        Verdict::Again(failure, error.with_retry_after(answer.retry_after))
+                    }
+                    Verdict::Blocked(error) => {
+                        Verdict::Blocked(error.with_retry_after(answer.retry_after))
+                    }
+                    verdict => verdict,
                 }
-                verdict => verdict,
-            },
+            }
         }
     }
 

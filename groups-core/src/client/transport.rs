@@ -1,14 +1,20 @@
 //! One request and its answer over HTTP.
 
+use std::borrow::Cow;
 use std::io::{self, Read as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ureq::config::Config;
+use ureq::unversioned::resolver::{DefaultResolver, Resolver};
 use ureq::{Agent, Body, Proxy, http};
 
+use crate::client::connector::{LaterResolver, ResolvingConnector};
 use crate::client::endpoint::Endpoint;
+use crate::client::proxy;
 use crate::client::retry::Failure;
+use crate::client::secrets::Secrets;
 use crate::record::{Error, ErrorKind};
 
 /// How much of an answer is kept.
@@ -21,6 +27,11 @@ pub(crate) trait Transport: Send + Sync {
 
     /// Makes the request that is under way fail now, and each later one.
     fn abort(&self);
+
+    /// The proxy that requests go through, as errors name it.
+    fn proxy(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A POST request.
@@ -52,8 +63,7 @@ pub(crate) struct TransportError {
 
 /// HTTP/1.1 over a connection that is kept open between requests.
 pub(crate) struct Http {
-    /// For what errors say.
-    endpoint: Endpoint,
+    settings: HttpConfig,
     /// With a pool of one connection.
     agent: Agent,
     /// Whether there was an answer already, so that the connection may be a kept one.
@@ -63,8 +73,12 @@ pub(crate) struct Http {
 /// How requests are made.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpConfig {
-    endpoint: Endpoint,
+    /// What errors name: the endpoint, and the proxy before it.
+    peer: String,
+    proxy: Option<String>,
+    secrets: Secrets,
     config: Config,
+    resolver: Arc<dyn Resolver>,
 }
 
 impl HttpConfig {
@@ -73,15 +87,23 @@ impl HttpConfig {
         timeout: Duration,
         connect_timeout: Duration,
         proxy: Option<Proxy>,
+        secrets: Secrets,
     ) -> Self {
+        let proxy_name = proxy.as_ref().map(proxy::name);
+        let peer = match &proxy_name {
+            None => endpoint.to_string(),
+            Some(proxy) => format!("{endpoint} through the proxy {proxy}"),
+        };
         Self {
-            endpoint: endpoint.clone(),
+            peer,
+            proxy: proxy_name,
+            secrets,
+            resolver: Arc::new(DefaultResolver::default()),
             config: Agent::config_builder()
                 .http_status_as_error(false)
                 // A redirected POST loses its body or goes to a host that nobody named.
                 .max_redirects(0)
                 .timeout_global(Some(timeout))
-                .timeout_resolve(Some(connect_timeout.min(timeout)))
                 .timeout_connect(Some(connect_timeout.min(timeout)))
                 .max_idle_connections(1)
                 .max_idle_connections_per_host(1)
@@ -95,8 +117,12 @@ impl HttpConfig {
 
     pub(crate) fn open(&self) -> Http {
         Http {
-            endpoint: self.endpoint.clone(),
-            agent: self.config.new_agent(),
+            settings: self.clone(),
+            agent: Agent::with_parts(
+                self.config.clone(),
+                ResolvingConnector::new(Arc::clone(&self.resolver)),
+                LaterResolver,
+            ),
             answered: AtomicBool::new(false),
         }
     }
@@ -117,14 +143,22 @@ impl Transport for Http {
         let was_open = self.answered.swap(false, Ordering::Relaxed);
         let response = post
             .send(request.body)
-            .map_err(|error| broken(&self.endpoint, error, was_open))?;
-        let answer = read(response).map_err(|error| broken(&self.endpoint, error.into(), false))?;
+            .map_err(|error| broken(&self.settings, error, was_open))?;
+        let mut answer =
+            read(response).map_err(|error| broken(&self.settings, error.into(), false))?;
+        if let Cow::Owned(scrubbed) = self.settings.secrets.scrub(&answer.body) {
+            answer.body = scrubbed;
+        }
         self.answered.store(true, Ordering::Relaxed);
         Ok(answer)
     }
 
     fn abort(&self) {
         self.agent.clone().shutdown();
+    }
+
+    fn proxy(&self) -> Option<&str> {
+        self.settings.proxy.as_deref()
     }
 }
 
@@ -175,7 +209,7 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// What a failed exchange means; `was_open` if it went over a kept connection.
-fn broken(endpoint: &Endpoint, error: ureq::Error, was_open: bool) -> TransportError {
+fn broken(settings: &HttpConfig, error: ureq::Error, was_open: bool) -> TransportError {
     use ErrorKind::{Network, Timeout, Tls, UnexpectedAnswer};
     let (kind, failure, message) = match &error {
         ureq::Error::Timeout(_) => (Timeout, Some(Failure::Breakage), "no answer in time"),
@@ -187,7 +221,17 @@ fn broken(endpoint: &Endpoint, error: ureq::Error, was_open: bool) -> TransportE
         ),
         ureq::Error::Io(_) => (Network, Some(Failure::Breakage), "the connection failed"),
         ureq::Error::HostNotFound => (Network, Some(Failure::Breakage), "the host is not known"),
-        ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => {
+        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => (
+            Network,
+            None,
+            "the proxy does not accept the user name and password",
+        ),
+        ureq::Error::ConnectProxyFailed(_) => (
+            Network,
+            Some(Failure::Breakage),
+            "the proxy refused the connection",
+        ),
+        ureq::Error::ConnectionFailed => {
             (Network, Some(Failure::Breakage), "the connection failed")
         }
         ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => (
@@ -200,11 +244,13 @@ fn broken(endpoint: &Endpoint, error: ureq::Error, was_open: bool) -> TransportE
         ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Tls, None, "no secure connection"),
         _ => (Network, None, "the request failed"),
     };
-    let new = Error::new(kind, format!("{endpoint}: {message}"));
+    let new = Error::new(kind, format!("{}: {message}", settings.peer));
+    let text = error.to_string();
     TransportError {
-        error: match error {
-            ureq::Error::Io(io) => new.with_source(io),
-            other => new.with_source(other),
+        error: match (settings.secrets.scrub(text.as_bytes()), error) {
+            (Cow::Owned(scrubbed), _) => new.with_source(String::from_utf8_lossy(&scrubbed)),
+            (_, ureq::Error::Io(io)) => new.with_source(io),
+            (_, other) => new.with_source(other),
         },
         failure,
     }
@@ -218,7 +264,113 @@ fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-/// What rustls finds wrong arrives as an I/O error of its own kind.
+/// What rustls finds wrong arrives as an I/O error of its own kind, as what a proxy of SOCKS answers
+/// does.
 fn is_tls(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidData
+    const OF_SOCKS: [&str; 3] = [
+        "invalid response version",
+        "invalid response code",
+        "invalid reserved byte",
+    ];
+    error.kind() == io::ErrorKind::InvalidData && !OF_SOCKS.contains(&&*error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use ureq::unversioned::resolver::ResolvedSocketAddrs;
+    use ureq::unversioned::transport::NextTimeout;
+
+    use super::*;
+
+    /// Finds one address for every name, and counts how often it is asked.
+    #[derive(Debug)]
+    struct Counting {
+        address: SocketAddr,
+        lookups: AtomicUsize,
+        fails: AtomicBool,
+    }
+
+    impl Resolver for Counting {
+        fn resolve(
+            &self,
+            _uri: &http::Uri,
+            _config: &Config,
+            _timeout: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            self.lookups.fetch_add(1, Ordering::Relaxed);
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(ureq::Error::HostNotFound);
+            }
+            let mut found = self.empty();
+            found.push(self.address);
+            Ok(found)
+        }
+    }
+
+    /// Answers two requests a connection, as a server that closes a kept one.
+    fn serve(listener: &TcpListener) {
+        for stream in listener.incoming() {
+            let stream = stream.expect("a connection");
+            let mut lines = BufReader::new(&stream).lines();
+            for _ in 0..2 {
+                while lines
+                    .next()
+                    .is_some_and(|line| !line.expect("text").is_empty())
+                {}
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1";
+                (&stream).write_all(answer).expect("it listens");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_for_each_connection_and_not_for_each_request() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let counting = Arc::new(Counting {
+            address: listener.local_addr().expect("it is bound"),
+            lookups: AtomicUsize::new(0),
+            fails: AtomicBool::new(false),
+        });
+        thread::spawn(move || serve(&listener));
+        let endpoint = Endpoint::parse("http://mixpanel.test", true).expect("it is one");
+        let time = Duration::from_secs(60);
+        let mut config = HttpConfig::new(&endpoint, time, time, None, Secrets::default());
+        config.resolver = Arc::<Counting>::clone(&counting);
+        let http = config.open();
+        let post = || {
+            http.post(Request {
+                url: "http://mixpanel.test/groups",
+                authorization: None,
+                gzip: false,
+                body: b"",
+            })
+        };
+        let lookups = || counting.lookups.load(Ordering::Relaxed);
+
+        post().expect("an answer");
+        assert_eq!(lookups(), 1);
+        // What has its connection needs no name.
+        counting.fails.store(true, Ordering::Relaxed);
+        post().expect("an answer over the kept connection");
+        assert_eq!(lookups(), 1);
+        // The server closed that one. Where it is not seen before the request, that fails first.
+        let error = (0..2).map(|_| post()).find_map(|posted| {
+            let error = posted.expect_err("there is no connection");
+            (error.failure == Some(Failure::Breakage)).then_some(error)
+        });
+        let error = error.expect("the name is not found").error;
+        assert_eq!(
+            error.to_string(),
+            "http://mixpanel.test: the host is not known"
+        );
+        assert_eq!(lookups(), 2);
+        counting.fails.store(false, Ordering::Relaxed);
+        post().expect("an answer over a new connection");
+        assert_eq!(lookups(), 3);
+    }
 }

@@ -33,9 +33,9 @@ pub enum ErrorKind {
     /// An update or event cannot be sent: it names no group or user, has a value that cannot be JSON,
     /// is too large.
     InvalidUpdate,
-    /// Mixpanel does not accept the credentials (401, 403).
+    /// Mixpanel does not accept the credentials (401, 403, in Mixpanel's own words).
     Unauthorized,
-    /// There is no such address (404): the endpoint is not Mixpanel's.
+    /// Mixpanel knows no such address (404): check the endpoint.
     NotFound,
     /// The project exceeded its rate limit (429), also after all retries.
     RateLimited,
@@ -47,7 +47,8 @@ pub enum ErrorKind {
     Network,
     /// There was no secure connection: certificates, protocol versions.
     Tls,
-    /// The answer is none that Mixpanel gives: a proxy's page, an empty body.
+    /// The answer is not one that Mixpanel gives, also after all retries: the page of a proxy, firewall
+    /// or captive portal, an empty body.
     UnexpectedAnswer,
     /// A thread, a file or a database was refused.
     Io,
@@ -183,13 +184,14 @@ impl Error {
     }
 
     /// Whether sending the same again later can succeed without changing anything: a rate limit, a
-    /// server that failed, a time-out, no connection, a cancellation, no room to wait.
+    /// server that failed, an unexpected answer, a time-out, no connection, a cancellation, no room
+    /// to wait.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        use ErrorKind::{Cancelled, Full, Network, RateLimited, Server, Timeout};
+        use ErrorKind::{Cancelled, Full, Network, RateLimited, Server, Timeout, UnexpectedAnswer};
         matches!(
             self.kind(),
-            RateLimited | Server | Timeout | Network | Cancelled | Full
+            RateLimited | Server | UnexpectedAnswer | Timeout | Network | Cancelled | Full
         )
     }
 }

@@ -1,0 +1,97 @@
+//! Finds a host's address when a connection to it is opened, and only then.
+//!
+//! ureq asks its resolver before each request, also where it goes on to use a kept connection, and
+//! that takes a thread wherever there is a time limit. So its resolver here finds nothing, and the
+//! connector, which ureq calls for a new connection alone, asks the real one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::time::Duration;
+use ureq::unversioned::transport::{
+    ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
+use ureq::{Error, Timeout};
+
+/// Finds no address and looks for none.
+#[derive(Debug)]
+pub(super) struct LaterResolver;
+
+impl Resolver for LaterResolver {
+    fn resolve(
+        &self,
+        _uri: &Uri,
+        _config: &Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
+    }
+}
+
+/// Opens connections, and finds the address for each anew.
+pub(super) struct ResolvingConnector {
+    resolver: Arc<dyn Resolver>,
+    connector: DefaultConnector,
+}
+
+impl ResolvingConnector {
+    pub(super) fn new(resolver: Arc<dyn Resolver>) -> Self {
+        Self {
+            resolver,
+            connector: DefaultConnector::new(),
+        }
+    }
+}
+
+impl Connector for ResolvingConnector {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let started = Instant::now();
+        // The connection to a proxy of HTTP comes here too, with the proxy's address.
+        let is_proxys = details
+            .config
+            .proxy()
+            .is_some_and(|proxy| !proxy.resolve_target());
+        let addrs = if details.addrs.is_empty() && !is_proxys {
+            self.resolver
+                .resolve(details.uri, details.config, details.timeout)?
+        } else {
+            details.addrs.clone()
+        };
+        let mut timeout = details.timeout;
+        if let Duration::Exact(after) = timeout.after {
+            timeout.after = after.saturating_sub(started.elapsed()).into();
+            if timeout.after.is_zero() {
+                return Err(Error::Timeout(Timeout::Connect));
+            }
+        }
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs,
+            config: details.config,
+            request_level: details.request_level,
+            resolver: &*self.resolver,
+            now: (details.current_time)(),
+            timeout,
+            current_time: Arc::clone(&details.current_time),
+            run_connector: Arc::clone(&details.run_connector),
+            register_shutdown: Arc::clone(&details.register_shutdown),
+        };
+        self.connector.connect(&details, chained)
+    }
+}
+
+impl fmt::Debug for ResolvingConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResolvingConnector")
+    }
+}
