@@ -62,7 +62,11 @@ struct WithMaps {
 }
 
 fn with_maps(_night: u32) -> Vec<WithMaps> {
-    let map = |id: u64| (0..6).map(|n| (format!("name {n}"), (id % 7) as u32 + n)).collect();
+    let map = |id: u64| {
+        (0..6)
+            .map(|n| (format!("name {n}"), (id % 7) as u32 + n))
+            .collect()
+    };
     let company = |id| WithMaps {
         id,
         name: format!("Company Number {id} Inc."),
@@ -93,7 +97,15 @@ fn nights() -> Result<()> {
     ] {
         println!(
             "\n{title}\n{:<8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>11} {:>11} {:>9}",
-            "", "walk ms", "open ms", "sync ms", "of walk", "updates", "sent bytes", "file bytes", "peak MB"
+            "",
+            "walk ms",
+            "open ms",
+            "sync ms",
+            "of walk",
+            "updates",
+            "sent bytes",
+            "file bytes",
+            "peak MB"
         );
         let folder = std::env::temp_dir().join(format!("bench.{}.{data}", std::process::id()));
         std::fs::create_dir(&folder)?;
@@ -170,7 +182,10 @@ fn walk<T: MixpanelGroup + Sync>(data: &[T]) -> Duration {
 fn memory(what: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(what));
-    Ok(line.and_then(|line| line.split_whitespace().next()).ok_or("no such line")?.parse()?)
+    Ok(line
+        .and_then(|line| line.split_whitespace().next())
+        .ok_or("no such line")?
+        .parse()?)
 }
 
 /// Takes everything and looks at nothing.

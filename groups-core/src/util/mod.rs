@@ -1,9 +1,9 @@
-//! Tools that do not depend on other modules: random numbers, a buffer for each thread, a hash that is the same in
+//! Tools that do not depend on other modules: random numbers, a buffer for each thread, a keyed hash that is the same in
 //! all versions, and files that are replaced atomically. There are no threads, and the buffers are the only state.
 
 pub(crate) mod atomic_file;
-pub(crate) mod fnv;
 pub(crate) mod random;
+pub(crate) mod siphash;
 
 use std::cell::Cell;
 
