@@ -482,6 +482,8 @@ fn a_property_that_changes_its_operation_becomes_a_list() {
                     plan: "free",
                 }],
             )
+            .unwrap()
+            .into_result()
             .unwrap();
         if is_killed {
             fs::write(folder.0.join("companies.snapshot.unfinished"), "").unwrap();
