@@ -282,8 +282,8 @@ fn an_example_of_each_operation() {
     assert_eq!(
         json_of(after.changes_since(&before)),
         [
-            with("$set", json!({"plan": "enterprise"})),
             with("$unset", json!(["industry"])),
+            with("$set", json!({"plan": "enterprise"})),
             with("$remove", json!({"integrations": "salesforce"})),
             with("$remove", json!({"integrations": "hubspot"})),
             with("$union", json!({"integrations": ["zendesk"]})),
@@ -380,4 +380,54 @@ fn values_need_no_more_than_serialize() {
     two.set(1);
     assert_eq!(new.changes_since(&old).count(), 0);
     assert_eq!(new.group(), Group::new("company", 1_u8));
+}
+
+#[test]
+fn a_list_that_loses_an_item_that_mixpanel_cut_is_set_anew() {
+    let long: &'static str = "é".repeat(128).leak(); // 256 bytes
+    let list = |items: &[&'static str]| Simple {
+        integrations: items.to_vec(),
+        ..simple()
+    };
+    let updates = json_of(list(&["slack", "new", "new"]).changes_since(&list(&["slack", long])));
+    assert_eq!(updates.len(), 1);
+    assert_eq!(
+        updates[0]["$set"],
+        json!({"integrations": ["slack", "new"]})
+    );
+    // One byte less is not cut.
+    let updates = json_of(list(&["slack"]).changes_since(&list(&["slack", &long[2..]])));
+    assert_eq!(updates.len(), 1);
+    assert_eq!(updates[0]["$remove"], json!({"integrations": &long[2..]}));
+}
+
+#[test]
+fn a_flattened_name_may_move_to_a_field_with_another_operation() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Flat {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(flatten)]
+        values: BTreeMap<String, u8>,
+        #[mixpanel(flatten, union)]
+        lists: BTreeMap<String, Vec<u8>>,
+    }
+    let value = || Flat {
+        id: 1,
+        values: BTreeMap::from([("x".to_owned(), 5)]),
+        lists: BTreeMap::new(),
+    };
+    let list = || Flat {
+        id: 1,
+        values: BTreeMap::new(),
+        lists: BTreeMap::from([("x".to_owned(), vec![1])]),
+    };
+    for (old, new) in [(value(), list()), (list(), value())] {
+        let (mut profile, mut expected) = (Profile::default(), Profile::default());
+        apply(&mut profile, old.updates());
+        apply(&mut profile, new.changes_since(&old));
+        apply(&mut expected, new.updates());
+        assert_eq!(profile, expected);
+    }
 }

@@ -1,9 +1,12 @@
 //! A snapshot on disk: only what changed is sent, and whatever happens, the next run mends it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mixpanel_groups::{Client, ErrorKind, MixpanelGroup, Profile, Report, RetryPolicy, Snapshot};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -56,9 +59,10 @@ impl Folder {
 
     fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
     }
 }
 
@@ -92,8 +96,8 @@ fn the_second_run_sends_what_changed() {
     assert_eq!(run(&folder, &client, &companies), Report::default());
     assert_eq!(
         folder.files(),
-        ["companies.snapshot"],
-        "nothing is left lying about"
+        ["companies.snapshot", "companies.snapshot.lock"],
+        "nothing else is left lying about"
     );
 
     companies[7].plan = 2;
@@ -219,7 +223,7 @@ fn a_damaged_file_is_an_error_and_left_alone() {
         assert!(error.to_string().contains("companies.snapshot"), "{error}");
         assert_eq!(fs::read(folder.file()).unwrap(), bytes);
     };
-    for length in 0..good.len() - 1 {
+    for length in 1..good.len() - 1 {
         check(&good[..length], "");
     }
     for at in 0..good.len() - 1 {
@@ -241,17 +245,9 @@ fn a_damaged_file_is_an_error_and_left_alone() {
 fn a_folder_that_is_not_there_is_an_error_that_names_it() {
     let folder = Folder::new();
     let file = folder.0.join("nowhere").join("snapshot");
-    let emulator = Emulator::start().unwrap();
-    let mut snapshot = Snapshot::open(&file).unwrap();
-    let error = snapshot
-        .sync(&client(&emulator), &[company(1)])
-        .unwrap_err();
+    let error = Snapshot::open(&file).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().contains("nowhere"), "{error}");
-    assert!(
-        emulator.requests().is_empty(),
-        "found out before anything is sent"
-    );
 }
 
 #[test]
@@ -348,6 +344,7 @@ proptest! {
             faults.by_ref().take(3).flatten().for_each(|fault| emulator.fail_next(fault));
             drop(snapshot.sync(&client, &companies));
             if restart {
+                drop(snapshot);
                 snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
             }
         }
@@ -366,4 +363,294 @@ proptest! {
         }
         prop_assert_eq!(snapshot.sync(&client, &last).unwrap().rejected, vec![]);
     }
+}
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Hashed {
+    #[mixpanel(group_id)]
+    id: u8,
+    seats: HashMap<String, HashMap<u8, u8>>,
+    #[mixpanel(flatten)]
+    extra: HashMap<String, u8>,
+    #[mixpanel(union)]
+    tags: HashSet<u8>,
+    #[mixpanel(with = "mixpanel_groups::sorted")]
+    regions: HashSet<u8>,
+    nested: Vec<HashMap<u8, u8>>,
+}
+
+/// The same values, each map with a seed and a capacity of its own.
+fn hashed(values: &BTreeMap<u8, u8>) -> Hashed {
+    fn filled<T: Default + Extend<I>, I>(items: impl Iterator<Item = I>) -> T {
+        let mut all = T::default();
+        all.extend(items);
+        all
+    }
+    let map = || filled::<HashMap<u8, u8>, _>(values.iter().map(|(name, value)| (*name, *value)));
+    Hashed {
+        id: 1,
+        seats: filled(values.keys().map(|name| (format!("n{name}"), map()))),
+        extra: filled(
+            values
+                .iter()
+                .map(|(name, value)| (format!("e{name}"), *value)),
+        ),
+        tags: filled(values.keys().copied()),
+        regions: filled(values.keys().copied()),
+        nested: vec![map(), map()],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn other_hash_seeds_are_no_change(values in prop::collection::btree_map(any::<u8>(), any::<u8>(), 1..9)) {
+        let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+        let client = client(&emulator);
+        prop_assert_eq!(hashed(&values).changes_since(&hashed(&values)).count(), 0);
+        let mut snapshot = Snapshot::open(folder.file()).unwrap();
+        prop_assert!(snapshot.sync(&client, [hashed(&values)]).unwrap().accepted > 0);
+        prop_assert_eq!(snapshot.sync(&client, [hashed(&values)]).unwrap(), Report::default());
+
+        let mut changed = values.clone();
+        let value = changed.values_mut().next().unwrap();
+        *value = value.wrapping_add(1);
+        prop_assert!(hashed(&changed).changes_since(&hashed(&values)).count() > 0);
+        prop_assert!(snapshot.sync(&client, [hashed(&changed)]).unwrap().accepted > 0);
+    }
+}
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Plan {
+    #[mixpanel(group_id)]
+    id: u8,
+    plan: &'static str,
+}
+
+#[test]
+fn values_whose_short_hashes_were_the_same_are_told_apart() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    for plan in ["bA-a  CFbVD -P", "vMYtdYKF-WCbSE"] {
+        let report = snapshot.sync(&client(&emulator), [Plan { id: 1, plan }]);
+        assert_eq!(report.unwrap().accepted, 1, "{plan}");
+    }
+}
+
+#[test]
+fn a_second_run_is_refused_before_it_sends() {
+    let folder = Folder::new();
+    let first = Snapshot::open(folder.file()).unwrap();
+    let error = Snapshot::open(folder.file()).unwrap_err();
+    assert!(
+        error.to_string().contains("in use by another run"),
+        "{error}"
+    );
+    drop(first);
+    Snapshot::open(folder.file()).unwrap();
+}
+
+#[test]
+fn a_property_that_changes_its_operation_becomes_a_list() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Plans {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(union)]
+        plan: Vec<&'static str>,
+    }
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let plan = || {
+        emulator
+            .profile("company", "1")
+            .unwrap()
+            .get("plan")
+            .cloned()
+    };
+    for is_killed in [false, true] {
+        let mut snapshot = Snapshot::open(folder.file()).unwrap();
+        snapshot
+            .sync(
+                &client,
+                [Plan {
+                    id: 1,
+                    plan: "free",
+                }],
+            )
+            .unwrap()
+            .into_result()
+            .unwrap();
+        if is_killed {
+            fs::write(folder.0.join("companies.snapshot.unfinished"), "").unwrap();
+        }
+        let plans = Plans {
+            id: 1,
+            plan: vec!["free", "gold", "free"],
+        };
+        snapshot
+            .sync(&client, [&plans])
+            .unwrap()
+            .into_result()
+            .unwrap();
+        assert_eq!(plan(), Some(json!(["free", "gold"])));
+        assert_eq!(snapshot.sync(&client, [&plans]).unwrap(), Report::default());
+    }
+}
+
+#[test]
+fn the_caller_panics_at_any_group_and_the_next_run_mends_it() {
+    for at in 0..4_u8 {
+        let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+        let client = client(&emulator);
+        let mut snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
+        let changed = |id| Company {
+            tags: BTreeSet::from([1, 9]),
+            ..company(id)
+        };
+        let groups = (0..4).map(|id| {
+            if id == at {
+                panic!("on purpose")
+            } else {
+                changed(id)
+            }
+        });
+        let run = AssertUnwindSafe(|| drop(snapshot.sync(&client, groups)));
+        assert!(catch_unwind(run).is_err());
+
+        let last = Company {
+            industry: None,
+            ..company(0)
+        };
+        snapshot
+            .sync(&client, [last])
+            .unwrap()
+            .into_result()
+            .unwrap();
+        assert_eq!(
+            emulator.profiles().len(),
+            1,
+            "groups that the run created are deleted"
+        );
+        let profile = emulator.profile("company", "0").unwrap();
+        assert_eq!(profile.get("industry"), None);
+        assert_eq!(comparable(Some(profile))["tags"], json!([1, 2]));
+    }
+}
+
+const CHILD: &str = "MIXPANEL_GROUPS_SNAPSHOT_CHILD";
+
+/// What is killed: a run that adds items and groups.
+#[test]
+fn child() {
+    let Ok(arguments) = std::env::var(CHILD) else {
+        return;
+    };
+    let (endpoint, file) = arguments.split_once('|').unwrap();
+    let client = Client::builder("T").endpoint(endpoint).connections(1);
+    let client = client.max_batch(3).build().unwrap();
+    let changed = |id| Company {
+        tags: BTreeSet::from([1, 9]),
+        plan: 2,
+        ..company(id)
+    };
+    let mut snapshot = Snapshot::open(file).unwrap();
+    drop(snapshot.sync(&client, (0..4).map(changed)));
+}
+
+#[test]
+fn a_run_is_killed_at_each_request_and_the_next_one_mends_it() {
+    // A run of four companies, two of them new, sends at most four requests of three updates.
+    for request in 1..=4 {
+        let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+        let client = client(&emulator);
+        run(&folder, &client, &[company(0), company(1)])
+            .into_result()
+            .unwrap();
+        let before = emulator.requests().len();
+        // Each request is applied, and answered after the kill.
+        for _ in 1..request {
+            emulator.fail_next(Fault::Delay(Duration::ZERO));
+        }
+        emulator.fail_next(Fault::Delay(Duration::from_secs(60)));
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact"])
+            .env(
+                CHILD,
+                format!("{}|{}", emulator.endpoint(), folder.file().display()),
+            )
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while emulator.requests().len() < before + request && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        emulator.recover();
+
+        let last = [
+            Company {
+                industry: None,
+                ..company(0)
+            },
+            company(1),
+        ];
+        let mut snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
+        snapshot
+            .sync(&client, &last)
+            .unwrap()
+            .into_result()
+            .unwrap();
+        assert_eq!(emulator.profiles().len(), 2, "killed at request {request}");
+        for company in &last {
+            let mut expected = Profile::default();
+            company
+                .updates()
+                .for_each(|update| expected.apply(&update).unwrap());
+            let profile = emulator.profile("company", &company.id.to_string());
+            assert_eq!(
+                comparable(profile),
+                comparable(Some(expected)),
+                "killed at {request}"
+            );
+        }
+        assert_eq!(snapshot.sync(&client, &last).unwrap(), Report::default());
+    }
+}
+
+#[test]
+fn a_file_that_was_being_written_in_place_is_taken_from_beside_it() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    run(&folder, &client, &[company(1)]).into_result().unwrap();
+    let good = fs::read(folder.file()).unwrap();
+    fs::write(folder.0.join("companies.snapshot.tmp"), &good).unwrap();
+    fs::write(folder.file(), &good[..good.len() / 2]).unwrap();
+    assert_eq!(run(&folder, &client, &[company(1)]), Report::default());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_symbolic_link_and_the_mode_stay() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let target = folder.0.join("target");
+    // An empty file, as it is made to be mounted.
+    fs::write(&target, "").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&target, folder.file()).unwrap();
+    run(&folder, &client(&emulator), &[company(1)])
+        .into_result()
+        .unwrap();
+    assert!(fs::symlink_metadata(folder.file()).unwrap().is_symlink());
+    assert_eq!(
+        fs::metadata(&target).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(Snapshot::open(&target).unwrap().len(), 1);
 }

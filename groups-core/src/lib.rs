@@ -25,7 +25,7 @@ pub mod guide;
 pub use buffered::BufferedClient;
 pub use client::{Client, ClientBuilder, Compression, Region, RetryPolicy};
 pub use group::{Group, GroupId, Id, Operation, Property};
-pub use json::List;
+pub use json::{List, sorted};
 pub use outbox::{MemoryOutbox, Outbox};
 pub use profile::Profile;
 pub use record::event::{self, Event};

@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::json::sink::{Parts, Shape, Sink};
@@ -55,6 +55,38 @@ where
     Arc<T>: Serialize,
     T: List,
 {
+}
+
+/// Serializes a set whose order is random, such as a `HashSet`, as a sorted list: for `#[mixpanel(with = "…")]` and
+/// serde's `serialize_with`.
+///
+/// A list's order counts when two versions are compared, so an equal `HashSet` under `$set` would differ each time.
+/// `BTreeSet`, or `#[mixpanel(union)]`, needs no such help.
+///
+/// ```
+/// # use mixpanel_groups::MixpanelGroup;
+/// # use std::collections::HashSet;
+/// #[derive(MixpanelGroup)]
+/// #[mixpanel(group_key = "company")]
+/// struct Company {
+///     #[mixpanel(group_id)]
+///     id: u64,
+///     #[mixpanel(with = "mixpanel_groups::sorted")]
+///     regions: HashSet<String>,
+/// }
+/// ```
+///
+/// # Errors
+/// If an item cannot be serialized.
+pub fn sorted<'a, C: ?Sized, T, S>(items: &'a C, serializer: S) -> Result<S::Ok, S::Error>
+where
+    &'a C: IntoIterator<Item = &'a T>,
+    T: Ord + Serialize + 'a,
+    S: Serializer,
+{
+    let mut items: Vec<&T> = items.into_iter().collect();
+    items.sort();
+    serializer.collect_seq(items)
 }
 
 /// A sink that writes the value of a `$union` property: a list with at least one item, or nothing.

@@ -19,7 +19,7 @@ pub(crate) mod serializer;
 pub(crate) mod sink;
 
 pub use self::encode_error::EncodeError;
-pub use self::list::List;
+pub use self::list::{List, sorted};
 
 pub(crate) use self::key::Key;
 pub(crate) use self::serializer::{Json, Written, close};

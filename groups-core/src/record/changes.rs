@@ -2,6 +2,7 @@ use serde::Serialize;
 
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
+use crate::json::item::are_equal;
 use crate::json::list::ListJson;
 use crate::json::object::write_members;
 use crate::json::{EncodeError, Json, Sink, Written};
@@ -87,7 +88,9 @@ impl Visitor for Comparison<'_> {
         let value = out.len();
         let now = Json { out }.write(new);
         let now = now.map_err(|error| error.of(property.name))?;
-        if now == Written::Null || out[value..] == old_json[..] {
+        let is_same = now == Written::Null
+            || before == Written::Value && are_equal(text(&out[value..]), text(old_json));
+        if is_same {
             out.truncate(start);
         }
         if now == Written::Null && before == Written::Value {
@@ -132,7 +135,7 @@ impl Visitor for Comparison<'_> {
         let old = write_members(property, all, old)?;
         for (name, value) in &new {
             let before = old.get(name).map_or("", |value| value.get());
-            if before == value.get() {
+            if !before.is_empty() && are_equal(before, value.get()) {
                 continue;
             }
             let key = key_of(name);

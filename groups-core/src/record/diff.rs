@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::group::{Group, Operation};
 use crate::json::escape::write_str;
-use crate::json::item::parse_items;
+use crate::json::item::{Item, parse_items};
 use crate::json::{EncodeError, close};
 use crate::record::Update;
 use crate::record::encode::write_update;
@@ -36,12 +36,30 @@ impl Differences {
             .extend_from_slice(&key.as_bytes()[..key.len() - 1]);
     }
 
+    /// Sets a list of `$union`, whatever the property was before. No item comes twice, as after `$union`.
+    pub(crate) fn set_list(&mut self, key: &str, list: &str) {
+        self.set.extend_from_slice(key.as_bytes());
+        let start = self.set.len();
+        let mut seen = HashSet::new();
+        for (json, _) in parse_items(list).filter(|(_, item)| seen.insert(item.clone())) {
+            self.set.push(b',');
+            self.set.extend_from_slice(json.as_bytes());
+        }
+        close(&mut self.set, start, *b"[]");
+    }
+
     /// Adds the operations that change a list of `$union` to `new`. The profile has the items of `has` and may have
-    /// those of `may_have`. A list that is now empty is unset.
+    /// those of `may_have`. A list that is now empty is unset. Mixpanel cuts items at 255 bytes, so `$remove` would
+    /// not find a longer one: such a list is set anew.
     pub(crate) fn change_list(&mut self, key: &str, new: &str, has: &str, may_have: &str) {
-        let new: Vec<_> = parse_items(new).collect();
+        let list = new;
+        let new: Vec<_> = parse_items(list).collect();
         if new.is_empty() {
             return self.unset(key);
+        }
+        let is_removed = |item: &Item| new.iter().all(|(_, other)| other != item);
+        if parse_items(may_have).any(|(_, item)| item.is_cut() && is_removed(&item)) {
+            return self.set_list(key, list);
         }
         let had: HashSet<_> = parse_items(has).map(|(_, item)| item).collect();
         let added: Vec<_> = new.iter().filter(|(_, item)| !had.contains(item)).collect();
@@ -82,9 +100,10 @@ impl Differences {
             });
             updates.push(Update::encoded(json, written));
         };
+        // First: a flattened name may have moved to a field with another operation.
+        push(Operation::Unset, self.unset, *b"[]");
         push(Operation::Set, self.set, *b"{}");
         push(Operation::SetOnce, self.set_once, *b"{}");
-        push(Operation::Unset, self.unset, *b"[]");
         self.removes
             .into_iter()
             .for_each(|items| push(Operation::Remove, items, *b"{}"));

@@ -75,7 +75,7 @@ pub trait MixpanelGroup {
     }
 
     /// `$remove`: removes the item `value`, a single one, from the list property of this name in
-    /// Mixpanel.
+    /// Mixpanel. Mixpanel cuts text items at 255 bytes, so it does not find a longer one.
     fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
         self.group().remove(name, value)
     }
@@ -104,6 +104,25 @@ pub trait MixpanelGroup {
         Self: Sized,
     {
         Changes::between(self, old)
+    }
+}
+
+/// A reference to a struct is the same group: [`Snapshot::sync`](crate::Snapshot::sync) takes either.
+impl<T: MixpanelGroup> MixpanelGroup for &T {
+    const GROUP_KEY: &'static str = T::GROUP_KEY;
+    const PROPERTIES: &'static [Property] = T::PROPERTIES;
+
+    fn group(&self) -> Group<'_> {
+        (**self).group()
+    }
+
+    fn visit_properties<V: Visitor>(
+        &self,
+        old: &Self,
+        operation: Operation,
+        visitor: &mut V,
+    ) -> Result<(), EncodeError> {
+        (**self).visit_properties(old, operation, visitor)
     }
 }
 

@@ -5,13 +5,14 @@ use serde::Serialize;
 use super::known::{Known, Trace};
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
+use crate::json::item::Item;
 use crate::json::list::ListJson;
 use crate::json::object::write_members;
 use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::MixpanelGroup;
 use crate::record::diff::{Differences, key_of, text};
 use crate::record::visit::Visitor;
-use crate::util::fnv::hash;
+use crate::util::siphash::HashKey;
 
 /// Compares a struct with what is known of its group: what is known from now on, and what is to be
 /// said.
@@ -19,9 +20,11 @@ pub(super) fn compare<T: MixpanelGroup>(
     group: &T,
     before: Option<&Known>,
     company_id: Option<String>,
+    key: HashKey,
 ) -> (Known, Result<Differences, EncodeError>) {
     let mut comparison = KnownComparison {
         before,
+        key,
         known: Known {
             company_id,
             traces: BTreeMap::new(),
@@ -38,6 +41,7 @@ pub(super) fn compare<T: MixpanelGroup>(
 
 struct KnownComparison<'s> {
     before: Option<&'s Known>,
+    key: HashKey,
     known: Known,
     differences: Differences,
     scratch: Vec<u8>,
@@ -65,17 +69,23 @@ impl KnownComparison<'_> {
         let trace = match operation {
             Operation::Union => Trace::List(value.to_owned()),
             Operation::SetOnce => Trace::Once,
-            _ => Trace::Value(hash(value)),
+            // The order of an object's members must not count.
+            _ if value.contains('{') => {
+                Trace::Value(self.key.hash(&Item::parse(value).into_json()))
+            }
+            _ => Trace::Value(self.key.hash(value)),
         };
         match (&trace, before) {
             (now, Some(before)) if now == before => {}
             (Trace::List(_), Some(Trace::List(old))) => {
                 self.differences.change_list(key, value, old, old);
             }
-            (Trace::List(_), Some(Trace::Uncertain(may_be))) => {
+            (Trace::List(_), Some(Trace::Uncertain(Some(may_be)))) => {
                 self.differences.change_list(key, value, "", may_be);
             }
-            (Trace::List(_), _) => self.differences.change_list(key, value, "", ""),
+            (Trace::List(_), None) => self.differences.change_list(key, value, "", ""),
+            // `$union` leaves a value alone that is not a list: the property had another operation.
+            (Trace::List(_), Some(_)) => self.differences.set_list(key, value),
             (Trace::Once, _) => self.differences.set_once(key, value),
             (Trace::Value(_) | Trace::Uncertain(_), _) => self.differences.set(key, value),
         }

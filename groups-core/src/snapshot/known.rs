@@ -18,14 +18,14 @@ pub(super) struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trace {
     /// The hash of a value of `$set`.
-    Value(u64),
+    Value(u128),
     /// `$set_once`, whatever the value was.
     Once,
     /// The list of `$union`.
     List(String),
-    /// It was sent, and whether it was applied is not known. The items are those that may be there,
-    /// if it is a list.
-    Uncertain(String),
+    /// It was sent, and whether it was applied is not known. It has some of these items if it is a list of `$union`;
+    /// `None` if it may be any value.
+    Uncertain(Option<String>),
 }
 
 /// What is known of a group that may be in one state or in another, or may have been deleted.
@@ -41,13 +41,16 @@ pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
         // Said once more, it does no harm.
         [None | Some(Trace::Once), None | Some(Trace::Once)] => None,
         traces => {
-            let items = traces
-                .iter()
-                .flatten()
-                .fold("[]".to_owned(), |all, trace| match trace {
-                    Trace::List(items) | Trace::Uncertain(items) => union(&all, items),
-                    Trace::Value(_) | Trace::Once => all,
-                });
+            let items =
+                traces
+                    .iter()
+                    .flatten()
+                    .try_fold("[]".to_owned(), |all, trace| match trace {
+                        Trace::List(items) | Trace::Uncertain(Some(items)) => {
+                            Some(union(&all, items))
+                        }
+                        Trace::Value(_) | Trace::Once | Trace::Uncertain(None) => None,
+                    });
             Some((name, Trace::Uncertain(items)))
         }
     });

@@ -1,15 +1,21 @@
 use std::collections::{HashMap, HashSet};
 
 use super::comparison::compare;
+use super::file::Note;
 use super::known::{GroupName, Known, uncertain};
 use crate::group::Group;
 use crate::record::diff::updates;
 use crate::record::error::outcome;
 use crate::record::{Error, MixpanelGroup, Report, Update};
+use crate::util::siphash::HashKey;
 
 /// One [`Snapshot::sync`](crate::Snapshot::sync).
 pub(super) struct Run<'s> {
     before: &'s HashMap<GroupName, Known>,
+    key: HashKey,
+    note: Note,
+    /// Why the note cannot be written: nothing more is sent.
+    failed: Option<Error>,
     seen: HashSet<GroupName>,
     pending: HashMap<GroupName, Pending>,
     /// Which group's the updates are, by the position of its first one.
@@ -27,9 +33,12 @@ struct Pending {
 }
 
 impl<'s> Run<'s> {
-    pub(super) fn new(before: &'s HashMap<GroupName, Known>) -> Self {
+    pub(super) fn new(before: &'s HashMap<GroupName, Known>, key: HashKey, note: Note) -> Self {
         Self {
             before,
+            key,
+            note,
+            failed: None,
             seen: HashSet::new(),
             pending: HashMap::new(),
             positions: Vec::new(),
@@ -37,7 +46,11 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// What has changed of a group.
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// What has changed of a group, once the note has it.
     pub(super) fn updates<T: MixpanelGroup>(&mut self, group: &T) -> Vec<Update<'static>> {
         let target = group.group();
         let name = (target.key().to_owned(), target.id().to_string());
@@ -52,9 +65,13 @@ impl<'s> Run<'s> {
             .filter(|before| before.company_id != company_id)
             .map(|before| uncertain(Some(before), None));
         let before = moved.as_ref().or(before);
-        let (known, differences) = compare(group, before, company_id);
+        let (known, differences) = compare(group, before, company_id, self.key);
         let updates = updates(differences, &target);
         if before != Some(&known) {
+            if let Err(error) = self.note.add(&name, &known) {
+                self.failed = Some(error);
+                return Vec::new();
+            }
             let earlier = self.pending.remove(&name);
             let between = earlier.map(|earlier| {
                 let between = earlier.between.as_ref().or(self.before.get(&name));
@@ -98,11 +115,11 @@ impl<'s> Run<'s> {
         }
     }
 
-    /// What is known now of the groups that something was sent of.
+    /// What is known now of the groups that something was sent of, and why the run ended early.
     pub(super) fn changed(
         mut self,
         result: &Result<Report, Error>,
-    ) -> HashMap<GroupName, Option<Known>> {
+    ) -> (HashMap<GroupName, Option<Known>>, Option<Error>) {
         let (report, undelivered) = outcome(result);
         let rejected = report.into_iter().flat_map(|report| &report.rejected);
         let rejected = rejected.map(|rejection| rejection.position);
@@ -118,9 +135,8 @@ impl<'s> Run<'s> {
                 }
             }
         }
-        self.pending
-            .into_iter()
-            .map(|(name, pending)| (name, pending.after))
-            .collect()
+        let pending = self.pending.into_iter();
+        let changed = pending.map(|(name, pending)| (name, pending.after));
+        (changed.collect(), self.failed)
     }
 }

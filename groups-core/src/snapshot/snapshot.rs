@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::file;
@@ -7,6 +8,7 @@ use super::known::{GroupName, Known};
 use super::run::Run;
 use crate::client::SendOptions;
 use crate::record::{Error, MixpanelGroup, Report};
+use crate::util::siphash::HashKey;
 
 /// What Mixpanel was last told of each group, kept in a file, so that a nightly job sends only what
 /// has changed since.
@@ -29,11 +31,18 @@ use crate::record::{Error, MixpanelGroup, Report};
 /// file is text, one line a group, written whole or
 /// not at all, and only what Mixpanel accepted goes into it as known. Of a group with an update that
 /// was not accepted, and of all groups when a run was killed before its end, the next run says
-/// everything again.
+/// everything again. A run notes what it is about to send in a file `….unfinished` beside it, so that the next one
+/// knows of groups and items that only the killed run had.
+///
+/// A symbolic link is followed, the file keeps its mode, and where it cannot be replaced, as a file that is mounted
+/// into a container, it is written in place. Use one file for each project.
 pub struct Snapshot {
     path: PathBuf,
+    key: HashKey,
     groups: HashMap<GroupName, Known>,
     delete_gone: bool,
+    /// Locked.
+    _lock: File,
 }
 
 impl Snapshot {
@@ -41,14 +50,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// If the file cannot be read, is damaged, or was written by a newer version of this library.
-    /// It is left as it is then: to begin anew, move it away.
+    /// It is left as it is then: to begin anew, move it away. If another snapshot of the same file is open, in this
+    /// process or in another one on this machine: wait for its end. The file `….lock` beside it is for that, and
+    /// stays.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
-        let groups = file::load(&path)?;
+        let path = file::resolve(path.into());
+        let lock = file::lock(&path)?;
+        let (key, groups) = file::load(&path)?;
         Ok(Self {
             path,
+            key,
             groups,
             delete_gone: false,
+            _lock: lock,
         })
     }
 
@@ -74,32 +88,41 @@ impl Snapshot {
 
     /// Sends what has changed, and keeps in the file what Mixpanel accepted.
     ///
-    /// `via` is a client, or `client.with_options()` with options.
+    /// `via` is a client, or `client.with_options()` with options. The structs come from any iterator, owned or
+    /// borrowed; they are read one by one and not kept, so they may come from a database's cursor.
     ///
     /// # Errors
-    /// As [`Client::send`](crate::Client::send), after what was accepted has been saved; and if the
-    /// file cannot be written, with the report.
-    pub fn sync<'a, 'c, T: MixpanelGroup + 'a>(
+    /// As [`Client::send`](crate::Client::send), after what was accepted has been saved; and if a
+    /// file cannot be written: before anything is sent, if it can be known by then, else with the report.
+    pub fn sync<'c, T: MixpanelGroup>(
         &mut self,
         via: impl Into<SendOptions<'c>>,
-        groups: impl IntoIterator<Item = &'a T>,
+        groups: impl IntoIterator<Item = T>,
     ) -> Result<Report, Error> {
-        file::begin(&self.path)?;
-        let mut run = Run::new(&self.groups);
+        if file::is_unfinished(&self.path)? {
+            // What is noted there has to be saved before the note begins anew.
+            (self.key, self.groups) = file::load(&self.path)?;
+            file::save(&self.path, self.key, &self.groups)?;
+        }
+        let note = file::begin(&self.path)?;
+        let mut run = Run::new(&self.groups, self.key, note);
         let delete = if self.delete_gone { T::GROUP_KEY } else { "" };
         let mut groups = groups.into_iter();
         let mut gone = None;
         // Each step yields the updates of one group, the gone ones last.
         let steps = std::iter::from_fn(|| {
+            if run.is_failed() {
+                return None;
+            }
             if let Some(group) = groups.next() {
-                return Some(run.updates(group));
+                return Some(run.updates(&group));
             }
             let gone = gone.get_or_insert_with(|| run.gone(delete).into_iter());
             gone.next().map(|name| run.delete(name))
         });
         let result = via.into().send(steps.flatten());
-        let changed = run.changed(&result);
-        let saved = self.keep(changed);
+        let (changed, failed) = run.changed(&result);
+        let saved = self.keep(changed).and_then(|()| failed.map_or(Ok(()), Err));
         match (result, saved) {
             (result, Ok(())) => result,
             (Ok(report), Err(error)) => Err(error.with_report(report)),
@@ -119,7 +142,7 @@ impl Snapshot {
             };
         }
         if is_changed {
-            file::save(&self.path, &self.groups)?;
+            file::save(&self.path, self.key, &self.groups)?;
         }
         file::end(&self.path)
     }

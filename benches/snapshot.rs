@@ -1,0 +1,219 @@
+//! Two nights with a snapshot, each a process of its own as a job is: 100,000 companies of which 1 % changed, and
+//! 50,000 of which none did but which hold two hash maps each, rebuilt with other hash seeds.
+//!
+//! ```sh
+//! cargo bench --bench snapshot
+//! ```
+//!
+//! The server is a process of its own too, so that neither its time nor its memory counts. Memory is read from
+//! `/proc`, on Linux only: the peak beside the data that the job holds itself.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::client::Batch;
+use mixpanel_groups::{Client, MixpanelGroup, Snapshot};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: u64,
+    name: String,
+    plan: String,
+    industry: Option<String>,
+    seats: u32,
+    mrr: f64,
+    active: bool,
+    #[mixpanel(union)]
+    integrations: Vec<String>,
+}
+
+fn companies(night: u32) -> Vec<Company> {
+    let company = |id: u64| Company {
+        id,
+        name: format!("Company Number {id} Inc."),
+        plan: if id % 3 == 0 { "enterprise" } else { "free" }.to_owned(),
+        industry: (id % 4 != 0).then(|| "Technology".to_owned()),
+        seats: 5 + (id % 1000) as u32 + if id % 100 == 0 { night } else { 0 },
+        mrr: 12.5,
+        active: id % 2 == 0,
+        integrations: vec!["salesforce".to_owned(), "hubspot".to_owned()],
+    };
+    (0..100_000).map(company).collect()
+}
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct WithMaps {
+    #[mixpanel(group_id)]
+    id: u64,
+    name: String,
+    seats_by_team: HashMap<String, u32>,
+    limits: HashMap<String, u32>,
+}
+
+fn with_maps(_night: u32) -> Vec<WithMaps> {
+    let map = |id: u64| {
+        (0..6)
+            .map(|n| (format!("name {n}"), (id % 7) as u32 + n))
+            .collect()
+    };
+    let company = |id| WithMaps {
+        id,
+        name: format!("Company Number {id} Inc."),
+        seats_by_team: map(id),
+        limits: map(id + 1),
+    };
+    (0..50_000).map(company).collect()
+}
+
+fn main() -> Result<()> {
+    match std::env::var("ROLE").as_deref() {
+        Ok("server") => serve(),
+        Ok("companies") => night(companies),
+        Ok("maps") => night(with_maps),
+        // A test run of all targets is none of a benchmark.
+        _ if !std::env::args().any(|argument| argument == "--bench") => Ok(()),
+        _ => nights(),
+    }
+}
+
+fn nights() -> Result<()> {
+    let mut server = role("server").stdout(Stdio::piped()).spawn()?;
+    let mut endpoint = String::new();
+    BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut endpoint)?;
+    for (data, title) in [
+        ("companies", "100,000 companies, 1 % changed"),
+        ("maps", "50,000 companies with two hash maps, none changed"),
+    ] {
+        println!(
+            "\n{title}\n{:<8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>11} {:>11} {:>9}",
+            "",
+            "walk ms",
+            "open ms",
+            "sync ms",
+            "of walk",
+            "updates",
+            "sent bytes",
+            "file bytes",
+            "peak MB"
+        );
+        let folder = std::env::temp_dir().join(format!("bench.{}.{data}", std::process::id()));
+        std::fs::create_dir(&folder)?;
+        for night in ["1", "2", "3", "4"] {
+            let status = role(data)
+                .env("ENDPOINT", endpoint.trim_end())
+                .env("SNAPSHOT", folder.join("companies.snapshot"))
+                .env("NIGHT", night)
+                .status()?;
+            assert!(status.success());
+        }
+        std::fs::remove_dir_all(folder)?;
+    }
+    server.kill()?;
+    server.wait()?;
+    Ok(())
+}
+
+fn role(role: &str) -> Command {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let mut command = Command::new(program);
+    command.env("ROLE", role);
+    command
+}
+
+/// The job of one night.
+fn night<T: MixpanelGroup + Sync>(data: fn(u32) -> Vec<T>) -> Result<()> {
+    let night = std::env::var("NIGHT")?;
+    // Night 3 is as night 2.
+    let data = data(night.parse::<u32>()?.min(2));
+    let client = Client::builder("PROJECT_TOKEN")
+        .endpoint(std::env::var("ENDPOINT")?)
+        .build()?;
+    let path = std::env::var("SNAPSHOT")?;
+    let walk = (0..5).map(|_| walk(&data)).min().unwrap_or_default();
+    std::fs::write("/proc/self/clear_refs", "5")?; // Forgets the peak so far.
+    let before = memory("VmRSS:")?;
+    let start = Instant::now();
+    let mut snapshot = Snapshot::open(&path)?;
+    let opened = start.elapsed();
+    let report = snapshot.sync(&client, &data)?;
+    let all = start.elapsed();
+    println!(
+        "night {night}: {:>8} {:>8} {:>8} {:>8.2} {:>9} {:>11} {:>11} {:>9.1}",
+        walk.as_millis(),
+        opened.as_millis(),
+        (all - opened).as_millis(),
+        all.as_secs_f64() / walk.as_secs_f64(),
+        report.accepted,
+        report.bytes,
+        std::fs::metadata(&path)?.len(),
+        (memory("VmHWM:")?.saturating_sub(before)) as f64 / 1024.0,
+    );
+    Ok(())
+}
+
+/// Walks over all properties and hashes their JSON: what finding any change takes at least.
+fn walk<T: MixpanelGroup + Sync>(data: &[T]) -> Duration {
+    let start = Instant::now();
+    let mut batch = Batch::new("T");
+    let mut hash = DefaultHasher::new();
+    for group in data {
+        batch.clear();
+        for update in group.updates() {
+            batch.push(update).expect("it fits");
+        }
+        hash.write(batch.body());
+    }
+    std::hint::black_box(hash.finish());
+    start.elapsed()
+}
+
+/// In kilobytes.
+fn memory(what: &str) -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    Ok(line
+        .and_then(|line| line.split_whitespace().next())
+        .ok_or("no such line")?
+        .parse()?)
+}
+
+/// Takes everything and looks at nothing.
+fn serve() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    println!("http://{}", listener.local_addr()?);
+    for stream in listener.incoming() {
+        let stream = stream?;
+        thread::spawn(move || answer_all(&stream));
+    }
+    Ok(())
+}
+
+fn answer_all(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::with_capacity(64 * 1024, stream);
+    loop {
+        let (mut line, mut len) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                len = value.trim_end().parse().unwrap_or(0);
+            }
+        }
+        std::io::copy(&mut reader.by_ref().take(len), &mut std::io::sink())?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")?;
+    }
+}
