@@ -232,6 +232,19 @@ impl Emulator {
         self.service.memory().lasting = Some(fault);
     }
 
+    /// Applies at once the requests that [`Fault::ApplyLate`] has put off, in the order of their
+    /// arrival, and returns their number. So a test decides when they are applied, and need not wait.
+    pub fn apply_late(&self) -> usize {
+        let mut applied = 0;
+        loop {
+            // The lock is not held while the request is applied.
+            let late = self.service.memory().late.take_first();
+            let Some(late) = late else { return applied };
+            self.service.apply_late(late);
+            applied += 1;
+        }
+    }
+
     /// Removes all faults that are still to come.
     pub fn recover(&self) {
         let mut memory = self.service.memory();

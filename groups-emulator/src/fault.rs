@@ -37,6 +37,11 @@ pub enum Fault {
     CloseMidAnswer,
     /// Applies the request at once and replies after this time.
     Delay(Duration),
+    /// Reads the whole request, closes the connection without a reply, and applies the request after
+    /// this time, or when [`apply_late`](crate::Emulator::apply_late) is called. The client may have
+    /// sent the request again by then, and later ones as well. An emulator that is dropped earlier never
+    /// applies it.
+    ApplyLate(Duration),
     /// Refuses the records at these positions, counted from 0, and applies the others.
     Reject(Vec<usize>),
     /// Answers 413 if the request has more records than this; nothing is applied then.

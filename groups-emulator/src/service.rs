@@ -12,7 +12,7 @@ use ureq_proto::http::{Method, Request};
 use crate::auth::Credentials;
 use crate::fault::Fault;
 use crate::http::{HttpConnection, Lifecycle, UnreadBody, body};
-use crate::memory::Memory;
+use crate::memory::{LateRequest, Memory};
 use crate::received::ReceivedRequest;
 use crate::records::{batch, event, rules, update};
 use crate::reply::{Reply, ReplyFormat};
@@ -55,7 +55,7 @@ impl Service {
                 connection.send(pending, &reply)?
             } else {
                 let received = ReceivedRequest::new(&request, number);
-                self.serve_one(&mut connection, &request, unread, received, lifecycle)?
+                self.serve_one(&mut connection, request, unread, received, lifecycle)?
             };
             if !stays_open {
                 break;
@@ -68,7 +68,7 @@ impl Service {
     fn serve_one(
         &self,
         connection: &mut HttpConnection<'_>,
-        request: &Request<()>,
+        request: Request<()>,
         unread: UnreadBody,
         mut received: ReceivedRequest,
         lifecycle: &Lifecycle,
@@ -78,10 +78,36 @@ impl Service {
             self.memory().log.push(received);
             return Ok(false);
         }
-        let max = self.max_body(request);
+        let max = self.max_body(&request);
         let (body, pending) = connection.read_body(request.headers(), unread, max)?;
-        let (json, reply) = self.handle(request, body.as_deref(), fault.as_ref());
-        received.body = json;
+        let (json, format) = self.decode(&request, body.as_deref());
+        let text = json
+            .as_deref()
+            .unwrap_or(body.as_deref().unwrap_or_default());
+        received.body = String::from_utf8_lossy(text).into_owned();
+        if let Some(Fault::ApplyLate(time)) = fault {
+            let late = LateRequest {
+                json: json.map(Cow::into_owned),
+                request,
+                format,
+            };
+            let number = {
+                let mut memory = self.memory();
+                memory.log.push(received);
+                memory.late.push(late)
+            };
+            connection.close();
+            let is_stopped = lifecycle.pause(time);
+            let late = self.memory().late.take(number);
+            if let (Some(late), false) = (late, is_stopped) {
+                self.apply_late(late);
+            }
+            return Ok(false);
+        }
+        let reply = match fault.as_ref().and_then(Reply::of_fault) {
+            Some(reply) => reply,
+            None => self.reply(&request, json, format, fault.as_ref()),
+        };
         if fault != Some(Fault::CloseAfter) {
             received.status = Some(reply.status.as_u16());
         }
@@ -99,14 +125,13 @@ impl Service {
         self.max_body.unwrap_or_else(documented)
     }
 
-    /// Applies a request. Returns the JSON of its body, for the log, and the reply. `None` stands for a
-    /// body that is too large.
-    fn handle(
+    /// Returns the JSON of a request's body, or the reply that refuses it, and the format of the reply.
+    /// `None` stands for a body that is too large.
+    fn decode<'a>(
         &self,
         request: &Request<()>,
-        body: Option<&[u8]>,
-        fault: Option<&Fault>,
-    ) -> (String, Reply) {
+        body: Option<&'a [u8]>,
+    ) -> (Result<Cow<'a, [u8]>, Reply>, ReplyFormat) {
         let max = self.max_body(request);
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let mut format = ReplyFormat::default();
@@ -116,15 +141,24 @@ impl Service {
             Some(_) if request.method() == Method::GET => body::decode_form(query),
             Some(body) => body::decode(request.headers(), body, max, &mut format),
         };
-        let text = json.as_deref().unwrap_or(body.unwrap_or_default());
-        let text = String::from_utf8_lossy(text).into_owned();
-        let reply = match fault.and_then(Reply::of_fault) {
-            Some(reply) => reply,
-            None => self
-                .route(request, json, format, fault)
-                .unwrap_or_else(|refused| refused),
-        };
-        (text, reply)
+        (json, format)
+    }
+
+    /// Applies a request whose connection is gone.
+    pub(crate) fn apply_late(&self, late: LateRequest) {
+        self.reply(&late.request, late.json.map(Cow::Owned), late.format, None);
+    }
+
+    /// Applies a request and returns the reply.
+    fn reply(
+        &self,
+        request: &Request<()>,
+        json: Result<Cow<'_, [u8]>, Reply>,
+        format: ReplyFormat,
+        fault: Option<&Fault>,
+    ) -> Reply {
+        self.route(request, json, format, fault)
+            .unwrap_or_else(|refused| refused)
     }
 
     fn route(

@@ -1,5 +1,5 @@
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use ureq_proto::http::{HeaderMap, Request, header};
 use ureq_proto::server::state::{ProvideResponse, RecvBody};
@@ -138,6 +138,12 @@ impl<'a> HttpConnection<'a> {
         let missing = reply.body.len().div_ceil(2);
         self.stream
             .write_all(&bytes[..bytes.len().saturating_sub(missing)])
+    }
+
+    /// Closes the connection, so that the client sees its end at once.
+    pub(crate) fn close(&self) {
+        // Fails only if the client has closed it already.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Reads more input. Returns `false` if the client has closed its side.

@@ -8,10 +8,13 @@ mod events;
 mod file;
 mod profiles;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+
+use ureq_proto::http::Request;
 
 use crate::fault::Fault;
 use crate::received::RequestLog;
+use crate::reply::{Reply, ReplyFormat};
 
 pub(crate) use self::events::EventStore;
 pub(crate) use self::file::MemoryFile;
@@ -28,6 +31,42 @@ pub(crate) struct Memory {
     pub(crate) faults: VecDeque<Fault>,
     /// The fault of every request after those.
     pub(crate) lasting: Option<Fault>,
+    pub(crate) late: LateRequests,
+}
+
+/// The requests that are still to be applied, by the order of their arrival.
+#[derive(Default)]
+pub(crate) struct LateRequests {
+    by_number: BTreeMap<u64, LateRequest>,
+    next: u64,
+}
+
+/// A request that was received in full, and is applied later.
+pub(crate) struct LateRequest {
+    pub(crate) request: Request<()>,
+    /// The JSON of its body, or the reply that refuses it.
+    pub(crate) json: Result<Vec<u8>, Reply>,
+    pub(crate) format: ReplyFormat,
+}
+
+impl LateRequests {
+    /// Appends a request and returns its number.
+    pub(crate) fn push(&mut self, request: LateRequest) -> u64 {
+        let number = self.next;
+        self.by_number.insert(number, request);
+        self.next += 1;
+        number
+    }
+
+    /// Removes the request of this number, unless it was applied already.
+    pub(crate) fn take(&mut self, number: u64) -> Option<LateRequest> {
+        self.by_number.remove(&number)
+    }
+
+    /// Removes the oldest request.
+    pub(crate) fn take_first(&mut self) -> Option<LateRequest> {
+        self.by_number.pop_first().map(|(_, request)| request)
+    }
 }
 
 impl Memory {
