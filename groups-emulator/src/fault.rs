@@ -29,6 +29,11 @@ pub enum Fault {
     },
     /// Answers 502 with an HTML page, as a proxy does. Nothing is applied.
     Html,
+    /// Answers 403 with an HTML page to a request whose body contains this text, as a web application
+    /// firewall does that takes offense at one record. Nothing of that request is applied. A request
+    /// without the text is answered as usual. The body is that of
+    /// [`ReceivedRequest::body`](crate::ReceivedRequest::body), so a text is written as in JSON.
+    Firewall(String),
     /// Closes the connection before it reads the body. Nothing is applied.
     CloseBefore,
     /// Applies the request and closes the connection without a reply.

@@ -192,7 +192,7 @@ fn delay_is_after_the_request_is_applied_and_delays_no_other() {
     let body = updates(&["slow"]).to_string();
     let len = body.len();
     let request =
-        format!("POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: {len}\r\n\r\n{body}");
+        format!("POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len}\r\n\r\n{body}");
     stalled.write_all(request.as_bytes()).unwrap();
     while emulator.profile("company", "slow").is_none() {
         thread::yield_now();
@@ -218,7 +218,7 @@ fn delay_ends() {
     emulator.fail_next(Fault::Delay(Duration::from_millis(5)));
     let mut stream = connect(&emulator);
     stream
-        .write_all(b"POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]")
+        .write_all(b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]")
         .unwrap();
     assert!(read_answer(&mut stream).ends_with("\r\n\r\n0"));
 }
