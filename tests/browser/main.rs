@@ -242,10 +242,14 @@ fn what_failed_is_seen_and_everything_can_be_cleared() {
     browser.wait("document.querySelector('#groups button') !== null");
     browser.eval("location.hash = document.querySelector('#groups button').dataset.at");
     shows(browser, "#history", "plan: free → pro");
-    shows(browser, "#profile", "81 more");
+    shows(browser, "#profile", "980 more");
+    let fits = "(() => { const main = document.querySelector('main'); \
+        return main.scrollWidth <= main.clientWidth; })()";
+    assert_eq!(browser.eval(fits), true);
     screens(browser, "group");
     browser.narrow();
     browser.wait("document.documentElement.scrollWidth <= 380");
+    assert_eq!(browser.eval(fits), true);
     screens(browser, "narrow");
     browser.widen();
 

@@ -9,6 +9,7 @@ mod import;
 mod keep;
 mod life;
 mod limits;
+mod load;
 mod model;
 mod origins;
 mod page;
