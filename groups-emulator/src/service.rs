@@ -25,6 +25,9 @@ pub(crate) struct Service {
     pub(crate) memory: Mutex<Memory>,
     /// Notified when something has arrived.
     changed: Condvar,
+    /// Held while a view is rendered, so that all viewers together take one processor and leave the
+    /// others to clients.
+    view_turn: Mutex<()>,
     /// The number of connections so far.
     connections: AtomicUsize,
 }
@@ -63,6 +66,7 @@ impl Service {
             settings,
             memory: Mutex::new(memory),
             changed: Condvar::new(),
+            view_turn: Mutex::new(()),
             connections: AtomicUsize::new(0),
         }
     }
@@ -70,6 +74,13 @@ impl Service {
     /// Locks the memory. No one renders, reads or writes a socket while holding it.
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn to render a view, or a part of one.
+    pub(crate) fn view_turn(&self) -> MutexGuard<'_, ()> {
+        self.view_turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the memory differs from a version of an epoch. Returns `false` if that does not

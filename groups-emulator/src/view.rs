@@ -1,7 +1,7 @@
 //! The page that shows the emulator's state in a browser: one HTML file, and the JSON that it polls.
 //!
 //! Nothing is rendered under the memory's lock: what is shown is taken out of it, shared, and a search
-//! takes the groups in parts. A view is one page long, and long values are cut.
+//! takes the groups in parts. A view is one page long, and long values are cut. Viewers take turns.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -88,6 +88,7 @@ fn groups(service: &Service, only: &str, search: &str, mut before: u64) -> Value
     let mut searched = 0;
     let mut is_complete = false;
     while found.len() < MAX_GROUPS && searched < MAX_SEARCHED {
+        let _turn = service.view_turn();
         let part: Vec<_> = {
             let memory = service.memory();
             let groups = memory.profiles.changed(0, before).take(PART);
@@ -149,6 +150,7 @@ fn groups(service: &Service, only: &str, search: &str, mut before: u64) -> Value
 
 /// Returns one group: its profile, and its last updates and events, the newest first.
 fn group(service: &Service, key: &str, id: &str) -> Value {
+    let _turn = service.view_turn();
     let group = service.memory().profiles.get(key, id).cloned();
     let group = group.as_ref();
     let history = group.map(|group| {

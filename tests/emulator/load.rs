@@ -1,6 +1,5 @@
 //! Viewers and clients at once.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
-use crate::wire::{Sender, connect, read_answer, update};
+use crate::wire::{Sender, update};
 
 /// As often as the page does.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -19,17 +18,17 @@ fn slowest_post(emulator: &Emulator, viewers: usize) -> Duration {
     thread::scope(|scope| {
         for _ in 0..viewers {
             scope.spawn(|| {
-                let mut stream = connect(emulator);
+                let config = ureq::Agent::config_builder().proxy(None).build();
+                let agent = ureq::Agent::from(config);
                 while !is_over.load(Ordering::Relaxed) {
                     for path in [
                         "groups?search=nothing",
                         "group?key=company&id=large",
-                        "requests?",
+                        "requests",
                     ] {
-                        let get =
-                            format!("GET /emulator/{path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-                        stream.write_all(get.as_bytes()).unwrap();
-                        assert!(read_answer(&mut stream).starts_with("HTTP/1.1 200 "));
+                        let url = format!("{}/emulator/{path}", emulator.endpoint());
+                        let view = agent.get(url).call().unwrap().body_mut().read_to_vec();
+                        assert!(view.unwrap().starts_with(b"{"));
                     }
                     thread::sleep(POLL_EVERY);
                 }
