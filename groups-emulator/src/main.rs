@@ -72,3 +72,34 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
         emulator.save()?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::run;
+
+    fn run_with(arguments: &str) -> Result<(), String> {
+        let arguments = arguments.split_whitespace().map(str::to_owned);
+        run(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_options_is_said() {
+        for (arguments, error) in [
+            ("--prot 1", "unknown option --prot: see --help"),
+            ("--port", "--port needs a value: see --help"),
+            ("--port 70000", "invalid port 70000: expected 0 to 65535"),
+            ("--port 0 --keep", "--keep needs a value: see --help"),
+        ] {
+            assert_eq!(run_with(arguments).unwrap_err(), error);
+        }
+        assert_eq!(run_with("--help"), Ok(()));
+        assert_eq!(run_with("--port 1 --version"), Ok(()));
+        // It gets as far as the file.
+        let error =
+            run_with("--port 0 --token T --allow-origin http://a.example --keep /").unwrap_err();
+        assert!(
+            error.starts_with("cannot read the emulator's file"),
+            "{error}"
+        );
+    }
+}

@@ -117,7 +117,7 @@ impl Service {
         let mut connection = HttpConnection::new(stream)?;
         loop {
             let (request, unread) = match connection.next_request()? {
-                Incoming::Request(request, unread) => (request, unread),
+                Incoming::Request(request) => *request,
                 Incoming::End => return Ok(()),
                 Incoming::NotHttp(reason) => {
                     let number = self.memory().log.next_number();

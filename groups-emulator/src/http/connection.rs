@@ -28,7 +28,7 @@ pub(crate) struct HttpConnection<'a> {
 
 /// What arrives on a connection.
 pub(crate) enum Incoming {
-    Request(Request<()>, UnreadBody),
+    Request(Box<(Request<()>, UnreadBody)>),
     /// Something else than HTTP, for this reason.
     NotHttp(String),
     /// The client has closed the connection.
@@ -77,7 +77,7 @@ impl<'a> HttpConnection<'a> {
             }
         };
         Ok(match exchange.proceed() {
-            Some(next) => Incoming::Request(request, UnreadBody(next)),
+            Some(next) => Incoming::Request(Box::new((request, UnreadBody(next)))),
             None => Incoming::End,
         })
     }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::records::batch::{InvalidField, invalid};
 use crate::updates::{AppliedUpdate, PropertyChange};
@@ -74,7 +74,7 @@ impl ProfileStore {
         arrival: Arrival,
     ) -> Result<(), InvalidField> {
         let operation = update.operation;
-        let is_empty = update.value.as_object().is_some_and(|p| p.is_empty());
+        let is_empty = update.value.as_object().is_some_and(Map::is_empty);
         let creates = [Operation::Set, Operation::SetOnce].contains(&operation);
         if is_empty && creates && !self.exists(&update.key, &update.id) {
             return invalid(
