@@ -292,7 +292,7 @@ impl Emulator {
     /// let emulator = Emulator::start()?;
     /// let client = Client::builder("TOKEN").endpoint(emulator.endpoint()).build()?.buffered().start()?;
     /// client.publish(Group::new("company", "acme").set(json!({"plan": "free"})))?;
-    /// # client.flush(Duration::from_secs(10))?;
+    /// # client.flush(Duration::from_secs(10));
     /// let acme = emulator.wait_for(Duration::from_secs(10), |e| e.profile("company", "acme"))?;
     /// assert_eq!(acme, json!({"plan": "free"}));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
