@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
-use ureq_proto::http::{HeaderMap, Request, StatusCode, header};
+use ureq_proto::http::{HeaderMap, Request, header};
 
-use crate::reply::Reply;
+use crate::reply::{Endpoint, Reply};
 use mixpanel_groups::{Error, ErrorKind};
 
 /// The credentials that the emulated project accepts. Those that are not set may be anything but
@@ -49,7 +49,7 @@ impl Credentials {
     pub(crate) fn check_updates(&self, updates: &[Value]) -> Result<(), Reply> {
         let is_foreign = |token: &String| updates.iter().any(|update| update["$token"] != **token);
         if self.token.as_ref().is_some_and(is_foreign) {
-            return refuse("a project token is missing or unknown");
+            return refuse(Endpoint::Groups, "a project token is missing or unknown");
         }
         Ok(())
     }
@@ -58,7 +58,7 @@ impl Credentials {
     /// project's token; otherwise it is a service account's, and the query has a `project_id`.
     pub(crate) fn check_import(&self, request: &Request<()>) -> Result<(), Reply> {
         let Some((user, secret)) = basic_authorization(request.headers()) else {
-            return refuse("Basic authorization is missing");
+            return refuse(Endpoint::Import, "Basic authorization is missing");
         };
         if secret.is_empty() {
             let is_known = match &self.token {
@@ -68,14 +68,17 @@ impl Credentials {
             return if is_known {
                 Ok(())
             } else {
-                refuse("the project token is missing or unknown")
+                refuse(Endpoint::Import, "the project token is missing or unknown")
             };
         }
         let query = request.uri().query().unwrap_or_default();
         let project_id =
             form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "project_id");
         let Some((_, project_id)) = project_id else {
-            return refuse("the parameter project_id is missing: a service account needs it");
+            return refuse(
+                Endpoint::Import,
+                "the parameter project_id is missing: a service account needs it",
+            );
         };
         let given = ServiceAccount {
             user,
@@ -83,14 +86,16 @@ impl Credentials {
             project_id: project_id.into_owned(),
         };
         match &self.service_account {
-            Some(account) if *account != given => refuse("the service account is unknown"),
+            Some(account) if *account != given => {
+                refuse(Endpoint::Import, "the service account is unknown")
+            }
             _ => Ok(()),
         }
     }
 }
 
-fn refuse(message: &str) -> Result<(), Reply> {
-    Err(Reply::error(StatusCode::UNAUTHORIZED, message))
+fn refuse(endpoint: Endpoint, reason: &str) -> Result<(), Reply> {
+    Err(Reply::unauthorized(endpoint, reason))
 }
 
 /// Returns user name and password.

@@ -2,15 +2,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::auth::{Credentials, ServiceAccount};
 use crate::fault::Fault;
 use crate::http::HttpServer;
-use crate::memory::{Memory, MemoryFile};
+use crate::memory::{GroupSummary, KnownGroup, Memory, MemoryFile, is_linked};
 use crate::received::ReceivedRequest;
-use crate::service::Service;
+use crate::service::{Service, Settings};
+use crate::updates::{EmulatorSnapshot, GroupUpdates};
 use mixpanel_groups::{Error, ErrorKind, Profile};
 
 /// A stand-in for Mixpanel: an HTTP server on a loopback port, which stops when it is dropped.
@@ -20,7 +22,7 @@ use mixpanel_groups::{Error, ErrorKind, Profile};
 /// - `/import` stores events, as JSON or one a line. Of those with the same name, time, distinct id and
 ///   insert id it keeps the last, and 100,000 in all.
 /// - Both check records by Mixpanel's documented rules and limits, and reply as documented with and
-///   without `strict` and `verbose`. Texts are not truncated and properties are not counted.
+///   without `strict` and `verbose`. Long texts are truncated, and properties are not counted.
 /// - In a browser, [`endpoint`](Self::endpoint) shows the groups, their profiles, the updates that led
 ///   to them and the events that are linked to them.
 ///
@@ -48,8 +50,7 @@ pub struct Emulator {
 #[must_use = "nothing listens before `start`"]
 pub struct EmulatorBuilder {
     port: u16,
-    credentials: Credentials,
-    max_body: Option<usize>,
+    settings: Settings,
     keep: Option<PathBuf>,
 }
 
@@ -63,7 +64,7 @@ impl EmulatorBuilder {
     /// Sets the project's token. A request with another token, or without one, is answered 401. By
     /// default the emulator accepts any token that is not empty.
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.credentials.token = Some(token.into());
+        self.settings.credentials.token = Some(token.into());
         self
     }
 
@@ -75,7 +76,7 @@ impl EmulatorBuilder {
         secret: impl Into<String>,
         project_id: impl fmt::Display,
     ) -> Self {
-        self.credentials.service_account = Some(ServiceAccount {
+        self.settings.credentials.service_account = Some(ServiceAccount {
             user: user.into(),
             secret: secret.into(),
             project_id: project_id.to_string(),
@@ -86,7 +87,30 @@ impl EmulatorBuilder {
     /// Sets the largest body in bytes, as it arrives and after decompression. The default is 2,097,152
     /// for updates, as in Mixpanel's own message, and 10,485,760 for events.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.max_body = Some(bytes);
+        self.settings.max_body = Some(bytes);
+        self
+    }
+
+    /// Lets the pages of an origin, such as `https://app.example.com`, send updates and events from a
+    /// browser and read the replies (CORS). Pages of this machine (`localhost`, `127.0.0.1` and `[::1]`)
+    /// may, on any port; those of other origins are answered 403. Can be called more than once.
+    ///
+    /// Programs that are not browsers are not concerned.
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        let origin: String = origin.into();
+        let origin = origin.trim_end_matches('/').to_owned();
+        self.settings.allowed_origins.push(origin);
+        self
+    }
+
+    /// Sets whether a property name over 255 characters and a text over 255 bytes are truncated as
+    /// Mixpanel does, so that a profile shows what Mixpanel would keep. The default is `true`. With
+    /// `false`, texts stay as they were sent, and an update with a longer name is refused.
+    ///
+    /// Documented are the two limits. That a text is cut between characters, and in nested lists and
+    /// objects as well, is a guess.
+    pub fn truncate_like_mixpanel(mut self, truncates: bool) -> Self {
+        self.settings.truncates = truncates;
         self
     }
 
@@ -111,9 +135,9 @@ impl EmulatorBuilder {
         let file = self.keep.map(MemoryFile::new);
         let memory = match &file {
             Some(file) => file.load()?,
-            None => Memory::default(),
+            None => Memory::new(),
         };
-        let service = Arc::new(Service::new(self.credentials, self.max_body, memory));
+        let service = Arc::new(Service::new(self.settings, memory));
         let shared = Arc::clone(&service);
         let server = HttpServer::start(self.port, move |stream, lifecycle| {
             if let Err(error) = shared.serve(stream, lifecycle) {
@@ -129,7 +153,7 @@ impl EmulatorBuilder {
 
     fn check(&self) -> Result<(), Error> {
         let fail = |message: &str| Err(Error::new(ErrorKind::Config, message));
-        if self.max_body == Some(0) {
+        if self.settings.max_body == Some(0) {
             return fail("the largest body is 0 bytes: allow at least 1");
         }
         if self
@@ -139,7 +163,7 @@ impl EmulatorBuilder {
         {
             return fail("the name of the file to keep is empty");
         }
-        self.credentials.check()
+        self.settings.credentials.check()
     }
 }
 
@@ -156,8 +180,12 @@ impl Emulator {
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder {
             port: 0,
-            credentials: Credentials::default(),
-            max_body: None,
+            settings: Settings {
+                credentials: Credentials::default(),
+                max_body: None,
+                allowed_origins: Vec::new(),
+                truncates: true,
+            },
             keep: None,
         }
     }
@@ -173,32 +201,167 @@ impl Emulator {
     #[must_use]
     pub fn profile(&self, key: &str, id: &str) -> Option<Profile> {
         let memory = self.service.memory();
-        let profile = &memory.profiles.get(key, id)?.profile;
-        profile.exists().then(|| profile.clone())
+        let profile = Arc::clone(&memory.profiles.get(key, id)?.profile);
+        drop(memory);
+        profile.exists().then(|| Arc::unwrap_or_clone(profile))
     }
 
     /// Returns the profiles of all groups that exist, by group key and id.
     #[must_use]
     pub fn profiles(&self) -> BTreeMap<(String, String), Profile> {
-        let memory = self.service.memory();
-        let all = memory.profiles.iter();
-        all.filter(|(_, _, group)| group.profile.exists())
-            .map(|(key, id, group)| ((key.to_owned(), id.to_owned()), group.profile.clone()))
+        let groups = self.existing_groups().into_iter();
+        groups
+            .map(|group| {
+                let name = (group.key.to_string(), group.id.to_string());
+                (name, Arc::unwrap_or_clone(group.profile))
+            })
             .collect()
+    }
+
+    fn existing_groups(&self) -> Vec<GroupSummary> {
+        let memory = self.service.memory();
+        let groups = memory.profiles.iter();
+        groups
+            .filter(|group| group.profile.exists())
+            .map(KnownGroup::summary)
+            .collect()
+    }
+
+    /// Returns the updates that were applied, group by group, in the order of group key and id. The
+    /// emulator keeps the last 100 of a group, or fewer if they exceed 16 MiB together.
+    ///
+    /// The value implements `Serialize`, in the same form and order in every run, for snapshot tests.
+    #[must_use]
+    pub fn updates(&self) -> Vec<GroupUpdates> {
+        let groups: Vec<_> = self.service.memory().profiles.iter().cloned().collect();
+        let groups = groups.into_iter();
+        groups
+            .map(|group| GroupUpdates {
+                key: group.key.to_string(),
+                id: group.id.to_string(),
+                updates: group
+                    .history
+                    .iter()
+                    .map(|update| (**update).clone())
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Returns profiles and events in a form for snapshot tests: `Serialize` writes the same in every
+    /// run that sends the same.
+    ///
+    /// ```
+    /// use mixpanel_groups::{Client, Group};
+    /// use mixpanel_groups_emulator::Emulator;
+    /// use serde_json::json;
+    ///
+    /// let emulator = Emulator::start()?;
+    /// let client = Client::builder("TOKEN").endpoint(emulator.endpoint()).build()?;
+    /// client.send(Group::new("company", "acme").set(json!({"seats": 5, "plan": "free"})))?;
+    /// let snapshot = r#"{"groups":{"company":{"acme":{"plan":"free","seats":5}}},"events":[]}"#;
+    /// assert_eq!(serde_json::to_string(&emulator.snapshot())?, snapshot);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> EmulatorSnapshot {
+        let mut groups = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for ((key, id), profile) in self.profiles() {
+            groups.entry(key).or_default().insert(id, profile);
+        }
+        let mut events = self.events();
+        for event in &mut events {
+            if let Some(Value::Object(properties)) = event.get_mut("properties") {
+                properties.remove("time");
+                properties.remove("$insert_id");
+            }
+        }
+        EmulatorSnapshot { groups, events }
+    }
+
+    /// Waits until `find` finds something, and returns that. `find` is called at once, and again whenever
+    /// anything has arrived, so a test neither sleeps nor polls.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use mixpanel_groups::{Client, Group};
+    /// use mixpanel_groups_emulator::Emulator;
+    /// use serde_json::json;
+    ///
+    /// let emulator = Emulator::start()?;
+    /// let client = Client::builder("TOKEN").endpoint(emulator.endpoint()).build()?.buffered().start()?;
+    /// client.publish(Group::new("company", "acme").set(json!({"plan": "free"})))?;
+    /// # client.flush(Duration::from_secs(10));
+    /// let acme = emulator.wait_for(Duration::from_secs(10), |e| e.profile("company", "acme"))?;
+    /// assert_eq!(acme, json!({"plan": "free"}));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Timeout`](mixpanel_groups::ErrorKind::Timeout) if `find` has found nothing within this time.
+    /// The message says how many requests arrived, and what was wrong with the last one that failed.
+    pub fn wait_for<T>(
+        &self,
+        timeout: Duration,
+        mut find: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<T, Error> {
+        let now = Instant::now();
+        // A time that cannot be counted is a year.
+        let deadline = now.checked_add(timeout);
+        let deadline = deadline.unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600));
+        loop {
+            let (epoch, version) = {
+                let memory = self.service.memory();
+                (memory.epoch.clone(), memory.version)
+            };
+            if let Some(found) = find(self) {
+                return Ok(found);
+            }
+            if !self.service.wait_for_change(&epoch, version, deadline) {
+                return Err(self.nothing_found(timeout));
+            }
+        }
+    }
+
+    fn nothing_found(&self, timeout: Duration) -> Error {
+        let (received, failed) = {
+            let memory = self.service.memory();
+            (memory.log.received, memory.log.failed)
+        };
+        let mut message = format!(
+            "nothing was found within {timeout:?}; {received} requests arrived, {failed} of them failed"
+        );
+        let requests = self.requests();
+        if let Some(last) = requests.iter().rev().find(|request| request.is_failed()) {
+            let dropped = last.dropped.first();
+            let dropped = dropped.map(|record| format!("{}: {}", record.field, record.message));
+            let reason = last.error.clone().or(dropped).unwrap_or_default();
+            message = format!("{message}, the last one because of: {reason}");
+        }
+        Error::new(ErrorKind::Timeout, message)
+    }
+
+    /// Forgets profiles, events, requests and faults, as if the emulator had just been started. Requests
+    /// keep being numbered from where they were. The page has a button for this.
+    pub fn reset(&self) {
+        self.service.reset();
     }
 
     /// Returns the imported events as they came, each once, the oldest first.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
-        self.service.memory().events.iter().cloned().collect()
+        let events = self.service.memory().events.all();
+        events.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
     /// Returns the events that are linked to a group: those with a property named like the group key,
     /// whose value is the group's id or a list that contains it.
     #[must_use]
     pub fn events_of(&self, key: &str, id: &str) -> Vec<Value> {
-        let memory = self.service.memory();
-        memory.events.of(key, id).cloned().collect()
+        let events = self.service.memory().events.all().into_iter();
+        let linked = events.filter(|event| is_linked(event, key, id));
+        linked.map(Arc::unwrap_or_clone).collect()
     }
 
     /// Writes the file to [`keep`](EmulatorBuilder::keep), if there is one and profiles or events have
@@ -214,10 +377,12 @@ impl Emulator {
     }
 
     /// Returns the received requests, the oldest first. The emulator keeps the last 1,000, or fewer if
-    /// their bodies exceed 16 MiB together. A request is in the list before its reply is sent.
+    /// they exceed 16 MiB together. A request is in the list before its reply is sent, also one that was
+    /// refused, with the reason.
     #[must_use]
     pub fn requests(&self) -> Vec<ReceivedRequest> {
-        self.service.memory().log.all()
+        let requests = self.service.memory().log.all();
+        requests.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
     /// Injects a fault into one request. Faults queue up: the first is for the next request, on
@@ -230,6 +395,19 @@ impl Emulator {
     /// until [`recover`](Self::recover).
     pub fn fail_always(&self, fault: Fault) {
         self.service.memory().lasting = Some(fault);
+    }
+
+    /// Applies at once the requests that [`Fault::ApplyLate`] has put off, in the order of their
+    /// arrival, and returns their number. So a test decides when they are applied, and need not wait.
+    pub fn apply_late(&self) -> usize {
+        let mut applied = 0;
+        loop {
+            // The lock is not held while the request is applied.
+            let late = self.service.memory().late.take_first();
+            let Some(late) = late else { return applied };
+            self.service.apply_late(late);
+            applied += 1;
+        }
     }
 
     /// Removes all faults that are still to come.
@@ -260,7 +438,7 @@ impl fmt::Debug for EmulatorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmulatorBuilder")
             .field("port", &self.port)
-            .field("max_body", &self.max_body)
+            .field("max_body", &self.settings.max_body)
             .finish_non_exhaustive()
     }
 }

@@ -29,6 +29,11 @@ pub enum Fault {
     },
     /// Answers 502 with an HTML page, as a proxy does. Nothing is applied.
     Html,
+    /// Answers 403 with an HTML page to a request whose body contains this text, as a web application
+    /// firewall does that takes offense at one record. Nothing of that request is applied. A request
+    /// without the text is answered as usual. The body is that of
+    /// [`ReceivedRequest::body`](crate::ReceivedRequest::body), so a text is written as in JSON.
+    Firewall(String),
     /// Closes the connection before it reads the body. Nothing is applied.
     CloseBefore,
     /// Applies the request and closes the connection without a reply.
@@ -37,6 +42,11 @@ pub enum Fault {
     CloseMidAnswer,
     /// Applies the request at once and replies after this time.
     Delay(Duration),
+    /// Reads the whole request, closes the connection without a reply, and applies the request after
+    /// this time, or when [`apply_late`](crate::Emulator::apply_late) is called. The client may have
+    /// sent the request again by then, and later ones as well. An emulator that is dropped earlier never
+    /// applies it.
+    ApplyLate(Duration),
     /// Refuses the records at these positions, counted from 0, and applies the others.
     Reject(Vec<usize>),
     /// Answers 413 if the request has more records than this; nothing is applied then.

@@ -8,12 +8,12 @@
 //
 // Ownership: `Emulator` owns the `HttpServer` (the listener and the list of open connections) and
 // shares one `Service` with the connection threads. All state is in the service's `Memory`, behind
-// one mutex. The mutex is held while records are applied or a view is rendered, never while a socket
-// is read or written. Dropping the `Emulator` writes the file to keep, closes the sockets, and with
+// one mutex. The mutex is held while records are applied, never while a view is rendered, groups are
+// searched, or a socket is read or written. Dropping the `Emulator` writes the file to keep, closes the sockets, and with
 // that ends every thread.
 //
-// A request passes the modules in this order: `http` (bytes to request and body), `service` (path,
-// fault), `auth`, `records` (body to valid records), `memory` (records to profiles and events),
+// A request passes the modules in this order: `http` (bytes to request and body), `origin` (may a page
+// of this site send it?), `service` (path, fault), `auth`, `records` (body to valid records), `memory` (records to profiles and events),
 // `reply` (outcome to body and status), `http`.
 
 mod auth;
@@ -21,12 +21,15 @@ mod emulator;
 mod fault;
 mod http;
 mod memory;
+mod origin;
 mod received;
 mod records;
 mod reply;
 mod service;
+mod updates;
 mod view;
 
 pub use self::emulator::{Emulator, EmulatorBuilder};
 pub use self::fault::Fault;
-pub use self::received::ReceivedRequest;
+pub use self::received::{DroppedRecord, ReceivedRequest};
+pub use self::updates::{AppliedUpdate, EmulatorSnapshot, GroupUpdates, PropertyChange};

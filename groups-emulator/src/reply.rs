@@ -1,26 +1,42 @@
 //! Replies, in the forms that Mixpanel's documentation shows.
 //!
 //! Documented for `/groups`: the bare `1` and `0`, the verbose form, 401 and 403. Documented for
-//! `/import` and inferred for `/groups`: the strict form with `failed_records`, 413 and 429. Two
-//! forms of a 401 are documented; this uses `{"error", "status": "error"}` on both paths. Unknown, and
-//! chosen here: `strict` decides the form where `verbose` is set too, and without `strict` the verbose
-//! `error` is null as soon as one record is valid.
+//! `/import` and inferred for `/groups`: the strict form with `failed_records`, 413 and 429. A 401 has
+//! another form on each path, as documented: `{"error", "status": "error"}` for updates, and
+//! `{"code", "error": "Invalid credentials", "status": "Unauthorized"}` for events. Guesses, where the
+//! documentation is silent: `strict` decides the form where `verbose` is set too; the verbose `error` is
+//! null as soon as one record is valid; and without `strict`, `/import` answers as if all records
+//! were valid, with the number of those that are.
 
 use serde_json::{Value, json};
 use ureq_proto::http::{Response, StatusCode, header};
 
 use crate::fault::Fault;
+use crate::received::DroppedRecord;
 
 const NO_RECORDS: &str = "no data objects in the body";
 const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
+const FIREWALL: &str = "<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n\
+    <center><h1>403 Forbidden</h1></center>\r\n<p>The request was blocked by a security rule.</p>\r\n\
+    </body>\r\n</html>\r\n";
+
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     content_type: &'static str,
-    /// A header beside content type and length.
-    extra_header: Option<(header::HeaderName, String)>,
+    /// Headers beside content type and length.
+    extra_headers: Vec<(header::HeaderName, String)>,
     pub(crate) body: String,
+    /// Why the request is refused as a whole, for the log.
+    pub(crate) error: Option<String>,
+}
+
+/// The path that a request is for, where its replies depend on that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Groups,
+    Import,
 }
 
 /// The format that a request asks for: `strict=1`, `verbose=1`.
@@ -32,11 +48,9 @@ pub(crate) struct ReplyFormat {
 
 /// A record that is not valid, as `failed_records` lists it.
 pub(crate) struct FailedRecord {
-    pub(crate) index: usize,
+    pub(crate) record: DroppedRecord,
     /// The `$insert_id` of an event.
     pub(crate) insert_id: Option<String>,
-    pub(crate) field: String,
-    pub(crate) message: String,
 }
 
 impl ReplyFormat {
@@ -56,9 +70,9 @@ impl ReplyFormat {
 impl FailedRecord {
     fn to_json(&self) -> Value {
         let mut json = json!({
-            "index": self.index,
-            "field": self.field,
-            "message": self.message,
+            "index": self.record.position,
+            "field": self.record.field,
+            "message": self.record.message,
         });
         if let Some(insert_id) = &self.insert_id {
             json["$insert_id"] = insert_id.as_str().into();
@@ -74,8 +88,9 @@ impl Reply {
         Self {
             status,
             content_type,
-            extra_header: None,
+            extra_headers: Vec::new(),
             body: if has_body { body.into() } else { String::new() },
+            error: None,
         }
     }
 
@@ -87,8 +102,22 @@ impl Reply {
         Self::new(StatusCode::OK, "text/html; charset=utf-8", page)
     }
 
-    fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
-        self.extra_header = Some((name, value.into()));
+    /// Returns a reply without a body.
+    pub(crate) fn empty() -> Self {
+        Self::new(StatusCode::NO_CONTENT, "text/plain", "")
+    }
+
+    pub(crate) fn with_header(
+        mut self,
+        name: header::HeaderName,
+        value: impl Into<String>,
+    ) -> Self {
+        self.extra_headers.push((name, value.into()));
+        self
+    }
+
+    fn with_error(mut self, error: impl Into<String>) -> Self {
+        self.error = Some(error.into());
         self
     }
 
@@ -105,11 +134,22 @@ impl Reply {
                 "status": reason(status),
             }),
         };
-        Self::json(status, &body)
+        Self::json(status, &body).with_error(message)
     }
 
-    pub(crate) fn not_found() -> Self {
+    /// Returns the 401 of a path. Its message on `/import` is documented, so the reason is for the log
+    /// alone.
+    pub(crate) fn unauthorized(endpoint: Endpoint, reason: &str) -> Self {
+        if endpoint == Endpoint::Groups {
+            return Self::error(StatusCode::UNAUTHORIZED, reason);
+        }
+        let body = json!({"code": 401, "error": "Invalid credentials", "status": "Unauthorized"});
+        Self::json(StatusCode::UNAUTHORIZED, &body).with_error(reason)
+    }
+
+    pub(crate) fn not_found(path: &str) -> Self {
         Self::error(StatusCode::NOT_FOUND, "unknown path")
+            .with_error(format!("unknown path {path}: expected /groups or /import"))
     }
 
     pub(crate) fn method_not_allowed(allowed: &str) -> Self {
@@ -122,22 +162,22 @@ impl Reply {
         Self::error(StatusCode::PAYLOAD_TOO_LARGE, &message)
     }
 
-    /// Returns the reply to a request of which `good` records are valid. `count` is the name that the
-    /// path's strict form gives to their number.
+    /// Returns the reply to a request of which `good` records are valid.
     pub(crate) fn to_records(
+        endpoint: Endpoint,
         format: ReplyFormat,
-        count: &'static str,
         good: usize,
         failed: &[FailedRecord],
     ) -> Self {
-        if format.strict {
-            return Self::strict(count, good, failed);
+        if format.strict || (endpoint == Endpoint::Import && !format.verbose) {
+            return Self::counted(endpoint, format, good, failed);
         }
         if !format.verbose {
             let body = if good > 0 { "1" } else { "0" };
             return Self::new(StatusCode::OK, "text/plain", body);
         }
-        let error = failed.first().map_or(NO_RECORDS, |first| &first.message);
+        let error = failed.first();
+        let error = error.map_or(NO_RECORDS, |first| &first.record.message);
         let body = if good > 0 {
             json!({"status": 1, "error": null})
         } else {
@@ -146,8 +186,17 @@ impl Reply {
         Self::json(StatusCode::OK, &body)
     }
 
-    fn strict(count: &'static str, good: usize, failed: &[FailedRecord]) -> Self {
-        if failed.is_empty() && good > 0 {
+    fn counted(
+        endpoint: Endpoint,
+        format: ReplyFormat,
+        good: usize,
+        failed: &[FailedRecord],
+    ) -> Self {
+        if !format.strict || (failed.is_empty() && good > 0) {
+            let count = match endpoint {
+                Endpoint::Groups => "num_good_events",
+                Endpoint::Import => "num_records_imported",
+            };
             let body = json!({"code": 200, count: good, "status": "OK"});
             return Self::json(StatusCode::OK, &body);
         }
@@ -169,9 +218,9 @@ impl Reply {
     }
 
     /// Returns the reply that the fault puts in place of the documented one. Returns `None` for a fault
-    /// that leaves the reply as it is.
-    pub(crate) fn of_fault(fault: &Fault) -> Option<Self> {
-        Some(match fault {
+    /// that leaves the reply as it is. `body` is that of the request.
+    pub(crate) fn of_fault(fault: &Fault, body: &str) -> Option<Self> {
+        let reply = match fault {
             Fault::Status(status) => Self::faulty(*status),
             Fault::RetryAfter { status, after } => {
                 Self::faulty(*status).with_header(header::RETRY_AFTER, after.as_str())
@@ -180,8 +229,12 @@ impl Reply {
                 Self::new(status_or_500(*status), "application/json", body.as_str())
             }
             Fault::Html => Self::new(StatusCode::BAD_GATEWAY, "text/html", HTML),
+            Fault::Firewall(text) if body.contains(text) => {
+                Self::new(StatusCode::FORBIDDEN, "text/html", FIREWALL)
+            }
             _ => return None,
-        })
+        };
+        Some(reply.with_error(format!("a fault of the emulator, as requested: {fault:?}")))
     }
 
     fn faulty(status: u16) -> Self {
@@ -199,7 +252,7 @@ impl Reply {
             .status(self.status)
             .header(header::CONTENT_TYPE, self.content_type)
             .header(header::CONTENT_LENGTH, self.body.len());
-        if let Some((name, value)) = &self.extra_header {
+        for (name, value) in &self.extra_headers {
             head = head.header(name, value);
         }
         head.body(())

@@ -4,88 +4,231 @@ use std::borrow::Cow;
 use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use ureq_proto::http::{Method, Request};
+use ureq_proto::http::{Method, Request, StatusCode};
 
 use crate::auth::Credentials;
 use crate::fault::Fault;
-use crate::http::{HttpConnection, Lifecycle, UnreadBody, body};
-use crate::memory::Memory;
-use crate::received::ReceivedRequest;
+use crate::http::{HttpConnection, Incoming, Lifecycle, UnreadBody, body};
+use crate::memory::{Arrival, LateRequest, Memory, milliseconds_since_1970};
+use crate::origin;
+use crate::received::{DroppedRecord, ReceivedRequest};
 use crate::records::{batch, event, rules, update};
-use crate::reply::{Reply, ReplyFormat};
+use crate::reply::{Endpoint, Reply, ReplyFormat};
 use crate::view;
 
 /// The emulated project. The emulator and its connection threads share it.
 pub(crate) struct Service {
-    credentials: Credentials,
-    /// The largest body in bytes, in place of the documented ones.
-    max_body: Option<usize>,
+    pub(crate) settings: Settings,
     pub(crate) memory: Mutex<Memory>,
+    /// Notified when something has arrived.
+    changed: Condvar,
+    /// Held while a view is rendered, so that all viewers together take one processor and leave the
+    /// others to clients.
+    view_turn: Mutex<()>,
     /// The number of connections so far.
     connections: AtomicUsize,
 }
 
-impl Service {
-    pub(crate) fn new(credentials: Credentials, max_body: Option<usize>, memory: Memory) -> Self {
+/// What the builder has set.
+pub(crate) struct Settings {
+    pub(crate) credentials: Credentials,
+    /// The largest body in bytes, in place of the documented ones.
+    pub(crate) max_body: Option<usize>,
+    /// The origins beside this machine's whose pages may send requests.
+    pub(crate) allowed_origins: Vec<String>,
+    /// Whether long names and texts are cut as Mixpanel does.
+    pub(crate) truncates: bool,
+}
+
+/// The reply to a request, and what became of its records.
+struct Outcome {
+    reply: Reply,
+    accepted: usize,
+    dropped: Vec<DroppedRecord>,
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
         Self {
-            credentials,
-            max_body,
+            reply,
+            accepted: 0,
+            dropped: Vec::new(),
+        }
+    }
+}
+
+impl Service {
+    pub(crate) fn new(settings: Settings, memory: Memory) -> Self {
+        Self {
+            settings,
             memory: Mutex::new(memory),
+            changed: Condvar::new(),
+            view_turn: Mutex::new(()),
             connections: AtomicUsize::new(0),
         }
     }
 
+    /// Locks the memory. No one renders, reads or writes a socket while holding it.
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits for the turn to render a view, or a part of one.
+    pub(crate) fn view_turn(&self) -> MutexGuard<'_, ()> {
+        self.view_turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the memory differs from a version of an epoch. Returns `false` if that does not
+    /// happen before the deadline.
+    pub(crate) fn wait_for_change(&self, epoch: &str, version: u64, deadline: Instant) -> bool {
+        let mut memory = self.memory();
+        while memory.version == version && memory.epoch == epoch {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(memory, left);
+            (memory, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        true
+    }
+
+    pub(crate) fn reset(&self) {
+        self.memory().reset();
+        self.changed.notify_all();
+    }
+
+    fn log(&self, request: ReceivedRequest) {
+        let mut memory = self.memory();
+        memory.version += 1;
+        memory.log.push(request);
+        drop(memory);
+        self.changed.notify_all();
+    }
+
     /// Answers the requests of one connection until it closes.
     pub(crate) fn serve(&self, stream: &TcpStream, lifecycle: &Lifecycle) -> io::Result<()> {
-        let number = self.connections.fetch_add(1, Ordering::Relaxed);
+        let connection_number = self.connections.fetch_add(1, Ordering::Relaxed);
         let mut connection = HttpConnection::new(stream)?;
-        while let Some((request, unread)) = connection.next_request()? {
+        loop {
+            let (request, unread) = match connection.next_request()? {
+                Incoming::Request(request) => *request,
+                Incoming::End => return Ok(()),
+                Incoming::NotHttp(reason) => {
+                    let number = self.memory().log.next_number();
+                    let mut received = ReceivedRequest::not_http(number, connection_number);
+                    received.status = Some(400);
+                    received.error = Some(reason);
+                    self.log(received);
+                    return connection.refuse();
+                }
+            };
             // Requests of the page are neither kept nor take a fault: they are not under test.
             let stays_open = if view::handles(&request) {
                 let max = self.max_body(&request);
                 let (_, pending) = connection.read_body(request.headers(), unread, max)?;
-                let reply = view::reply(&request, &self.memory());
-                connection.send(pending, &reply)?
+                connection.send(pending, &view::reply(&request, self))?
             } else {
-                let received = ReceivedRequest::new(&request, number);
-                self.serve_one(&mut connection, &request, unread, received, lifecycle)?
+                self.serve_one(
+                    &mut connection,
+                    request,
+                    unread,
+                    connection_number,
+                    lifecycle,
+                )?
             };
             if !stays_open {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Answers one request, applying its fault. Returns whether the connection stays open.
     fn serve_one(
         &self,
         connection: &mut HttpConnection<'_>,
-        request: &Request<()>,
+        request: Request<()>,
         unread: UnreadBody,
-        mut received: ReceivedRequest,
+        connection_number: usize,
         lifecycle: &Lifecycle,
     ) -> io::Result<bool> {
-        let fault = self.memory().take_fault();
+        let max = self.max_body(&request);
+        let access = origin::check(&request, &self.settings.allowed_origins);
+        if let (Ok(origin), true) = (&access, origin::is_preflight(&request)) {
+            let (_, pending) = connection.read_body(request.headers(), unread, max)?;
+            let reply = origin::with_cors(origin::preflight(&request), origin.as_deref());
+            return connection.send(pending, &reply);
+        }
+        let (number, fault) = {
+            let mut memory = self.memory();
+            let fault = access.is_ok().then(|| memory.take_fault()).flatten();
+            (memory.log.next_number(), fault)
+        };
+        let mut received = ReceivedRequest::new(number, &request, connection_number);
         if fault == Some(Fault::CloseBefore) {
-            self.memory().log.push(received);
+            received.error = Some(closed_by(&Fault::CloseBefore));
+            self.log(received);
             return Ok(false);
         }
-        let max = self.max_body(request);
-        let (body, pending) = connection.read_body(request.headers(), unread, max)?;
-        let (json, reply) = self.handle(request, body.as_deref(), fault.as_ref());
-        received.body = json;
-        if fault != Some(Fault::CloseAfter) {
-            received.status = Some(reply.status.as_u16());
+        let (body, pending) = match connection.read_body(request.headers(), unread, max) {
+            Ok(read) => read,
+            Err(error) => {
+                received.error = Some(format!("the body is incomplete or malformed: {error}"));
+                self.log(received);
+                return Err(error);
+            }
+        };
+        let (json, format) = self.decode(&request, body.as_deref());
+        let text = json
+            .as_deref()
+            .unwrap_or(body.as_deref().unwrap_or_default());
+        received.body = String::from_utf8_lossy(text).into_owned();
+        if let Some(Fault::ApplyLate(time)) = fault {
+            let late = LateRequest {
+                number,
+                json: json.map(Cow::into_owned),
+                request,
+                format,
+            };
+            received.error = Some(closed_by(&Fault::ApplyLate(time)));
+            self.memory().late.push(late);
+            self.log(received);
+            connection.close();
+            let is_stopped = lifecycle.pause(time);
+            let late = self.memory().late.take(number);
+            if let (Some(late), false) = (late, is_stopped) {
+                self.apply_late(late);
+            }
+            return Ok(false);
         }
-        self.memory().log.push(received);
+        let by_fault = fault.as_ref();
+        let by_fault = by_fault.and_then(|fault| Reply::of_fault(fault, &received.body));
+        let (outcome, origin) = match (access, by_fault) {
+            (Err(reason), _) => (Reply::error(StatusCode::FORBIDDEN, &reason).into(), None),
+            (Ok(origin), Some(reply)) => (reply.into(), origin),
+            (Ok(origin), None) => {
+                let outcome = self.outcome(&request, json, format, fault.as_ref(), number);
+                (outcome, origin)
+            }
+        };
+        let reply = origin::with_cors(outcome.reply, origin.as_deref());
+        received.accepted = outcome.accepted;
+        received.dropped = outcome.dropped;
+        received.error.clone_from(&reply.error);
+        match &fault {
+            Some(Fault::CloseAfter) => received.error = Some(closed_by(&Fault::CloseAfter)),
+            Some(Fault::CloseMidAnswer) => {
+                received.status = Some(reply.status.as_u16());
+                received.error = Some(closed_by(&Fault::CloseMidAnswer));
+            }
+            _ => received.status = Some(reply.status.as_u16()),
+        }
+        self.log(received);
         match fault {
             Some(Fault::CloseAfter) => Ok(false),
             Some(Fault::CloseMidAnswer) => connection.send_half(pending, &reply).map(|()| false),
@@ -96,17 +239,16 @@ impl Service {
 
     fn max_body(&self, request: &Request<()>) -> usize {
         let documented = || rules::max_body(request.uri().path());
-        self.max_body.unwrap_or_else(documented)
+        self.settings.max_body.unwrap_or_else(documented)
     }
 
-    /// Applies a request. Returns the JSON of its body, for the log, and the reply. `None` stands for a
-    /// body that is too large.
-    fn handle(
+    /// Returns the JSON of a request's body, or the reply that refuses it, and the format of the reply.
+    /// `None` stands for a body that is too large.
+    fn decode<'a>(
         &self,
         request: &Request<()>,
-        body: Option<&[u8]>,
-        fault: Option<&Fault>,
-    ) -> (String, Reply) {
+        body: Option<&'a [u8]>,
+    ) -> (Result<Cow<'a, [u8]>, Reply>, ReplyFormat) {
         let max = self.max_body(request);
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let mut format = ReplyFormat::default();
@@ -116,15 +258,26 @@ impl Service {
             Some(_) if request.method() == Method::GET => body::decode_form(query),
             Some(body) => body::decode(request.headers(), body, max, &mut format),
         };
-        let text = json.as_deref().unwrap_or(body.unwrap_or_default());
-        let text = String::from_utf8_lossy(text).into_owned();
-        let reply = match fault.and_then(Reply::of_fault) {
-            Some(reply) => reply,
-            None => self
-                .route(request, json, format, fault)
-                .unwrap_or_else(|refused| refused),
-        };
-        (text, reply)
+        (json, format)
+    }
+
+    /// Applies a request whose connection is gone.
+    pub(crate) fn apply_late(&self, late: LateRequest) {
+        let json = late.json.map(Cow::Owned);
+        self.outcome(&late.request, json, late.format, None, late.number);
+    }
+
+    /// Applies a request.
+    fn outcome(
+        &self,
+        request: &Request<()>,
+        json: Result<Cow<'_, [u8]>, Reply>,
+        format: ReplyFormat,
+        fault: Option<&Fault>,
+        number: usize,
+    ) -> Outcome {
+        self.route(request, json, format, fault, number)
+            .unwrap_or_else(Outcome::from)
     }
 
     fn route(
@@ -133,18 +286,19 @@ impl Service {
         json: Result<Cow<'_, [u8]>, Reply>,
         format: ReplyFormat,
         fault: Option<&Fault>,
-    ) -> Result<Reply, Reply> {
+        number: usize,
+    ) -> Result<Outcome, Reply> {
         match (request.uri().path(), request.method()) {
             ("/groups" | "/groups/", &Method::GET | &Method::POST) => {
-                self.update_groups(&json?, format, fault)
+                self.update_groups(&json?, format, fault, number)
             }
             ("/groups" | "/groups/", _) => Err(Reply::method_not_allowed("GET, POST")),
             ("/import", &Method::POST) => {
-                self.credentials.check_import(request)?;
+                self.settings.credentials.check_import(request)?;
                 self.import(&json?, body::is_ndjson(request.headers()), format, fault)
             }
             ("/import", _) => Err(Reply::method_not_allowed("POST")),
-            _ => Err(Reply::not_found()),
+            (path, _) => Err(Reply::not_found(path)),
         }
     }
 
@@ -153,17 +307,38 @@ impl Service {
         json: &[u8],
         format: ReplyFormat,
         fault: Option<&Fault>,
-    ) -> Result<Reply, Reply> {
+        request: usize,
+    ) -> Result<Outcome, Reply> {
         let records = batch::parse(json)?;
-        self.credentials.check_updates(&records)?;
-        let batch = batch::read(records, json.len(), fault, update::read)?;
-        let good = batch.good.len();
-        let now = milliseconds_since_1970();
-        self.store(batch.good, |memory, update| {
-            memory.profiles.apply(update, now);
-        });
-        let failed = &batch.failed;
-        Ok(Reply::to_records(format, "num_good_events", good, failed))
+        self.settings.credentials.check_updates(&records)?;
+        let read = |record| update::read(record, self.settings.truncates);
+        let batch = batch::read(records, json.len(), fault, read)?;
+        let mut failed = batch.failed;
+        let mut accepted = batch.good.len();
+        let at = milliseconds_since_1970();
+        // All records of one request in one step, as other threads see it.
+        let mut memory = self.memory();
+        for (position, update) in batch.good {
+            let version = memory.next_version();
+            let arrival = Arrival {
+                version,
+                at,
+                request,
+            };
+            if let Err(reason) = memory.profiles.apply(update, arrival) {
+                accepted -= 1;
+                failed.push(batch::failed(position, reason));
+            }
+        }
+        drop(memory);
+        self.changed.notify_all();
+        failed.sort_by_key(|failed| failed.record.position);
+        let reply = Reply::to_records(Endpoint::Groups, format, accepted, &failed);
+        Ok(Outcome {
+            reply,
+            accepted,
+            dropped: failed.into_iter().map(|failed| failed.record).collect(),
+        })
     }
 
     fn import(
@@ -172,34 +347,41 @@ impl Service {
         is_ndjson: bool,
         format: ReplyFormat,
         fault: Option<&Fault>,
-    ) -> Result<Reply, Reply> {
+    ) -> Result<Outcome, Reply> {
         let parse = if is_ndjson {
             batch::parse_lines
         } else {
             batch::parse
         };
-        let batch = batch::read(parse(json)?, json.len(), fault, event::read)?;
+        let read = |record| event::read(record, self.settings.truncates);
+        let batch = batch::read(parse(json)?, json.len(), fault, read)?;
         let good = batch.good.len();
-        self.store(batch.good, |memory, event| {
-            if !rules::is_ignored(&event) {
-                memory.events.push(event);
-            }
-        });
-        let (count, failed) = ("num_records_imported", &batch.failed);
-        Ok(Reply::to_records(format, count, good, failed))
-    }
-
-    /// Stores the records of one request in one step, as other threads see it.
-    fn store<T>(&self, records: Vec<T>, store: impl Fn(&mut Memory, T)) {
+        let reply = Reply::to_records(Endpoint::Import, format, good, &batch.failed);
+        let dropped = batch.failed.into_iter().map(|failed| failed.record);
+        let mut dropped: Vec<_> = dropped.collect();
+        let mut accepted = good;
         let mut memory = self.memory();
-        for record in records {
-            store(&mut memory, record);
+        for (position, event) in batch.good {
+            if rules::is_ignored(&event) {
+                accepted -= 1;
+                dropped.push(batch::failed(position, rules::ignored()).record);
+            } else {
+                let version = memory.next_version();
+                memory.events.push(event, version);
+            }
         }
-        memory.version += 1;
+        drop(memory);
+        self.changed.notify_all();
+        dropped.sort_by_key(|record| record.position);
+        Ok(Outcome {
+            reply,
+            accepted,
+            dropped,
+        })
     }
 }
 
-fn milliseconds_since_1970() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+/// Returns why a request that is received has no whole reply.
+fn closed_by(fault: &Fault) -> String {
+    format!("a fault of the emulator, as requested: {fault:?}")
 }

@@ -61,6 +61,7 @@ impl Browser {
             ])
             .args(["--no-first-run", "--disable-background-networking"])
             .args(["--disable-component-update", "--disable-sync"])
+            .arg("--host-resolver-rules=MAP evil.example 127.0.0.1")
             .args(["--hide-scrollbars", "--window-size=1280,960"])
             .arg(format!("--user-data-dir={}", profile.display()))
             .stdin(Stdio::piped())
@@ -150,6 +151,16 @@ impl Browser {
             "Emulation.setEmulatedMedia",
             &json!({"features": [feature]}),
         );
+    }
+
+    /// Looks on a screen of 380 pixels, as of a telephone.
+    pub(crate) fn narrow(&mut self) {
+        let size = json!({"width": 380, "height": 800, "deviceScaleFactor": 1, "mobile": false});
+        self.call("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    pub(crate) fn widen(&mut self) {
+        self.call("Emulation.clearDeviceMetricsOverride", &json!({}));
     }
 
     /// What the page looks like, as PNG.

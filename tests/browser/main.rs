@@ -4,6 +4,7 @@
 //! `SCREENSHOT=docs/local_mixpanel.png` it writes the README's picture.
 
 mod chromium;
+mod mixpanel_js;
 
 use mixpanel_groups::{Client, Event, Group, MixpanelGroup};
 use mixpanel_groups_emulator::Emulator;
@@ -106,7 +107,11 @@ fn what_arrives_is_seen_at_once() {
     shows(browser, "#profile", "enterprise");
     shows(browser, "#profile", "hubspot");
     shows(browser, "#history li:first-child", "$union");
-    shows(browser, "#history li:nth-child(2)", "plan: enterprise");
+    shows(
+        browser,
+        "#history li:nth-child(2)",
+        "plan: free → enterprise",
+    );
     browser.wait("document.querySelectorAll('#history li').length === 4");
 
     // So do events that are linked to it, and no others.
@@ -201,6 +206,86 @@ fn texts_from_outside_are_texts() {
     assert_eq!(made, 1, "the page's own script and nothing else");
     assert_eq!(browser.eval("window.hacked"), json!(null));
     assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn what_failed_is_seen_and_everything_can_be_cleared() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    let send = |path: &str, body: &str| {
+        let url = format!("{}{path}", emulator.endpoint());
+        let _ = ureq::post(url).send(body);
+    };
+    for _ in 0..40 {
+        send("/groups", "{");
+    }
+    shows(browser, "main", "40 requests arrived, 40 of them failed");
+    browser.click("document.querySelector('main a')");
+    shows(browser, "main", "the body is not JSON");
+    shows(browser, "#requests-button", "40 requests, 40 failed");
+
+    // Long names, texts and lists fold; at 380 pixels nothing is wider than the page.
+    let text = "long ".repeat(5_000);
+    let list: Vec<_> = (0..1_000).map(|n| format!("item{n}")).collect();
+    let key = "key_".repeat(60);
+    let set = |id: &str, value: serde_json::Value| {
+        let body = json!({"$token": "T", "$group_key": key, "$group_id": id, "$set": value});
+        send("/groups", &body.to_string());
+    };
+    set("acme", json!({"text": text, "list": list, "plan": "free"}));
+    set("acme", json!({"plan": "pro"}));
+    browser.wait("document.querySelector('#groups button') !== null");
+    browser.eval("location.hash = document.querySelector('#groups button').dataset.at");
+    shows(browser, "#history", "plan: free → pro");
+    shows(browser, "#profile", "980 more");
+    let fits = "(() => { const main = document.querySelector('main'); \
+        return main.scrollWidth <= main.clientWidth; })()";
+    assert_eq!(browser.eval(fits), true);
+    screens(browser, "group");
+    browser.narrow();
+    browser.wait("document.documentElement.scrollWidth <= 380");
+    assert_eq!(browser.eval(fits), true);
+    screens(browser, "narrow");
+    browser.widen();
+
+    let many: Vec<_> = (0..5_000).collect();
+    let client = Client::builder("T")
+        .endpoint(emulator.endpoint())
+        .build()
+        .unwrap();
+    let groups = many
+        .iter()
+        .map(|n| Group::new("company", *n).set(json!({"n": n})));
+    client.send(groups).unwrap().into_result().unwrap();
+    shows(browser, "#counts", "5,001 groups");
+    browser.wait("document.querySelectorAll('#groups li').length === 200");
+    browser.click("document.querySelector('#more-groups')");
+    browser.wait("document.querySelectorAll('#groups li').length === 400");
+    screens(browser, "many");
+
+    browser.click("document.querySelector('#clear')");
+    shows(browser, "main", "Nothing has arrived yet");
+    assert!(emulator.profiles().is_empty() && emulator.requests().is_empty());
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+/// Writes what the page looks like, light and dark, into the folder `SCREENSHOTS`.
+fn screens(browser: &mut Browser, name: &str) {
+    let Some(folder) = std::env::var_os("SCREENSHOTS") else {
+        return;
+    };
+    let folder = std::path::PathBuf::from(folder);
+    for scheme in ["light", "dark"] {
+        browser.prefer(scheme);
+        let file = folder.join(format!("{name}_{scheme}.png"));
+        std::fs::write(file, browser.screenshot()).unwrap();
+    }
+    browser.prefer("light");
 }
 
 /// For the README: light and calm, a little while after everything has come.

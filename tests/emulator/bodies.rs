@@ -170,7 +170,10 @@ fn requests_can_be_written_as_json() {
     assert!(headers.contains(&json!(["content-type", "application/json"])));
 
     let text = serde_json::to_string(&emulator.requests()[1]).unwrap();
-    let beginning = r#"{"method":"POST","path":"/groups","query":"ip=0","headers":[["#;
+    let beginning = r#"{"number":1,"method":"POST","path":"/groups","query":"ip=0","headers":[["#;
     assert!(text.starts_with(beginning), "{text}");
-    assert!(text.ends_with(r#","connection":1,"status":200}"#), "{text}");
+    assert!(
+        text.ends_with(r#","connection":1,"status":200,"accepted":1,"dropped":[],"error":null}"#),
+        "{text}"
+    );
 }

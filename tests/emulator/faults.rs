@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
-use crate::wire::{Answer, JSON, Sender, connect, read_answer, update};
+use crate::wire::{Answer, JSON, PATIENCE, Sender, connect, read_answer, update};
 
 fn updates(ids: &[&str]) -> Value {
     let updates = ids.iter().map(|id| update(id, "$set", json!({"a": 1})));
@@ -192,7 +192,7 @@ fn delay_is_after_the_request_is_applied_and_delays_no_other() {
     let body = updates(&["slow"]).to_string();
     let len = body.len();
     let request =
-        format!("POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: {len}\r\n\r\n{body}");
+        format!("POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len}\r\n\r\n{body}");
     stalled.write_all(request.as_bytes()).unwrap();
     while emulator.profile("company", "slow").is_none() {
         thread::yield_now();
@@ -209,7 +209,7 @@ fn delay_is_after_the_request_is_applied_and_delays_no_other() {
         drop(emulator);
         dropped.send(())
     });
-    is_dropped.recv_timeout(crate::wire::PATIENCE).unwrap();
+    is_dropped.recv_timeout(PATIENCE).unwrap();
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn delay_ends() {
     emulator.fail_next(Fault::Delay(Duration::from_millis(5)));
     let mut stream = connect(&emulator);
     stream
-        .write_all(b"POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]")
+        .write_all(b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]")
         .unwrap();
     assert!(read_answer(&mut stream).ends_with("\r\n\r\n0"));
 }
@@ -250,4 +250,77 @@ fn faults_are_for_a_request_and_not_for_a_connection() {
     emulator.fail_next(Fault::CloseBefore);
     assert!(try_send(&sender, &updates(&["a"])).is_err());
     assert_recovered(&sender);
+}
+
+fn plan(plan: &str) -> Value {
+    json!([update("acme", "$set", json!({"plan": plan}))])
+}
+
+/// The client gives up on a request and sends it again; the first one comes through after all, and
+/// undoes a later one.
+#[test]
+fn apply_late() {
+    let (emulator, sender) = emulator(Fault::ApplyLate(Duration::MAX));
+    assert!(try_send(&sender, &plan("free")).is_err());
+    assert!(emulator.profiles().is_empty());
+    let [request] = &emulator.requests()[..] else {
+        panic!("it was received")
+    };
+    assert_eq!(
+        (&request.body, request.status),
+        (&plan("free").to_string(), None)
+    );
+
+    assert_eq!(sender.send("", &plan("free")).body, "1");
+    assert_eq!(sender.send("", &plan("pro")).body, "1");
+    assert_eq!(emulator.apply_late(), 1);
+    let acme = || emulator.profile("company", "acme").unwrap();
+    assert_eq!(acme(), json!({"plan": "free"}));
+    assert_eq!(emulator.apply_late(), 0, "once only");
+    assert_eq!(emulator.requests().len(), 3, "it is still the same request");
+}
+
+#[test]
+fn apply_late_in_the_order_of_arrival() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    emulator.fail_always(Fault::ApplyLate(Duration::MAX));
+    for name in ["first", "second", "third"] {
+        assert!(try_send(&sender, &plan(name)).is_err());
+    }
+    emulator.recover();
+    assert_eq!(emulator.apply_late(), 3);
+    assert_eq!(
+        emulator.profile("company", "acme").unwrap(),
+        json!({"plan": "third"})
+    );
+}
+
+#[test]
+fn apply_late_by_itself_when_the_time_is_over() {
+    let (emulator, sender) = emulator(Fault::ApplyLate(Duration::from_millis(5)));
+    assert!(try_send(&sender, &plan("free")).is_err());
+    let started = Instant::now();
+    while emulator.profile("company", "acme").is_none() {
+        assert!(started.elapsed() < PATIENCE, "it is never applied");
+        thread::yield_now();
+    }
+    assert_eq!(emulator.apply_late(), 0);
+}
+
+/// What cannot be applied is not applied late either, and a stopping emulator waits for nothing.
+#[test]
+fn apply_late_of_what_is_not_valid_or_never_due() {
+    let (emulator, sender) = emulator(Fault::ApplyLate(Duration::MAX));
+    assert!(try_send(&sender, &json!("text")).is_err());
+    assert_eq!(emulator.apply_late(), 1);
+    assert!(emulator.profiles().is_empty());
+    emulator.fail_next(Fault::ApplyLate(Duration::MAX));
+    assert!(try_send(&sender, &plan("free")).is_err());
+    let (dropped, is_dropped) = mpsc::channel();
+    thread::spawn(move || {
+        drop(emulator);
+        dropped.send(())
+    });
+    is_dropped.recv_timeout(PATIENCE).unwrap();
 }

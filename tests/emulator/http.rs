@@ -17,7 +17,7 @@ fn body(id: &str) -> String {
 fn request(head: &str, id: &str) -> String {
     let body = body(id);
     let len = body.len();
-    format!("POST /groups HTTP/1.1\r\nhost: x\r\n{head}content-length: {len}\r\n\r\n{body}")
+    format!("POST /groups HTTP/1.1\r\nhost: localhost\r\n{head}content-length: {len}\r\n\r\n{body}")
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn chunked() {
     let body = body("a");
     let (start, end) = body.split_at(7);
     let request = format!(
-        "POST /groups HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+        "POST /groups HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
          {:x}\r\n{start}\r\n{:X};note=1\r\n{end}\r\n0\r\nx-trailer: 1\r\n\r\n",
         start.len(),
         end.len(),
@@ -93,7 +93,7 @@ fn http_1_0_closes() {
 #[test]
 fn a_post_without_a_body() {
     let emulator = Emulator::start().unwrap();
-    let request = b"POST /groups HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let request = b"POST /groups HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     assert!(raw(&emulator, request).starts_with("HTTP/1.1 400 "));
 }
 
@@ -103,7 +103,7 @@ fn get_with_the_data_in_the_query() {
     let emulator = Emulator::start().unwrap();
     let get = |query: &str| {
         let request =
-            format!("GET /groups?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            format!("GET /groups?{query} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         raw(&emulator, request.as_bytes())
     };
     const NAME: &str = "~~~>>>???ÿÿÿ";
@@ -129,7 +129,7 @@ fn other_methods() {
     let emulator = Emulator::start().unwrap();
     for method in ["PUT", "DELETE", "OPTIONS", "HEAD"] {
         let request = format!(
-            "{method} /groups?data=x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+            "{method} /groups?data=x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              content-length: 0\r\n\r\n"
         );
         let answer = raw(&emulator, request.as_bytes());
@@ -154,7 +154,15 @@ fn what_is_not_http() {
     }
     // The answer may be lost, as there is more to read; that there is an end is what counts.
     raw(&emulator, endless_head.as_bytes());
-    assert!(emulator.requests().is_empty());
+    let requests = emulator.requests();
+    let errors = requests.iter().map(|request| {
+        assert_eq!((&*request.method, request.status), ("", Some(400)));
+        request.error.as_deref().unwrap()
+    });
+    let errors: Vec<_> = errors.collect();
+    assert!(errors[0].contains("use http://"), "{errors:?}");
+    assert!(errors[1].contains("not HTTP"), "{errors:?}");
+    assert_eq!(errors.len(), 4);
 }
 
 #[test]
@@ -168,12 +176,22 @@ fn bodies_that_end_early_or_are_not_chunked_as_they_say() {
     ];
     for body in bodies {
         let mut stream = connect(&emulator);
-        let request = format!("POST /groups HTTP/1.1\r\nhost: x\r\n{body}");
+        let request = format!("POST /groups HTTP/1.1\r\nhost: localhost\r\n{body}");
         stream.write_all(request.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         assert_eq!(answer, "");
     }
-    assert!(emulator.requests().is_empty());
+    let requests = emulator.requests();
+    assert_eq!(requests.len(), bodies.len());
+    for request in requests {
+        assert_eq!(request.status, None);
+        let error = request.error.unwrap();
+        assert!(
+            error.starts_with("the body is incomplete or malformed"),
+            "{error}"
+        );
+    }
+    assert!(emulator.profiles().is_empty());
 }

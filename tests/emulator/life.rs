@@ -31,11 +31,11 @@ fn dropping_closes_all_connections() {
     let emulator = Emulator::start().unwrap();
     let mut idle = connect(&emulator);
     let mut used = connect(&emulator);
-    used.write_all(b"POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]")
+    used.write_all(b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]")
         .unwrap();
     read_answer(&mut used);
     let mut half = connect(&emulator);
-    half.write_all(b"POST /groups HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[")
+    half.write_all(b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[")
         .unwrap();
     // Answered after the others were accepted.
     Sender::new(&emulator).send("", &json!([]));

@@ -96,7 +96,8 @@ fn bytes_of_an_update() {
 
 #[test]
 fn characters_of_a_property_name() {
-    let emulator = Emulator::start().unwrap();
+    let builder = Emulator::builder().truncate_like_mixpanel(false);
+    let emulator = builder.start().unwrap();
     let sender = Sender::new(&emulator);
     let updates = |name: &str| {
         [
@@ -116,6 +117,49 @@ fn characters_of_a_property_name() {
 }
 
 #[test]
+fn long_names_and_texts_are_truncated_as_mixpanel_does() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let text = format!("{}é", "x".repeat(254));
+    let set = update(
+        "acme",
+        "$set",
+        json!({"é".repeat(300): 1, "text": text, "deep": [{"text": text}], "short": "x".repeat(255)}),
+    );
+    let union = update(
+        "acme",
+        "$union",
+        json!({"list": [text, text.replace('é', "è")]}),
+    );
+    let answer = sender.send("strict=1", &json!([set, union]));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let cut = "x".repeat(254);
+    let profile = emulator.profile("company", "acme").unwrap();
+    let expected = json!({
+        "é".repeat(255): 1, "text": cut, "deep": [{"text": cut}], "short": "x".repeat(255),
+        "list": [cut],
+    });
+    assert_eq!(profile, expected);
+    // By its full text, an item is not found.
+    sender.send("", &update("acme", "$remove", json!({"list": text})));
+    let profile = emulator.profile("company", "acme").unwrap();
+    assert_eq!(profile.get("list"), Some(&json!([cut])));
+    sender.send("", &update("acme", "$unset", json!(["é".repeat(300)])));
+    let profile = emulator.profile("company", "acme").unwrap();
+    assert_eq!(profile.get(&"é".repeat(255)), None);
+
+    let whole = Emulator::builder()
+        .truncate_like_mixpanel(false)
+        .start()
+        .unwrap();
+    Sender::new(&whole).send("", &update("acme", "$set", json!({"text": text})));
+    assert_eq!(
+        whole.profile("company", "acme").unwrap(),
+        json!({"text": text})
+    );
+}
+
+#[test]
 fn requests_that_are_kept() {
     let emulator = Emulator::start().unwrap();
     let sender = Sender::new(&emulator);
@@ -130,5 +174,9 @@ fn requests_that_are_kept() {
     for _ in 0..9 {
         sender.post("/groups", &JSON, &vec![b' '; 2 * MIB]).unwrap();
     }
-    assert_eq!(emulator.requests().len(), 8);
+    assert_eq!(
+        emulator.requests().len(),
+        7,
+        "headers and reasons count too"
+    );
 }

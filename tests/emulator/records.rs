@@ -40,7 +40,7 @@ fn with(members: Value) -> Value {
 fn valid_records() {
     let valid = [
         with(json!({})),
-        with(json!({"$set": {}})),
+        with(json!({"$group_key": "$group_id"})),
         with(json!({"$set": {"a": null, "b": [], "c": {"d": [1]}}})),
         update("acme", "$set_once", json!({"a": true})),
         update("acme", "$unset", json!(["a", "b"])),
@@ -87,6 +87,9 @@ fn invalid_records() {
         (update("acme", "$unset", json!("a")), "$unset"),
         (update("acme", "$unset", json!([{}])), "$unset"),
         (update("acme", "$unset", json!({"a": 1})), "$unset"),
+        (with(json!({"$set": {}})), "$set"),
+        (update("acme", "$set_once", json!({})), "$set_once"),
+        (update("acme", "$union", json!({})), "$union"),
         (update("acme", "$union", json!(["a"])), "$union"),
         (update("acme", "$union", json!({"a": []})), "$union.a"),
         (update("acme", "$union", json!({"a": "x"})), "$union.a"),
@@ -120,4 +123,35 @@ fn an_invalid_record_is_dropped_without_strict_too() {
     let body = json!([with(json!({"$group_id": 12345})), with(json!({}))]);
     assert_eq!(Sender::new(&emulator).send("", &body).body, "1");
     assert_eq!(emulator.profiles().len(), 1);
+}
+
+/// "Creating a group needs at least one property": an empty update of a group that exists creates none.
+#[test]
+fn an_empty_update_is_valid_where_the_group_exists() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let body = json!([
+        update("acme", "$set", json!({})),
+        update("acme", "$set", json!({"a": null})),
+        update("acme", "$set_once", json!({})),
+        update("acme", "$set", json!({})),
+    ]);
+    let answer = sender.send("strict=1", &body).json();
+    assert_eq!(answer["num_records_imported"], 3);
+    assert_eq!(answer["failed_records"][0]["index"], 0);
+    assert_eq!(answer["failed_records"].as_array().unwrap().len(), 1);
+    // `null` is a value, which Mixpanel shows as "(not set)".
+    assert_eq!(
+        emulator.profile("company", "acme").unwrap(),
+        json!({"a": null})
+    );
+}
+
+#[test]
+fn add_is_refused_with_the_reason() {
+    let emulator = Emulator::start().unwrap();
+    let body = json!([update("acme", "$add", json!({"a": 1}))]);
+    let answer = Sender::new(&emulator).send("strict=1", &body).json();
+    let message = "documented by name only, so not supported here";
+    assert_eq!(answer["failed_records"][0]["message"], message);
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs one of Mixpanel's official SDKs into a folder of its own, unless it is there:
-#   install.sh python|node FOLDER
+#   install.sh python|node|browser FOLDER
 # Says on its last line what is missing if it cannot.
 set -eu
 sdk=$1 folder=$2
@@ -20,6 +20,11 @@ node)
     command -v npm >/dev/null || fail "there is no npm"
     npm install --silent --no-audit --no-fund --prefix "$folder" mixpanel@0.24.0 ||
         fail "npm cannot install mixpanel"
+    ;;
+browser)
+    command -v npm >/dev/null || fail "there is no npm"
+    npm install --silent --no-audit --no-fund --prefix "$folder" mixpanel-browser@2.83.0 ||
+        fail "npm cannot install mixpanel-browser"
     ;;
 *) fail "no such SDK: $sdk" ;;
 esac

@@ -28,7 +28,10 @@ pub(crate) fn decode<'a>(
     format: &mut ReplyFormat,
 ) -> Result<Cow<'a, [u8]>, Reply> {
     let body = decompress(headers, body, max)?;
-    let is_form = media_type(headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    let is = |name: &str| media_type(headers).eq_ignore_ascii_case(name);
+    // `sendBeacon` in mixpanel-js calls its form a text.
+    let is_form =
+        is("application/x-www-form-urlencoded") || (is("text/plain") && body.starts_with(b"data="));
     if !is_form {
         return Ok(body);
     }

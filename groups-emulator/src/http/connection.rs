@@ -1,5 +1,5 @@
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use ureq_proto::http::{HeaderMap, Request, header};
 use ureq_proto::server::state::{ProvideResponse, RecvBody};
@@ -12,6 +12,8 @@ use crate::reply::Reply;
 const CHUNK: usize = 64 * 1024;
 /// The largest head, of a request and of a reply.
 const MAX_HEAD: usize = 16 * 1024;
+/// How a client that was given an `https` address begins.
+const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
 const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -22,6 +24,15 @@ pub(crate) struct HttpConnection<'a> {
     buffer: Vec<u8>,
     /// The bytes that were read and not used yet.
     input: Vec<u8>,
+}
+
+/// What arrives on a connection.
+pub(crate) enum Incoming {
+    Request(Box<(Request<()>, UnreadBody)>),
+    /// Something else than HTTP, for this reason.
+    NotHttp(String),
+    /// The client has closed the connection.
+    End,
 }
 
 /// The state after a request's head, before its body.
@@ -40,9 +51,8 @@ impl<'a> HttpConnection<'a> {
         })
     }
 
-    /// Reads the head of the next request. Returns `None` if the client has closed the connection or
-    /// does not send HTTP.
-    pub(crate) fn next_request(&mut self) -> io::Result<Option<(Request<()>, UnreadBody)>> {
+    /// Reads the head of the next request.
+    pub(crate) fn next_request(&mut self) -> io::Result<Incoming> {
         let mut exchange = Exchange::new().map_err(io::Error::other)?;
         let request = loop {
             match exchange.try_request(&self.input) {
@@ -52,16 +62,29 @@ impl<'a> HttpConnection<'a> {
                 }
                 Ok((_, None)) if self.input.len() <= MAX_HEAD => {
                     if !self.fill()? {
-                        return Ok(None);
+                        return Ok(Incoming::End);
                     }
                 }
-                Ok(_) | Err(_) => {
-                    self.stream.write_all(BAD_REQUEST)?;
-                    return Ok(None);
+                Ok(_) => {
+                    let reason = format!("the head of the request is larger than {MAX_HEAD} bytes");
+                    return Ok(Incoming::NotHttp(reason));
                 }
+                Err(_) if self.input.starts_with(TLS_HANDSHAKE) => {
+                    let reason = "this is TLS, not HTTP: use http:// in the client's endpoint";
+                    return Ok(Incoming::NotHttp(reason.to_owned()));
+                }
+                Err(error) => return Ok(Incoming::NotHttp(format!("this is not HTTP: {error}"))),
             }
         };
-        Ok(exchange.proceed().map(|next| (request, UnreadBody(next))))
+        Ok(match exchange.proceed() {
+            Some(next) => Incoming::Request(Box::new((request, UnreadBody(next)))),
+            None => Incoming::End,
+        })
+    }
+
+    /// Answers 400 to what is not HTTP.
+    pub(crate) fn refuse(&mut self) -> io::Result<()> {
+        self.stream.write_all(BAD_REQUEST)
     }
 
     /// Reads a request's body. Returns `None` in place of a body larger than `max`.
@@ -138,6 +161,12 @@ impl<'a> HttpConnection<'a> {
         let missing = reply.body.len().div_ceil(2);
         self.stream
             .write_all(&bytes[..bytes.len().saturating_sub(missing)])
+    }
+
+    /// Closes the connection, so that the client sees its end at once.
+    pub(crate) fn close(&self) {
+        // Fails only if the client has closed it already.
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 
     /// Reads more input. Returns `false` if the client has closed its side.

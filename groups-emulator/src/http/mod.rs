@@ -8,5 +8,5 @@ pub(crate) mod body;
 mod connection;
 mod server;
 
-pub(crate) use self::connection::{HttpConnection, UnreadBody};
+pub(crate) use self::connection::{HttpConnection, Incoming, UnreadBody};
 pub(crate) use self::server::{HttpServer, Lifecycle};

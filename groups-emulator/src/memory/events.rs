@@ -1,13 +1,13 @@
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 /// The imported events, each once, the oldest first.
 #[derive(Default)]
 pub(crate) struct EventStore {
-    by_number: BTreeMap<u64, Value>,
-    numbers: HashMap<EventIdentity, u64>,
-    next: u64,
+    by_version: BTreeMap<u64, Arc<Value>>,
+    versions: HashMap<EventIdentity, u64>,
 }
 
 /// Name, time, distinct id and insert id: two events with the same four are one.
@@ -23,40 +23,48 @@ fn identity(event: &Value) -> EventIdentity {
     ]
 }
 
+/// Returns whether an event is linked to a group.
+pub(crate) fn is_linked(event: &Value, key: &str, id: &str) -> bool {
+    match &event["properties"][key] {
+        Value::Array(ids) => ids.iter().any(|other| *other == *id),
+        other => *other == *id,
+    }
+}
+
 impl EventStore {
     /// The most events that are kept: enough for any test, and bounded for an emulator that runs all
     /// day.
     const MAX: usize = 100_000;
 
-    /// Appends a valid event, and removes an earlier one of the same identity.
-    pub(crate) fn push(&mut self, event: Value) {
-        let before = self.numbers.insert(identity(&event), self.next);
+    /// Appends a valid event, and removes an earlier one of the same identity. `version` is larger than
+    /// that of any other event.
+    pub(crate) fn push(&mut self, event: Value, version: u64) {
+        let before = self.versions.insert(identity(&event), version);
         if let Some(before) = before {
-            self.by_number.remove(&before);
+            self.by_version.remove(&before);
         }
-        self.by_number.insert(self.next, event);
-        self.next += 1;
-        if self.by_number.len() > Self::MAX {
-            if let Some((_, oldest)) = self.by_number.pop_first() {
-                self.numbers.remove(&identity(&oldest));
+        self.by_version.insert(version, Arc::new(event));
+        if self.by_version.len() > Self::MAX {
+            if let Some((_, oldest)) = self.by_version.pop_first() {
+                self.versions.remove(&identity(&oldest));
             }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_number.len()
+        self.by_version.len()
     }
 
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Value> {
-        self.by_number.values()
+    /// Returns all events, shared with the store.
+    pub(crate) fn all(&self) -> Vec<Arc<Value>> {
+        self.by_version.values().cloned().collect()
     }
 
-    /// Iterates over the events that are linked to a group.
-    pub(crate) fn of(&self, key: &str, id: &str) -> impl DoubleEndedIterator<Item = &Value> {
-        self.iter()
-            .filter(move |event| match &event["properties"][key] {
-                Value::Array(ids) => ids.iter().any(|other| *other == *id),
-                other => *other == *id,
-            })
+    /// Returns up to `count` events before a version, the newest first, each with its version.
+    pub(crate) fn before(&self, version: u64, count: usize) -> Vec<(u64, Arc<Value>)> {
+        let events = self.by_version.range(..version).rev().take(count);
+        events
+            .map(|(&version, event)| (version, Arc::clone(event)))
+            .collect()
     }
 }

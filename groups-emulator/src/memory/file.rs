@@ -6,8 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::memory::{AppliedUpdate, KnownGroup, Memory};
+use crate::memory::{KnownGroup, Memory};
+use crate::updates::AppliedUpdate;
 use mixpanel_groups::{Error, ErrorKind, Profile};
+
+/// The most groups that are copied under one lock.
+const GROUPS_AT_ONCE: usize = 500;
 
 /// A file that holds the profiles, their history and the events.
 pub(crate) struct MemoryFile {
@@ -28,7 +32,7 @@ impl MemoryFile {
     pub(crate) fn load(&self) -> Result<Memory, Error> {
         let json = match fs::read(&self.path) {
             Ok(json) => json,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::new()),
             Err(error) => return Err(self.failed("read", error)),
         };
         let damaged = || {
@@ -44,13 +48,27 @@ impl MemoryFile {
     /// Writes the file, unless it holds the same version already.
     pub(crate) fn save(&self, memory: &Mutex<Memory>) -> Result<(), Error> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let (version, state) = {
-            let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-            if memory.version == *saved {
+        let lock = || memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let (version, events) = {
+            let memory = lock();
+            if memory.saved_version == *saved {
                 return Ok(());
             }
-            (memory.version, to_json(&memory))
+            (memory.saved_version, memory.events.all())
         };
+        // What changes meanwhile makes another version, and is saved the next time.
+        let mut groups = Vec::new();
+        loop {
+            let part = lock().profiles.slice(groups.len(), GROUPS_AT_ONCE).to_vec();
+            if part.is_empty() {
+                break;
+            }
+            groups.extend(part.iter().map(group_to_json));
+        }
+        let state = json!({
+            "groups": groups,
+            "events": events.iter().map(|event| &**event).collect::<Vec<_>>(),
+        });
         replace(&self.path, state.to_string().as_bytes())
             .map_err(|error| self.failed("write", error))?;
         *saved = version;
@@ -63,37 +81,43 @@ impl MemoryFile {
     }
 }
 
-fn to_json(memory: &Memory) -> Value {
-    let groups = memory.profiles.iter().map(|(key, id, group)| {
-        let history: Vec<_> = group.history.iter().map(AppliedUpdate::to_json).collect();
-        json!({"key": key, "id": id, "profile": group.profile, "history": history})
-    });
-    json!({
-        "groups": groups.collect::<Vec<_>>(),
-        "events": memory.events.iter().collect::<Vec<_>>(),
-    })
+fn group_to_json(group: &KnownGroup) -> Value {
+    let history: Vec<_> = group
+        .history
+        .iter()
+        .map(|update| update.to_json())
+        .collect();
+    json!({"key": *group.key, "id": *group.id, "profile": *group.profile, "history": history})
 }
 
 fn from_json(mut state: Value) -> Option<Memory> {
-    let mut memory = Memory::default();
+    let mut memory = Memory::new();
+    let mut groups = Vec::new();
     for mut group in take_list(&mut state, "groups")? {
         let text = |name: &str| Some(group.get(name)?.as_str()?.to_owned());
-        let (key, id) = (text("key")?, text("id")?);
+        let name = (text("key")?, text("id")?);
         let profile = match group.get_mut("profile")?.take() {
             Value::Null => Profile::default(),
             Value::Object(properties) => properties.into_iter().collect(),
             _ => return None,
         };
-        let history = take_list(&mut group, "history")?;
-        let history = history.into_iter().map(AppliedUpdate::from_json);
-        *memory.profiles.group(key, id) = KnownGroup {
-            profile,
-            history: history.collect::<Option<_>>()?,
-        };
+        let history = take_list(&mut group, "history")?.into_iter();
+        let history = history.map(AppliedUpdate::from_json);
+        groups.push((name, profile, history.collect::<Option<Vec<_>>>()?));
+    }
+    // Versions have the order in which the groups were last changed.
+    groups.sort_by_key(|(_, _, history)| history.last().map(|update| update.at));
+    for (name, profile, mut history) in groups {
+        for update in &mut history {
+            update.version = memory.next_version();
+        }
+        memory.profiles.restore(name, profile, history);
     }
     for event in take_list(&mut state, "events")? {
-        memory.events.push(event);
+        let version = memory.next_version();
+        memory.events.push(event, version);
     }
+    memory.saved_version = 0;
     Some(memory)
 }
 

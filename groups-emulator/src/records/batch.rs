@@ -6,6 +6,7 @@ use serde_json::Value;
 use ureq_proto::http::StatusCode;
 
 use crate::fault::Fault;
+use crate::received::DroppedRecord;
 use crate::records::rules::{MAX_RECORD_BYTES, MAX_RECORDS};
 use crate::reply::{FailedRecord, Reply};
 
@@ -18,7 +19,8 @@ pub(crate) fn invalid<T>(field: &str, message: impl Into<String>) -> Result<T, I
 
 /// The valid records of a request, read, and the others with the reason.
 pub(crate) struct ParsedBatch<T> {
-    pub(crate) good: Vec<T>,
+    /// Each with its position in the request.
+    pub(crate) good: Vec<(usize, T)>,
     pub(crate) failed: Vec<FailedRecord>,
 }
 
@@ -79,16 +81,26 @@ pub(crate) fn read<T>(
             _ => read(record),
         };
         match result {
-            Ok(good) => batch.good.push(good),
-            Err((field, message)) => batch.failed.push(FailedRecord {
-                index,
+            Ok(good) => batch.good.push((index, good)),
+            Err(reason) => batch.failed.push(FailedRecord {
                 insert_id,
-                field,
-                message,
+                ..failed(index, reason)
             }),
         }
     }
     Ok(batch)
+}
+
+/// Returns a record that was valid by itself, and is dropped all the same.
+pub(crate) fn failed(position: usize, (field, message): InvalidField) -> FailedRecord {
+    FailedRecord {
+        record: DroppedRecord {
+            position,
+            field,
+            message,
+        },
+        insert_id: None,
+    }
 }
 
 /// Returns whether a record is larger than allowed, written as JSON without spaces.

@@ -5,10 +5,12 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use crate::records::batch::{InvalidField, invalid};
-use crate::records::rules::{check_distinct_id, check_insert_id, check_properties, check_time};
+use crate::records::rules::{
+    check_distinct_id, check_insert_id, check_properties, check_time, truncate_texts,
+};
 
-/// Returns the event, if it is valid.
-pub(crate) fn read(record: Value) -> Result<Value, InvalidField> {
+/// Returns the event, if it is valid. With `truncates`, long texts are cut.
+pub(crate) fn read(mut record: Value, truncates: bool) -> Result<Value, InvalidField> {
     let Value::Object(members) = &record else {
         return invalid("", "the record is not an object");
     };
@@ -23,6 +25,13 @@ pub(crate) fn read(record: Value) -> Result<Value, InvalidField> {
     match members.get("properties") {
         Some(Value::Object(properties)) => check(properties)?,
         _ => return invalid("properties", "'properties' is invalid: not an object"),
+    }
+    if let (true, Value::Object(properties)) = (truncates, &mut record["properties"]) {
+        for (name, value) in properties {
+            if !["time", "distinct_id", "$insert_id"].contains(&name.as_str()) {
+                truncate_texts(value);
+            }
+        }
     }
     Ok(record)
 }

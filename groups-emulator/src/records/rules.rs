@@ -14,6 +14,10 @@
 //!   `$insert_id`, which must not be placeholders; 36 bytes of `[A-Za-z0-9-]` for the latter; fewer than
 //!   255 properties; 3 levels of nested objects. Of two events with the same name, time, distinct id
 //!   and insert id, one is kept.
+//! - A property name is truncated at 255 characters and a text at 255 bytes, unless
+//!   [`truncate_like_mixpanel`](crate::EmulatorBuilder::truncate_like_mixpanel) turns that off.
+//! - Creating a group needs at least one property, so an empty `$set` creates none, and `$union` takes at
+//!   least one list.
 //! - An event with the property `$ignore` is accepted and dropped.
 //! - A record that is not valid is dropped without a word unless `strict=1` is set.
 //!
@@ -29,12 +33,16 @@
 //! # Unknown
 //! Where no source says what Mixpanel does, the emulator refuses the record: one that accepts more than
 //! Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, as is a group
-//! id that is not text. A property name over 255 characters is refused, although Mixpanel truncates it,
-//! and so is `$add`, which is documented for groups by its name alone.
+//! id that is not text. So is `$add`, which is documented for groups by its name alone.
+//!
+//! Guesses about what is truncated: a text is cut at the last whole character within 255 bytes, also in
+//! lists and objects, in events as well as in profiles, but not the ids and the time of an event; the
+//! names in `$unset` and `$remove` are cut like others; what `$remove` takes out is not cut, so a
+//! longer item cannot be removed by its full text.
 //!
 //! Not checked, because the sources disagree or because a test should see what was sent: whether 1 MB
 //! is 1,000,000 bytes (the emulator allows 1,048,576), the number of items in a list (255 or 300), the
-//! number of properties of a profile, the length of a text, the size of a list or object, rates, what the
+//! number of properties of a profile, the size of a list or object, rates, what the
 //! property `bucket` of an event does to other events.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -74,6 +82,9 @@ pub(crate) const USER_KEY: &str = "$user_id";
 /// The longest name of a property, in characters. (User profiles, limits)
 const NAME_CHARACTERS: usize = 255;
 
+/// The longest text value, in bytes. (Supported data types)
+const TEXT_BYTES: usize = 255;
+
 /// "Each event must have fewer than 255 properties"; nested objects get the same bound.
 const KEYS_BELOW: usize = 255;
 
@@ -109,6 +120,29 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
             "a property name is longer than {NAME_CHARACTERS} characters"
         )),
         None => Ok(()),
+    }
+}
+
+/// Truncates a property's name as Mixpanel does.
+pub(crate) fn truncate_name(name: &mut String) {
+    if let Some((end, _)) = name.char_indices().nth(NAME_CHARACTERS) {
+        name.truncate(end);
+    }
+}
+
+/// Truncates the texts in a value as Mixpanel does.
+pub(crate) fn truncate_texts(value: &mut Value) {
+    match value {
+        Value::String(text) if text.len() > TEXT_BYTES => {
+            let mut end = TEXT_BYTES;
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+        }
+        Value::Array(items) => items.iter_mut().for_each(truncate_texts),
+        Value::Object(members) => members.values_mut().for_each(truncate_texts),
+        _ => {}
     }
 }
 
@@ -186,6 +220,12 @@ pub(crate) fn check_properties(properties: &Map<String, Value>) -> Result<(), (S
 /// Returns whether Mixpanel accepts the event and drops it.
 pub(crate) fn is_ignored(event: &Value) -> bool {
     event["properties"].get(IGNORE).is_some()
+}
+
+/// Why the emulator drops such an event.
+pub(crate) fn ignored() -> (String, String) {
+    let message = "Mixpanel accepts an event with this property and drops it";
+    (format!("properties.{IGNORE}"), message.to_owned())
 }
 
 fn check_keys(object: &Map<String, Value>) -> Result<(), String> {

@@ -4,11 +4,14 @@ use serde_json::{Map, Value};
 
 use crate::memory::ParsedUpdate;
 use crate::records::batch::{InvalidField, invalid};
-use crate::records::rules::{ADD, COMPANY_KEY, TOP_LEVEL_KEYS, USER_KEY, check_name};
+use crate::records::rules::{
+    ADD, COMPANY_KEY, TOP_LEVEL_KEYS, USER_KEY, check_name, truncate_name, truncate_texts,
+};
 use mixpanel_groups::Operation;
 
-/// Returns the update that the record describes, if it is valid.
-pub(crate) fn read(record: Value) -> Result<ParsedUpdate, InvalidField> {
+/// Returns the update that the record describes, if it is valid. With `truncates`, long names and texts
+/// are cut; without, a long name is not valid.
+pub(crate) fn read(record: Value, truncates: bool) -> Result<ParsedUpdate, InvalidField> {
     let Value::Object(mut record) = record else {
         return invalid("", "the record is not an object");
     };
@@ -17,7 +20,10 @@ pub(crate) fn read(record: Value) -> Result<ParsedUpdate, InvalidField> {
     let key = take_text(&mut record, "$group_key")?;
     let id = take_text(&mut record, "$group_id")?;
     check_company(&mut record, &key, &id)?;
-    let value = record.remove(operation.name()).unwrap_or_default();
+    let mut value = record.remove(operation.name()).unwrap_or_default();
+    if truncates {
+        value = truncate(operation, value);
+    }
     check_value(operation, &value)?;
     Ok(ParsedUpdate {
         key,
@@ -74,11 +80,38 @@ fn check_value(operation: Operation, value: &Value) -> Result<(), InvalidField> 
             })
         }
         (Operation::Unset, _) => invalid(field, "not a list of at least one property name"),
+        (Operation::Union, Value::Object(lists)) if lists.is_empty() => {
+            invalid(field, "not an object with at least one list")
+        }
         (_, Value::Object(properties)) => properties.iter().try_for_each(|(name, value)| {
             check_name_in(field, name)?;
             check_property(operation, name, value)
         }),
         _ => invalid(field, "not an object"),
+    }
+}
+
+fn truncate(operation: Operation, value: Value) -> Value {
+    match value {
+        Value::Object(properties) if operation != Operation::Delete => {
+            let properties = properties.into_iter().map(|(mut name, mut value)| {
+                truncate_name(&mut name);
+                if operation != Operation::Remove {
+                    truncate_texts(&mut value);
+                }
+                (name, value)
+            });
+            Value::Object(properties.collect())
+        }
+        Value::Array(mut names) => {
+            for name in &mut names {
+                if let Value::String(name) = name {
+                    truncate_name(name);
+                }
+            }
+            Value::Array(names)
+        }
+        other => other,
     }
 }
 

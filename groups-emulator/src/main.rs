@@ -1,0 +1,105 @@
+//! `mixpanel-emulator`: the emulator as a program, for teams in any language.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups_emulator::Emulator;
+
+const HELP: &str = "\
+A stand-in for Mixpanel's group profiles and event import, on 127.0.0.1.
+
+Usage: mixpanel-emulator [OPTIONS]
+
+Options:
+  --port PORT            the port (default: 8080; 0: any free one)
+  --token TOKEN          the project's token (default: any)
+  --keep FILE            a file that keeps profiles and events from run to run
+  --allow-origin ORIGIN  an origin whose web pages may send, such as https://app.example.com;
+                         can be repeated (pages of this machine may always)
+  --help                 this text
+  --version              the version
+
+Open the address that it prints in a browser to see what arrives.
+A POST to /emulator/reset forgets everything.";
+
+pub(crate) fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mixpanel-emulator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let mut emulator = Emulator::builder().port(8080);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--help" => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            "--version" => {
+                println!("mixpanel-emulator {}", env!("CARGO_PKG_VERSION"));
+                return Ok(());
+            }
+            "--port" | "--token" | "--keep" | "--allow-origin" => {}
+            other => return Err(format!("unknown option {other}: see --help").into()),
+        }
+        let Some(value) = arguments.next() else {
+            return Err(format!("{argument} needs a value: see --help").into());
+        };
+        emulator = match argument.as_str() {
+            "--port" => match value.parse() {
+                Ok(port) => emulator.port(port),
+                Err(_) => {
+                    return Err(format!("invalid port {value}: expected 0 to 65535").into());
+                }
+            },
+            "--token" => emulator.token(value),
+            "--keep" => emulator.keep(value),
+            _ => emulator.allow_origin(value),
+        };
+    }
+    let emulator = emulator.start()?;
+    println!("A local Mixpanel listens on {}", emulator.endpoint());
+    loop {
+        // Ctrl-C ends the program at once, so that no more than this is lost.
+        thread::sleep(Duration::from_secs(1));
+        emulator.save()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run;
+
+    fn run_with(arguments: &str) -> Result<(), String> {
+        let arguments = arguments.split_whitespace().map(str::to_owned);
+        run(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_options_is_said() {
+        for (arguments, error) in [
+            ("--prot 1", "unknown option --prot: see --help"),
+            ("--port", "--port needs a value: see --help"),
+            ("--port 70000", "invalid port 70000: expected 0 to 65535"),
+            ("--port 0 --keep", "--keep needs a value: see --help"),
+        ] {
+            assert_eq!(run_with(arguments).unwrap_err(), error);
+        }
+        assert_eq!(run_with("--help"), Ok(()));
+        assert_eq!(run_with("--port 1 --version"), Ok(()));
+        // It gets as far as the file.
+        let error =
+            run_with("--port 0 --token T --allow-origin http://a.example --keep /").unwrap_err();
+        assert!(
+            error.starts_with("cannot read the emulator's file"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Which web pages may use the emulator: a browser sends requests for any site that is open in it.
+//!
+//! - The `Host` must be a name of this machine. A site whose own name resolves to 127.0.0.1 (DNS
+//!   rebinding) is refused by it.
+//! - An `Origin` must be a page of this machine, of whatever port, or allowed by
+//!   [`allow_origin`](crate::EmulatorBuilder::allow_origin). It gets CORS headers.
+//! - A request without an `Origin`, as of an `<img>`, is refused if the browser says that it comes from
+//!   another site (`Sec-Fetch-Site: cross-site`).
+//!
+//! Programs that are not browsers send neither of the two, and may do anything.
+
+use ureq_proto::http::{HeaderMap, Method, Request, header};
+
+use crate::reply::Reply;
+
+/// The origin that gets CORS headers, if the request has one, or the reason to refuse the request.
+pub(crate) type Access = Result<Option<String>, String>;
+
+const HOSTS: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+
+/// Checks a request for updates or events.
+pub(crate) fn check(request: &Request<()>, allowed: &[String]) -> Access {
+    let headers = request.headers();
+    let host = check_host(headers)?;
+    let Some(origin) = text(headers, header::ORIGIN.as_str()) else {
+        return match text(headers, "sec-fetch-site") {
+            Some("cross-site") => Err("a page of another site must not send this".to_owned()),
+            _ => Ok(None),
+        };
+    };
+    if is_same(origin, host) || is_of_this_machine(origin) || allowed.iter().any(|o| o == origin) {
+        return Ok(Some(origin.to_owned()));
+    }
+    Err(format!(
+        "the origin {origin} is not of this machine: allow it with `allow_origin`"
+    ))
+}
+
+/// Checks a request for the page or its data, which are for the page itself. A link on another site may
+/// lead to the page, but not frame it.
+pub(crate) fn check_page(request: &Request<()>) -> Result<(), String> {
+    let headers = request.headers();
+    let host = check_host(headers)?;
+    let is_link = request.method() == Method::GET
+        && request.uri().path() == "/"
+        && text(headers, "sec-fetch-dest") == Some("document");
+    let is_own = match text(headers, header::ORIGIN.as_str()) {
+        Some(origin) => is_same(origin, host),
+        None => matches!(
+            text(headers, "sec-fetch-site"),
+            None | Some("same-origin" | "none")
+        ),
+    };
+    if is_own || is_link {
+        return Ok(());
+    }
+    Err("this is for the emulator's own page".to_owned())
+}
+
+/// Returns whether the browser asks for permission to send a request.
+pub(crate) fn is_preflight(request: &Request<()>) -> bool {
+    let headers = request.headers();
+    request.method() == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Returns the reply that gives the permission.
+pub(crate) fn preflight(request: &Request<()>) -> Reply {
+    let wanted = text(request.headers(), "access-control-request-headers");
+    let mut reply = Reply::empty()
+        .with_header(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST")
+        .with_header(header::ACCESS_CONTROL_MAX_AGE, "600");
+    if let Some(wanted) = wanted {
+        reply = reply.with_header(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted);
+    }
+    reply
+}
+
+/// Adds the headers that let a page read the reply. mixpanel-js sends its requests with credentials, so
+/// the origin has to be named.
+pub(crate) fn with_cors(reply: Reply, origin: Option<&str>) -> Reply {
+    let Some(origin) = origin else { return reply };
+    reply
+        .with_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)
+        .with_header(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")
+        .with_header(header::VARY, "Origin")
+}
+
+/// Returns the `Host`, if it is a name of this machine. An HTTP/1.0 client sends none.
+fn check_host(headers: &HeaderMap) -> Result<&str, String> {
+    if !headers.contains_key(header::HOST) {
+        return Ok("");
+    }
+    let host = text(headers, header::HOST.as_str()).unwrap_or_default();
+    if HOSTS.contains(&name_of(host)) {
+        Ok(host)
+    } else {
+        Err(format!(
+            "the host {host:?} is not this machine: use 127.0.0.1 or localhost"
+        ))
+    }
+}
+
+fn is_of_this_machine(origin: &str) -> bool {
+    let host = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
+    host.is_some_and(|host| HOSTS.contains(&name_of(host)))
+}
+
+fn is_same(origin: &str, host: &str) -> bool {
+    origin.strip_prefix("http://") == Some(host)
+}
+
+/// Returns a host without its port.
+fn name_of(host: &str) -> &str {
+    let (name, port) = match host.find(']') {
+        Some(end) => host.split_at(end + 1),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port = port.strip_prefix(':').unwrap_or(port);
+    if port.bytes().all(|byte| byte.is_ascii_digit()) {
+        name
+    } else {
+        host
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

@@ -1,0 +1,213 @@
+//! What a test sees of what arrived and of what failed, and how it waits.
+
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::{ErrorKind, Operation};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use serde_json::json;
+
+use crate::wire::{JSON, PATIENCE, Sender, connect, update};
+
+#[test]
+fn failed_requests_say_why() {
+    let emulator = Emulator::builder()
+        .token("TOKEN")
+        .max_body(500)
+        .start()
+        .unwrap();
+    let sender = Sender::new(&emulator);
+    let mut foreign = update("acme", "$set", json!({"a": 1}));
+    foreign["$token"] = json!("OTHER");
+    sender.send("", &foreign);
+    sender.post("/groups", &JSON, b"{").unwrap();
+    sender.post("/engage", &JSON, b"[]").unwrap();
+    sender.post("/import", &JSON, b"[]").unwrap();
+    sender.post("/groups", &JSON, &[b' '; 501]).unwrap();
+    let good = update("acme", "$set", json!({"a": 1}));
+    let bad = update("acme", "$unset", json!([]));
+    assert_eq!(sender.send("", &json!([good, bad])).body, "1");
+    sender.send("", &json!([good]));
+    let requests = emulator.requests();
+    let seen = requests.iter().map(|request| {
+        (
+            request.number,
+            request.status.unwrap(),
+            request.is_failed(),
+            request.accepted,
+        )
+    });
+    let expected = [
+        (0, 401, true, 0),
+        (1, 400, true, 0),
+        (2, 404, true, 0),
+        (3, 401, true, 0),
+        (4, 413, true, 0),
+        (5, 200, true, 1),
+        (6, 200, false, 1),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+    let errors = requests
+        .iter()
+        .map(|request| request.error.as_deref().unwrap_or_default());
+    let reasons = [
+        "project token",
+        "the body is not JSON",
+        "/engage",
+        "Basic authorization is missing",
+        "exceeds max limit",
+        "",
+        "",
+    ];
+    for (error, reason) in errors.zip(reasons) {
+        assert!(error.contains(reason), "{error} {reason}");
+    }
+    let dropped = &requests[5].dropped[..];
+    assert_eq!(
+        (dropped.len(), dropped[0].position, &*dropped[0].field),
+        (1, 1, "$unset")
+    );
+    assert!(
+        !format!("{requests:?}").contains("OTHER"),
+        "no token is shown"
+    );
+}
+
+#[test]
+fn a_firewall_takes_offense_at_one_text() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Firewall("DROP TABLE".to_owned()));
+    let sender = Sender::new(&emulator);
+    let good = update("good", "$set", json!({"a": 1}));
+    let answer = sender.send(
+        "strict=1",
+        &json!([good, update("bad", "$set", json!({"a": "DROP TABLE x"}))]),
+    );
+    assert_eq!((answer.status, &*answer.content_type), (403, "text/html"));
+    assert!(emulator.profiles().is_empty());
+    assert_eq!(sender.send("", &good).body, "1");
+    assert_eq!(emulator.profiles().len(), 1);
+}
+
+#[test]
+fn updates_group_by_group_with_what_they_changed() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    sender.send(
+        "",
+        &json!([
+            update("b", "$set", json!({"plan": "free", "a": 1})),
+            update("a", "$set", json!({"x": 1}))
+        ]),
+    );
+    sender.send(
+        "",
+        &json!([
+            update("b", "$set", json!({"plan": "pro", "a": 1})),
+            update("b", "$set_once", json!({"plan": "none"})),
+            update("b", "$delete", json!("")),
+        ]),
+    );
+    let updates = emulator.updates();
+    let text = serde_json::to_string(&updates).unwrap();
+    let expected = concat!(
+        r#"[{"key":"company","id":"a","updates":[{"$set":{"x":1}}]},{"key":"company","id":"b","updates":["#,
+        r#"{"$set":{"a":1,"plan":"free"}},{"$set":{"a":1,"plan":"pro"}},{"$set_once":{"plan":"none"}},"#,
+        r#"{"$delete":""}]}]"#,
+    );
+    assert_eq!(text, expected);
+    let b = &updates[1].updates;
+    assert_eq!(b[1].operation, Operation::Set);
+    assert_eq!((b[0].request, b[1].request), (Some(0), Some(1)));
+    let [change] = &b[1].changes[..] else {
+        panic!("{:?}", b[1].changes)
+    };
+    assert_eq!(
+        (&*change.name, &change.before, &change.after),
+        ("plan", &Some(json!("free")), &Some(json!("pro")))
+    );
+    assert!(b[2].changes.is_empty());
+    assert_eq!(b[3].changes.len(), 2);
+    assert!(b[3].changes.iter().all(|change| change.after.is_none()));
+}
+
+#[test]
+fn waiting_ends_when_it_has_arrived() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| emulator.wait_for(PATIENCE, |e| e.profile("company", "acme")));
+        sender.send("", &update("other", "$set", json!({"a": 1})));
+        sender.send("", &update("acme", "$set", json!({"a": 1})));
+        assert_eq!(waiting.join().unwrap().unwrap(), json!({"a": 1}));
+    });
+    // What is there already is found at once, also without time.
+    emulator
+        .wait_for(Duration::ZERO, |e| e.profile("company", "acme"))
+        .unwrap();
+    emulator
+        .wait_for(Duration::MAX, |e| e.requests().pop())
+        .unwrap();
+    sender.send("", &update("acme", "$unset", json!([])));
+    let error = emulator
+        .wait_for(Duration::ZERO, |e| e.profile("company", "none"))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let message = error.to_string();
+    assert!(
+        message.contains("3 requests arrived, 1 of them failed"),
+        "{message}"
+    );
+    assert!(message.contains("$unset: not a list"), "{message}");
+}
+
+#[test]
+fn reset_forgets_everything_and_numbers_requests_on() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    sender.send("", &update("acme", "$set", json!({"a": 1})));
+    emulator.fail_always(Fault::Html);
+    emulator.reset();
+    assert!(emulator.profiles().is_empty() && emulator.updates().is_empty());
+    assert!(emulator.requests().is_empty() && emulator.events().is_empty());
+    assert_eq!(
+        sender
+            .send("", &update("acme", "$set", json!({"a": 2})))
+            .body,
+        "1"
+    );
+    assert_eq!(emulator.requests()[0].number, 1);
+}
+
+/// Viewers that never read what they asked for, of more than any socket buffers.
+#[test]
+fn viewers_that_do_not_read_block_nobody() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let names = (0..500).map(|n| format!("{n} {}", "x".repeat(240)));
+    let properties: serde_json::Map<_, _> =
+        names.map(|name| (name, json!("y".repeat(250)))).collect();
+    sender.send("", &update("acme", "$set", json!(properties)));
+    let viewers: Vec<_> = (0..8).map(|_| connect(&emulator)).collect();
+    for mut viewer in &viewers {
+        viewer.set_nonblocking(true).unwrap();
+        let request = "GET /emulator/group?key=company&id=acme HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        // Pipelined, so that each connection's thread gets stuck while it answers.
+        for _ in 0..200 {
+            let _ = viewer.write(request.as_bytes());
+        }
+    }
+    for n in 0..50 {
+        assert_eq!(
+            sender
+                .send("", &update("other", "$set", json!({"n": n})))
+                .body,
+            "1"
+        );
+    }
+    assert_eq!(
+        emulator.profile("company", "other").unwrap(),
+        json!({"n": 49})
+    );
+}
