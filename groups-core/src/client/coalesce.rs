@@ -173,7 +173,7 @@ fn creates(operation: Operation) -> bool {
     )
 }
 
-impl<'a> Slot<'a> {
+impl Slot<'_> {
     fn new(operation: Option<Operation>, members: Vec<usize>) -> Self {
         Self {
             members,
@@ -212,6 +212,22 @@ impl<'a> Slot<'a> {
 }
 
 impl History {
+    fn last_step(&self) -> Option<usize> {
+        self.steps.len().checked_sub(1)
+    }
+
+    /// Whether an operation changes nothing, after what was said last and before.
+    fn is_said_already(&self, last: Option<Operation>, operation: Operation, value: &str) -> bool {
+        use Operation::{Remove, Set, SetOnce, Union, Unset};
+        match (last, operation) {
+            // There is a value, whatever it is; or there is no list, or the item is not in it.
+            (Some(Set | SetOnce | Union), SetOnce) | (Some(Unset), Remove) => true,
+            (Some(Remove), SetOnce) => self.has_created,
+            (Some(Remove), Remove) => self.removed.contains(&Item::parse(value)),
+            _ => false,
+        }
+    }
+
     fn last_slot(&self) -> Option<usize> {
         self.steps.last().map(|(slot, _)| *slot)
     }
@@ -260,50 +276,40 @@ impl<'a> Segment<'a> {
 
     /// One operation of a record on one property.
     fn say(&mut self, operation: Operation, name: &str, value: &'a str, record: usize) {
-        use Operation::{Remove, Set, SetOnce, Union, Unset};
+        use Operation::{Remove, Set, Union, Unset};
         if !self.properties.contains_key(name) {
             self.properties.insert(name.to_owned(), History::default());
         }
         let history = self.properties.get_mut(name).expect("it was inserted");
-        let last = history.last_slot();
-        let said_last = last.and_then(|last| self.slots[last].operation);
-        // Where the record's part is, if it opens no step of its own.
-        let step = match (said_last, operation) {
+        let last_slot = history.last_slot();
+        let last = last_slot.and_then(|slot| self.slots[slot].operation);
+        // The step that the record becomes part of.
+        let step = match (last, operation) {
             // What was there before does not matter.
             (_, Set) => return self.replace(Some(Set), name, value, record),
             (_, Unset) if self.fresh => return self.replace(None, name, value, record),
-            (_, Unset) if said_last != Some(Unset) => {
-                return self.replace(Some(Unset), name, value, record);
-            }
-            // The value is known: it becomes another one, or stays. Or there is a list of items to add.
+            (Some(Unset), Unset) => history.last_step(),
+            (_, Unset) => return self.replace(Some(Unset), name, value, record),
+            // The value is known: it becomes another one. Or it is a list of items to add.
             (Some(Set | Union), Union) | (Some(Set), Remove) => {
-                let slot = &mut self.slots[last.expect("something was said")];
-                let list = slot
-                    .values
-                    .get_mut(name)
-                    .expect("the slot has the property");
+                let slot = &mut self.slots[last_slot.expect("something was said")];
+                let value_said = slot.values.get_mut(name).expect("it was said there");
                 if operation == Union {
-                    list.add(value);
+                    value_said.add(value);
                 } else {
-                    list.remove(value);
+                    value_said.remove(value);
                 }
-                history.steps.len().checked_sub(1)
+                history.last_step()
             }
-            // There is a value, whatever it is.
-            (Some(Set | SetOnce | Union), SetOnce) => history.steps.len().checked_sub(1),
-            (Some(Remove), SetOnce) if history.has_created => history.steps.len().checked_sub(1),
             // There is no list.
             (None, Remove) if self.fresh => None,
-            (Some(Unset), Remove | Unset) => history.steps.len().checked_sub(1),
             // Items can be added before others are removed.
             (Some(Remove), Union) if joins(history, &mut self.slots, name, value) => {
                 history.before_removed()
             }
-            (Some(Remove), Remove) if history.removed.contains(&Item::parse(value)) => {
-                history.steps.len().checked_sub(1)
-            }
+            _ if history.is_said_already(last, operation, value) => history.last_step(),
             _ => {
-                let from = last.map_or(0, |last| last + 1);
+                let from = last_slot.map_or(0, |slot| slot + 1);
                 return self.put(from, operation, name, value, vec![record]);
             }
         };

@@ -14,7 +14,7 @@ use crate::client::{Client, RetryPolicy};
 use crate::group::Operation;
 use crate::record::{Error, ErrorKind};
 use crate::simulation::percent;
-use crate::simulation::updates::{Model, REFUSED};
+use crate::simulation::updates::{BLOCKED, Model, REFUSED};
 use crate::util::simulated::{Condvar, Instant};
 use crate::util::sync;
 
@@ -33,6 +33,8 @@ struct State {
     faults: u32,
     /// Whether a request may be applied after its client gave up.
     late: bool,
+    /// Whether something in between answers to requests with the text [`BLOCKED`].
+    has_firewall: bool,
     /// How many records a request may have.
     most: usize,
     model: Model,
@@ -66,6 +68,7 @@ impl Server {
         let state = State {
             faults,
             late,
+            has_firewall: true,
             most,
             ..State::default()
         };
@@ -83,6 +86,7 @@ impl Server {
         let pending = {
             let mut state = self.state();
             state.faults = 0;
+            state.has_firewall = false;
             std::mem::take(&mut state.pending)
         };
         for thread in pending {
@@ -218,6 +222,15 @@ impl Connection {
 
 impl Transport for Connection {
     fn post(&self, request: Request<'_>) -> Result<Response, TransportError> {
+        let text = String::from_utf8_lossy(request.body);
+        if text.contains(BLOCKED) && self.server.state().has_firewall {
+            let body = b"<html>blocked</html>".to_vec();
+            return Ok(Response {
+                status: 403,
+                retry_after: None,
+                body,
+            });
+        }
         let latency = Duration::from_millis(thread_rng().gen_range(1..3_000));
         self.pass(latency)?;
         let answer = |status, body: Value| {

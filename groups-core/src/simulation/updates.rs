@@ -13,6 +13,9 @@ use crate::simulation::percent;
 /// A property that the server refuses.
 pub(super) const REFUSED: &str = "refused";
 
+/// A text that a firewall dislikes, as long as there is one.
+pub(super) const BLOCKED: &str = "<script>";
+
 /// One update, as the model sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
@@ -46,6 +49,7 @@ impl Said {
             3 => (Operation::Unset, json!([name])),
             4 if percent(50) => (Operation::Delete, json!("")),
             5 => (Operation::Set, json!({ name: [number % 3] })),
+            6 if percent(20) => (Operation::Set, json!({ name: BLOCKED })),
             _ => (Operation::Set, json!({ name: number, "last": number })),
         };
         let group = format!("group {}", random.gen_range(0..3));
