@@ -23,6 +23,8 @@ fn client(endpoint: &str) -> Client {
         .endpoint(endpoint)
         .retry(retry)
         .max_batch(20)
+        // As long as that, another process sends nothing after one that was killed.
+        .timeout(Duration::from_millis(300))
         .build()
         .unwrap()
 }

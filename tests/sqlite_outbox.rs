@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::buffered::DeliveryEvent;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
@@ -43,13 +43,15 @@ fn numbers(update: &EncodedUpdate) -> (usize, usize) {
     (group, usize::try_from(number).unwrap())
 }
 
-fn all_numbers(outbox: &SqliteOutbox) -> Vec<(usize, usize)> {
-    let waiting = outbox.take(usize::MAX).unwrap();
-    outbox.release().unwrap();
-    waiting
-        .iter()
-        .map(|w| numbers(w.update.as_ref().unwrap()))
-        .collect()
+/// What waits, whoever has taken it.
+fn all_numbers(path: &Path) -> Vec<(usize, usize)> {
+    let db = Connection::open(path).unwrap();
+    let mut rows = db
+        .prepare("SELECT body FROM mixpanel_outbox ORDER BY id")
+        .unwrap();
+    let bodies = rows.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let updates = bodies.map(|body| EncodedUpdate::from_json(&body.unwrap()).unwrap());
+    updates.map(|update| numbers(&update)).collect()
 }
 
 fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
@@ -189,7 +191,7 @@ fn what_was_appended_is_there_after_the_process_was_killed() {
 
         let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
         let mut there: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (group, number) in all_numbers(&outbox) {
+        for (group, number) in all_numbers(&path) {
             there.entry(group).or_default().push(number);
         }
         let nothing = Vec::new();
@@ -245,7 +247,7 @@ fn several_processes_append_to_one_file_up_to_its_capacity() {
         })
         .collect();
     assert_eq!(appended.iter().sum::<usize>(), FULL.updates);
-    let all = all_numbers(&SqliteOutbox::open(&path).unwrap());
+    let all = all_numbers(&path);
     for (group, appended) in appended.into_iter().enumerate() {
         let numbers = all.iter().filter(|(g, _)| *g == group).map(|(_, n)| *n);
         assert!(numbers.eq(0..appended), "group {group}");
@@ -268,7 +270,73 @@ fn one_process_takes_at_a_time_and_its_turn_ends_with_it() {
     assert_eq!(outbox.depth().unwrap().updates, 4);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(outbox.take(10).unwrap().len(), 4);
+    assert_eq!(take_when_free(&outbox).len(), 4);
+}
+
+/// Waits until the lease of another has ended.
+fn take_when_free(outbox: &SqliteOutbox) -> Vec<OutboxEntry> {
+    loop {
+        let taken = outbox.take(10).unwrap();
+        if !taken.is_empty() {
+            return taken;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_successor_takes_nothing_before_the_last_request_of_one_that_was_killed_can_have_ended() {
+    let (_folder, path) = folder();
+    let [killed, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(killed.append(&[update(0, 0)], ROOM).unwrap());
+    assert_eq!(killed.take(10).unwrap().len(), 1);
+    let request = Duration::from_millis(1_500);
+    assert!(killed.hold(request).unwrap());
+    let started = Instant::now();
+    std::mem::forget(killed); // It does not say that it ends.
+    assert_eq!(take_when_free(&successor).len(), 1);
+    assert!(started.elapsed() >= request);
+}
+
+#[test]
+fn one_that_was_paused_starts_no_request_after_another_took_over() {
+    let (_folder, path) = folder();
+    let [paused, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(paused.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = paused.take(10).unwrap();
+    assert!(paused.hold(Duration::from_millis(1)).unwrap());
+    assert_eq!(take_when_free(&other), taken);
+    assert!(!paused.hold(Duration::from_millis(1)).unwrap());
+    // Nor when the other has sent and is done.
+    other.settle(&ids(&taken), &[]).unwrap();
+    assert!(!paused.hold(Duration::from_millis(1)).unwrap());
+}
+
+#[test]
+fn a_lease_of_which_nobody_else_wants_to_know_is_extended_after_its_end() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    assert!(
+        !outbox.hold(Duration::from_secs(1)).unwrap(),
+        "nothing was taken"
+    );
+    outbox.take(10).unwrap();
+    thread::sleep(Duration::from_millis(1_100));
+    assert!(outbox.hold(Duration::from_secs(1)).unwrap());
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_nobody_up() {
+    let (_folder, path) = folder();
+    let [gone, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(gone.append(&[update(0, 0)], ROOM).unwrap());
+    gone.take(10).unwrap();
+    std::mem::forget(gone);
+    let db = Connection::open(&path).unwrap();
+    let later = "UPDATE mixpanel_outbox_lease SET since = since + 3600, until = until + 3600";
+    assert_eq!(db.execute(later, []).unwrap(), 1);
+    assert_eq!(successor.take(10).unwrap().len(), 1);
 }
 
 #[test]
@@ -354,7 +422,7 @@ fn a_full_disk_is_an_error_and_takes_nothing_with_it() {
 
     // With room again, all that was said to be there is.
     let outbox = SqliteOutbox::open(&path).unwrap();
-    assert_eq!(all_numbers(&outbox).len(), appended);
+    assert_eq!(all_numbers(&path).len(), appended);
     assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
 }
 
@@ -441,14 +509,14 @@ fn a_newer_version_is_an_error() {
     let (_folder, path) = folder();
     drop(SqliteOutbox::open(&path).unwrap());
     let db = Connection::open(&path).unwrap();
-    db.execute("UPDATE mixpanel_outbox_state SET version = 2", [])
+    db.execute("UPDATE mixpanel_outbox_state SET version = 3", [])
         .unwrap();
     let error = open_error(&path);
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(
         error
             .to_string()
-            .contains("has tables of version 2: expected 1, "),
+            .contains("has tables of version 3: expected 2, "),
         "{error}"
     );
 }
@@ -549,7 +617,7 @@ fn appending_waits_for_a_transaction_of_others() {
         transaction.commit().unwrap();
         assert!(appended.join().unwrap().unwrap());
     });
-    assert_eq!(all_numbers(&outbox), [(0, 0), (0, 1)]);
+    assert_eq!(all_numbers(&path), [(0, 0), (0, 1)]);
 }
 
 fn rejection() -> Rejection {

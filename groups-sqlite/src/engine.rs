@@ -11,16 +11,19 @@ use rusqlite::{
 };
 
 use crate::durability::Durability;
+use crate::lease::Lease;
 use mixpanel_groups::EncodedUpdate;
 use mixpanel_groups::outbox::{Capacity, Depth};
 
 pub(crate) const SCHEMA: &str = include_str!("schema.sql");
 /// The version of the schema.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 /// The longest wait for another process that writes to the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of the write-ahead log that stay when it is empty.
+const MAX_JOURNAL: i64 = 4 << 20;
 
 /// The arguments of one call of `append`.
 pub(crate) struct Append {
@@ -28,11 +31,10 @@ pub(crate) struct Append {
     pub(crate) capacity: Capacity,
 }
 
-/// The connections of one process. One thread uses them at a time.
+/// The connection of one process. One thread uses it at a time.
 pub(crate) struct Engine {
     pub(crate) db: Connection,
-    /// The connection to the second file. Its transaction is open as long as updates are taken.
-    relay: Connection,
+    lease: Lease,
     /// The highest id that is taken; every row up to it is taken too.
     taken: i64,
 }
@@ -50,24 +52,23 @@ impl Engine {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags)?;
-        db.busy_handler(Some(wait_for_others))?;
-        let mut relay = path.as_os_str().to_owned();
-        relay.push("-relay");
-        let relay = Connection::open_with_flags(relay, flags)?;
-        // A locked file means that another process has taken updates: there is no point in waiting.
-        relay.busy_timeout(Duration::ZERO)?;
-        let taken = 0;
-        Ok(Self { db, relay, taken })
+        db.busy_timeout(Duration::ZERO)?; // `patiently` waits.
+        let lease = Lease::new();
+        Ok(Self {
+            db,
+            lease,
+            taken: 0,
+        })
     }
 
     /// Returns the version of the tables, or `None` if there are no tables yet.
     pub(crate) fn version(&self) -> rusqlite::Result<Option<i64>> {
         let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'mixpanel_outbox_state'";
-        if !self.db.prepare(exists)?.exists([])? {
+        if !patiently(|| self.db.prepare(exists)?.exists([]))? {
             return Ok(None);
         }
         let version = "SELECT version FROM mixpanel_outbox_state";
-        self.db.query_row(version, [], |row| row.get(0)).map(Some)
+        patiently(|| self.db.query_row(version, [], |row| row.get(0))).map(Some)
     }
 
     /// Creates the tables, if they are missing, and sets the durability.
@@ -78,37 +79,36 @@ impl Engine {
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
         // On macOS, a plain `fsync` does not reach the disk.
         db.pragma_update(None, "fullfsync", full)?;
-        let transaction = self.begin()?;
+        let transaction = begin(&self.db)?;
         if self.version()?.is_none() {
             transaction.execute_batch(SCHEMA)?;
         }
+        // A file that cannot be written is an error now, not when something is published.
+        transaction.execute("UPDATE mixpanel_outbox_state SET version = version", [])?;
         transaction.commit()
     }
 
-    /// Turns on WAL mode. While another process does the same, SQLite fails at once instead of calling
-    /// [`wait_for_others`], so this retries by itself.
     fn use_wal(&self) -> rusqlite::Result<()> {
-        let deadline = Instant::now() + BUSY_TIMEOUT;
-        loop {
-            let used = self
-                .db
-                .pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()));
-            match used {
-                Err(error)
-                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-                        && Instant::now() < deadline =>
-                {
-                    sleep(Duration::from_millis(5));
-                }
-                used => return used,
-            }
-        }
+        patiently(|| {
+            self.db
+                .pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+        })?;
+        self.db
+            .pragma_update_and_check(None, "journal_size_limit", MAX_JOURNAL, |_| Ok(()))
     }
 
-    /// Begins a transaction that holds the write lock from its beginning, so it cannot fail with
-    /// `SQLITE_BUSY` later.
-    fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
-        Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)
+    /// Changes the lease in a transaction.
+    fn change_lease<R>(
+        &mut self,
+        change: impl FnOnce(&mut Lease, &Connection) -> rusqlite::Result<R>,
+    ) -> rusqlite::Result<R> {
+        let transaction = begin(&self.db)?;
+        let changed = change(&mut self.lease, &transaction);
+        let committed = changed.and_then(|changed| transaction.commit().map(|()| changed));
+        if committed.is_err() {
+            self.lease.forget();
+        }
+        committed
     }
 
     /// Appends the updates of several calls in one transaction. The result of each call says whether
@@ -127,7 +127,7 @@ impl Engine {
     }
 
     fn try_append_all(&self, appends: &[Append]) -> rusqlite::Result<Vec<bool>> {
-        let transaction = self.begin()?;
+        let transaction = begin(&self.db)?;
         let now = now(&transaction)?;
         let mut held = held(&transaction)?;
         let mut insert = insert(&transaction)?;
@@ -152,21 +152,26 @@ impl Engine {
         Ok(appended)
     }
 
-    /// Takes the oldest rows, at most `most`. Returns none while another process has taken some.
+    /// Takes the oldest rows, at most `most`. Returns none while the lease is another's.
     pub(crate) fn take(
         &mut self,
         most: usize,
     ) -> rusqlite::Result<Vec<(i64, rusqlite::Result<String>)>> {
-        if !self.lock_relay()? {
+        let rows = patiently(|| self.oldest(most))?;
+        if rows.is_empty() {
+            self.release()?;
+            return Ok(rows);
+        }
+        if !self.change_lease(Lease::take)? {
             return Ok(Vec::new());
         }
-        let rows = self.oldest(most);
-        let last = rows.as_ref().ok().and_then(|rows| rows.last());
-        match last {
-            Some((id, _)) => self.taken = *id,
-            None => self.release()?,
-        }
-        rows
+        // Another may have sent some of them, before the lease was taken.
+        let rows = match self.lease.is_new() {
+            true => patiently(|| self.oldest(most))?,
+            false => rows,
+        };
+        self.taken = rows.last().map_or(0, |(last, _)| *last);
+        Ok(rows)
     }
 
     fn oldest(&self, most: usize) -> rusqlite::Result<Vec<(i64, rusqlite::Result<String>)>> {
@@ -177,25 +182,21 @@ impl Engine {
         rows.collect()
     }
 
-    /// Locks the second file. Returns `false` if another process has locked it.
-    fn lock_relay(&self) -> rusqlite::Result<bool> {
-        if !self.relay.is_autocommit() {
+    /// Extends the lease, so that a request may start that takes so long. Returns `false` if another has it.
+    pub(crate) fn hold(&mut self, time: Duration) -> rusqlite::Result<bool> {
+        if self.lease.covers(time) {
             return Ok(true);
         }
-        match self.relay.execute_batch("BEGIN EXCLUSIVE") {
-            Ok(()) => Ok(true),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.change_lease(|lease, db| lease.extend(db, time))
     }
 
-    /// Unlocks the second file, so that another process can take what is not settled.
+    /// Gives up the lease, so that another can take what is not settled.
     pub(crate) fn release(&mut self) -> rusqlite::Result<()> {
         self.taken = 0;
-        if self.relay.is_autocommit() {
-            return Ok(());
+        match self.lease.is_held() {
+            true => self.change_lease(Lease::release),
+            false => Ok(()),
         }
-        self.relay.execute_batch("ROLLBACK")
     }
 
     /// Removes accepted rows and moves rejected ones. Once all taken rows are settled, any process may
@@ -205,7 +206,7 @@ impl Engine {
         accepted: &[i64],
         rejected: &[RejectedRow],
     ) -> rusqlite::Result<()> {
-        let transaction = self.begin()?;
+        let transaction = begin(&self.db)?;
         for rejected in rejected {
             rejected.copy(&transaction)?;
         }
@@ -224,11 +225,11 @@ impl Engine {
         drop(delete);
         let sql = "SELECT 1 FROM mixpanel_outbox WHERE id <= ?1";
         let is_some_left = transaction.prepare_cached(sql)?.exists([self.taken])?;
-        transaction.commit()?;
-        if is_some_left {
-            return Ok(());
+        if !is_some_left && self.lease.is_held() {
+            self.lease.release(&transaction)?;
+            self.taken = 0;
         }
-        self.release()
+        transaction.commit()
     }
 
     /// Removes the oldest rows that are not taken, until there is room. Returns how many were removed.
@@ -238,7 +239,7 @@ impl Engine {
         bytes: usize,
         capacity: Capacity,
     ) -> rusqlite::Result<usize> {
-        let transaction = self.begin()?;
+        let transaction = begin(&self.db)?;
         let mut held = held(&transaction)?;
         let mut last = self.taken;
         let sql = "SELECT id, length(CAST(body AS BLOB)) FROM mixpanel_outbox
@@ -262,14 +263,17 @@ impl Engine {
     pub(crate) fn depth(&self) -> rusqlite::Result<Depth> {
         let sql = "SELECT (julianday('now') - julianday(since)) * 86400.0
                    FROM mixpanel_outbox ORDER BY id LIMIT 1";
-        let mut select = self.db.prepare_cached(sql)?;
-        let seconds: Option<Option<f64>> = select.query_row([], |row| row.get(0)).optional()?;
+        let seconds = || -> rusqlite::Result<Option<Option<f64>>> {
+            let mut select = self.db.prepare_cached(sql)?;
+            select.query_row([], |row| row.get(0)).optional()
+        };
+        let seconds = patiently(seconds)?;
         // The clock may have been set back, and an SQL statement may have written any text as the time.
         let oldest = seconds.map(|seconds| {
             let age = Duration::try_from_secs_f64(seconds.unwrap_or_default());
             age.unwrap_or_default()
         });
-        Ok(held(&self.db)?.with_oldest(oldest))
+        Ok(patiently(|| held(&self.db))?.with_oldest(oldest))
     }
 }
 
@@ -313,11 +317,26 @@ fn delete(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     db.prepare_cached("DELETE FROM mixpanel_outbox WHERE id BETWEEN ?1 AND ?2")
 }
 
-/// Waits a moment for another process that writes, up to [`BUSY_TIMEOUT`] in all.
+/// Begins a transaction that holds the write lock from its beginning, so it cannot fail with `SQLITE_BUSY` later.
+fn begin(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    patiently(|| Transaction::new_unchecked(db, TransactionBehavior::Immediate))
+}
+
+/// Repeats what fails while another connection writes, for up to [`BUSY_TIMEOUT`].
 ///
-/// SQLite's own handler waits longer each time, so beside a busy process it may never get its turn.
-fn wait_for_others(attempts: i32) -> bool {
-    const PAUSE: Duration = Duration::from_millis(1);
-    sleep(PAUSE);
-    PAUSE.saturating_mul(attempts.unsigned_abs()) < BUSY_TIMEOUT
+/// SQLite's own handler waits longer each time, so beside a busy process it may never get its turn; and while another
+/// process turns on WAL mode, SQLite does not call it.
+fn patiently<R>(mut call: impl FnMut() -> rusqlite::Result<R>) -> rusqlite::Result<R> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match call() {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
 }

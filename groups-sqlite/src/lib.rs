@@ -14,6 +14,7 @@
 mod durability;
 mod engine;
 mod group_commit;
+mod lease;
 mod outbox;
 
 pub use self::durability::Durability;

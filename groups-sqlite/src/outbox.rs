@@ -1,8 +1,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rusqlite::{ErrorCode, MAIN_DB, Transaction, params};
+use rusqlite::{ErrorCode, Transaction, params};
 
 use crate::durability::Durability;
 use crate::engine::{Append, Engine, RejectedRow, VERSION, insert, now};
@@ -13,9 +14,12 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 
 /// An outbox in an SQLite file: updates that wait in it survive a crash of the process or the machine.
 ///
-/// Any number of threads and processes may publish to one file. One process at a time sends: `take`
-/// returns nothing while another process has taken updates. That process holds a lock on a second
-/// file, named like the first with `-relay` at its end; the lock ends with the process.
+/// Any number of threads and processes may publish to one file. One process at a time sends: it holds a lease, a
+/// row of the file with a time, and `take` returns nothing while another process holds it. A process that ends gives
+/// it up at once. After one that was killed, another sends in a second, or, if a request was under way, as soon as
+/// that cannot be any more: after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and at most
+/// five seconds. So updates of one group do not overtake each other, unless Mixpanel applies a request after its
+/// client gave it up. All processes are on one machine, whose clock the lease goes by.
 ///
 /// ```no_run
 /// use mixpanel_groups::{Client, Group};
@@ -100,11 +104,6 @@ impl SqliteOutbox {
                  mixpanel-groups-sqlite uses"
             );
             return Err(Error::new(ErrorKind::Damaged, message));
-        }
-        if engine.db.is_readonly(MAIN_DB).map_err(failed)? {
-            let path = path.display();
-            let message = format!("the outbox {path} is read-only: make the file writable");
-            return Err(Error::new(ErrorKind::Io, message));
         }
         engine.set_up(durability).map_err(failed)?;
         Ok(Self {
@@ -204,9 +203,14 @@ impl Outbox for SqliteOutbox {
         settled.map_err(|error| self.failed("remove from", error))
     }
 
+    fn hold(&self, time: Duration) -> Result<bool, Error> {
+        let held = self.engine.writer().hold(time);
+        held.map_err(|error| self.failed("write to", error))
+    }
+
     fn release(&self) -> Result<(), Error> {
         let released = self.engine.writer().release();
-        released.map_err(|error| self.failed("unlock", error))
+        released.map_err(|error| self.failed("write to", error))
     }
 
     fn drop_oldest(
@@ -225,6 +229,15 @@ impl Outbox for SqliteOutbox {
     }
 }
 
+/// Lets another process send at once.
+impl Drop for SqliteOutbox {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            log::warn!("another process must wait for the lease of this one to end: {error:#}");
+        }
+    }
+}
+
 impl SqliteOutbox {
     fn failed(&self, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
         failed(&self.path, verb, error)
@@ -233,6 +246,13 @@ impl SqliteOutbox {
 
 fn failed(path: &Path, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
     let error = error.into();
+    if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) {
+        let message = format!(
+            "the outbox {} is read-only: make the file writable",
+            path.display()
+        );
+        return Error::new(ErrorKind::Io, message).with_source(error);
+    }
     let kind = match error.sqlite_error_code() {
         // An error without a code of its own means that a table or a column is missing.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {

@@ -21,7 +21,14 @@ CREATE TABLE mixpanel_outbox_state (
     updates INTEGER NOT NULL,
     bytes   INTEGER NOT NULL
 );
-INSERT INTO mixpanel_outbox_state VALUES (1, 0, 0);
+INSERT INTO mixpanel_outbox_state VALUES (2, 0, 0);
+
+-- Who may send what waits, and until when; no row if nobody does. Seconds since the Unix epoch.
+CREATE TABLE mixpanel_outbox_lease (
+    holder TEXT NOT NULL,
+    since  REAL NOT NULL,
+    until  REAL NOT NULL
+);
 
 CREATE TRIGGER mixpanel_outbox_inserted AFTER INSERT ON mixpanel_outbox BEGIN
     UPDATE mixpanel_outbox_state

@@ -85,8 +85,14 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bo
         let json = &records.json(index)[OPENING.len()..];
         Update::encoded(json, Ok(Some(records.encoded(index))))
     });
+    let permit = |time| {
+        publisher.outbox.hold(time).unwrap_or_else(|error| {
+            publisher.notify(&DeliveryEvent::Outbox(&error));
+            false
+        })
+    };
     let options = publisher.client.with_options();
-    let result = options.cancel_on(cancel).send(updates);
+    let result = options.cancel_on(cancel).permit(&permit).send(updates);
     let (report, undelivered) = outcome(&result);
     let report = report.expect("a delivery has a report, however it ends");
 

@@ -291,6 +291,7 @@ impl ClientBuilder {
             endpoint,
             open,
             connections: self.connections,
+            timeout: self.timeout,
             idle: Mutex::default(),
         }))
     }

@@ -1,6 +1,7 @@
 use crate::client::ClientBuilder;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::client::SendOptions;
 use crate::client::delivery::Route;
@@ -33,6 +34,8 @@ pub(super) struct Inner {
     pub(super) import: Route,
     pub(super) open: Box<OpenConnection>,
     pub(super) connections: usize,
+    /// How long a request can take.
+    pub(super) timeout: Duration,
     /// Connections that no `send` uses at the moment.
     pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
 }

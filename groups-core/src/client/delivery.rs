@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::client::Compression;
 use crate::client::Progress;
 use crate::client::RetryPolicy;
+use crate::client::options::Permit;
 use crate::client::records::{Limits, Records};
 use crate::client::sender::Sender;
 use crate::client::transport::Transport;
@@ -38,6 +39,8 @@ pub(crate) struct Route {
 /// One `send`.
 pub(crate) struct Delivery<'a> {
     pub(super) route: &'a Route,
+    /// Says whether a request may start that takes up to that time.
+    pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
     state: Mutex<State>,
     /// Notified at every change of the state that somebody may wait for.
     pub(super) changed: Condvar,
@@ -94,6 +97,7 @@ impl<'a> Delivery<'a> {
         });
         Self {
             route,
+            permit: None,
             state: Mutex::new(State::new(lanes.collect(), route.limits)),
             changed: Condvar::new(),
         }
@@ -168,6 +172,11 @@ impl<'a> Delivery<'a> {
         for lane in &state.lanes {
             lane.connection.abort();
         }
+    }
+
+    /// Whether the next request may start.
+    pub(super) fn is_permitted(&self) -> bool {
+        self.permit.is_none_or(|(permit, time)| permit(time))
     }
 
     /// Waits until something changes, for that long at most.

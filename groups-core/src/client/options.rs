@@ -18,7 +18,11 @@ pub struct SendOptions<'a> {
     pub(super) coalesce: bool,
     pub(super) cancel: Option<&'a AtomicBool>,
     pub(super) progress: Option<Callback<'a>>,
+    permit: Option<&'a Permit<'a>>,
 }
+
+/// Whether a request may start that can take so long.
+pub(crate) type Permit<'a> = dyn Fn(Duration) -> bool + Sync + 'a;
 
 impl<'a> SendOptions<'a> {
     pub(crate) fn new(client: &'a Client) -> Self {
@@ -27,6 +31,7 @@ impl<'a> SendOptions<'a> {
             coalesce: false,
             cancel: None,
             progress: None,
+            permit: None,
         }
     }
 
@@ -34,6 +39,12 @@ impl<'a> SendOptions<'a> {
     /// its profile: see [`Batch::coalesce`](crate::client::Batch::coalesce).
     pub fn coalesce(mut self) -> Self {
         self.coalesce = true;
+        self
+    }
+
+    /// Asks before each request, and stops when it may not start.
+    pub(crate) fn permit(mut self, permit: &'a Permit<'a>) -> Self {
+        self.permit = Some(permit);
         self
     }
 
@@ -80,7 +91,8 @@ impl<'a> SendOptions<'a> {
         records: impl Iterator<Item = R>,
     ) -> Result<Report, Error> {
         let client = self.client;
-        let delivery = Delivery::new(route, client.take_connections());
+        let mut delivery = Delivery::new(route, client.take_connections());
+        delivery.permit = self.permit.map(|permit| (permit, client.0.timeout));
         thread::scope(|scope| {
             let mut lanes = Lanes::new(scope, &delivery, self);
             lanes.fill(records);

@@ -10,9 +10,9 @@ use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
 use crate::client::retry::{Failure, Step};
 use crate::client::transport::{Request, Transport, TransportError};
-use crate::record::Error;
 use crate::record::Record;
 use crate::record::Rejection;
+use crate::record::{Error, ErrorKind};
 use crate::util::random::random;
 use crate::util::sync::Instant;
 
@@ -195,6 +195,10 @@ impl<'a> Sender<'a> {
         self.delivery.state().report.sent += newly_sent;
         let started = Instant::now();
         for attempt in 1.. {
+            if !self.delivery.is_permitted() {
+                let message = "the outbox may be with another process: no request was started";
+                return Err(self.stop(Error::new(ErrorKind::Cancelled, message)));
+            }
             let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
                 Verdict::Again(failure, error) => (failure, error, false),
                 Verdict::Blocked(error) if !once => (Failure::Overload, error, true),

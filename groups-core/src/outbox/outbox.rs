@@ -22,6 +22,9 @@ use crate::record::{EncodedUpdate, Error, RecordRef, Rejection};
 /// - **Settle**: only `settle` removes updates: accepted ones for good, rejected ones to where a
 ///   person can look at them, if the engine has such a place. Those that were taken and not settled
 ///   can be taken again after `release`, or when the taker died.
+/// - **Hold**: where several processes share an outbox, what one of them took is its own until a time, which `hold`
+///   extends. Nobody else takes it before; so a taker that was killed or paused does not overtake its successor. What
+///   no client can prevent is a server that applies a request after the client gave it up.
 /// - All methods can be called from any thread at any time; only one thread of a process takes.
 pub trait Outbox: Send + Sync {
     /// Appends updates; `false` if there is no room for all of them within the capacity.
@@ -41,6 +44,19 @@ pub trait Outbox: Send + Sync {
     /// # Errors
     /// If they cannot be removed; they may be taken again then.
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error>;
+
+    /// Holds what was taken for that much longer; `false` if it is not held any more. The worker calls this before each
+    /// request, the repeated ones too, with the time that the request can take, and starts none that the answer does
+    /// not cover. So whoever takes the updates next sends nothing before every request of this taker has ended.
+    ///
+    /// By default `true`, for an outbox of one process alone: what it took nobody else takes.
+    ///
+    /// # Errors
+    /// If that cannot be said; no request starts then.
+    fn hold(&self, time: Duration) -> Result<bool, Error> {
+        let _ = time;
+        Ok(true)
+    }
 
     /// Gives back what was taken and not settled.
     ///

@@ -1,0 +1,116 @@
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// How long a lease lasts before the first request extends it.
+const FIRST: Duration = Duration::from_secs(1);
+/// How much longer it lasts at most than a request can, so that not each request writes to the file.
+const MAX_SPARE: Duration = Duration::from_secs(5);
+
+/// Who may send, and until when: one row of the file, by the clock of the machine.
+///
+/// A lease ends when it is released, or when its time has passed without a release, since its holder was killed. No
+/// request starts that it does not outlast ([`Outbox::hold`](mixpanel_groups::Outbox::hold)). So a successor sends
+/// nothing before every request of its predecessor has ended for its client.
+pub(crate) struct Lease {
+    holder: String,
+    /// Until when it is held, as far as is known: by a clock that stands still while the machine sleeps, and by
+    /// one that can be set. The earlier end counts.
+    until: Option<(Instant, SystemTime)>,
+    is_new: bool,
+}
+
+impl Lease {
+    /// Returns a lease that is not held.
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            holder: format!("{}-{number}-{}", process::id(), since.as_nanos()),
+            until: None,
+            is_new: false,
+        }
+    }
+
+    /// Whether it was taken and neither released nor lost, as far as is known.
+    pub(crate) fn is_held(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Whether it was not held before it was taken.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether it lasts for that long.
+    pub(crate) fn covers(&self, time: Duration) -> bool {
+        self.until.is_some_and(|(instant, system)| {
+            let left = instant.saturating_duration_since(Instant::now());
+            let left_by_clock = system.duration_since(SystemTime::now()).unwrap_or_default();
+            left.min(left_by_clock) > time
+        })
+    }
+
+    /// Takes it in a transaction, unless another has it.
+    pub(crate) fn take(&mut self, db: &Connection) -> rusqlite::Result<bool> {
+        let sql = "SELECT holder FROM mixpanel_outbox_lease
+                   -- A clock that was set back, or a time that no lease lasts, holds nobody up.
+                   WHERE since <= ?1 AND ?1 < until";
+        let mut select = db.prepare_cached(sql)?;
+        let holder: Option<String> = select.query_row([now()], |row| row.get(0)).optional()?;
+        if holder.as_ref().is_some_and(|holder| *holder != self.holder) {
+            self.until = None;
+            return Ok(false);
+        }
+        self.is_new = holder.is_none() || !self.is_held();
+        if self.is_new || !self.covers(FIRST / 2) {
+            self.write(db, FIRST)?;
+        }
+        Ok(true)
+    }
+
+    /// Extends it in a transaction, unless another took it.
+    pub(crate) fn extend(&mut self, db: &Connection, time: Duration) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM mixpanel_outbox_lease WHERE holder = ?1";
+        if !db.prepare_cached(sql)?.exists([&self.holder])? {
+            self.until = None;
+            return Ok(false);
+        }
+        self.write(db, time + MAX_SPARE.min(time / 4))?;
+        Ok(true)
+    }
+
+    /// Relies on it no longer: whether the file has it is not known.
+    pub(crate) fn forget(&mut self) {
+        self.until = None;
+    }
+
+    /// Ends it in a transaction, if it is still held.
+    pub(crate) fn release(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.forget();
+        let sql = "DELETE FROM mixpanel_outbox_lease WHERE holder = ?1";
+        db.prepare_cached(sql)?.execute([&self.holder]).map(drop)
+    }
+
+    fn write(&mut self, db: &Connection, time: Duration) -> rusqlite::Result<()> {
+        // The end that is relied on is before the one that is written.
+        let until = (Instant::now() + time, SystemTime::now() + time);
+        let since = now();
+        db.prepare_cached("DELETE FROM mixpanel_outbox_lease")?
+            .execute([])?;
+        let sql = "INSERT INTO mixpanel_outbox_lease (holder, since, until) VALUES (?1, ?2, ?3)";
+        let mut insert = db.prepare_cached(sql)?;
+        insert.execute(params![self.holder, since, since + time.as_secs_f64()])?;
+        self.until = Some(until);
+        Ok(())
+    }
+}
+
+/// The time in seconds since the Unix epoch, as the table has it.
+fn now() -> f64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed();
+    since.unwrap_or_default().as_secs_f64()
+}
