@@ -58,6 +58,29 @@ fn what_is_published_arrives() {
 }
 
 #[test]
+fn a_flush_ends_while_others_publish() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    let is_over = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while is_over.load(Ordering::Relaxed) == 0 {
+                buffered.publish(set(1, 1)).unwrap();
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        buffered.publish(set(2, 2)).unwrap();
+        let start = Instant::now();
+        let outcome = buffered.flush(Duration::from_secs(60));
+        let time = start.elapsed();
+        is_over.store(1, Ordering::Relaxed);
+        assert!(time < Duration::from_secs(60), "{outcome:?}");
+    });
+    assert!(emulator.profile("company", "2").is_some());
+    assert!(buffered.shutdown(LONG).is_complete());
+}
+
+#[test]
 fn it_arrives_without_a_flush() {
     let emulator = Emulator::start().unwrap();
     let buffered = buffered(&emulator).start().unwrap();

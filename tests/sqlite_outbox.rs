@@ -327,6 +327,26 @@ fn a_lease_of_which_nobody_else_wants_to_know_is_extended_after_its_end() {
 }
 
 #[test]
+fn a_flush_waits_for_what_another_process_sends() {
+    let (_folder, path) = folder();
+    let [other, mine] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(other.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = other.take(10).unwrap();
+    assert!(other.hold(Duration::from_secs(60)).unwrap());
+    let client = Client::disabled();
+    let buffered = client.buffered().outbox(mine).start().unwrap();
+    let flushed = buffered.flush(Duration::from_millis(300));
+    assert_eq!(flushed.waiting, Some(1), "it is not said to be done");
+    thread::scope(|scope| {
+        let flush = scope.spawn(|| buffered.flush(Duration::from_secs(60)));
+        thread::sleep(Duration::from_millis(200));
+        other.settle(&ids(&taken), &[]).unwrap();
+        assert!(flush.join().unwrap().is_complete());
+    });
+    assert_eq!(buffered.stats().accepted, 0, "the other sent it");
+}
+
+#[test]
 fn a_clock_that_was_set_back_holds_nobody_up() {
     let (_folder, path) = folder();
     let [gone, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::buffered::Stats;
 use crate::client::records::MAX_RECORDS;
+use crate::outbox::Depth;
 use crate::record::Report;
 use crate::util::sync::{AtomicUsize, Condvar, Instant, Mutex, MutexGuard};
 
@@ -64,6 +65,21 @@ pub(super) struct Task {
     flush: u64,
     /// Nothing will be published after it.
     is_last: bool,
+    /// A flush or a shutdown waits for it.
+    pub(super) is_awaited: bool,
+    started: Instant,
+}
+
+/// How exactly outboxes know how long an update has waited.
+const RESOLUTION: Duration = Duration::from_millis(20);
+
+impl Task {
+    /// Returns whether nothing waits that was published before the task started.
+    pub(super) fn is_older_than(&self, depth: Depth) -> bool {
+        let age = self.started.elapsed();
+        let is_newer = |oldest: Duration| oldest.saturating_add(RESOLUTION) < age;
+        depth.updates == 0 || (!self.is_last && depth.oldest.is_some_and(is_newer))
+    }
 }
 
 /// The bit of the gate that no publisher passes.
@@ -217,6 +233,8 @@ impl Shared {
         Task {
             flush: state.flushes,
             is_last: state.phase >= Phase::Draining,
+            is_awaited: state.flushes_done < state.flushes || state.phase >= Phase::Draining,
+            started: Instant::now(),
         }
     }
 

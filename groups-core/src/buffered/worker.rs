@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::buffered::DeliveryEvent;
 use crate::buffered::publisher::Publisher;
+use crate::buffered::state::Task;
 use crate::client::coalesce::coalesce_with_members;
 use crate::client::records::{Limits, Records};
 use crate::outbox::OutboxEntry;
@@ -17,8 +18,21 @@ use crate::record::{Error, Rejection, Report, Update};
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
 
+/// How soon a flush or a shutdown looks again, while another process sends what it waits for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// The longest pause after failures, unless the flush interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What became of what waited.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All that had been published before is settled.
+    Done,
+    /// Another process has taken it.
+    Elsewhere,
+    Failed,
+}
 
 /// What became of an entry that was taken.
 #[derive(Clone, Copy)]
@@ -40,38 +54,55 @@ fn work(publisher: &Publisher) {
     let shared = &publisher.shared;
     let interval = publisher.settings.flush_interval;
     let mut failures = 0_u32;
+    let mut pause = interval;
     loop {
-        let pause = interval.saturating_mul(2_u32.saturating_pow(failures));
-        let pause = pause.min(LONGEST_PAUSE.max(interval));
         let task = shared.take_task(pause, failures > 0);
-        let is_done = send_all(publisher);
-        failures = if is_done {
-            0
-        } else {
-            failures.saturating_add(1)
+        let outcome = send_all(publisher, &task);
+        failures = match outcome {
+            Outcome::Failed => failures.saturating_add(1),
+            Outcome::Done | Outcome::Elsewhere => 0,
         };
-        if !shared.finish_task(&task, is_done) {
+        if !shared.finish_task(&task, outcome == Outcome::Done) {
             return;
+        }
+        pause = interval.saturating_mul(2_u32.saturating_pow(failures));
+        pause = pause.min(LONGEST_PAUSE.max(interval));
+        if outcome == Outcome::Elsewhere && task.is_awaited {
+            pause = pause.min(LOOK_AGAIN);
         }
     }
 }
 
-/// Sends everything that waits, and returns whether that worked.
-fn send_all(publisher: &Publisher) -> bool {
+/// Sends what waits, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
+/// however much is published meanwhile.
+fn send_all(publisher: &Publisher, task: &Task) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {
         let taken = match publisher.outbox.take(TAKE) {
-            Ok(taken) if taken.is_empty() => return true,
             Ok(taken) => taken,
             Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
-                return false;
+                return Outcome::Failed;
             }
         };
-        if !send(publisher, &taken, cancel) {
-            return false;
+        if taken.is_empty() && !publisher.outbox.is_durable() {
+            return Outcome::Done;
+        }
+        if !taken.is_empty() && !send(publisher, &taken, cancel) {
+            return Outcome::Failed;
+        }
+        if taken.is_empty() || task.is_awaited {
+            match publisher.outbox.depth() {
+                Ok(depth) if task.is_older_than(depth) => return Outcome::Done,
+                Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
+                Ok(_) => {}
+                Err(error) => {
+                    publisher.notify(&DeliveryEvent::Outbox(&error));
+                    return Outcome::Failed;
+                }
+            }
         }
     }
-    false
+    Outcome::Failed
 }
 
 /// Sends entries, and settles those whose fate is known. Returns whether that is all of them.

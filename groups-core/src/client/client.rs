@@ -12,7 +12,7 @@ use crate::util::sync::Mutex;
 
 /// Sends updates to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
-/// Cheap to clone; clones share connections, which are kept open between calls. `Send + Sync`: one
+/// Cheap to clone; clones share connections, which are kept open between calls, 16 at most or as many as one call uses. `Send + Sync`: one
 /// client serves all threads.
 ///
 /// ```no_run
@@ -39,6 +39,9 @@ pub(super) struct Inner {
     /// Connections that no `send` uses at the moment.
     pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
 }
+
+/// How many idle connections a client keeps for later calls, or those of one call if they are more.
+const MAX_IDLE: usize = 16;
 
 /// Returns a new connection.
 pub(crate) type OpenConnection = dyn Fn() -> Arc<dyn Transport> + Send + Sync;
@@ -218,6 +221,7 @@ impl Client {
     pub(crate) fn keep_connections(&self, connections: Vec<Arc<dyn Transport>>) {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.extend(connections);
+        idle.truncate(MAX_IDLE.max(self.0.connections));
     }
 }
 
