@@ -1,8 +1,10 @@
 //! Processes that publish through a `SqliteOutbox` and are killed at random moments: what
 //! `publish` has returned of arrives, and each group's updates arrive in order.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -145,4 +147,117 @@ fn what_was_published_arrives_whatever_is_killed() {
             numbers.last().copied()
         );
     }
+}
+
+/// A way to the emulator on which each request takes that long to arrive, also if its sender is killed meanwhile.
+fn long_way(emulator: &Emulator, time: Duration) -> (String, mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = emulator
+        .endpoint()
+        .strip_prefix("http://")
+        .unwrap()
+        .to_owned();
+    let (received, is_received) = mpsc::channel();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (server, received, mut client) =
+                (server.clone(), received.clone(), client.unwrap());
+            thread::spawn(move || {
+                let request = read_request(&mut BufReader::new(&client));
+                let _ = received.send(());
+                thread::sleep(time);
+                let mut server = TcpStream::connect(server).unwrap();
+                server.write_all(&request).unwrap();
+                let mut response = Vec::new();
+                server.read_to_end(&mut response).unwrap();
+                let _ = client.write_all(&response);
+            });
+        }
+    });
+    (endpoint, is_received)
+}
+
+/// Reads a request, which is to be the last one of its connection.
+fn read_request(from: &mut impl BufRead) -> Vec<u8> {
+    let (mut request, mut length) = (Vec::new(), 0);
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            request.extend_from_slice(b"Connection: close\r\n\r\n");
+            break;
+        }
+        request.extend_from_slice(line.as_bytes());
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).unwrap();
+    request.extend_from_slice(&body);
+    request
+}
+
+const SENDER: &str = "MIXPANEL_GROUPS_CRASH_SENDER";
+
+/// What a child does until it is killed: sends one update.
+#[test]
+fn sender() {
+    let Ok(arguments) = std::env::var(SENDER) else {
+        return;
+    };
+    let (endpoint, path) = arguments.split_once('|').unwrap();
+    let client = Client::builder("T")
+        .endpoint(endpoint)
+        .timeout(Duration::from_secs(3));
+    let outbox = SqliteOutbox::open(path).unwrap();
+    let buffered = client.build().unwrap().buffered().outbox(outbox);
+    let buffered = buffered
+        .flush_interval(Duration::from_millis(1))
+        .start()
+        .unwrap();
+    buffered
+        .publish(Group::new("company", "acme").set(json!({"plan": "old"})))
+        .unwrap();
+    let _ = buffered.flush(Duration::from_secs(60));
+}
+
+#[test]
+fn an_older_value_does_not_come_last_when_its_sender_is_killed() {
+    let emulator = Emulator::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    let path = path.to_str().unwrap();
+    let (endpoint, is_received) = long_way(&emulator, Duration::from_secs(1));
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["sender", "--exact"])
+        .env(SENDER, format!("{endpoint}|{path}"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    is_received.recv().unwrap();
+    child.kill().unwrap(); // SIGKILL, while the request is on its way
+    child.wait().unwrap();
+
+    let outbox = SqliteOutbox::open(path).unwrap();
+    let buffered = client(&emulator.endpoint())
+        .buffered()
+        .outbox(outbox)
+        .start()
+        .unwrap();
+    buffered
+        .publish(Group::new("company", "acme").set(json!({"plan": "new"})))
+        .unwrap();
+    assert!(buffered.shutdown(Duration::from_secs(60)).is_complete());
+    assert_eq!(
+        emulator.profile("company", "acme").unwrap(),
+        json!({"plan": "new"})
+    );
+    let first = &emulator.requests()[0];
+    let first = &first.body;
+    assert!(
+        first.contains("old"),
+        "the late request came first: {first}"
+    );
 }

@@ -347,6 +347,25 @@ fn a_flush_waits_for_what_another_process_sends() {
 }
 
 #[test]
+fn no_more_is_taken_at_once_than_fits_into_memory() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let text = "x".repeat(900_000);
+    let large = |number| stored(&Group::new("company", number).set(json!({"text": text})));
+    let all: Vec<_> = (0..30).map(large).collect();
+    assert!(outbox.append(&all, ROOM).unwrap());
+    let mut left = all.len();
+    while left > 0 {
+        let taken = outbox.take(20_000).unwrap();
+        let bytes: usize = taken.iter().map(|entry| entry.json().len()).sum();
+        assert!(bytes <= 16 << 20);
+        assert!(taken.len() == left || bytes > 15 << 20, "as much as fits");
+        left -= taken.len();
+        outbox.settle(&ids(&taken), &[]).unwrap();
+    }
+}
+
+#[test]
 fn a_clock_that_was_set_back_holds_nobody_up() {
     let (_folder, path) = folder();
     let [gone, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());

@@ -18,6 +18,8 @@ use mixpanel_groups::outbox::{Capacity, Depth};
 pub(crate) const SCHEMA: &str = include_str!("schema.sql");
 /// The version of the schema.
 pub(crate) const VERSION: i64 = 2;
+/// The most bytes of JSON that are taken at once, unless one update has more.
+const MAX_BYTES: usize = 16 << 20;
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 /// The longest wait for another process that writes to the file.
@@ -178,8 +180,17 @@ impl Engine {
         let sql = "SELECT id, body FROM mixpanel_outbox ORDER BY id LIMIT ?1";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let mut select = self.db.prepare_cached(sql)?;
-        let rows = select.query_map([most], |row| Ok((row.get(0)?, row.get(1))))?;
-        rows.collect()
+        let mut rows = select.query([most])?;
+        let (mut oldest, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let body: rusqlite::Result<String> = row.get(1);
+            bytes += body.as_ref().map_or(0, String::len);
+            if bytes > MAX_BYTES && !oldest.is_empty() {
+                break;
+            }
+            oldest.push((row.get(0)?, body));
+        }
+        Ok(oldest)
     }
 
     /// Extends the lease, so that a request may start that takes so long. Returns `false` if another has it.

@@ -33,7 +33,8 @@ pub trait Outbox: Send + Sync {
     /// If they cannot be kept.
     fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error>;
 
-    /// The oldest updates that can be sent now, `most` at most.
+    /// The oldest updates that can be sent now, `most` at most; fewer where they would be more than some tens of
+    /// MiB of JSON, since the worker holds them several times. None only if none can be sent.
     ///
     /// # Errors
     /// If the outbox cannot be read.
