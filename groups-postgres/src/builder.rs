@@ -74,8 +74,9 @@ impl PostgresOutboxBuilder {
         self
     }
 
-    /// Sets how long a relay waits before it takes over updates of another relay that was lost. The
-    /// default is 2 s.
+    /// Sets how long a relay waits at least before it takes over updates of another relay that was lost. The
+    /// default is 2 s. If a request can still be under way, it waits for that too: up to the client's
+    /// [timeout](mixpanel_groups::ClientBuilder::timeout) and five seconds.
     ///
     /// A relay that has lost its connection, but still runs, notices it and stops sending within the
     /// default. With a shorter time, the old and the new relay may send updates of one group at once.

@@ -31,7 +31,10 @@ INSERT INTO public.mixpanel_outbox_slot
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_partition (
     partition  smallint    PRIMARY KEY,
     relay      bigint,
-    not_before timestamptz NOT NULL DEFAULT '-infinity'
+    not_before timestamptz NOT NULL DEFAULT '-infinity',
+    -- No request of that relay is under way after this time; held_since is when that was said.
+    held_since timestamptz NOT NULL DEFAULT '-infinity',
+    held_until timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 10);
 INSERT INTO public.mixpanel_outbox_partition (partition)
     SELECT generate_series(0, 63) ON CONFLICT DO NOTHING;

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, GenericClient, Socket};
@@ -65,8 +66,11 @@ use mixpanel_groups::{EncodedUpdate, Error, Outbox, Rejection, Update};
 /// 3. A session can end while its relay still runs: a network fails, the server restarts. A relay checks
 ///    its session every half second, and stops the request under way if the session has ended. The next
 ///    relay sees in the table `…_partition` that the outcome of the partition's updates is not known,
-///    and waits for a [grace period](PostgresOutboxBuilder::grace). Then it sends what was not settled
-///    again, in order, which leaves the profiles the same.
+///    and until when a request of that relay can be under way: before each request a relay writes that
+///    down, and starts none if it has lost the partition. So the next relay waits until then, and at least
+///    for a [grace period](PostgresOutboxBuilder::grace). Then it sends what was not settled again, in
+///    order, which leaves the profiles the same. What no client can prevent is that Mixpanel applies a
+///    request after its client gave it up.
 ///
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the slot in the
@@ -240,6 +244,10 @@ impl Outbox for PostgresOutbox {
             .map(|(id, rejection)| (*id, message(rejection)))
             .collect();
         self.relay().settle(accepted, &rejected)
+    }
+
+    fn hold(&self, time: Duration) -> Result<bool, Error> {
+        self.relay().hold(time)
     }
 
     fn release(&self) -> Result<(), Error> {

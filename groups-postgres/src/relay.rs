@@ -9,7 +9,7 @@ use crate::builder::OutboxSettings;
 use crate::connection::{Connect, Params, ReconnectingClient, failed, random_bits};
 use crate::publish::PARTITIONS;
 use crate::sql::{RelayStatements, TableNames};
-use mixpanel_groups::outbox::OutboxEntry;
+use mixpanel_groups::outbox::{HeldUntil, OutboxEntry};
 use mixpanel_groups::{Error, Rejection};
 
 /// The most bytes of JSON that a `take` reads. A single update may exceed it.
@@ -30,6 +30,8 @@ pub(crate) struct Relay {
     held: Vec<i16>,
     /// The ids of the taken updates that are not settled, with their partitions.
     taken: HashMap<i64, i16>,
+    /// Until when no other relay takes over, as far as is known.
+    until: Option<HeldUntil>,
     /// The random id under which it claims partitions, a new one for each connection.
     claim_id: i64,
     /// The number of relays, this one included.
@@ -51,6 +53,7 @@ impl Relay {
             settings: settings.clone(),
             held: Vec::new(),
             taken: HashMap::new(),
+            until: None,
             claim_id: 0,
             relays: 0,
             counted: None,
@@ -72,6 +75,7 @@ impl Relay {
     /// Takes a share of the partitions in which something waits, and reads them.
     pub(crate) fn take(&mut self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
         self.release()?;
+        self.until = None;
         let failed = |error| failed("read the outbox", error);
         self.client()?;
         self.count_relays()?;
@@ -102,6 +106,36 @@ impl Relay {
             entries.push(OutboxEntry::read(id, row.try_get(2).map_err(failed)?));
         }
         Ok(entries)
+    }
+
+    /// Keeps other relays from what is held for the time of a request, also when this one is lost. Returns whether it is
+    /// still held.
+    pub(crate) fn hold(&mut self, time: Duration) -> Result<bool, Error> {
+        if self.until.is_some_and(|until| until.covers(time)) {
+            return Ok(true);
+        }
+        if self.held.is_empty() || !self.connection.is_open() {
+            return Ok(false);
+        }
+        let lease = HeldUntil::lease(time);
+        let until = HeldUntil::after(lease);
+        let is_held = self.write_hold(lease)?;
+        self.until = is_held.then_some(until);
+        Ok(is_held)
+    }
+
+    fn write_hold(&mut self, lease: Duration) -> Result<bool, Error> {
+        let (held, claim_id, lease) = (self.held.clone(), self.claim_id, seconds(lease));
+        let params: &Params<'_> = &[
+            (&held, Type::INT2_ARRAY),
+            (&claim_id, Type::INT8),
+            (&lease, Type::FLOAT8),
+        ];
+        // The connection that has the locks: after another one was opened, others may have taken over.
+        let client = self.connection.client()?;
+        let updated = client.execute_typed(&self.statements.hold, params);
+        let updated = updated.map_err(|error| failed("hold partitions of the outbox", error))?;
+        Ok(u64::try_from(held.len()) == Ok(updated))
     }
 
     /// Counts the relays, this one included, if the last count is too old.
@@ -244,6 +278,10 @@ impl Relay {
     pub(crate) fn release(&mut self) -> Result<(), Error> {
         if !self.connection.is_open() {
             self.held.clear();
+        }
+        if self.until.take().is_some() && !self.taken.is_empty() && !self.held.is_empty() {
+            // No request is under way any more.
+            self.write_hold(Duration::ZERO)?;
         }
         self.unlock(&self.held.clone())?;
         self.taken.clear();

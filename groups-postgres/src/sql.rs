@@ -57,6 +57,7 @@ pub(crate) struct RelayStatements {
     pub(crate) count: String,
     pub(crate) lock: String,
     pub(crate) claim: String,
+    pub(crate) hold: String,
     pub(crate) read: String,
     pub(crate) unlock: String,
     pub(crate) accept: String,
@@ -98,12 +99,23 @@ impl RelayStatements {
                             WHERE p.partition = of.partition)
                      OFFSET 0
                  ) AS busy WHERE pg_try_advisory_lock({class}, partition) LIMIT $2"),
-            claim: sql("UPDATE public.mixpanel_outbox_partition
-                 SET relay = CASE WHEN relay IS NULL OR relay = $2 OR $3 = 0 THEN $2 END,
-                     not_before = CASE WHEN relay IS NULL OR relay = $2 OR $3 = 0 THEN not_before
-                                       ELSE now() + $3 * interval '1 second' END
-                 WHERE partition = ANY ($1) AND not_before <= now()
-                 RETURNING CASE WHEN relay = $2 THEN partition END"),
+            // A clock that was set back since holds nobody up.
+            claim: sql("UPDATE public.mixpanel_outbox_partition AS p
+                 SET relay = CASE WHEN is_free THEN $2 END,
+                     not_before = CASE WHEN is_free THEN not_before
+                                       ELSE greatest(now() + $3 * interval '1 second', until) END
+                 FROM (SELECT partition AS of, until, relay IS NULL OR relay = $2
+                              OR ($3 = 0 AND until <= now()) AS is_free
+                       FROM (SELECT partition, relay,
+                                    CASE WHEN held_since <= now() THEN held_until
+                                         ELSE '-infinity' END AS until
+                             FROM public.mixpanel_outbox_partition) AS held) AS state
+                 WHERE of = partition AND partition = ANY ($1) AND not_before <= now()
+                 RETURNING CASE WHEN p.relay = $2 THEN partition END"),
+            hold: sql("UPDATE public.mixpanel_outbox_partition
+                 SET held_since = clock_timestamp(),
+                     held_until = clock_timestamp() + $3 * interval '1 second'
+                 WHERE partition = ANY ($1) AND relay = $2"),
             read: sql("SELECT id, partition, body::text FROM (
                      SELECT first.*, sum(first.bytes) OVER (ORDER BY first.id) AS total FROM (
                          SELECT o.* FROM unnest($1::smallint[]) AS of (partition)

@@ -1,13 +1,12 @@
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use mixpanel_groups::outbox::HeldUntil;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// How long a lease lasts before the first request extends it.
 const FIRST: Duration = Duration::from_secs(1);
-/// How much longer it lasts at most than a request can, so that not each request writes to the file.
-const MAX_SPARE: Duration = Duration::from_secs(5);
 
 /// Who may send, and until when: one row of the file, by the clock of the machine.
 ///
@@ -16,9 +15,8 @@ const MAX_SPARE: Duration = Duration::from_secs(5);
 /// nothing before every request of its predecessor has ended for its client.
 pub(crate) struct Lease {
     holder: String,
-    /// Until when it is held, as far as is known: by a clock that stands still while the machine sleeps, and by
-    /// one that can be set. The earlier end counts.
-    until: Option<(Instant, SystemTime)>,
+    /// Until when it is held, as far as is known.
+    until: Option<HeldUntil>,
     is_new: bool,
 }
 
@@ -47,11 +45,7 @@ impl Lease {
 
     /// Whether it lasts for that long.
     pub(crate) fn covers(&self, time: Duration) -> bool {
-        self.until.is_some_and(|(instant, system)| {
-            let left = instant.saturating_duration_since(Instant::now());
-            let left_by_clock = system.duration_since(SystemTime::now()).unwrap_or_default();
-            left.min(left_by_clock) > time
-        })
+        self.until.is_some_and(|until| until.covers(time))
     }
 
     /// Takes it in a transaction, unless another has it.
@@ -79,7 +73,7 @@ impl Lease {
             self.until = None;
             return Ok(false);
         }
-        self.write(db, time + MAX_SPARE.min(time / 4))?;
+        self.write(db, HeldUntil::lease(time))?;
         Ok(true)
     }
 
@@ -96,8 +90,7 @@ impl Lease {
     }
 
     fn write(&mut self, db: &Connection, time: Duration) -> rusqlite::Result<()> {
-        // The end that is relied on is before the one that is written.
-        let until = (Instant::now() + time, SystemTime::now() + time);
+        let until = HeldUntil::after(time);
         let since = now();
         db.prepare_cached("DELETE FROM mixpanel_outbox_lease")?
             .execute([])?;

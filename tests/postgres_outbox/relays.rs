@@ -98,6 +98,45 @@ fn what_a_lost_relay_had_is_left_alone_for_the_grace() {
     assert!(drain(&other).is_empty());
 }
 
+#[test]
+fn a_successor_takes_nothing_before_the_last_request_of_a_lost_relay_can_have_ended() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let grace = Duration::from_millis(1);
+    let (one, other) = (harness.with_grace(grace), harness.with_grace(grace));
+    harness
+        .outbox
+        .append(&[stored("acme", 1)], NO_LIMIT)
+        .unwrap();
+    assert_eq!(one.take(10).unwrap().len(), 1);
+    let request = Duration::from_millis(1_500);
+    assert!(one.hold(request).unwrap());
+    let held = Instant::now();
+    assert_eq!(cut_relays(&harness), 1);
+    eventually("taken over", || !other.take(10).unwrap().is_empty());
+    assert!(held.elapsed() >= request, "{:?}", held.elapsed());
+    // The first one starts no request from now on.
+    assert!(!one.hold(Duration::from_millis(1)).unwrap_or(false));
+}
+
+#[test]
+fn what_was_given_back_after_its_requests_ended_waits_for_the_grace_alone() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let grace = Duration::from_millis(1);
+    let (one, other) = (harness.with_grace(grace), harness.with_grace(grace));
+    harness
+        .outbox
+        .append(&[stored("acme", 1)], NO_LIMIT)
+        .unwrap();
+    assert_eq!(one.take(10).unwrap().len(), 1);
+    assert!(one.hold(Duration::from_secs(3_600)).unwrap());
+    one.release().unwrap();
+    eventually("taken over", || !other.take(10).unwrap().is_empty());
+}
+
 /// Gave it back without knowing what became of it: others wait, itself it knows.
 #[test]
 fn what_was_given_back_unsettled_is_left_alone_by_others() {

@@ -4,8 +4,10 @@
 //! ([`BufferedClient`](crate::BufferedClient)) takes, sends and settles. The engines on disk are crates
 //! of their own, `mixpanel-groups-sqlite` and `mixpanel-groups-postgres`.
 
+mod held_until;
 mod memory;
 mod outbox;
 
+pub use self::held_until::HeldUntil;
 pub use self::memory::MemoryOutbox;
 pub use self::outbox::{Capacity, Depth, Outbox, OutboxEntry, UnreadableEntry};
