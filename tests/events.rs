@@ -587,12 +587,14 @@ fn what_mixpanel_refuses_is_reported_with_the_events_name() {
 }
 
 #[test]
-fn without_strict_one_valid_event_is_enough() {
+fn without_strict_the_count_tells_that_an_event_was_dropped() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_next(Fault::Reject(vec![0]));
+    emulator.fail_next(Fault::Reject(vec![0])); // sent alone, to find out which it was
     let client = client(&emulator).strict(false).build().unwrap();
     let report = client.import([purchase(), purchase()]).unwrap();
-    assert_eq!((report.accepted, report.rejected.len()), (2, 0));
+    assert_eq!((report.accepted, report.rejected.len()), (1, 1));
+    assert_eq!(report.rejected[0].position, 0);
     assert_eq!(emulator.requests()[0].query, "strict=0&project_id=12345");
     assert_eq!(emulator.events().len(), 1);
 }

@@ -41,6 +41,8 @@ fn relay_process() {
     let client = Client::builder("TOKEN")
         .endpoint(variable(ENDPOINT))
         .retry(RetryPolicy::default())
+        // As long as that, another relay sends nothing after one that was killed.
+        .timeout(Duration::from_secs(1))
         .build()
         .unwrap();
     let relay = client
