@@ -81,6 +81,45 @@ fn a_flush_ends_while_others_publish() {
 }
 
 #[test]
+fn an_update_that_a_firewall_dislikes_is_set_aside_and_the_others_go_on() {
+    let emulator = Emulator::start().unwrap();
+    for _ in 0..1_000 {
+        emulator.fail_next(Fault::Firewall("<script>".to_owned()));
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let buffered = buffered(&emulator)
+        .on_error(move |event| {
+            if let DeliveryEvent::Rejected(json, rejection) = event {
+                let rejected = (json.to_string(), rejection.to_string());
+                tell.lock().unwrap().push(rejected);
+            }
+        })
+        .start()
+        .unwrap();
+    fill(&buffered, 20);
+    let acme = Group::new("company", "acme");
+    buffered
+        .publish(acme.set(json!({"name": "<script>"})))
+        .unwrap();
+    // The later update of the same group waits for it, and is sent then.
+    buffered.publish(acme.unset(["plan"])).unwrap();
+    let outcome = buffered.shutdown(Duration::from_secs(60));
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (21, 1));
+    let told = told.lock().unwrap();
+    let [(json, rejection)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(json.contains("<script>"), "{json}");
+    assert!(
+        rejection.contains("acme") && rejection.contains("others are accepted"),
+        "{rejection}"
+    );
+    assert_eq!(emulator.profiles().len(), 20);
+}
+
+#[test]
 fn it_arrives_without_a_flush() {
     let emulator = Emulator::start().unwrap();
     let buffered = buffered(&emulator).start().unwrap();

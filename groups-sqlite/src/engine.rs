@@ -168,9 +168,10 @@ impl Engine {
             return Ok(Vec::new());
         }
         // Another may have sent some of them, before the lease was taken.
-        let rows = match self.lease.is_new() {
-            true => patiently(|| self.oldest(most))?,
-            false => rows,
+        let rows = if self.lease.is_new() {
+            patiently(|| self.oldest(most))?
+        } else {
+            rows
         };
         self.taken = rows.last().map_or(0, |(last, _)| *last);
         Ok(rows)
@@ -204,10 +205,10 @@ impl Engine {
     /// Gives up the lease, so that another can take what is not settled.
     pub(crate) fn release(&mut self) -> rusqlite::Result<()> {
         self.taken = 0;
-        match self.lease.is_held() {
-            true => self.change_lease(Lease::release),
-            false => Ok(()),
+        if self.lease.is_held() {
+            self.change_lease(Lease::release)?;
         }
+        Ok(())
     }
 
     /// Removes accepted rows and moves rejected ones. Once all taken rows are settled, any process may

@@ -1,6 +1,6 @@
 //! The worker: the thread that takes from the outbox, sends, and settles.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
@@ -13,13 +13,16 @@ use crate::client::coalesce::coalesce_with_members;
 use crate::client::records::{Limits, Records};
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
-use crate::record::{Error, Rejection, Report, Update};
+use crate::record::{Error, Record as _, Rejection, Report, Update};
 
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
 
 /// How soon a flush or a shutdown looks again, while another process sends what it waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// In how many deliveries an update is blocked alone before it is rejected.
+const MAX_BLOCKED: u32 = 3;
 
 /// The longest pause after failures, unless the flush interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -55,9 +58,10 @@ fn work(publisher: &Publisher) {
     let interval = publisher.settings.flush_interval;
     let mut failures = 0_u32;
     let mut pause = interval;
+    let mut blocked = Blocked::default();
     loop {
         let task = shared.take_task(pause, failures > 0);
-        let outcome = send_all(publisher, &task);
+        let outcome = send_all(publisher, &task, &mut blocked);
         failures = match outcome {
             Outcome::Failed => failures.saturating_add(1),
             Outcome::Done | Outcome::Elsewhere => 0,
@@ -75,7 +79,7 @@ fn work(publisher: &Publisher) {
 
 /// Sends what waits, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
 /// however much is published meanwhile.
-fn send_all(publisher: &Publisher, task: &Task) -> Outcome {
+fn send_all(publisher: &Publisher, task: &Task, blocked: &mut Blocked) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {
         let taken = match publisher.outbox.take(TAKE) {
             Ok(taken) => taken,
@@ -87,7 +91,7 @@ fn send_all(publisher: &Publisher, task: &Task) -> Outcome {
         if taken.is_empty() && !publisher.outbox.is_durable() {
             return Outcome::Done;
         }
-        if !taken.is_empty() && !send(publisher, &taken, cancel) {
+        if !taken.is_empty() && !send(publisher, &taken, cancel, blocked) {
             return Outcome::Failed;
         }
         if taken.is_empty() || task.is_awaited {
@@ -106,7 +110,12 @@ fn send_all(publisher: &Publisher, task: &Task) -> Outcome {
 }
 
 /// Sends entries, and settles those whose fate is known. Returns whether that is all of them.
-fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bool {
+fn send(
+    publisher: &Publisher,
+    taken: &[OutboxEntry],
+    cancel: &AtomicBool,
+    blocked: &mut Blocked,
+) -> bool {
     let TakenBatch {
         records,
         members,
@@ -127,6 +136,9 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bo
     let (report, undelivered) = outcome(&result);
     let report = report.expect("a delivery has a report, however it ends");
 
+    let blocked_members = report.blocked.iter().flat_map(|at| &members[*at]).copied();
+    let given_up = blocked.give_up(blocked_members, taken, &result);
+
     let mut fates = vec![Fate::Accepted; taken.len()];
     for rejection in &refused {
         fates[rejection.position] = Fate::Rejected(rejection);
@@ -141,6 +153,9 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bo
             fates[*member] = Fate::Undelivered;
         }
     }
+    for rejection in &given_up {
+        fates[rejection.position] = Fate::Rejected(rejection);
+    }
     keep_order(taken, &mut fates);
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
@@ -150,6 +165,58 @@ fn send(publisher: &Publisher, taken: &[OutboxEntry], cancel: &AtomicBool) -> bo
         publisher.notify(&DeliveryEvent::Outbox(error));
     }
     result.is_ok() && settled.is_ok()
+}
+
+/// Updates that something before Mixpanel refuses, such as a firewall that dislikes a text, and in how many deliveries.
+///
+/// Where nothing gets through, it is not their text: an update counts from the first delivery on in which others were
+/// accepted.
+#[derive(Default)]
+struct Blocked(HashMap<i64, u32>);
+
+impl Blocked {
+    /// Counts the entries, and returns the rejections of those that were blocked often enough.
+    fn give_up(
+        &mut self,
+        blocked: impl Iterator<Item = usize>,
+        taken: &[OutboxEntry],
+        result: &Result<Report, Error>,
+    ) -> Vec<Rejection> {
+        let (report, _) = outcome(result);
+        let is_others = report.is_some_and(|report| report.accepted > 0);
+        let mut given_up = Vec::new();
+        let mut counts = HashMap::new();
+        for position in blocked {
+            let (Some(entry), Err(error)) = (taken.get(position), result) else {
+                continue;
+            };
+            let before = self.0.get(&entry.id).copied();
+            if before.is_none() && !is_others {
+                continue;
+            }
+            let count = before.unwrap_or_default() + 1;
+            match &entry.update {
+                Ok(update) if count >= MAX_BLOCKED => {
+                    let record = Update::name(update.members());
+                    let message = format!("others are accepted, and this one is not: {error:#}");
+                    let mut rejection = Rejection::new(record, None, message);
+                    rejection.position = position;
+                    given_up.push(rejection);
+                }
+                _ => _ = counts.insert(entry.id, count),
+            }
+        }
+        // Those that were not reached keep their counts.
+        if !self.0.is_empty() {
+            let mut left: HashSet<_> = taken.iter().map(|entry| entry.id).collect();
+            for rejection in &given_up {
+                left.remove(&taken[rejection.position].id);
+            }
+            self.0.retain(|id, _| left.contains(id));
+        }
+        self.0.extend(counts);
+        given_up
+    }
 }
 
 /// Keeps what follows an undelivered update of the same group, delivered or not: coalesced into others, it may have been

@@ -122,9 +122,12 @@ impl<'a> Sender<'a> {
         self.held.insert(head.to_vec());
         self.set_aside += 1;
         if self.set_aside == MAX_SET_ASIDE {
+            self.delivery.state().report.blocked.clear();
             return Err(self.stop(error));
         }
-        self.delivery.state().set_aside.get_or_insert(error);
+        let mut state = self.delivery.state();
+        state.report.blocked.push(batch.position(index));
+        state.set_aside.get_or_insert(error);
         Ok(())
     }
 

@@ -27,6 +27,8 @@ pub struct Report {
     pub retries: usize,
     /// Bytes of all request bodies, as they went out (compressed, if they were).
     pub bytes: u64,
+    /// The positions of records whose requests something before Mixpanel refuses when they are alone in them.
+    pub(crate) blocked: Vec<usize>,
 }
 
 impl Report {
@@ -86,6 +88,7 @@ impl fmt::Display for Report {
             requests,
             retries,
             bytes,
+            blocked: _,
         } = self;
         let rejected = rejected.len();
         write!(f, "sent {sent}, accepted {accepted}, rejected {rejected}")?;
