@@ -54,7 +54,7 @@ bench:
 
 # Simulates the delivery with a clock, a network and a scheduler that a seed drives; `just simulate 5000000 7`: so many
 # runs of each scenario, from that seed. A run that fails prints its own seed: `SHUTTLE_RANDOM_SEED=<it> just simulate 1`.
-simulate runs="50000" seed="1":
+simulate runs="35000" seed="1":
     RUNS={{ runs }} SEED={{ seed }} .ci/simulation
 
 # Changes the delivery in small ways, one at a time, and tells which changes no test notices (hours).

@@ -212,13 +212,16 @@ impl Engine {
     }
 
     /// Removes accepted rows and moves rejected ones. Once all taken rows are settled, any process may
-    /// take the next.
+    /// take the next. Returns `false` if the lease is another's: that one may be sending them again.
     pub(crate) fn settle(
         &mut self,
         accepted: &[i64],
         rejected: &[RejectedRow],
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<bool> {
         let transaction = begin(&self.db)?;
+        if !self.lease.is_mine(&transaction)? {
+            return Ok(false);
+        }
         for rejected in rejected {
             rejected.copy(&transaction)?;
         }
@@ -241,7 +244,8 @@ impl Engine {
             self.lease.release(&transaction)?;
             self.taken = 0;
         }
-        transaction.commit()
+        transaction.commit()?;
+        Ok(true)
     }
 
     /// Removes the oldest rows that are not taken, until there is room. Returns how many were removed.

@@ -68,13 +68,18 @@ impl Lease {
 
     /// Extends it in a transaction, unless another took it.
     pub(crate) fn extend(&mut self, db: &Connection, time: Duration) -> rusqlite::Result<bool> {
-        let sql = "SELECT 1 FROM mixpanel_outbox_lease WHERE holder = ?1";
-        if !db.prepare_cached(sql)?.exists([&self.holder])? {
+        if !self.is_mine(db)? {
             self.until = None;
             return Ok(false);
         }
         self.write(db, HeldUntil::lease(time))?;
         Ok(true)
+    }
+
+    /// Whether the file says that it is held by this one, though its time may have passed.
+    pub(crate) fn is_mine(&self, db: &Connection) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM mixpanel_outbox_lease WHERE holder = ?1";
+        db.prepare_cached(sql)?.exists([&self.holder])
     }
 
     /// Relies on it no longer: whether the file has it is not known.

@@ -200,7 +200,15 @@ impl Outbox for SqliteOutbox {
             })
             .collect();
         let settled = self.engine.writer().settle(accepted, &rejected);
-        settled.map_err(|error| self.failed("remove from", error))
+        if settled.map_err(|error| self.failed("remove from", error))?
+            || accepted.len() + rejected.len() == 0
+        {
+            return Ok(());
+        }
+        let path = self.path.display();
+        let message =
+            format!("another process has taken over the outbox {path}, and sends what was sent");
+        Err(Error::new(ErrorKind::Io, message))
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {

@@ -130,7 +130,7 @@ impl Client {
     /// | no secure connection | stops, [`Tls`](crate::ErrorKind::Tls) |
     ///
     /// What is retried may have been applied already, its answer lost. Applying it again changes
-    /// nothing, and a group's later updates are not sent before the repeated request is answered.
+    /// nothing (but that an item of a list that was removed and added again stands at its end), and a group's later updates are not sent before the repeated request is answered.
     ///
     /// One thing no client can prevent: a request that timed out or was broken off may still be on its
     /// way, and the server may apply it after the repeated one, and after later updates of the same

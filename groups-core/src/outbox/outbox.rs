@@ -40,7 +40,8 @@ pub trait Outbox: Send + Sync {
     /// If the outbox cannot be read.
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error>;
 
-    /// Removes taken updates whose fate is known.
+    /// Removes taken updates whose fate is known. Where what was taken is held until a time, and another has taken it
+    /// since, it removes nothing and fails: the other may have sent some of them again, and must be able to go on.
     ///
     /// # Errors
     /// If they cannot be removed; they may be taken again then.

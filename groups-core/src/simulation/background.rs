@@ -17,7 +17,7 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
     simulate(|| {
         let mut random = thread_rng();
         let server = Server::new(random.gen_range(0..60), percent(20));
-        let client = server.client();
+        let client = server.client(None);
         let capacity = if percent(20) {
             random.gen_range(1..5)
         } else {

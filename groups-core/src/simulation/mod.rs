@@ -8,8 +8,10 @@
 //! the server may apply a request after its client gave up (`late`), no client can promise the last part.
 
 mod background;
+mod restart;
 mod send;
 mod server;
+mod store;
 mod updates;
 
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use shuttle::{Config, Runner, thread};
 use crate::util::simulated::{reset_clock, run_clock};
 
 /// How many times each scenario runs, unless the variable `RUNS` says otherwise.
-const RUNS: u64 = 50_000;
+const RUNS: u64 = 35_000;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;

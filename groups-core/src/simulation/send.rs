@@ -18,7 +18,7 @@ use crate::util::simulated::sleep;
 fn what_is_sent_is_accepted_rejected_or_handed_back() {
     simulate(|| {
         let server = Server::new(thread_rng().gen_range(0..60), percent(20));
-        let client = server.client();
+        let client = server.client(None);
         let said: Vec<_> = (0..thread_rng().gen_range(1..16)).map(Said::any).collect();
         let coalesce = percent(50);
         let mut left: Vec<Update<'static>> = said.iter().map(Said::update).collect();

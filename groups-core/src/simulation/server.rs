@@ -1,5 +1,6 @@
 //! The server of a simulation, and the network before it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::client::{Client, RetryPolicy};
 use crate::group::Operation;
 use crate::record::{Error, ErrorKind};
 use crate::simulation::percent;
+use crate::simulation::store::Store;
 use crate::simulation::updates::{BLOCKED, Model, REFUSED};
 use crate::util::simulated::{Condvar, Instant};
 use crate::util::sync;
@@ -103,8 +105,8 @@ impl Server {
         model.assert_same(&self.state().model);
     }
 
-    /// Returns a client of this server.
-    pub(super) fn client(self: &Arc<Self>) -> Client {
+    /// Returns a client of this server, of a process that can be killed.
+    pub(super) fn client(self: &Arc<Self>, process: Option<&Arc<Process>>) -> Client {
         let mut random = thread_rng();
         let retry = RetryPolicy::default()
             .attempts(random.gen_range(1..5))
@@ -113,11 +115,13 @@ impl Server {
         let builder = Client::builder("TOKEN")
             .connections(random.gen_range(1..4))
             .max_batch(random.gen_range(1..6))
+            .timeout(TIMEOUT)
             .retry(retry);
-        let server = Arc::clone(self);
+        let (server, process) = (Arc::clone(self), process.cloned());
         let open = move || -> Arc<dyn Transport> {
             Arc::new(Connection {
                 server: Arc::clone(&server),
+                process: process.clone(),
                 is_aborted: sync::Mutex::new(false),
                 changed: Condvar::new(),
             })
@@ -187,8 +191,47 @@ impl Server {
     }
 }
 
+/// A process, which can be killed: from then on it starts nothing. What it had sent is on its way.
+pub(super) struct Process {
+    pub(super) id: u64,
+    disk_faults: u32,
+    store: Arc<Store>,
+    is_dead: AtomicBool,
+}
+
+impl Process {
+    pub(super) fn new(id: u64, disk_faults: u32, store: &Arc<Store>) -> Self {
+        Self {
+            id,
+            disk_faults,
+            store: Arc::clone(store),
+            is_dead: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        self.is_dead.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.is_dead.load(Ordering::Relaxed)
+    }
+
+    /// How many of a hundred uses of its disk fail.
+    pub(super) fn faults(&self) -> u32 {
+        self.disk_faults
+    }
+
+    /// Whether it can start a request. The moment between its look at the lease and the request is not simulated: no
+    /// client can close that gap.
+    fn can_start(&self) -> bool {
+        !self.is_dead() && self.store.covers_a_request(self.id)
+    }
+}
+
 struct Connection {
     server: Arc<Server>,
+    process: Option<Arc<Process>>,
     is_aborted: sync::Mutex<bool>,
     changed: Condvar,
 }
@@ -231,6 +274,14 @@ impl Transport for Connection {
                 body,
             });
         }
+        if self
+            .process
+            .as_ref()
+            .is_some_and(|process| !process.can_start())
+        {
+            return Err(failed(ErrorKind::Network, None));
+        }
+        let started = Instant::now();
         let latency = Duration::from_millis(thread_rng().gen_range(1..3_000));
         self.pass(latency)?;
         let answer = |status, body: Value| {
@@ -242,6 +293,9 @@ impl Transport for Connection {
                 body,
             })
         };
+        if started.elapsed() > TIMEOUT {
+            return Err(failed(ErrorKind::Timeout, Some(Failure::Breakage)));
+        }
         match self.server.fate() {
             Fate::Answered => {
                 let (status, body) = self.server.receive(request.body);

@@ -71,6 +71,10 @@ impl Said {
             .into()
     }
 
+    pub(super) fn is_blocked(&self) -> bool {
+        self.value.to_string().contains(BLOCKED)
+    }
+
     pub(super) fn is_refused(&self) -> bool {
         self.value.get(REFUSED).is_some()
     }
@@ -91,12 +95,27 @@ impl Model {
         profile.change(operation, value);
     }
 
-    /// Panics if the groups are not the same; one that does not exist is as good as none.
+    /// Panics if the groups are not the same; one that does not exist is as good as none. The items of a list may have
+    /// changed places: `$remove` and `$union` of an item, sent again, put it at the end.
     pub(super) fn assert_same(&self, other: &Self) {
+        let sorted = |value: &Value| match value {
+            Value::Array(items) => {
+                let mut items: Vec<_> = items.iter().map(Value::to_string).collect();
+                items.sort();
+                format!("{items:?}")
+            }
+            value => value.to_string(),
+        };
         let existing = |model: &Self| -> BTreeMap<_, _> {
             let profiles = model.0.iter().filter(|(_, profile)| profile.exists());
+            let properties = |profile: &Profile| -> BTreeMap<_, _> {
+                profile
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), sorted(value)))
+                    .collect()
+            };
             profiles
-                .map(|(group, profile)| (group.clone(), profile.to_string()))
+                .map(|(group, profile)| (group.clone(), properties(profile)))
                 .collect()
         };
         assert_eq!(

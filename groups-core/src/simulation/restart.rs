@@ -1,0 +1,91 @@
+//! Background clients of processes that are killed and started again, over one outbox that outlives them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shuttle::rand::{Rng as _, thread_rng};
+
+use crate::simulation::server::{Process, Server};
+use crate::simulation::store::Store;
+use crate::simulation::updates::{Model, Said};
+use crate::simulation::{percent, simulate};
+use crate::util::simulated::sleep;
+
+#[test]
+fn what_was_published_outlives_its_process_and_keeps_its_order() {
+    simulate(|| {
+        let mut random = thread_rng();
+        let server = Server::new(random.gen_range(0..60), percent(20));
+        let store = Arc::new(Store::default());
+        let disk_faults = if percent(30) { 10 } else { 0 };
+        let (mut published, mut gone) = (Vec::new(), Vec::new());
+        for number in 0..random.gen_range(2..4) {
+            let process = Arc::new(Process::new(number, disk_faults, &store));
+            let buffered = server
+                .client(Some(&process))
+                .buffered()
+                .flush_interval(Duration::from_millis(random.gen_range(1..5_000)))
+                .drop_timeout(Duration::ZERO)
+                .coalesce(percent(50))
+                .outbox(store.handle(&process))
+                .start()
+                .expect("the settings are valid");
+            for _ in 0..random.gen_range(1..6) {
+                let said = Said::any(published.len());
+                if buffered.publish(said.update()).is_ok() {
+                    published.push(said);
+                }
+                if percent(30) {
+                    sleep(Duration::from_millis(thread_rng().gen_range(0..6_000)));
+                }
+            }
+            if percent(30) {
+                let _ = buffered.flush(Duration::from_millis(random.gen_range(0..20_000)));
+            }
+            if percent(70) {
+                process.kill();
+                gone.push(buffered);
+            } else {
+                let outcome = buffered.shutdown(Duration::from_millis(random.gen_range(0..60_000)));
+                assert!(outcome.undelivered.is_empty(), "it is in the outbox");
+                gone.push(buffered);
+            }
+        }
+
+        // The last process is well.
+        server.recover();
+        let process = Arc::new(Process::new(u64::MAX, 0, &store));
+        let buffered = server
+            .client(Some(&process))
+            .buffered()
+            .outbox(store.handle(&process));
+        let buffered = buffered.start().expect("the settings are valid");
+        let mut outcome = buffered.flush(Duration::from_secs(60));
+        while !outcome.is_complete() {
+            outcome = buffered.flush(Duration::from_secs(60));
+        }
+        let outcome = buffered.shutdown(Duration::from_secs(60));
+        assert!(outcome.undelivered.is_empty(), "it is in the outbox");
+        let (accepted, rejected) = store.settled();
+        assert_eq!(
+            accepted + rejected,
+            published.len(),
+            "each update ends in one place"
+        );
+        if rejected > 0 {
+            let refused = published
+                .iter()
+                .filter(|said| said.is_refused() || said.is_blocked());
+            assert!(
+                refused.count() > 0,
+                "only what the server or the firewall refuses"
+            );
+        }
+        // What a firewall stopped may have been rejected: the model does not know which.
+        let is_exact = !server.is_ever_late() && !published.iter().any(Said::is_blocked);
+        if is_exact {
+            server.assert_is(&Model::of(&published));
+        }
+        drop(gone);
+    });
+}
