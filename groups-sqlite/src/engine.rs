@@ -159,22 +159,23 @@ impl Engine {
         &mut self,
         most: usize,
     ) -> rusqlite::Result<Vec<(i64, rusqlite::Result<String>)>> {
-        let rows = patiently(|| self.oldest(most))?;
-        if rows.is_empty() {
+        // Most looks find nothing: they do not write.
+        if !patiently(|| self.has_rows())? {
             self.release()?;
-            return Ok(rows);
+            return Ok(Vec::new());
         }
         if !self.change_lease(Lease::take)? {
             return Ok(Vec::new());
         }
-        // Another may have sent some of them, before the lease was taken.
-        let rows = if self.lease.is_new() {
-            patiently(|| self.oldest(most))?
-        } else {
-            rows
-        };
+        let rows = patiently(|| self.oldest(most))?;
         self.taken = rows.last().map_or(0, |(last, _)| *last);
         Ok(rows)
+    }
+
+    fn has_rows(&self) -> rusqlite::Result<bool> {
+        self.db
+            .prepare_cached("SELECT 1 FROM mixpanel_outbox")?
+            .exists([])
     }
 
     fn oldest(&self, most: usize) -> rusqlite::Result<Vec<(i64, rusqlite::Result<String>)>> {

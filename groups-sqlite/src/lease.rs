@@ -17,7 +17,6 @@ pub(crate) struct Lease {
     holder: String,
     /// Until when it is held, as far as is known.
     until: Option<HeldUntil>,
-    is_new: bool,
 }
 
 impl Lease {
@@ -29,18 +28,12 @@ impl Lease {
         Self {
             holder: format!("{}-{number}-{}", process::id(), since.as_nanos()),
             until: None,
-            is_new: false,
         }
     }
 
     /// Whether it was taken and neither released nor lost, as far as is known.
     pub(crate) fn is_held(&self) -> bool {
         self.until.is_some()
-    }
-
-    /// Whether it was not held before it was taken.
-    pub(crate) fn is_new(&self) -> bool {
-        self.is_new
     }
 
     /// Whether it lasts for that long.
@@ -59,8 +52,7 @@ impl Lease {
             self.until = None;
             return Ok(false);
         }
-        self.is_new = holder.is_none() || !self.is_held();
-        if self.is_new || !self.covers(FIRST / 2) {
+        if holder.is_none() || !self.covers(FIRST / 2) {
             self.write(db, FIRST)?;
         }
         Ok(true)
