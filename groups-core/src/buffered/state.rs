@@ -74,6 +74,11 @@ pub(super) struct Task {
 const RESOLUTION: Duration = Duration::from_millis(20);
 
 impl Task {
+    /// Returns whether a flush waits for it, which does not wait for what is published later.
+    pub(super) fn is_flush(&self) -> bool {
+        self.is_awaited && !self.is_last
+    }
+
     /// Returns whether nothing waits that was published before the task started.
     pub(super) fn is_older_than(&self, depth: Depth) -> bool {
         let age = self.started.elapsed();

@@ -32,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 enum Outcome {
     /// All that had been published before is settled.
     Done,
-    /// Another process has taken it.
+    /// Another process has taken what a flush or a shutdown waits for.
     Elsewhere,
     Failed,
 }
@@ -71,7 +71,7 @@ fn work(publisher: &Publisher) {
         }
         pause = interval.saturating_mul(2_u32.saturating_pow(failures));
         pause = pause.min(LONGEST_PAUSE.max(interval));
-        if outcome == Outcome::Elsewhere && task.is_awaited {
+        if outcome == Outcome::Elsewhere {
             pause = pause.min(LOOK_AGAIN);
         }
     }
@@ -88,13 +88,14 @@ fn send_all(publisher: &Publisher, task: &Task, blocked: &mut Blocked) -> Outcom
                 return Outcome::Failed;
             }
         };
-        if taken.is_empty() && !publisher.outbox.is_durable() {
+        // What another process has taken concerns a flush or a shutdown alone.
+        if taken.is_empty() && !(publisher.outbox.is_durable() && task.is_awaited) {
             return Outcome::Done;
         }
         if !taken.is_empty() && !send(publisher, &taken, cancel, blocked) {
             return Outcome::Failed;
         }
-        if taken.is_empty() || task.is_awaited {
+        if taken.is_empty() || task.is_flush() {
             match publisher.outbox.depth() {
                 Ok(depth) if task.is_older_than(depth) => return Outcome::Done,
                 Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
