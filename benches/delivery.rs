@@ -9,23 +9,20 @@
 //! neither the time nor the memory of one counts for the other. Memory is read from `/proc`, on
 //! Linux only.
 
-use std::error::Error;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::thread;
+mod processes;
+
 use std::time::{Duration, Instant};
 
 use mixpanel_groups::{Client, Group, Update};
 use serde::Serialize;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use processes::{Result, memory, role, serve, start_server};
 
 const ANSWER_TIME: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {
     match std::env::var("ROLE").as_deref() {
-        Ok("server") => serve(),
+        Ok("server") => serve(ANSWER_TIME),
         Ok("million") => million(),
         // A test run of all targets is none of a benchmark.
         _ if !std::env::args().any(|argument| argument == "--bench") => Ok(()),
@@ -70,8 +67,8 @@ fn million() -> Result<()> {
     for number in [1_000, 100_000, 1_000_000] {
         let took = send(&std::env::var("ENDPOINT")?, 8, updates(number))?;
         println!("{number} updates over 8 connections: {took:.1?}");
-        if let Some(peak) = peak_memory() {
-            println!("peak memory: {peak} MB (wanted: under 100)");
+        if let Ok(peak) = memory("VmHWM:") {
+            println!("peak memory: {} MB (wanted: under 100)", peak / 1024);
         }
     }
     Ok(())
@@ -116,58 +113,4 @@ where
     let took = started.elapsed();
     assert_eq!(report.accepted, report.sent);
     Ok(took)
-}
-
-/// In whole megabytes.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes / 1024)
-}
-
-fn role(role: &str) -> Command {
-    let program = std::env::args_os().next().unwrap_or_default();
-    let mut command = Command::new(program);
-    command.env("ROLE", role);
-    command
-}
-
-fn start_server() -> Result<(Child, String)> {
-    let mut server = role("server").stdout(Stdio::piped()).spawn()?;
-    let mut endpoint = String::new();
-    let stdout = server.stdout.take().ok_or("no output")?;
-    BufReader::new(stdout).read_line(&mut endpoint)?;
-    Ok((server, endpoint.trim_end().to_owned()))
-}
-
-/// Takes everything and looks at nothing.
-fn serve() -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("http://{}", listener.local_addr()?);
-    for stream in listener.incoming() {
-        let stream = stream?;
-        thread::spawn(move || answer_all(&stream));
-    }
-    Ok(())
-}
-
-fn answer_all(mut stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::with_capacity(64 * 1024, stream);
-    loop {
-        let (mut line, mut len) = (String::new(), 0);
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                len = value.trim_end().parse().unwrap_or(0);
-            }
-        }
-        std::io::copy(&mut reader.by_ref().take(len), &mut std::io::sink())?;
-        thread::sleep(ANSWER_TIME);
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")?;
-    }
 }

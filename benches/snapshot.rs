@@ -8,19 +8,16 @@
 //! The server is a process of its own too, so that neither its time nor its memory counts. Memory is read from
 //! `/proc`, on Linux only: the peak beside the data that the job holds itself.
 
+mod processes;
+
 use std::collections::HashMap;
-use std::error::Error;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mixpanel_groups::client::Batch;
 use mixpanel_groups::{Client, MixpanelGroup, Snapshot};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use processes::{Result, memory, role, serve, start_server};
 
 #[derive(MixpanelGroup)]
 #[mixpanel(group_key = "company")]
@@ -78,7 +75,7 @@ fn with_maps(_night: u32) -> Vec<WithMaps> {
 
 fn main() -> Result<()> {
     match std::env::var("ROLE").as_deref() {
-        Ok("server") => serve(),
+        Ok("server") => serve(Duration::ZERO),
         Ok("companies") => night(companies),
         Ok("maps") => night(with_maps),
         // A test run of all targets is none of a benchmark.
@@ -88,9 +85,7 @@ fn main() -> Result<()> {
 }
 
 fn nights() -> Result<()> {
-    let mut server = role("server").stdout(Stdio::piped()).spawn()?;
-    let mut endpoint = String::new();
-    BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut endpoint)?;
+    let (mut server, endpoint) = start_server()?;
     for (data, title) in [
         ("companies", "100,000 companies, 1 % changed"),
         ("maps", "50,000 companies with two hash maps, none changed"),
@@ -111,7 +106,7 @@ fn nights() -> Result<()> {
         std::fs::create_dir(&folder)?;
         for night in ["1", "2", "3", "4"] {
             let status = role(data)
-                .env("ENDPOINT", endpoint.trim_end())
+                .env("ENDPOINT", &endpoint)
                 .env("SNAPSHOT", folder.join("companies.snapshot"))
                 .env("NIGHT", night)
                 .status()?;
@@ -122,13 +117,6 @@ fn nights() -> Result<()> {
     server.kill()?;
     server.wait()?;
     Ok(())
-}
-
-fn role(role: &str) -> Command {
-    let program = std::env::args_os().next().unwrap_or_default();
-    let mut command = Command::new(program);
-    command.env("ROLE", role);
-    command
 }
 
 /// The job of one night.
@@ -176,44 +164,4 @@ fn walk<T: MixpanelGroup + Sync>(data: &[T]) -> Duration {
     }
     std::hint::black_box(hash.finish());
     start.elapsed()
-}
-
-/// In kilobytes.
-fn memory(what: &str) -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what));
-    Ok(line
-        .and_then(|line| line.split_whitespace().next())
-        .ok_or("no such line")?
-        .parse()?)
-}
-
-/// Takes everything and looks at nothing.
-fn serve() -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("http://{}", listener.local_addr()?);
-    for stream in listener.incoming() {
-        let stream = stream?;
-        thread::spawn(move || answer_all(&stream));
-    }
-    Ok(())
-}
-
-fn answer_all(mut stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::with_capacity(64 * 1024, stream);
-    loop {
-        let (mut line, mut len) = (String::new(), 0);
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                len = value.trim_end().parse().unwrap_or(0);
-            }
-        }
-        std::io::copy(&mut reader.by_ref().take(len), &mut std::io::sink())?;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")?;
-    }
 }
