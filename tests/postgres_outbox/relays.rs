@@ -74,17 +74,23 @@ fn relays_share_the_partitions() {
     assert!(seen.len() > 1900, "{}", seen.len());
 }
 
+/// Two relays, and one update that waits for them.
+fn two_relays_and_an_update(
+    harness: &Harness,
+    grace: Duration,
+) -> (PostgresOutbox, PostgresOutbox) {
+    let update = [stored("acme", 1)];
+    harness.outbox.append(&update, NO_LIMIT).unwrap();
+    (harness.with_grace(grace), harness.with_grace(grace))
+}
+
 #[test]
 fn what_a_lost_relay_had_is_left_alone_for_the_grace() {
     let Some(harness) = Harness::new() else {
         return;
     };
     let grace = Duration::from_millis(700);
-    let (one, other) = (harness.with_grace(grace), harness.with_grace(grace));
-    harness
-        .outbox
-        .append(&[stored("acme", 1)], NO_LIMIT)
-        .unwrap();
+    let (one, other) = two_relays_and_an_update(&harness, grace);
     let taken = one.take(10).unwrap();
     assert_eq!(taken.len(), 1);
     let cut = Instant::now();
@@ -104,11 +110,7 @@ fn a_successor_takes_nothing_before_the_last_request_of_a_lost_relay_can_have_en
         return;
     };
     let grace = Duration::from_millis(1);
-    let (one, other) = (harness.with_grace(grace), harness.with_grace(grace));
-    harness
-        .outbox
-        .append(&[stored("acme", 1)], NO_LIMIT)
-        .unwrap();
+    let (one, other) = two_relays_and_an_update(&harness, grace);
     assert_eq!(one.take(10).unwrap().len(), 1);
     let request = Duration::from_millis(1_500);
     assert!(one.hold(request).unwrap());
@@ -126,11 +128,7 @@ fn what_was_given_back_after_its_requests_ended_waits_for_the_grace_alone() {
         return;
     };
     let grace = Duration::from_millis(1);
-    let (one, other) = (harness.with_grace(grace), harness.with_grace(grace));
-    harness
-        .outbox
-        .append(&[stored("acme", 1)], NO_LIMIT)
-        .unwrap();
+    let (one, other) = two_relays_and_an_update(&harness, grace);
     assert_eq!(one.take(10).unwrap().len(), 1);
     assert!(one.hold(Duration::from_secs(3_600)).unwrap());
     one.release().unwrap();
@@ -144,11 +142,7 @@ fn what_was_given_back_unsettled_is_left_alone_by_others() {
         return;
     };
     let grace = Duration::from_millis(700);
-    let (one, other) = (harness.with_grace(grace), harness.with_grace(grace));
-    harness
-        .outbox
-        .append(&[stored("acme", 1)], NO_LIMIT)
-        .unwrap();
+    let (one, other) = two_relays_and_an_update(&harness, grace);
     for _ in 0..3 {
         assert_eq!(one.take(10).unwrap().len(), 1);
         one.release().unwrap();

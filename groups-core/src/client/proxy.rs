@@ -192,6 +192,15 @@ mod tests {
 
     const MIXPANEL: &str = "https://api.mixpanel.com";
 
+    /// The proxy, unless `no_proxy` lists the endpoint.
+    fn unless(is_listed: bool) -> &'static str {
+        if is_listed {
+            "none"
+        } else {
+            "http://proxy:3128"
+        }
+    }
+
     #[test]
     fn the_variables_of_an_https_endpoint_in_curls_order() {
         let all = [
@@ -316,11 +325,7 @@ mod tests {
             ("eu.api.mixpanel.com", false),
             ("localhost,127.0.0.1,10.0.0.0/8", false),
         ] {
-            let expected = if is_listed {
-                "none"
-            } else {
-                "http://proxy:3128"
-            };
+            let expected = unless(is_listed);
             assert_eq!(
                 chosen(MIXPANEL, &[proxy, ("NO_PROXY", list)]),
                 expected,
@@ -359,11 +364,7 @@ mod tests {
             ("https://[2001:db8::1]", "2001:db9::/32", false),
             ("https://[2001:db8::1]", "10.0.0.0/8", false),
         ] {
-            let expected = if is_listed {
-                "none"
-            } else {
-                "http://proxy:3128"
-            };
+            let expected = unless(is_listed);
             assert_eq!(
                 chosen(endpoint, &[proxy, ("NO_PROXY", list)]),
                 expected,
