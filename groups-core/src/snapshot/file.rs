@@ -38,12 +38,23 @@ pub(super) fn resolve(path: PathBuf) -> PathBuf {
     fs::canonicalize(&path).unwrap_or(path)
 }
 
-/// Locks the snapshot, until the file that is returned is dropped or the process ends.
-pub(super) fn lock(path: &Path) -> Result<File, Error> {
+/// A snapshot is in use until this is dropped or the process ends.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// A child process that is just being started shares the open file, so closing it would not unlock it.
+    fn drop(&mut self) {
+        // An error would leave the lock to the end of the process: the next run says so.
+        let _ = fs4::FileExt::unlock(&self.0);
+    }
+}
+
+/// Locks the snapshot.
+pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
     let lock = beside(path, "lock").map_err(|error| io_error("use", path, error))?;
     let file = File::create(&lock).map_err(|error| io_error("lock", path, error))?;
     match fs4::FileExt::try_lock(&file) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs4::TryLockError::WouldBlock) => {
             let message = format!(
                 "the snapshot {} is in use by another run: wait for its end",
@@ -273,4 +284,21 @@ fn render_group(name: &GroupName, known: &Known) -> io::Result<String> {
     let traces: BTreeMap<_, _> = traces.collect::<io::Result<_>>()?;
     let line = serde_json::to_string(&(&name.0, &name.1, &known.company_id, traces))?;
     Ok(line + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_shares_the_open_file_does_not_keep_the_lock() {
+        let path = std::env::temp_dir().join(format!("mixpanel-lock-{}", std::process::id()));
+        let first = lock(&path).unwrap();
+        let shared = first.0.try_clone().unwrap();
+        assert!(lock(&path).is_err());
+        drop(first);
+        lock(&path).unwrap();
+        drop(shared);
+        fs::remove_file(beside(&path, "lock").unwrap()).unwrap();
+    }
 }

@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::file;
@@ -42,7 +41,7 @@ pub struct Snapshot {
     groups: HashMap<GroupName, Known>,
     delete_gone: bool,
     /// Locked.
-    _lock: File,
+    _lock: file::Lock,
 }
 
 impl Snapshot {
