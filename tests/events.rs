@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use mixpanel_groups::event::Time;
 use mixpanel_groups::record::RecordRef;
 use mixpanel_groups::{
     Client, ClientBuilder, Compression, Error, ErrorKind, Event, Group, MixpanelGroup, RetryPolicy,
@@ -204,7 +205,7 @@ fn groups_become_properties() {
     assert_eq!(arrives(many(300))["team"].as_array().unwrap().len(), 300);
     assert_eq!(
         refused(many(301)),
-        r#""team": 301 groups of one key, and 300 are allowed"#
+        r#""team": 301 groups of one key, and 300 are allowed: Mixpanel ignores the others"#
     );
     let nowhere = purchase().group(Group::new("company", ""));
     assert_eq!(
@@ -214,27 +215,52 @@ fn groups_become_properties() {
 }
 
 #[test]
-fn hierarchical_groups_link_to_the_company_too() {
+fn hierarchical_groups_link_to_user_and_company_together() {
     let company = Group::new("$company_id", "acme").in_company("acme");
     let user = Group::new("$user_id", "u1").in_company("acme");
     let team = Group::new("team", "t1").in_company("acme");
-    for (group, key, id) in [
-        (&company, "$company_id", "acme"),
-        (&user, "$user_id", "u1"),
-        (&team, "team", "t1"),
-    ] {
-        let properties = arrives(purchase().group(group));
-        assert_eq!(
-            (&properties[key], &properties["$company_id"]),
-            (&json!(id), &json!("acme"))
-        );
-        assert_eq!(
-            properties.as_object().unwrap().len(),
-            if key == "$company_id" { 5 } else { 6 }
-        );
+    let lone_user = Group::new("$user_id", "u1");
+    let both = |event: Event| {
+        let properties = arrives(event);
+        assert_eq!(properties["$company_id"], "acme");
+        assert_eq!(properties["$user_id"], "u1");
+        properties
+    };
+    both(purchase().group(&user));
+    both(purchase().group(&company).group(&lone_user));
+    both(
+        purchase()
+            .property("$user_id", "u1")
+            .property("$company_id", "acme"),
+    );
+    let all = both(purchase().group(&company).group(&user).group(&team));
+    assert_eq!(all["team"], "t1");
+
+    let user_alone =
+        r#""$user_id": it comes with `$company_id`: without, Mixpanel takes the user for another"#;
+    assert_eq!(refused(purchase().group(&lone_user)), user_alone);
+    assert_eq!(refused(purchase().property("$user_id", "u1")), user_alone);
+    let company_alone = "\"$company_id\": it comes with `$user_id`: add the user's group, \
+                         or the distinct id \"\" for an event of no user";
+    for group in [&company, &team] {
+        assert_eq!(refused(purchase().group(group)), company_alone);
+        let of_no_user = arrives(Event::new("Purchase").distinct_id("").group(group));
+        assert_eq!(of_no_user["$company_id"], "acme");
     }
-    let all = arrives(purchase().group(&company).group(&user).group(&team));
-    assert_eq!(all["$company_id"], "acme", "once");
+}
+
+#[test]
+fn lists_are_bounded_at_every_depth() {
+    let list = |items: usize| vec![1; items];
+    assert_eq!(
+        arrives(purchase().property("numbers", list(254)))["numbers"],
+        json!(list(254))
+    );
+    let expected = r#""numbers": a list of 255 items, and 254 are allowed"#;
+    assert_eq!(refused(purchase().property("numbers", list(255))), expected);
+    for nested in [json!({"a": list(255)}), json!([1, list(255)])] {
+        assert_eq!(refused(purchase().property("numbers", nested)), expected);
+    }
 }
 
 #[test]
@@ -303,6 +329,10 @@ fn times() {
         1_618_716_477_001_i64
     );
     assert_eq!(time(purchase().time(31_536_000)), 31_536_000);
+    let said = time(purchase().time(Time::from_secs(1_618_716_477)));
+    assert_eq!(said, 1_618_716_477_000_i64);
+    let said = time(purchase().time(Time::from_millis(1_618_716_477_001)));
+    assert_eq!(said, 1_618_716_477_001_i64);
     let millis = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_millis();
     let soon = millis(SystemTime::now() + Duration::from_mins(59));
     time(purchase().time(soon));
@@ -324,6 +354,11 @@ fn times() {
         late
     );
     assert_eq!(refused(purchase().time(i64::MAX)), late);
+    // Milliseconds that were taken for seconds.
+    let mistaken = Time::from_secs(1_618_716_477_001);
+    assert_eq!(refused(purchase().time(mistaken)), late);
+    assert_eq!(refused(purchase().time(Time::from_secs(i64::MAX))), late);
+    assert_eq!(refused(purchase().time(Time::from_secs(i64::MIN))), early);
     assert_eq!(refused(purchase().time(u128::MAX)), late);
 }
 

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer as _};
 
 use super::rules::{
-    COMPANY, MAX_GROUPS, RESERVED, check_distinct_id, check_insert_id, check_properties, check_time,
+    COMPANY, MAX_GROUPS, MAX_ITEMS, RESERVED, USER, check_distinct_id, check_insert_id,
+    check_properties, check_time,
 };
 use super::time::Time;
 use crate::group::{Group, Id, Operation};
@@ -42,8 +43,28 @@ use crate::util::random::uuid;
 ///
 /// Nothing here fails at once. What Mixpanel would refuse is reported when the event is imported,
 /// with the event's and the property's name: a missing or placeholder id (`"null"`, `"0"`, …), a
-/// time before 1971 or more than an hour ahead, 255 or more properties, objects nested in more than
-/// 3 levels or with 255 or more keys, more than 300 groups of one key, two properties of one name.
+/// time before 1971 or more than an hour ahead, 255 or more properties, lists of 255 or more items, objects
+/// nested in more than 3 levels or with 255 or more keys, more than 300 groups of one key (Mixpanel would
+/// ignore the others), two properties of one name.
+///
+/// The properties can be a struct of your own that implements `Serialize`:
+///
+/// ```
+/// #[derive(serde::Serialize)]
+/// struct Purchase {
+///     amount: f64,
+///     coupon: Option<String>, // `None`: left out
+/// }
+///
+/// let purchase = Purchase { amount: 99.99, coupon: None };
+/// let event = mixpanel_groups::Event::new("Purchase").distinct_id("user123").properties(&purchase);
+/// # assert!(event.to_json()?.ends_with(r#""amount":99.99}}"#));
+/// # Ok::<(), mixpanel_groups::Error>(())
+/// ```
+///
+/// In a project with Hierarchical Groups, the event of a company's user carries `$company_id` and `$user_id`
+/// together: one without the other is refused, since Mixpanel would take the user for another. The event of no
+/// user (`distinct_id("")`) may carry `$company_id` alone.
 ///
 /// Mixpanel derives a location from the address that an event comes from, which is the server's: every event
 /// is sent with the property `ip` 0, which prevents that, unless it has another `ip`, such as the user's.
@@ -79,7 +100,8 @@ impl Event {
         }
     }
 
-    /// When it happened: a [`SystemTime`], or seconds or milliseconds since 1970.
+    /// When it happened: a [`SystemTime`], [`Time::from_secs`] or [`Time::from_millis`], or an integer, from whose
+    /// size it is guessed which of the two it is.
     pub fn time(mut self, time: impl Into<Time>) -> Self {
         self.time = time.into();
         self
@@ -201,7 +223,8 @@ impl Event {
         }
         out.extend_from_slice(&self.properties);
         out.push(b'}');
-        check_properties(&out[properties..])?;
+        let is_group = |name: &str| self.groups.iter().any(|(key, _)| key == name);
+        check_properties(&out[properties..], is_group)?;
         out.push(b'}');
         Ok(Encoded {
             operation: None,
@@ -227,12 +250,23 @@ impl Event {
         let too_many = self.groups.iter().find(|(_, ids)| ids.len() > MAX_GROUPS);
         if let Some((key, ids)) = too_many {
             let message = format!(
-                "{} groups of one key, and {MAX_GROUPS} are allowed",
+                "{} groups of one key, and {MAX_GROUPS} are allowed: Mixpanel ignores the others",
                 ids.len()
             );
             return Err(EncodeError::new(message).of(key));
         }
-        Ok(())
+        let has = |name| self.names.has(name);
+        match (has(COMPANY), has(USER)) {
+            (true, false) if !distinct_id.is_empty() => Err(EncodeError::new(
+                "it comes with `$user_id`: add the user's group, or the distinct id \"\" for an event of no user",
+            )
+            .of(COMPANY)),
+            (false, true) => Err(EncodeError::new(
+                "it comes with `$company_id`: without, Mixpanel takes the user for another",
+            )
+            .of(USER)),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the event that was written with these members.
@@ -248,7 +282,15 @@ impl Event {
                     read.distinct_id = serde_json::from_str(value.get()).expect(WRITTEN);
                 }
                 "$insert_id" => read.insert_id = serde_json::from_str(value.get()).expect(WRITTEN),
-                name => read = read.property(name, value),
+                name => match serde_json::from_str::<Vec<String>>(value.get()) {
+                    // Longer than any other property may be.
+                    Ok(ids) if ids.len() > MAX_ITEMS => {
+                        for id in ids {
+                            read.link(name, &Id::from(id));
+                        }
+                    }
+                    _ => read = read.property(name, value),
+                },
             }
         }
         read

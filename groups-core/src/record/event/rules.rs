@@ -16,6 +16,9 @@ pub(crate) const RESERVED: [&str; 2] = ["$ignore", "bucket"];
 /// The property that links an event to its company, in projects with Hierarchical Groups.
 pub(crate) const COMPANY: &str = "$company_id";
 
+/// The property that names a company's user, in projects with Hierarchical Groups.
+pub(crate) const USER: &str = "$user_id";
+
 /// How many groups of one key an event may be linked to.
 /// ([Group analytics](https://docs.mixpanel.com/docs/data-structure/group-analytics))
 pub(crate) const MAX_GROUPS: usize = 300;
@@ -23,10 +26,10 @@ pub(crate) const MAX_GROUPS: usize = 300;
 /// "Fewer than 255 properties", and as many keys in each object.
 const MAX_KEYS: usize = 254;
 
+/// "Fewer than 255 elements". A list of groups may have [`MAX_GROUPS`].
+pub(super) const MAX_ITEMS: usize = 254;
+
 /// How deep objects may be nested. Lists are not counted: no source says that they are.
-///
-/// That lists have "fewer than 255 elements" is not checked, since the same documentation allows
-/// lists of 300 groups.
 const MAX_DEPTH: usize = 3;
 
 const MAX_INSERT_ID: usize = 36;
@@ -86,12 +89,15 @@ pub(crate) fn check_time(time: i64, now: SystemTime) -> Result<(), String> {
     })
 }
 
-/// Checks the number of properties, and each as [`check_value`] does.
-pub(super) fn check_properties(json: &[u8]) -> Result<(), EncodeError> {
+/// Checks the number of properties, and each that is not a link to groups as [`check_value`] does.
+pub(super) fn check_properties(
+    json: &[u8],
+    is_group: impl Fn(&str) -> bool,
+) -> Result<(), EncodeError> {
     let properties: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(json)?;
     check_keys(properties.len()).map_err(EncodeError::new)?;
     for (name, value) in properties {
-        if value.get().starts_with(['[', '{']) {
+        if value.get().starts_with(['[', '{']) && !is_group(&name) {
             // What serde_json refuses to read is nested in more than a hundred levels.
             serde_json::from_str(value.get())
                 .map_err(|_| too_deep())
@@ -110,13 +116,17 @@ pub(crate) fn check_keys(keys: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the objects in a property's value.
+/// Checks the lists and objects in a property's value.
 pub(crate) fn check_value(value: &Value) -> Result<(), String> {
     check_levels(value, MAX_DEPTH)
 }
 
 fn check_levels(value: &Value, levels: usize) -> Result<(), String> {
     match value {
+        Value::Array(items) if items.len() > MAX_ITEMS => Err(format!(
+            "a list of {} items, and {MAX_ITEMS} are allowed",
+            items.len()
+        )),
         Value::Array(items) => items.iter().try_for_each(|item| check_levels(item, levels)),
         Value::Object(members) => {
             let levels = levels.checked_sub(1).ok_or_else(too_deep)?;

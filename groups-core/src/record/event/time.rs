@@ -4,10 +4,24 @@ use serde::{Serialize, Serializer};
 
 /// When an event happened: see [`Event::time`](crate::Event::time).
 ///
-/// Made from a [`SystemTime`], or from an integer: seconds or milliseconds since 1970, whichever
-/// lies between 1971 and now.
+/// Made from a [`SystemTime`], from a number of seconds or milliseconds, or from an integer of either unit: it is in
+/// seconds or in milliseconds since 1970, whichever lies between 1971 and now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub(crate) i64);
+
+impl Time {
+    /// Returns the time of so many seconds since 1970.
+    #[must_use]
+    pub const fn from_secs(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// Returns the time of so many milliseconds since 1970.
+    #[must_use]
+    pub const fn from_millis(milliseconds: i64) -> Self {
+        Self(milliseconds)
+    }
+}
 
 /// In milliseconds.
 impl From<SystemTime> for Time {
