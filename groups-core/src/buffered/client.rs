@@ -4,22 +4,27 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::buffered::kind::Kind;
 use crate::buffered::publisher::Publisher;
+use crate::buffered::queues::Queues;
 use crate::buffered::settings::Settings;
+#[cfg(simulation)]
+use crate::buffered::state::Shared;
 use crate::buffered::{DeliveryEvent, FlushOutcome, OverflowPolicy, Stats, worker};
 use crate::client::Client;
 use crate::outbox::{Capacity, MemoryOutbox, Outbox};
-use crate::record::{Error, ErrorKind, IntoUpdate, IntoUpdates};
+use crate::record::{Error, ErrorKind, IntoRecord, IntoRecords};
 use crate::util::sync::thread;
 
-/// A client that sends in the background: [`publish`](Self::publish) returns in about a microsecond, and
-/// one thread delivers.
+/// A client that sends updates and events in the background: [`publish`](Self::publish) returns in about a
+/// microsecond where they wait in memory, and two threads deliver, one for each kind. Neither kind waits for the other.
 ///
 /// Batches leave when 2,000 updates wait, or after the flush interval. A failed delivery is tried
 /// again until it succeeds; what waits is bounded, and what happens when the bound is reached is
 /// [your choice](OverflowPolicy).
 ///
-/// A group's updates are sent in the order in which they were published. What no client can prevent, a
+/// A group's updates are sent in the order in which they were published; events are in no order, and each is kept by
+/// Mixpanel once, however often it is sent. What no client can prevent, a
 /// request that is applied late, is described at [`Client::send`].
 ///
 /// A clone is cheap, and all clones share the thread. [`shutdown`](Self::shutdown) ends it and hands back
@@ -44,12 +49,12 @@ use crate::util::sync::thread;
 #[derive(Clone)]
 #[must_use = "dropping the last clone flushes it and shuts it down"]
 pub struct BufferedClient {
-    publisher: Arc<Publisher>,
-    /// Shuts down with the last clone. The worker has no part in it, unlike in the publisher.
+    queues: Arc<Queues>,
+    /// Shuts down with the last clone. The workers have no part in it, unlike in the queues.
     _last_clone: Arc<LastClone>,
 }
 
-struct LastClone(Arc<Publisher>);
+struct LastClone(Arc<Queues>);
 
 /// The settings of a [`BufferedClient`]: see [`Client::buffered`].
 #[must_use = "nothing is sent before `start`"]
@@ -82,7 +87,8 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// Sets how many updates, and how many bytes of their JSON, may wait; default 100,000 and 64 MiB.
+    /// Sets how many updates, and how many bytes of their JSON, may wait; default 100,000 and 64 MiB. As many events
+    /// may wait beside them.
     pub fn capacity(mut self, updates: usize, bytes: usize) -> Self {
         self.settings.capacity = Capacity::new(updates, bytes);
         self
@@ -120,9 +126,9 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// Calls the function with each update's JSON object before it waits (`$group_key`,
-    /// `$group_id`, `$set`…), on the thread that publishes. The function may change the object. If it
-    /// returns `false` or panics, the update is not sent. If what it leaves is not an update,
+    /// Calls the function with the JSON object of each update (`$group_key`, `$group_id`, `$set`…) and event (`event`,
+    /// `properties`) before it waits, on the thread that publishes. The function may change the object. If it
+    /// returns `false` or panics, the update or event is not sent. If what it leaves is neither,
     /// publishing is an error ([`ErrorKind::InvalidUpdate`]).
     pub fn before_send(
         mut self,
@@ -145,47 +151,54 @@ impl BufferedClientBuilder {
     /// interval of zero. [`ErrorKind::Io`] if the thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
-        let publisher = Publisher::new(self.client, self.outbox, self.settings);
-        let publisher = Arc::new(publisher);
-        let its_publisher = Arc::clone(&publisher);
-        thread::Builder::new()
-            .name("mixpanel-groups worker".to_owned())
-            .spawn(move || worker::run(&its_publisher))
-            .map_err(|error| {
-                Error::new(ErrorKind::Io, "cannot start the thread that sends").with_source(error)
-            })?;
+        let queues = Arc::new(Queues::new(&self.client, self.outbox, self.settings));
+        // From here on, an error ends the worker that was started.
+        let last_clone = Arc::new(LastClone(Arc::clone(&queues)));
+        start_worker("mixpanel-groups worker", &queues.updates)?;
+        if let Some(events) = &queues.events {
+            start_worker("mixpanel-groups events", events)?;
+        }
         Ok(BufferedClient {
-            _last_clone: Arc::new(LastClone(Arc::clone(&publisher))),
-            publisher,
+            _last_clone: last_clone,
+            queues,
         })
     }
 }
 
+fn start_worker<R: Kind>(name: &str, publisher: &Arc<Publisher<R>>) -> Result<(), Error> {
+    let publisher = Arc::clone(publisher);
+    let worker = thread::Builder::new().name(name.to_owned());
+    let started = worker.spawn(move || worker::run(&publisher));
+    started.map(drop).map_err(|error| {
+        Error::new(ErrorKind::Io, "cannot start the thread that sends").with_source(error)
+    })
+}
+
 impl BufferedClient {
-    /// Publishes an update, to be sent soon. It is encoded here and now; nothing is borrowed from it.
+    /// Publishes an update or an event, to be sent soon. It is encoded here and now; nothing is borrowed from it.
     ///
     /// # Errors
-    /// If the update cannot be sent (the error names group, property and cause), if there is no room
+    /// If it cannot be sent (the error names group or event, property and cause), if there is no room
     /// for it (see [`OverflowPolicy`]), if the outbox fails, or if the client was shut down
-    /// ([`ErrorKind::Closed`]). Except for the first, the error gives the update
-    /// [back](Error::undelivered).
-    pub fn publish<'u>(&self, update: impl IntoUpdate<'u>) -> Result<(), Error> {
-        self.publisher.publish(&update.into_update())
+    /// ([`ErrorKind::Closed`]). Except for the first, the error gives it [back](Error::undelivered).
+    /// [`ErrorKind::Config`] for an event where the outbox keeps updates alone.
+    pub fn publish(&self, record: impl IntoRecord) -> Result<(), Error> {
+        self.queues.publish(record)
     }
 
-    /// Publishes many updates; with an outbox on disk that is much faster than one by one.
+    /// Publishes many updates or events; with an outbox on disk that is much faster than one by one.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish), at the first update that is not taken. The error gives back all
+    /// As [`publish`](Self::publish), at the first that is not taken. The error gives back all
     /// that were not, except for those that cannot be sent.
-    pub fn publish_all<'u>(&self, updates: impl IntoUpdates<'u>) -> Result<(), Error> {
-        self.publisher.publish_all(updates.into_updates())
+    pub fn publish_all(&self, records: impl IntoRecords) -> Result<(), Error> {
+        self.queues.publish_all(records.into_records().into_iter())
     }
 
     /// Sends what waits now, without waiting for the flush interval. Returns when all of it has
     /// been accepted or rejected, at the latest after the timeout.
     pub fn flush(&self, timeout: Duration) -> FlushOutcome {
-        self.publisher.flush(timeout)
+        self.queues.flush(timeout)
     }
 
     /// Ends publishing, sends what waits, and ends the thread. Returns at the latest after the timeout, with
@@ -197,32 +210,44 @@ impl BufferedClient {
     /// From then on [`publish`](Self::publish) of any clone is an error ([`ErrorKind::Closed`]). Calling it
     /// again is harmless: what was handed back once is not handed back again.
     pub fn shutdown(&self, timeout: Duration) -> FlushOutcome {
-        self.publisher.shut_down(timeout)
+        self.queues.shut_down(timeout)
     }
 
-    /// Returns whether the worker has ended: what it broke off cannot be sent any more.
+    /// Returns whether the workers have ended: what they broke off cannot be sent any more.
     #[cfg(simulation)]
     pub(crate) fn has_ended(&self) -> bool {
-        self.publisher.shared.has_ended()
+        self.queues.states().all(Shared::has_ended)
     }
 
-    /// Returns what waits and what was done since the start, for a metrics endpoint.
+    /// Returns which updates wait and what was done with others since the start, for a metrics endpoint.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.publisher.stats()
+        self.queues.stats()
+    }
+
+    /// Returns the same of events.
+    #[must_use]
+    pub fn event_stats(&self) -> Stats {
+        self.queues.event_stats()
     }
 }
 
 impl Drop for LastClone {
     fn drop(&mut self) {
-        let Self(publisher) = self;
-        if publisher.shared.is_shut_down() {
+        let Self(queues) = self;
+        if queues.is_shut_down() {
             return;
         }
-        let outcome = publisher.shut_down(publisher.settings.drop_timeout);
-        let lost = outcome.undelivered.len();
-        if lost > 0 {
-            log::error!("lost {lost} updates: the client was dropped before they were sent");
+        let outcome = queues.shut_down(queues.settings.drop_timeout);
+        let updates = outcome.undelivered.len();
+        let events = outcome.undelivered_events.len();
+        if updates + events > 0 {
+            let lost = match (updates, events) {
+                (updates, 0) => format!("{updates} updates"),
+                (0, events) => format!("{events} events"),
+                (updates, events) => format!("{updates} updates and {events} events"),
+            };
+            log::error!("lost {lost}: the client was dropped before they were sent");
         } else if !outcome.is_complete() {
             log::error!("the client was dropped: {outcome}");
         }
@@ -232,8 +257,9 @@ impl Drop for LastClone {
 impl fmt::Debug for BufferedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferedClient")
-            .field("client", &self.publisher.client)
+            .field("client", &self.queues.updates.client)
             .field("stats", &self.stats())
+            .field("event_stats", &self.event_stats())
             .finish_non_exhaustive()
     }
 }

@@ -3,22 +3,15 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use serde_json::{Map, Value};
-
+use crate::buffered::kind::Kind;
 use crate::buffered::settings::Settings;
 use crate::buffered::state::Shared;
-use crate::buffered::{DeliveryEvent, FlushOutcome, OverflowPolicy, Stats};
+use crate::buffered::{DeliveryEvent, OverflowPolicy, Stats};
 use crate::client::Client;
-use crate::client::records::MAX_RECORDS;
-use crate::outbox::{Depth, Outbox};
-use crate::record::encoded_update::total_bytes;
-use crate::record::{EncodedUpdate, Error, ErrorKind, MAX_RECORD, Update};
+use crate::outbox::{Depth, Outbox, total_bytes};
+use crate::record::{Error, ErrorKind};
 use crate::util::sync::{Instant, Mutex};
-
-/// How long a shutdown waits for what it has broken off to end.
-const GRACE: Duration = Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
 
 fn closed() -> Error {
     Error::new(
@@ -27,11 +20,12 @@ fn closed() -> Error {
     )
 }
 
-/// What the clones of a client and its worker share.
-pub(super) struct Publisher {
+/// What a client is made of twice, for updates and for events: an outbox, and what its worker and those who publish
+/// share.
+pub(super) struct Publisher<R> {
     pub(super) client: Client,
-    pub(super) outbox: Arc<dyn Outbox>,
-    pub(super) settings: Settings,
+    pub(super) outbox: Arc<dyn Outbox<R>>,
+    pub(super) settings: Arc<Settings>,
     /// The hooks of the outbox have it too, and nothing else: an outbox does not keep itself alive.
     pub(super) shared: Arc<Shared>,
     /// Whether a shutdown has taken back what was left. Held while updates are taken back or settled: each is either
@@ -39,111 +33,52 @@ pub(super) struct Publisher {
     pub(super) is_taken_back: Mutex<bool>,
 }
 
-impl Publisher {
-    pub(super) fn new(client: Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Self {
+impl<R: Kind> Publisher<R> {
+    pub(super) fn new(
+        client: &Client,
+        outbox: Arc<dyn Outbox<R>>,
+        settings: &Arc<Settings>,
+    ) -> Self {
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
         let lost = Arc::clone(&shared);
         outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
         Self {
-            client,
+            client: client.clone(),
             outbox,
-            settings,
+            settings: Arc::clone(settings),
             shared,
             is_taken_back: Mutex::new(false),
         }
     }
 
-    pub(super) fn publish(&self, update: &Update<'_>) -> Result<(), Error> {
-        match self.prepare(update)? {
-            Some(update) => self.append(&[update]),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn publish_all<'u>(
-        &self,
-        updates: impl Iterator<Item = Update<'u>>,
-    ) -> Result<(), Error> {
-        let mut updates = updates.filter_map(|update| self.prepare(&update).transpose());
-        loop {
-            let mut chunk = Vec::new();
-            let filled = self.fill(&mut chunk, &mut updates);
-            if filled.is_ok() && chunk.is_empty() {
-                return Ok(());
-            }
-            if let Err(error) = filled.and_then(|()| self.append(&chunk)) {
-                let rest = updates.filter_map(Result::ok);
-                let undelivered = chunk.into_iter().chain(rest).collect();
-                return Err(error.with_undelivered(undelivered));
-            }
-        }
-    }
-
-    /// Returns the update as it will wait; `None` if there is nothing to send or the hook withholds it.
-    fn prepare(&self, update: &Update<'_>) -> Result<Option<EncodedUpdate>, Error> {
-        let Some(encoded) = EncodedUpdate::new(update)? else {
-            return Ok(None);
-        };
-        let Some(hook) = &self.settings.before_send else {
-            return Ok(Some(encoded));
-        };
-        let guarded = |json: &mut Map<String, Value>| {
-            catch_unwind(AssertUnwindSafe(|| hook(json))).unwrap_or_else(|_| {
-                log::error!("`before_send` panicked: the update is not sent");
-                false
-            })
-        };
-        let edited = encoded.edit(guarded)?;
-        if edited.is_none() {
-            self.shared.count(|stats| stats.withheld += 1);
-        }
-        Ok(edited)
-    }
-
-    /// Fills a chunk with as many updates as can be appended at once.
-    fn fill(
-        &self,
-        chunk: &mut Vec<EncodedUpdate>,
-        updates: impl Iterator<Item = Result<EncodedUpdate, Error>>,
-    ) -> Result<(), Error> {
-        let capacity = self.settings.capacity;
-        let mut room = capacity.bytes;
-        for update in updates.take(capacity.updates.min(MAX_RECORDS)) {
-            let update = update?;
-            room = room.saturating_sub(update.len());
-            chunk.push(update);
-            if room < MAX_RECORD {
-                break; // The next one may not fit.
-            }
-        }
-        Ok(())
-    }
-
     /// Appends to the outbox, applying the overflow policy when it is full. An error gives the updates back.
-    fn append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
-        self.try_append(updates)
-            .map_err(|error| error.with_undelivered(updates.iter().cloned().collect()))
+    pub(super) fn append(&self, records: &[R]) -> Result<(), Error> {
+        self.try_append(records)
+            .map_err(|error| error.with_undelivered(records.iter().cloned().collect()))
     }
 
-    fn try_append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
+    fn try_append(&self, records: &[R]) -> Result<(), Error> {
         let mut blocked_since = None;
         loop {
-            let append = || self.outbox.append(updates, self.settings.capacity);
+            let append = || self.outbox.append(records, self.settings.capacity);
             let appended = self.shared.while_open(append).ok_or_else(closed)?;
             if appended? {
-                if self.is_too_late(updates)? {
+                if self.is_too_late(records)? {
                     return Err(closed());
                 }
-                self.shared.count_published(updates.len());
+                self.shared.count_published(records.len());
                 return Ok(());
             }
-            let full = || Err(Error::new(ErrorKind::Full, "too many updates wait already"));
+            let full = || {
+                let message = format!("too many {} wait already", R::NAME);
+                Err(Error::new(ErrorKind::Full, message))
+            };
             match self.settings.overflow {
                 OverflowPolicy::Reject => return full(),
                 OverflowPolicy::DropOldest => {
-                    if self.drop_oldest(updates)? == 0 {
+                    if self.drop_oldest(records)? == 0 {
                         return full();
                     }
                 }
@@ -161,7 +96,7 @@ impl Publisher {
 
     /// Returns whether a shutdown took back what was left before these updates were appended, and takes them out
     /// again then: nobody would send them.
-    fn is_too_late(&self, updates: &[EncodedUpdate]) -> Result<bool, Error> {
+    fn is_too_late(&self, records: &[R]) -> Result<bool, Error> {
         if !self.shared.is_closed() || self.outbox.is_durable() {
             return Ok(false);
         }
@@ -171,23 +106,23 @@ impl Publisher {
             return Ok(false);
         }
         let mut entries = self.outbox.take(usize::MAX)?;
-        entries.retain(|entry| matches!(&entry.update, Ok(update) if updates.contains(update)));
+        entries.retain(|entry| matches!(&entry.update, Ok(record) if records.contains(record)));
         let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
         self.outbox
-            .settle(&ids[..ids.len().min(updates.len())], &[])?;
+            .settle(&ids[..ids.len().min(records.len())], &[])?;
         Ok(!ids.is_empty())
     }
 
     /// Drops the oldest updates to make room, and returns how many.
-    fn drop_oldest(&self, updates: &[EncodedUpdate]) -> Result<usize, Error> {
-        let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
-        if !Depth::default().has_room(updates.len(), bytes, capacity) {
+    fn drop_oldest(&self, records: &[R]) -> Result<usize, Error> {
+        let (capacity, bytes) = (self.settings.capacity, total_bytes(records));
+        if !Depth::default().has_room(records.len(), bytes, capacity) {
             return Ok(0); // Not even an empty outbox has room for them.
         }
-        let dropped = self.outbox.drop_oldest(updates.len(), bytes, capacity)?;
+        let dropped = self.outbox.drop_oldest(records.len(), bytes, capacity)?;
         if dropped > 0 {
             self.shared.count(|stats| stats.dropped += dropped);
-            self.notify(&DeliveryEvent::Dropped(dropped));
+            self.notify(&R::dropped(dropped));
         }
         Ok(dropped)
     }
@@ -201,7 +136,9 @@ impl Publisher {
         match event {
             DeliveryEvent::Rejected(..) => {} // Logged where it was refused.
             DeliveryEvent::Undelivered(_) => log::warn!("{event}"),
-            DeliveryEvent::Dropped(_) | DeliveryEvent::Outbox(_) => log::error!("{event}"),
+            DeliveryEvent::Dropped(_)
+            | DeliveryEvent::DroppedEvents(_)
+            | DeliveryEvent::Outbox(_) => log::error!("{event}"),
         }
         let Some(hook) = &self.settings.on_error else {
             return;
@@ -215,31 +152,16 @@ impl Publisher {
         IS_NOTIFYING.set(false);
     }
 
-    /// Waits until everything that waits now is settled, for that time at most.
-    pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.flush(timeout);
-        self.outcome(Vec::new())
-    }
-
-    pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.shut_down(timeout, GRACE);
+    /// Returns what an outbox that ends with the process still holds, after a shutdown.
+    pub(super) fn left_over(&self) -> Vec<R> {
         if self.outbox.is_durable() {
-            return self.outcome(Vec::new());
+            return Vec::new();
         }
         let (undelivered, emptied) = self.take_back();
         if let Err(error) = emptied {
             self.notify(&DeliveryEvent::Outbox(&error));
         }
-        self.outcome(undelivered)
-    }
-
-    fn outcome(&self, undelivered: Vec<EncodedUpdate>) -> FlushOutcome {
-        let stats = self.stats();
-        FlushOutcome {
-            waiting: stats.queued,
-            undelivered,
-            stats,
-        }
+        undelivered
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -257,7 +179,7 @@ impl Publisher {
     }
 
     /// Empties an outbox that ends with the process. Returns what was in it, and whether that worked.
-    fn take_back(&self) -> (Vec<EncodedUpdate>, Result<(), Error>) {
+    fn take_back(&self) -> (Vec<R>, Result<(), Error>) {
         let lock = self.is_taken_back.lock();
         let mut is_taken_back = lock.unwrap_or_else(PoisonError::into_inner);
         *is_taken_back = true;
@@ -268,7 +190,7 @@ impl Publisher {
         };
         let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
         let settled = self.outbox.settle(&ids, &[]);
-        let updates = entries.into_iter().filter_map(|entry| entry.update.ok());
-        (updates.collect(), settled)
+        let records = entries.into_iter().filter_map(|entry| entry.update.ok());
+        (records.collect(), settled)
     }
 }

@@ -84,13 +84,15 @@ fn parse_seconds(text: &str) -> Option<Duration> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {
-    /// An update was refused, by Mixpanel or since it cannot be read: its JSON, and why. It is not sent
-    /// again; an outbox may keep it.
+    /// An update or an event was refused, by Mixpanel or since it cannot be read: its JSON, and why. It is not
+    /// sent again; an outbox may keep it.
     Rejected(&'a str, &'a Rejection),
     /// A delivery failed; what was not delivered keeps waiting and is sent again.
     Undelivered(&'a Error),
     /// So many of the oldest updates were dropped to make room.
     Dropped(usize),
+    /// So many of the oldest events were dropped to make room.
+    DroppedEvents(usize),
     /// The outbox failed; what is in it keeps waiting.
     Outbox(&'a Error),
 }
@@ -100,9 +102,16 @@ impl fmt::Display for DeliveryEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(_, rejection) => write!(f, "rejected {}", rejection.reason()),
-            Self::Undelivered(error) => write!(f, "updates keep waiting: {error:#}"),
+            Self::Undelivered(error) => {
+                let is_event = error.undelivered().updates().next().is_none();
+                let kind = if is_event { "events" } else { "updates" };
+                write!(f, "{kind} keep waiting: {error:#}")
+            }
             Self::Dropped(updates) => {
                 write!(f, "dropped {updates} of the oldest updates to make room")
+            }
+            Self::DroppedEvents(events) => {
+                write!(f, "dropped {events} of the oldest events to make room")
             }
             Self::Outbox(error) => write!(f, "the outbox failed: {error:#}"),
         }

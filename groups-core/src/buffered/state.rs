@@ -165,32 +165,51 @@ impl Shared {
 
     // Callers of `flush` and `shutdown`.
 
-    /// Waits until everything that waits now is settled, for that time at most.
-    pub(super) fn flush(&self, timeout: Duration) {
+    /// Requests the worker to send everything that waits now, and returns the number of this flush.
+    pub(super) fn request_flush(&self) -> u64 {
         let mut state = self.state();
         state.flushes += 1;
-        let flush = state.flushes;
         self.request(&mut state, Request::SendNow);
-        drop(Self::wait(&self.progress, state, timeout, |state| {
+        state.flushes
+    }
+
+    /// Waits until a flush is done, for that time at most.
+    pub(super) fn wait_for_flush(&self, flush: u64, time: Duration) {
+        drop(Self::wait(&self.progress, self.state(), time, |state| {
             state.flushes_done >= flush || state.phase >= Phase::BrokenOff
         }));
     }
 
-    /// Ends publishing, and waits until the worker has sent what waits and ended. After the timeout the
-    /// delivery under way is broken off, and the worker gets no more than `grace` to end.
-    pub(super) fn shut_down(&self, timeout: Duration, grace: Duration) {
-        let start = Instant::now();
+    // A shutdown takes these steps one after the other.
+
+    /// Ends publishing.
+    pub(super) fn close(&self) {
         self.close_gate();
-        let mut state = self.state();
-        state.is_shut_down = true;
-        let mut state = Self::wait(&self.progress, state, timeout, |_| self.is_gate_empty());
+        self.state().is_shut_down = true;
+    }
+
+    /// Waits until nobody appends any more, for that time at most, and requests the worker to send what is left.
+    pub(super) fn drain(&self, time: Duration) {
+        let state = self.state();
+        let mut state = Self::wait(&self.progress, state, time, |_| self.is_gate_empty());
         self.enter(&mut state, Phase::Draining);
-        let left = timeout.saturating_sub(start.elapsed());
-        let mut state = Self::wait(&self.progress, state, left, |state| {
+    }
+
+    /// Waits until the worker has sent what was left, for that time at most.
+    pub(super) fn wait_until_drained(&self, time: Duration) {
+        drop(Self::wait(&self.progress, self.state(), time, |state| {
             state.phase >= Phase::BrokenOff
-        });
-        self.enter(&mut state, Phase::BrokenOff);
-        drop(Self::wait(&self.progress, state, grace, |state| {
+        }));
+    }
+
+    /// Breaks off what the worker is doing.
+    pub(super) fn break_off(&self) {
+        self.enter(&mut self.state(), Phase::BrokenOff);
+    }
+
+    /// Waits until the worker has ended, for that time at most.
+    pub(super) fn wait_until_ended(&self, time: Duration) {
+        drop(Self::wait(&self.progress, self.state(), time, |state| {
             state.phase == Phase::Ended && self.is_gate_empty()
         }));
     }

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
-use crate::record::EncodedUpdate;
+use crate::record::{EncodedUpdate, Event};
 
-/// The counts of a [`BufferedClient`](crate::BufferedClient) since its start, and what waits.
+/// The counts of a [`BufferedClient`](crate::BufferedClient) since its start, and what waits: of the updates, or of
+/// the events, which are counted apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -34,6 +35,17 @@ pub struct Stats {
     pub bytes: u64,
 }
 
+impl Stats {
+    /// Returns the counts of a queue that is not there.
+    pub(super) fn nothing() -> Self {
+        Self {
+            queued: Some(0),
+            queued_bytes: Some(0),
+            ..Self::default()
+        }
+    }
+}
+
 /// Serializes durations as seconds.
 impl Serialize for Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -59,32 +71,46 @@ impl Serialize for Stats {
 #[must_use = "it holds what was not delivered"]
 #[non_exhaustive]
 pub struct FlushOutcome {
-    /// How many updates still wait: in an outbox that outlives the process, or, after a `flush`,
+    /// How many updates and events still wait: in an outbox that outlives the process, or, after a `flush`,
     /// in memory. `None` if the outbox cannot be read: how many wait is unknown.
     pub waiting: Option<usize>,
     /// After a `shutdown`, the updates that were in memory only and not delivered, in order.
     pub undelivered: Vec<EncodedUpdate>,
-    /// The counts since the start.
+    /// After a `shutdown`, the events that were in memory only and not delivered: `client.import` takes them.
+    pub undelivered_events: Vec<Event>,
+    /// The counts of the updates since the start.
     pub stats: Stats,
+    /// The counts of the events since the start.
+    pub event_stats: Stats,
 }
 
 impl FlushOutcome {
     /// Returns whether everything that was published is known to be accepted or rejected.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.waiting == Some(0) && self.undelivered.is_empty()
+        self.waiting == Some(0) && self.undelivered.is_empty() && self.undelivered_events.is_empty()
     }
 }
 
-/// Writes how many updates wait and how many were handed back.
+/// Writes how many updates wait and how many were handed back, and the same of events if there are any.
 impl fmt::Display for FlushOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.waiting {
-            Some(waiting) => write!(f, "{waiting} updates still wait")?,
-            None => f.write_str("an unknown number of updates still waits")?,
-        }
-        if !self.undelivered.is_empty() {
-            write!(f, ", {} were handed back", self.undelivered.len())?;
+        let write =
+            |f: &mut fmt::Formatter<'_>, kind: &str, waiting: Option<usize>, handed_back: usize| {
+                match waiting {
+                    Some(waiting) => write!(f, "{waiting} {kind} still wait")?,
+                    None => write!(f, "an unknown number of {kind} still waits")?,
+                }
+                if handed_back > 0 {
+                    write!(f, ", {handed_back} were handed back")?;
+                }
+                Ok(())
+            };
+        write(f, "updates", self.stats.queued, self.undelivered.len())?;
+        let events = (self.event_stats.queued, self.undelivered_events.len());
+        if events != (Some(0), 0) {
+            f.write_str("; ")?;
+            write(f, "events", events.0, events.1)?;
         }
         Ok(())
     }

@@ -7,13 +7,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::buffered::DeliveryEvent;
+use crate::buffered::kind::Kind;
 use crate::buffered::publisher::Publisher;
 use crate::buffered::state::Task;
 use crate::client::coalesce::coalesce_with_members;
 use crate::client::records::{Limits, Records};
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
-use crate::record::{Error, Record as _, Rejection, Report, Update};
+use crate::record::{Error, Rejection, Report};
 
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
@@ -46,14 +47,14 @@ enum Fate<'a> {
 }
 
 /// The body of the thread.
-pub(super) fn run(publisher: &Publisher) {
+pub(super) fn run<R: Kind>(publisher: &Publisher<R>) {
     if catch_unwind(AssertUnwindSafe(|| work(publisher))).is_err() {
         log::error!("the worker panicked: what waits is not sent");
     }
     publisher.shared.end();
 }
 
-fn work(publisher: &Publisher) {
+fn work<R: Kind>(publisher: &Publisher<R>) {
     let shared = &publisher.shared;
     let interval = publisher.settings.flush_interval;
     let mut failures = 0_u32;
@@ -79,7 +80,7 @@ fn work(publisher: &Publisher) {
 
 /// Sends what waits, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
 /// however much is published meanwhile.
-fn send_all(publisher: &Publisher, task: &Task, blocked: &mut Blocked) -> Outcome {
+fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocked) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {
         let taken = match publisher.outbox.take(TAKE) {
             Ok(taken) => taken,
@@ -111,9 +112,9 @@ fn send_all(publisher: &Publisher, task: &Task, blocked: &mut Blocked) -> Outcom
 }
 
 /// Sends entries, and settles those whose fate is known. Returns whether that is all of them.
-fn send(
-    publisher: &Publisher,
-    taken: &[OutboxEntry],
+fn send<R: Kind>(
+    publisher: &Publisher<R>,
+    taken: &[OutboxEntry<R>],
     cancel: &AtomicBool,
     blocked: &mut Blocked,
 ) -> bool {
@@ -122,10 +123,6 @@ fn send(
         members,
         refused,
     } = TakenBatch::encode(taken, publisher.settings.coalesce);
-    let updates = (0..records.len()).map(|index| {
-        let json = &records.json(index)[OPENING.len()..];
-        Update::encoded(json, Ok(Some(records.encoded(index))))
-    });
     let permit = |time| {
         publisher.outbox.hold(time).unwrap_or_else(|error| {
             publisher.notify(&DeliveryEvent::Outbox(&error));
@@ -133,7 +130,8 @@ fn send(
         })
     };
     let options = publisher.client.with_options();
-    let result = options.cancel_on(cancel).permit(&permit).send(updates);
+    let options = options.cancel_on(cancel).permit(&permit);
+    let result = options.run(R::route(&publisher.client), records.written::<R>(OPENING));
     let (report, undelivered) = outcome(&result);
     let report = report.expect("a delivery has a report, however it ends");
 
@@ -149,7 +147,7 @@ fn send(
             fates[*member] = Fate::Rejected(rejection);
         }
     }
-    for (position, _) in undelivered.positions() {
+    for position in undelivered.all_positions() {
         for member in &members[position] {
             fates[*member] = Fate::Undelivered;
         }
@@ -177,10 +175,10 @@ struct Blocked(HashMap<i64, u32>);
 
 impl Blocked {
     /// Counts the entries, and returns the rejections of those that were blocked often enough.
-    fn give_up(
+    fn give_up<R: Kind>(
         &mut self,
         blocked: impl Iterator<Item = usize>,
-        taken: &[OutboxEntry],
+        taken: &[OutboxEntry<R>],
         result: &Result<Report, Error>,
     ) -> Vec<Rejection> {
         let (report, _) = outcome(result);
@@ -197,8 +195,8 @@ impl Blocked {
             }
             let count = before.unwrap_or_default() + 1;
             match &entry.update {
-                Ok(update) if count >= MAX_BLOCKED => {
-                    let record = Update::name(update.members());
+                Ok(record) if count >= MAX_BLOCKED => {
+                    let record = R::name(&record.as_json().as_bytes()[1..]);
                     let message = format!("others are accepted, and this one is not: {error:#}");
                     let mut rejection = Rejection::new(record, None, message);
                     rejection.position = position;
@@ -222,21 +220,23 @@ impl Blocked {
 
 /// Keeps what follows an undelivered update of the same group, delivered or not: coalesced into others, it may have been
 /// sent before what it follows, whose older values must not be the last ones when that is sent again.
-fn keep_order(taken: &[OutboxEntry], fates: &mut [Fate<'_>]) {
+fn keep_order<R: Kind>(taken: &[OutboxEntry<R>], fates: &mut [Fate<'_>]) {
     let mut kept = HashSet::new();
     for (entry, fate) in taken.iter().zip(fates) {
-        let Ok(update) = &entry.update else { continue };
+        let Some(group) = entry.update.as_ref().ok().and_then(R::group_bytes) else {
+            continue;
+        };
         match fate {
-            Fate::Undelivered => _ = kept.insert(update.group_bytes()),
-            _ if kept.contains(update.group_bytes()) => *fate = Fate::Undelivered,
+            Fate::Undelivered => _ = kept.insert(group),
+            _ if kept.contains(group) => *fate = Fate::Undelivered,
             _ => {}
         }
     }
 }
 
-fn settle(
-    publisher: &Publisher,
-    taken: &[OutboxEntry],
+fn settle<R: Kind>(
+    publisher: &Publisher<R>,
+    taken: &[OutboxEntry<R>],
     fates: &[Fate<'_>],
     report: &Report,
 ) -> Result<(), Error> {
@@ -285,7 +285,7 @@ struct TakenBatch {
 }
 
 impl TakenBatch {
-    fn encode(taken: &[OutboxEntry], coalesce: bool) -> Self {
+    fn encode<R: Kind>(taken: &[OutboxEntry<R>], coalesce: bool) -> Self {
         let unlimited = Limits {
             records: usize::MAX,
             bytes: usize::MAX,
@@ -294,12 +294,10 @@ impl TakenBatch {
         let (mut members, mut refused) = (Vec::new(), Vec::new());
         for (position, entry) in taken.iter().enumerate() {
             match &entry.update {
-                Ok(update) => {
-                    match records.push(position, OPENING, &Update::from(update), unlimited) {
-                        Ok(()) => members.push(vec![position]),
-                        Err(rejection) => refused.push(*rejection),
-                    }
-                }
+                Ok(record) => match records.push(position, OPENING, record, unlimited) {
+                    Ok(()) => members.push(vec![position]),
+                    Err(rejection) => refused.push(*rejection),
+                },
                 Err(unreadable) => {
                     log::warn!("rejected a row of the outbox: {unreadable}");
                     let mut rejection = unreadable.rejection();
@@ -308,7 +306,7 @@ impl TakenBatch {
                 }
             }
         }
-        if coalesce {
+        if coalesce && R::CAN_COALESCE {
             let coalesced = coalesce_with_members(&mut records, OPENING.len(), unlimited);
             let taken = |of: Vec<usize>| of.into_iter().flat_map(|at| members[at].clone());
             members = coalesced

@@ -18,7 +18,7 @@ mod compression;
 mod config;
 mod connector;
 mod credentials;
-mod delivery;
+pub(crate) mod delivery;
 pub(crate) mod endpoint;
 mod lanes;
 pub(crate) mod mutable_list;

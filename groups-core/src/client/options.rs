@@ -85,7 +85,8 @@ impl<'a> SendOptions<'a> {
         self.run(route, events.into_events())
     }
 
-    fn run<R: Record>(
+    /// Sends records to where the client sends such.
+    pub(crate) fn run<R: Record>(
         self,
         route: &Route,
         records: impl Iterator<Item = R>,

@@ -1,11 +1,12 @@
 //! One request's body: records written straight into one byte buffer, within limits.
 
 use crate::record::{MAX_RECORD, Record};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::group::Operation;
 use crate::record::Encoded;
-use crate::record::Rejection;
+use crate::record::{RecordRef, Rejection};
 
 /// How many records a request may have.
 /// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))
@@ -53,6 +54,24 @@ struct RecordSpan {
     encoded: Encoded,
 }
 
+/// A record of a kind that was written before.
+pub(crate) struct Written<'a, R> {
+    members: &'a [u8],
+    encoded: Encoded,
+    kind: PhantomData<R>,
+}
+
+impl<R: Record> Record for Written<'_, R> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        out.extend_from_slice(self.members);
+        Ok(Some(self.encoded))
+    }
+
+    fn name(json: &[u8]) -> RecordRef {
+        R::name(json)
+    }
+}
+
 impl Records {
     /// An empty batch, with the buffers of this one.
     pub(crate) fn clear(&mut self) {
@@ -66,6 +85,19 @@ impl Records {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Returns the records, all of that kind, without what they were opened with.
+    pub(crate) fn written<R: Record>(
+        &self,
+        opening: &[u8],
+    ) -> impl Iterator<Item = Written<'_, R>> {
+        let opening = opening.len();
+        (0..self.len()).map(move |index| Written {
+            members: &self.json(index)[opening..],
+            encoded: self.encoded(index),
+            kind: PhantomData,
+        })
     }
 
     /// Appends one record, `opening` first: the bracket and the members that all records share.

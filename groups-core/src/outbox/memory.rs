@@ -1,33 +1,32 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
-use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry};
-use crate::record::encoded_update::total_bytes;
-use crate::record::{EncodedUpdate, Error, Rejection};
+use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry, OutboxRecord, total_bytes};
+use crate::record::{EncodedEvent, EncodedUpdate, Error, Rejection};
 use crate::util::sync::{Instant, Mutex, MutexGuard};
 
-/// The outbox in memory, which does not outlive the process.
+/// The outbox in memory, for updates and events. It does not outlive the process.
 ///
 /// What is taken lies apart, so that those who publish do not wait for the one who takes. Whoever
 /// needs both locks takes that of `taken` first.
-#[derive(Default)]
-pub struct MemoryOutbox {
-    queue: Mutex<Queue>,
-    taken: Mutex<VecDeque<QueuedUpdate>>,
+pub struct MemoryOutbox<R = EncodedUpdate> {
+    queue: Mutex<Queue<R>>,
+    taken: Mutex<VecDeque<QueuedRecord<R>>>,
+    /// Beside updates.
+    events: Option<Arc<MemoryOutbox<EncodedEvent>>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    entries: VecDeque<QueuedUpdate>,
+struct Queue<R> {
+    entries: VecDeque<QueuedRecord<R>>,
     /// How much there is, but not for how long: what is taken included.
     held: Depth,
     next_id: i64,
 }
 
-struct QueuedUpdate {
+struct QueuedRecord<R> {
     id: i64,
-    update: EncodedUpdate,
+    record: R,
     since: Instant,
 }
 
@@ -35,51 +34,66 @@ impl MemoryOutbox {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_events(Some(Arc::new(MemoryOutbox::with_events(None))))
+    }
+}
+
+impl<R> MemoryOutbox<R> {
+    fn with_events(events: Option<Arc<MemoryOutbox<EncodedEvent>>>) -> Self {
+        let queue = Queue {
+            entries: VecDeque::new(),
+            held: Depth::default(),
+            next_id: 0,
+        };
+        Self {
+            queue: Mutex::new(queue),
+            taken: Mutex::new(VecDeque::new()),
+            events,
+        }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, Queue<R>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn taken(&self) -> MutexGuard<'_, VecDeque<QueuedUpdate>> {
+    fn taken(&self) -> MutexGuard<'_, VecDeque<QueuedRecord<R>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
+impl<R> Queue<R> {
     fn note_gone(&mut self, updates: usize, bytes: usize) {
         self.held.updates -= updates;
         self.held.bytes -= bytes;
     }
 }
 
-impl Outbox for MemoryOutbox {
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
-        let bytes = total_bytes(updates);
+impl<R: OutboxRecord> Outbox<R> for MemoryOutbox<R> {
+    fn append(&self, records: &[R], capacity: Capacity) -> Result<bool, Error> {
+        let bytes = total_bytes(records);
         let since = Instant::now();
         let mut queue = self.queue();
-        if !queue.held.has_room(updates.len(), bytes, capacity) {
+        if !queue.held.has_room(records.len(), bytes, capacity) {
             return Ok(false);
         }
-        queue.held.updates += updates.len();
+        queue.held.updates += records.len();
         queue.held.bytes += bytes;
-        for update in updates {
-            let (id, update) = (queue.next_id, update.clone());
+        for record in records {
+            let (id, record) = (queue.next_id, record.clone());
             queue.next_id += 1;
-            queue.entries.push_back(QueuedUpdate { id, update, since });
+            queue.entries.push_back(QueuedRecord { id, record, since });
         }
         Ok(true)
     }
 
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let mut taken = self.taken();
         let mut queue = self.queue();
         let more = most.saturating_sub(taken.len()).min(queue.entries.len());
         taken.extend(queue.entries.drain(..more));
         drop(queue);
         let entries = taken.iter().take(most);
-        let entries = entries.map(|entry| OutboxEntry::new(entry.id, entry.update.clone()));
+        let entries = entries.map(|entry| OutboxEntry::new(entry.id, entry.record.clone()));
         Ok(entries.collect())
     }
 
@@ -93,7 +107,7 @@ impl Outbox for MemoryOutbox {
             let is_settled = settled.binary_search(&entry.id).is_ok();
             if is_settled {
                 updates += 1;
-                bytes += entry.update.len();
+                bytes += entry.record.as_json().len();
             }
             !is_settled
         });
@@ -122,7 +136,7 @@ impl Outbox for MemoryOutbox {
             let Some(oldest) = queue.entries.pop_front() else {
                 break;
             };
-            queue.note_gone(1, oldest.update.len());
+            queue.note_gone(1, oldest.record.as_json().len());
         }
         Ok(before - queue.held.updates)
     }
@@ -137,12 +151,23 @@ impl Outbox for MemoryOutbox {
         })
     }
 
+    fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
+        let events = self.events.as_ref()?;
+        Some(Arc::clone(events) as Arc<dyn Outbox<EncodedEvent>>)
+    }
+
     fn is_durable(&self) -> bool {
         false
     }
 }
 
-impl fmt::Debug for MemoryOutbox {
+impl Default for MemoryOutbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R: OutboxRecord> fmt::Debug for MemoryOutbox<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryOutbox")
             .field("depth", &self.depth())

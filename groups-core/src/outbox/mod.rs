@@ -1,4 +1,4 @@
-//! Where updates wait until they are sent: the trait [`Outbox`] for every engine, and [`MemoryOutbox`].
+//! Where updates and events wait until they are sent: the trait [`Outbox`] for every engine, and [`MemoryOutbox`].
 //!
 //! Publishers append from any thread; one worker thread of a process
 //! ([`BufferedClient`](crate::BufferedClient)) takes, sends and settles. The engines on disk are crates
@@ -7,7 +7,10 @@
 mod held_until;
 mod memory;
 mod outbox;
+mod record;
 
 pub use self::held_until::HeldUntil;
 pub use self::memory::MemoryOutbox;
 pub use self::outbox::{Capacity, Depth, Outbox, OutboxEntry, UnreadableEntry};
+pub use self::record::OutboxRecord;
+pub(crate) use self::record::total_bytes;

@@ -1,10 +1,12 @@
-//! Where updates wait until they are sent.
+//! Where updates and events wait until they are sent.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::record::{EncodedUpdate, Error, RecordRef, Rejection};
+use crate::record::{EncodedEvent, EncodedUpdate, Error, RecordRef, Rejection};
+
+use crate::outbox::OutboxRecord;
 
 /// A queue of updates between those who publish them and the one who sends them.
 ///
@@ -26,19 +28,24 @@ use crate::record::{EncodedUpdate, Error, RecordRef, Rejection};
 ///   extends. Nobody else takes it before; so a taker that was killed or paused does not overtake its successor. What
 ///   no client can prevent is a server that applies a request after the client gave it up.
 /// - All methods can be called from any thread at any time; only one thread of a process takes.
-pub trait Outbox: Send + Sync {
+///
+/// # Events
+/// An outbox that keeps events too has a second queue for them, [`events`](Self::events): an `Outbox<EncodedEvent>`
+/// with the same promises and a capacity of its own, so that neither kind waits for the other. Where an update is
+/// spoken of, it is an event there; events have no group and are in no order.
+pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// Appends updates; `false` if there is no room for all of them within the capacity.
     ///
     /// # Errors
     /// If they cannot be kept.
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error>;
+    fn append(&self, updates: &[R], capacity: Capacity) -> Result<bool, Error>;
 
     /// The oldest updates that can be sent now, `most` at most; fewer where they would be more than some tens of
     /// MiB of JSON, since the worker holds them several times. None only if none can be sent.
     ///
     /// # Errors
     /// If the outbox cannot be read.
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error>;
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error>;
 
     /// Removes taken updates whose fate is known. Where what was taken is held until a time, and another has taken it
     /// since, it removes nothing and fails: the other may have sent some of them again, and must be able to go on.
@@ -80,6 +87,12 @@ pub trait Outbox: Send + Sync {
     /// If the outbox cannot be read.
     fn depth(&self) -> Result<Depth, Error>;
 
+    /// Returns the queue of the events; by default `None`: the outbox keeps updates alone, and publishing an event is an
+    /// error.
+    fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
+        None
+    }
+
     /// Whether what waits outlives the process. If not, a shutdown hands it back.
     fn is_durable(&self) -> bool {
         true
@@ -98,21 +111,21 @@ pub trait Outbox: Send + Sync {
     }
 }
 
-/// An update in an outbox.
+/// An update in an outbox, or an event in its queue of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OutboxEntry {
+pub struct OutboxEntry<R = EncodedUpdate> {
     /// The id by which the outbox knows it.
     pub id: i64,
     /// The update, or why what is kept there cannot be read as one. The worker rejects such an entry, with
     /// the reason, as Mixpanel would reject an update.
-    pub update: Result<EncodedUpdate, UnreadableEntry>,
+    pub update: Result<R, UnreadableEntry>,
 }
 
-impl OutboxEntry {
+impl<R: OutboxRecord> OutboxEntry<R> {
     /// Returns an entry with an update.
     #[must_use]
-    pub fn new(id: i64, update: EncodedUpdate) -> Self {
+    pub fn new(id: i64, update: R) -> Self {
         let update = Ok(update);
         Self { id, update }
     }
@@ -120,7 +133,7 @@ impl OutboxEntry {
     /// Reads an entry from the JSON that is kept there.
     #[must_use]
     pub fn read(id: i64, json: &str) -> Self {
-        match EncodedUpdate::from_json(json) {
+        match R::from_json(json) {
             Ok(update) => Self::new(id, update),
             Err(error) => Self::unreadable(id, json, format!("{error:#}")),
         }
@@ -144,13 +157,13 @@ impl OutboxEntry {
     }
 }
 
-/// What is kept in an outbox and is not an update: see [`OutboxEntry::update`].
+/// What is kept in an outbox and cannot be read: see [`OutboxEntry::update`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnreadableEntry {
     /// What is kept there, as far as it is text.
     pub json: String,
-    /// Why it is not an update.
+    /// Why it cannot be read.
     pub reason: String,
 }
 

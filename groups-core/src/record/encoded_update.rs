@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::fmt;
 use std::str::Utf8Error;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use crate::group::{Group, Operation};
 use crate::json::members::Members;
 use crate::record::Encoded;
 use crate::record::foreign_update::ForeignUpdate;
-use crate::record::{Error, ErrorKind, Rejection, Update};
+use crate::record::{Error, ErrorKind, RecordRef, Rejection, Update};
 use crate::record::{MAX_RECORD, Record};
 use crate::util::with_scratch;
 
@@ -66,25 +65,13 @@ impl EncodedUpdate {
     }
 
     /// Returns the update as `hook` leaves its JSON object; `None` if the hook returns `false`.
-    ///
-    /// What the hook did not touch keeps its bytes: a number that [`Value`] cannot hold exactly is changed
-    /// only with its property.
     pub(crate) fn edit(
         &self,
         hook: impl FnOnce(&mut Map<String, Value>) -> bool,
     ) -> Result<Option<Self>, Error> {
-        const READABLE: &str = "an update is readable JSON";
-        let before: Map<String, Value> = serde_json::from_str(&self.json).expect(READABLE);
-        let mut after = before.clone();
-        if !hook(&mut after) {
-            return Ok(None);
-        }
-        if after == before {
-            return Ok(Some(self.clone()));
-        }
-        let members = Members::parse(&self.json).expect(READABLE);
-        let json = merge(&members, &before, &after, true);
-        Self::from_json(&json)?.within_limit().map(Some)
+        let edited = super::edit::edit(&self.json, hook);
+        let json = edited.map(|json| Self::from_json(&json)?.within_limit());
+        json.transpose()
     }
 
     /// What is too large to be sent must not wait.
@@ -141,30 +128,15 @@ impl EncodedUpdate {
     }
 }
 
-/// Writes the object `after`, and where it is the same as `before` with the bytes of `members`. With
-/// `is_update` that holds for the properties of its operations too.
-fn merge(
-    members: &Members<'_>,
-    before: &Map<String, Value>,
-    after: &Map<String, Value>,
-    is_update: bool,
-) -> String {
-    let written = members.0.iter().map(|(name, value)| (&**name, value.get()));
-    let written: HashMap<&str, &str> = written.collect();
-    let write = |(name, value): (&String, &Value)| {
-        let written = written.get(name.as_str()).copied();
-        let value = match (written, before.get(name), value) {
-            (Some(written), Some(old), _) if old == value => written.to_owned(),
-            (Some(written), Some(Value::Object(old)), Value::Object(new)) if is_update => {
-                let members = Members::parse(written).expect("an object");
-                merge(&members, old, new, false)
-            }
-            _ => value.to_string(),
-        };
-        format!("{}:{value}", Value::from(name.as_str()))
-    };
-    let members: Vec<_> = after.iter().map(write).collect();
-    format!("{{{}}}", members.join(","))
+impl Record for EncodedUpdate {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        out.extend_from_slice(self.members());
+        Ok(Some(self.encoded))
+    }
+
+    fn name(json: &[u8]) -> RecordRef {
+        Update::name(json)
+    }
 }
 
 /// Returns the JSON that was written.
@@ -174,11 +146,6 @@ pub(crate) fn text(json: Vec<u8>) -> Result<String, Error> {
 
 fn not_text(error: Utf8Error) -> Error {
     Error::new(ErrorKind::InvalidUpdate, "the JSON is not valid UTF-8").with_source(error)
-}
-
-/// How many bytes of JSON they are.
-pub(crate) fn total_bytes(updates: &[EncodedUpdate]) -> usize {
-    updates.iter().map(EncodedUpdate::len).sum()
 }
 
 impl fmt::Debug for EncodedUpdate {

@@ -1,33 +1,11 @@
-//! What `send`, `import` and `publish` take: one record or many. The traits exist for the compiler's
+//! What `send`, `import`, `publish` and `publish_all` take: one record or many. The traits exist for the compiler's
 //! messages, which name the method that a mix-up was meant for.
 
 use std::borrow::Borrow;
 
-use crate::record::{Event, Update};
+use crate::record::{EncodedEvent, EncodedRecord, EncodedUpdate, Error, Event, Update};
 
-/// An update, or a reference to one: what [`publish`](crate::BufferedClient::publish) takes. Implemented for
-/// everything that is `Into<Update>`.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not an update",
-    label = "expected one update, such as `company.set()`",
-    note = "for several updates, such as `company.updates()`, call `publish_all`",
-    note = "for a struct that derives `MixpanelGroup`, name what is to be sent: `company.set()` or, with \
-            `publish_all`, `company.updates()`"
-)]
-pub trait IntoUpdate<'u> {
-    /// Returns the update.
-    fn into_update(self) -> Update<'u>;
-}
-
-#[diagnostic::do_not_recommend]
-impl<'u, T: Into<Update<'u>>> IntoUpdate<'u> for T {
-    fn into_update(self) -> Update<'u> {
-        self.into()
-    }
-}
-
-/// One update or an iterator of updates: what [`send`](crate::Client::send) and
-/// [`publish_all`](crate::BufferedClient::publish_all) take. Implemented for every iterator, list or set of
+/// One update or an iterator of updates: what [`send`](crate::Client::send) takes. Implemented for every iterator, list or set of
 /// what is `Into<Update>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an update nor an iterator of updates",
@@ -71,6 +49,66 @@ where
     I::Item: Borrow<Event>,
 {
     fn into_events(self) -> impl Iterator<Item: Borrow<Event>> {
+        self.into_iter()
+    }
+}
+
+/// An update or an event, or a reference to one: what [`publish`](crate::BufferedClient::publish) takes. Implemented
+/// for [`Event`] and everything that is `Into<Update>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither an update nor an event",
+    label = "expected one update, such as `company.set()`, or one event",
+    note = "for several updates, such as `company.updates()`, call `publish_all`",
+    note = "for a struct that derives `MixpanelGroup`, name what is to be sent: `company.set()` or, with \
+            `publish_all`, `company.updates()`"
+)]
+pub trait IntoRecord {
+    /// Encodes the record; `None` if there is nothing to send.
+    ///
+    /// # Errors
+    /// If it cannot be sent: the error names group or event, property and cause.
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<'u, T: Into<Update<'u>>> IntoRecord for T {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        Ok(EncodedUpdate::new(&self.into())?.map(EncodedRecord::Update))
+    }
+}
+
+impl IntoRecord for Event {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        (&self).into_record()
+    }
+}
+
+impl IntoRecord for &Event {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        EncodedEvent::new(self).map(|event| Some(EncodedRecord::Event(event)))
+    }
+}
+
+/// An iterator of updates or events: what [`publish_all`](crate::BufferedClient::publish_all) takes. Implemented for
+/// every iterator, list or set of what is [`IntoRecord`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an iterator of updates or events",
+    label = "expected updates, such as `company.updates()`, or events",
+    note = "for a struct that derives `MixpanelGroup`, write `company.updates()`; for several, \
+            `companies.iter().flat_map(|company| company.updates())`"
+)]
+pub trait IntoRecords {
+    /// Returns an iterator of the records.
+    fn into_records(self) -> impl Iterator<Item: IntoRecord>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<I> IntoRecords for I
+where
+    I: IntoIterator,
+    I::Item: IntoRecord,
+{
+    fn into_records(self) -> impl Iterator<Item: IntoRecord> {
         self.into_iter()
     }
 }

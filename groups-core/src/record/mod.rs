@@ -1,7 +1,8 @@
 //! What is sent, and what became of it.
 //!
 //! An [`Update`] or an [`Event`] is a `Record`: it writes its own JSON (`encode`) into a buffer. An
-//! [`EncodedUpdate`] is an update's JSON on its own, which can wait and cross threads. A derived struct
+//! [`EncodedUpdate`] is an update's JSON on its own, which can wait and cross threads, an [`EncodedEvent`] an event's,
+//! and an [`EncodedRecord`] either of them. A derived struct
 //! ([`MixpanelGroup`]) is walked by visitors (`visit`): one encodes, one compares two versions
 //! (`changes`, `unchanged`), and `diff` makes updates of what differs. What became of a record is
 //! told by [`Report`], [`Rejection`], [`Undelivered`] and [`Error`], which are in this room since an
@@ -9,7 +10,10 @@
 
 pub(crate) mod changes;
 pub(crate) mod diff;
+mod edit;
 pub(crate) mod encode;
+mod encoded_event;
+pub(crate) mod encoded_record;
 pub(crate) mod encoded_update;
 pub(crate) mod error;
 pub mod event;
@@ -25,10 +29,12 @@ pub(crate) mod update;
 pub(crate) mod visit;
 
 pub use self::changes::Changes;
+pub use self::encoded_event::EncodedEvent;
+pub use self::encoded_record::EncodedRecord;
 pub use self::encoded_update::EncodedUpdate;
 pub use self::error::{Error, ErrorKind};
 pub use self::event::Event;
-pub use self::into::{IntoEvents, IntoUpdate, IntoUpdates};
+pub use self::into::{IntoEvents, IntoRecord, IntoRecords, IntoUpdates};
 pub use self::mixpanel_group::{MixpanelGroup, ThreadSafe};
 pub use self::rejection::{RecordRef, Rejection};
 pub use self::report::Report;

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::record::Encoded;
-use crate::record::{EncodedUpdate, Event, Update};
+use crate::record::{EncodedRecord, Event, Update};
 
 /// The updates or events that were not delivered, in the caller's order, ready to be sent again.
 ///
@@ -89,6 +89,11 @@ impl Undelivered {
             .map(|entry| (entry.position, self.update(entry)))
     }
 
+    /// Each update's or event's position among those that were passed.
+    pub(crate) fn all_positions(&self) -> impl Iterator<Item = usize> {
+        self.entries.iter().map(|entry| entry.position)
+    }
+
     fn update(&self, entry: &UndeliveredRecord) -> Update<'_> {
         let json = &self.json[entry.start..entry.end];
         Update::encoded(json, Ok(Some(entry.encoded)))
@@ -129,11 +134,18 @@ impl Undelivered {
     }
 }
 
-impl FromIterator<EncodedUpdate> for Undelivered {
-    fn from_iter<I: IntoIterator<Item = EncodedUpdate>>(updates: I) -> Self {
+impl<R: Into<EncodedRecord>> FromIterator<R> for Undelivered {
+    fn from_iter<I: IntoIterator<Item = R>>(records: I) -> Self {
         let mut undelivered = Self::default();
-        for (position, update) in updates.into_iter().enumerate() {
-            undelivered.push(position, update.members(), update.encoded());
+        for (position, record) in records.into_iter().enumerate() {
+            match record.into() {
+                EncodedRecord::Update(update) => {
+                    undelivered.push(position, update.members(), update.encoded());
+                }
+                EncodedRecord::Event(event) => {
+                    undelivered.push(position, event.members(), event.encoded());
+                }
+            }
         }
         undelivered
     }

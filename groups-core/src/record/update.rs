@@ -149,10 +149,7 @@ impl Record for Update<'_> {
                 out.extend_from_slice(json);
                 Ok(*encoded)
             }
-            Repr::Stored(update) => {
-                out.extend_from_slice(update.members());
-                Ok(Some(update.encoded()))
-            }
+            Repr::Stored(update) => update.write(out),
             Repr::Invalid(rejection) => Err(rejection.clone()),
         }
     }

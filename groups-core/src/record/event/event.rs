@@ -3,6 +3,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer as _};
+use serde_json::value::RawValue;
 
 use super::rules::{
     COMPANY, MAX_GROUPS, MAX_ITEMS, RESERVED, USER, check_distinct_id, check_insert_id,
@@ -246,7 +247,6 @@ impl Event {
         };
         check_distinct_id(distinct_id).map_err(of("distinct_id"))?;
         check_insert_id(&self.insert_id).map_err(of("$insert_id"))?;
-        check_time(self.time.0, SystemTime::now()).map_err(of("time"))?;
         let too_many = self.groups.iter().find(|(_, ids)| ids.len() > MAX_GROUPS);
         if let Some((key, ids)) = too_many {
             let message = format!(
@@ -272,62 +272,110 @@ impl Event {
     /// Returns the event that was written with these members.
     pub(crate) fn read(members: &[u8]) -> Self {
         let json = [b"{", members].concat();
-        let (name, properties) = parts(&json);
-        let mut read = Self::new(name);
+        let json = std::str::from_utf8(&json).expect(WRITTEN);
+        Self::parse(json).expect(WRITTEN)
+    }
+
+    /// Reads an event from JSON, or says why it is not one.
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
+        let Parts { name, properties } = Parts::parse(json)?;
+        if let Some(name) = properties.repeated() {
+            return Err(format!("two properties have the name `{name}`"));
+        }
+        let mut event = Self::new(name);
+        let (mut time, mut insert_id) = (None, None);
         for (name, value) in properties.0 {
             match &*name {
                 "ip" if value.get() == "0" => {} // As it is written anyway.
-                "time" => read.time = Time(serde_json::from_str(value.get()).expect(WRITTEN)),
-                "distinct_id" => {
-                    read.distinct_id = serde_json::from_str(value.get()).expect(WRITTEN);
+                "time" => {
+                    let number = serde_json::from_str(value.get());
+                    time = Some(number.map_err(|_| "`time` is not an integer")?);
                 }
-                "$insert_id" => read.insert_id = serde_json::from_str(value.get()).expect(WRITTEN),
+                "distinct_id" => event.distinct_id = Some(read_text(&name, value)?),
+                "$insert_id" => insert_id = Some(read_text(&name, value)?),
                 name => match serde_json::from_str::<Vec<String>>(value.get()) {
                     // Longer than any other property may be.
                     Ok(ids) if ids.len() > MAX_ITEMS => {
                         for id in ids {
-                            read.link(name, &Id::from(id));
+                            event.link(name, &Id::from(id));
                         }
                     }
-                    _ => read = read.property(name, value),
+                    _ => event = event.property(name, value),
                 },
             }
         }
-        read
+        event.time = Time(time.ok_or("`time` is missing")?);
+        event.insert_id = insert_id.ok_or("`$insert_id` is missing")?;
+        Ok(event)
+    }
+
+    /// Appends the event's members, however far ahead it is.
+    pub(crate) fn write_at_any_time(&self, out: &mut Vec<u8>) -> Result<Encoded, Box<Rejection>> {
+        self.encode(out).map_err(|error| self.rejection(error))
+    }
+
+    fn rejection(&self, error: EncodeError) -> Box<Rejection> {
+        let (property, message) = error.into_parts();
+        let record = RecordRef::event(&self.name, &self.insert_id);
+        Box::new(Rejection::new(record, property, message))
     }
 }
 
 const WRITTEN: &str = "an event that this crate wrote";
 
-/// Returns the name and the properties of an event that was written.
-fn parts(json: &[u8]) -> (String, Members<'_>) {
-    let json = std::str::from_utf8(json).expect(WRITTEN);
-    let event = Members::parse(json).expect(WRITTEN);
-    let member = |name| {
-        let found = event.0.iter().find(|(other, _)| other == name);
-        found.expect(WRITTEN).1.get()
-    };
-    let name = serde_json::from_str(member("event")).expect(WRITTEN);
-    (name, Members::parse(member("properties")).expect(WRITTEN))
+/// The name and the properties of an event, as they are written.
+struct Parts<'a> {
+    name: String,
+    properties: Members<'a>,
+}
+
+impl<'a> Parts<'a> {
+    fn parse(json: &'a str) -> Result<Self, String> {
+        let members =
+            Members::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
+        if let Some(name) = members.repeated() {
+            return Err(format!("`{name}` is there twice"));
+        }
+        let (mut name, mut properties) = (None, None);
+        for (member, value) in members.0 {
+            match &*member {
+                "event" => name = Some(read_text(&member, value)?),
+                "properties" => {
+                    let parsed = Members::parse(value.get());
+                    properties = Some(parsed.map_err(|_| "`properties` is not an object")?);
+                }
+                other => return Err(format!("unknown key `{other}`")),
+            }
+        }
+        Ok(Self {
+            name: name.ok_or("`event` is missing")?,
+            properties: properties.ok_or("`properties` is missing")?,
+        })
+    }
+}
+
+fn read_text(name: &str, value: &RawValue) -> Result<String, String> {
+    serde_json::from_str(value.get()).map_err(|_| format!("`{name}` is not text"))
 }
 
 impl<E: Borrow<Event>> Record for E {
     fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
         let event = self.borrow();
-        event.encode(out).map(Some).map_err(|error: EncodeError| {
-            let (property, message) = error.into_parts();
-            let record = RecordRef::event(&event.name, &event.insert_id);
-            Box::new(Rejection::new(record, property, message))
-        })
+        let checked = check_time(event.time.0, SystemTime::now());
+        match checked {
+            Ok(()) => event.write_at_any_time(out).map(Some),
+            Err(why) => Err(event.rejection(EncodeError::new(why).of("time"))),
+        }
     }
 
     fn name(json: &[u8]) -> RecordRef {
         let json = [b"{", json].concat();
-        let (name, properties) = parts(&json);
+        let parts = std::str::from_utf8(&json).expect(WRITTEN);
+        let Parts { name, properties } = Parts::parse(parts).expect(WRITTEN);
         let mut properties = properties.0.iter();
         let insert_id = properties.find(|(name, _)| name == "$insert_id");
-        let insert_id: String =
-            serde_json::from_str(insert_id.expect(WRITTEN).1.get()).expect(WRITTEN);
+        let (name_of_id, value) = insert_id.expect(WRITTEN);
+        let insert_id = read_text(name_of_id, value).expect(WRITTEN);
         RecordRef::event(&name, &insert_id)
     }
 }

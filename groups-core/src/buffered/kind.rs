@@ -1,0 +1,43 @@
+//! What is different for updates and for events.
+
+use crate::buffered::DeliveryEvent;
+use crate::client::Client;
+use crate::client::delivery::Route;
+use crate::outbox::OutboxRecord;
+use crate::record::{EncodedEvent, EncodedUpdate, Record};
+
+/// A kind of records, which has a queue of its own.
+pub(super) trait Kind: OutboxRecord + Record {
+    /// Whether records of one group can be coalesced.
+    const CAN_COALESCE: bool;
+
+    /// Returns where the client sends them.
+    fn route(client: &Client) -> &Route;
+
+    /// Returns what is told when so many of the oldest were dropped.
+    fn dropped(count: usize) -> DeliveryEvent<'static>;
+}
+
+impl Kind for EncodedUpdate {
+    const CAN_COALESCE: bool = true;
+
+    fn route(client: &Client) -> &Route {
+        client.groups_route()
+    }
+
+    fn dropped(count: usize) -> DeliveryEvent<'static> {
+        DeliveryEvent::Dropped(count)
+    }
+}
+
+impl Kind for EncodedEvent {
+    const CAN_COALESCE: bool = false;
+
+    fn route(client: &Client) -> &Route {
+        client.import_route()
+    }
+
+    fn dropped(count: usize) -> DeliveryEvent<'static> {
+        DeliveryEvent::DroppedEvents(count)
+    }
+}

@@ -1,0 +1,243 @@
+//! The two queues of a client, updates and events: which of them a record goes to, and what concerns both.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::buffered::kind::Kind;
+use crate::buffered::publisher::Publisher;
+use crate::buffered::settings::Settings;
+use crate::buffered::state::Shared;
+use crate::buffered::{FlushOutcome, Stats};
+use crate::client::Client;
+use crate::client::records::MAX_RECORDS;
+use crate::outbox::{Capacity, Outbox};
+use crate::record::{
+    EncodedEvent, EncodedRecord, EncodedUpdate, Error, Event, IntoRecord, MAX_RECORD,
+};
+use crate::util::sync::Instant;
+
+/// How long a shutdown waits for what it has broken off to end.
+const GRACE: Duration = Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
+
+/// What the clones of a client share.
+pub(super) struct Queues {
+    pub(super) settings: Arc<Settings>,
+    pub(super) updates: Arc<Publisher<EncodedUpdate>>,
+    /// `None` where the outbox keeps no events.
+    pub(super) events: Option<Arc<Publisher<EncodedEvent>>>,
+}
+
+impl Queues {
+    pub(super) fn new(client: &Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let events = outbox
+            .events()
+            .map(|outbox| Arc::new(Publisher::new(client, outbox, &settings)));
+        Self {
+            updates: Arc::new(Publisher::new(client, outbox, &settings)),
+            events,
+            settings,
+        }
+    }
+
+    /// Returns the state of each queue.
+    pub(super) fn states(&self) -> impl Iterator<Item = &Shared> {
+        let events = self.events.as_ref().map(|events| &*events.shared);
+        std::iter::once(&*self.updates.shared).chain(events)
+    }
+
+    // Publishing.
+
+    pub(super) fn publish(&self, record: impl IntoRecord) -> Result<(), Error> {
+        match self.prepare(record)? {
+            Some(EncodedRecord::Update(update)) => self.updates.append(&[update]),
+            Some(EncodedRecord::Event(event)) => match self.event_queue() {
+                Ok(events) => events.append(&[event]),
+                Err(error) => Err(error.with_undelivered([event].into_iter().collect())),
+            },
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn publish_all(
+        &self,
+        records: impl Iterator<Item: IntoRecord>,
+    ) -> Result<(), Error> {
+        let mut records = records.filter_map(|record| self.prepare(record).transpose());
+        let (mut updates, mut events) = (Chunk::default(), Chunk::default());
+        let result = self.publish_in_chunks(&mut records, &mut updates, &mut events);
+        result.map_err(|error| {
+            let updates = updates.records.into_iter().map(EncodedRecord::Update);
+            let events = events.records.into_iter().map(EncodedRecord::Event);
+            let undelivered = updates.chain(events);
+            let undelivered = undelivered.chain(records.filter_map(Result::ok)).collect();
+            error.with_undelivered(undelivered)
+        })
+    }
+
+    /// Appends the records; what is left in the chunks was not appended.
+    fn publish_in_chunks(
+        &self,
+        records: &mut impl Iterator<Item = Result<EncodedRecord, Error>>,
+        updates: &mut Chunk<EncodedUpdate>,
+        events: &mut Chunk<EncodedEvent>,
+    ) -> Result<(), Error> {
+        let capacity = self.settings.capacity;
+        for record in records {
+            match record? {
+                EncodedRecord::Update(update) => {
+                    updates.push(update);
+                    if updates.is_full(capacity) {
+                        updates.append_to(&self.updates)?;
+                    }
+                }
+                EncodedRecord::Event(event) => {
+                    events.push(event);
+                    if events.is_full(capacity) {
+                        events.append_to(self.event_queue()?)?;
+                    }
+                }
+            }
+        }
+        updates.append_to(&self.updates)?;
+        if events.records.is_empty() {
+            return Ok(());
+        }
+        events.append_to(self.event_queue()?)
+    }
+
+    fn event_queue(&self) -> Result<&Publisher<EncodedEvent>, Error> {
+        self.events.as_deref().ok_or_else(|| {
+            Error::config("this outbox keeps updates alone: send events by `client.import`")
+        })
+    }
+
+    /// Returns the record as it will wait; `None` if there is nothing to send or the hook withholds it.
+    fn prepare(&self, record: impl IntoRecord) -> Result<Option<EncodedRecord>, Error> {
+        let Some(encoded) = record.into_record()? else {
+            return Ok(None);
+        };
+        let Some(hook) = &self.settings.before_send else {
+            return Ok(Some(encoded));
+        };
+        let guarded = |json: &mut Map<String, Value>| {
+            catch_unwind(AssertUnwindSafe(|| hook(json))).unwrap_or_else(|_| {
+                log::error!("`before_send` panicked: it is not sent");
+                false
+            })
+        };
+        let edited = encoded.edit(guarded)?;
+        if edited.is_none() {
+            let state = match encoded {
+                EncodedRecord::Update(_) => Some(&self.updates.shared),
+                EncodedRecord::Event(_) => self.events.as_ref().map(|events| &events.shared),
+            };
+            if let Some(state) = state {
+                state.count(|stats| stats.withheld += 1);
+            }
+        }
+        Ok(edited)
+    }
+
+    // Both queues at once.
+
+    /// Waits until everything that waits now is settled, for that time at most.
+    pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
+        let start = Instant::now();
+        let flushes: Vec<_> = self.states().map(Shared::request_flush).collect();
+        for (state, flush) in self.states().zip(flushes) {
+            let left = timeout.saturating_sub(start.elapsed());
+            state.wait_for_flush(flush, left);
+        }
+        self.outcome(Vec::new(), Vec::new())
+    }
+
+    /// Ends publishing, and waits until the workers have sent what waits and ended. After the timeout the
+    /// deliveries under way are broken off, and the workers get little more time to end.
+    pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
+        let start = Instant::now();
+        let left = |time: Duration| time.saturating_sub(start.elapsed());
+        self.states().for_each(Shared::close);
+        self.states().for_each(|state| state.drain(left(timeout)));
+        self.states()
+            .for_each(|state| state.wait_until_drained(left(timeout)));
+        self.states().for_each(Shared::break_off);
+        let end = start.elapsed() + GRACE;
+        self.states()
+            .for_each(|state| state.wait_until_ended(left(end)));
+        let events = self.events.as_ref().map(|events| events.left_over());
+        self.outcome(self.updates.left_over(), events.unwrap_or_default())
+    }
+
+    fn outcome(
+        &self,
+        undelivered: Vec<EncodedUpdate>,
+        undelivered_events: Vec<EncodedEvent>,
+    ) -> FlushOutcome {
+        let (stats, event_stats) = (self.stats(), self.event_stats());
+        let waiting = stats.queued.zip(event_stats.queued);
+        FlushOutcome {
+            waiting: waiting.map(|(updates, events)| updates + events),
+            undelivered,
+            undelivered_events: undelivered_events.into_iter().map(Event::from).collect(),
+            stats,
+            event_stats,
+        }
+    }
+
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.updates.shared.is_shut_down()
+    }
+
+    /// Returns what is known of the updates.
+    pub(super) fn stats(&self) -> Stats {
+        self.updates.stats()
+    }
+
+    /// Returns what is known of the events.
+    pub(super) fn event_stats(&self) -> Stats {
+        match &self.events {
+            Some(events) => events.stats(),
+            None => Stats::nothing(),
+        }
+    }
+}
+
+/// Records that are appended at once.
+struct Chunk<R> {
+    records: Vec<R>,
+    bytes: usize,
+}
+
+impl<R> Default for Chunk<R> {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<R: Kind> Chunk<R> {
+    fn push(&mut self, record: R) {
+        self.bytes += record.as_json().len();
+        self.records.push(record);
+    }
+
+    /// Returns whether the next record may not fit.
+    fn is_full(&self, capacity: Capacity) -> bool {
+        self.records.len() >= capacity.updates.min(MAX_RECORDS)
+            || self.bytes.saturating_add(MAX_RECORD) > capacity.bytes
+    }
+
+    fn append_to(&mut self, queue: &Publisher<R>) -> Result<(), Error> {
+        if !self.records.is_empty() {
+            queue.append(&self.records)?;
+            *self = Self::default();
+        }
+        Ok(())
+    }
+}

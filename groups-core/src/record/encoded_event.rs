@@ -1,0 +1,117 @@
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::record::encoded_update::text;
+use crate::record::{Encoded, Error, ErrorKind, Event, MAX_RECORD, Record, RecordRef, Rejection};
+
+/// An event as JSON, which can wait, in memory or in a database, and go from thread to thread. Cheap to clone.
+///
+/// Its time and its `$insert_id` are those of the [`Event`]: however often it is sent, Mixpanel keeps it once.
+/// Neither the token nor credentials are part of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncodedEvent {
+    json: Arc<str>,
+    encoded: Encoded,
+}
+
+impl EncodedEvent {
+    /// Encodes an event.
+    ///
+    /// # Errors
+    /// If it cannot be imported, also because it is too large: the error names event, property and cause.
+    pub fn new(event: &Event) -> Result<Self, Error> {
+        Self::written(|json| Record::write(&event, json))?.within_limit()
+    }
+
+    /// Reads an event from JSON: what [`as_json`](Self::as_json) returned, or what another program wrote as it goes
+    /// over the wire. Every value stays as it is written. An event that is too large or too far ahead is read all
+    /// the same, and rejected when it is sent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidUpdate`] if the JSON is not an event: `event` as text and `properties` as an object with
+    /// `time` (an integer), `distinct_id` and `$insert_id`, which keeps a repetition from counting twice. The
+    /// error says what is wrong.
+    pub fn from_json(json: &str) -> Result<Self, Error> {
+        let event = Event::parse(json)
+            .map_err(|why| Error::new(ErrorKind::InvalidUpdate, format!("not an event: {why}")))?;
+        Self::written(|out| event.write_at_any_time(out).map(Some))
+    }
+
+    fn written(
+        write: impl FnOnce(&mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>>,
+    ) -> Result<Self, Error> {
+        let mut json = vec![b'{'];
+        let encoded = write(&mut json).map_err(|rejection| Error::invalid(&rejection))?;
+        let encoded = encoded.expect("an event has always something to say");
+        let json = text(json)?.into();
+        Ok(Self { json, encoded })
+    }
+
+    /// Returns the event as `hook` leaves its JSON object; `None` if the hook returns `false`.
+    pub(crate) fn edit(
+        &self,
+        hook: impl FnOnce(&mut Map<String, Value>) -> bool,
+    ) -> Result<Option<Self>, Error> {
+        let edited = super::edit::edit(&self.json, hook);
+        let json = edited.map(|json| Self::from_json(&json)?.within_limit());
+        json.transpose()
+    }
+
+    fn within_limit(self) -> Result<Self, Error> {
+        let bytes = self.json.len();
+        if bytes <= MAX_RECORD {
+            return Ok(self);
+        }
+        let rejection =
+            Rejection::too_large(<Self as Record>::name(self.members()), bytes, MAX_RECORD);
+        Err(Error::invalid(&rejection))
+    }
+
+    /// Returns the event as it goes over the wire.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.json
+    }
+
+    /// Returns how many bytes of JSON the event is.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // No event is empty.
+    pub fn len(&self) -> usize {
+        self.json.len()
+    }
+
+    pub(crate) fn encoded(&self) -> Encoded {
+        self.encoded
+    }
+
+    /// All but the first bracket.
+    pub(crate) fn members(&self) -> &[u8] {
+        &self.json.as_bytes()[1..]
+    }
+}
+
+impl Record for EncodedEvent {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        out.extend_from_slice(self.members());
+        Ok(Some(self.encoded))
+    }
+
+    fn name(json: &[u8]) -> RecordRef {
+        <&Event as Record>::name(json)
+    }
+}
+
+/// The event, ready to be imported: `client.import(events.into_iter().map(Event::from))`.
+impl From<EncodedEvent> for Event {
+    fn from(event: EncodedEvent) -> Self {
+        Self::read(event.members())
+    }
+}
+
+impl fmt::Debug for EncodedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncodedEvent({})", self.json)
+    }
+}
