@@ -108,10 +108,20 @@ impl BufferedClientBuilder {
         self
     }
 
+    /// Sets how long a call of the outbox may take, such as a write to its disk or database, before
+    /// [`publish`](BufferedClient::publish) is an error ([`ErrorKind::Timeout`], or what the outbox returns) and
+    /// [`stats`](BufferedClient::stats) do not know what waits; default 5 s. An update whose `publish` timed out may be
+    /// in the outbox nevertheless.
+    pub fn outbox_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.outbox_timeout = timeout;
+        self
+    }
+
     /// Calls the function when something goes wrong, on the thread where it does, often the worker. A panic
     /// in it is logged. What goes wrong in a call of this client from the function is logged too, and does
-    /// not call it again. It must not wait for `flush` or `shutdown`: on the worker they end at their
-    /// timeout.
+    /// not call it again. The function may call everything. On the worker, which can send nothing meanwhile,
+    /// `flush`, `shutdown` and dropping the last clone do not wait: a shutdown there ends the client at once, and
+    /// returns what is not delivered.
     pub fn on_error(
         mut self,
         callback: impl Fn(&DeliveryEvent<'_>) + Send + Sync + 'static,
@@ -123,7 +133,8 @@ impl BufferedClientBuilder {
     /// Calls the function with each update's JSON object before it waits (`$group_key`,
     /// `$group_id`, `$set`…), on the thread that publishes. The function may change the object. If it
     /// returns `false` or panics, the update is not sent. If what it leaves is not an update,
-    /// publishing is an error ([`ErrorKind::InvalidUpdate`]).
+    /// publishing is an error ([`ErrorKind::InvalidUpdate`]). What the function itself publishes would need it again: that
+    /// is an error ([`ErrorKind::Config`]).
     pub fn before_send(
         mut self,
         callback: impl Fn(&mut Map<String, Value>) -> bool + Send + Sync + 'static,
@@ -145,7 +156,7 @@ impl BufferedClientBuilder {
     /// interval of zero. [`ErrorKind::Io`] if the thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
-        let publisher = Publisher::new(self.client, self.outbox, self.settings);
+        let publisher = Publisher::new(self.client, self.outbox, self.settings)?;
         let publisher = Arc::new(publisher);
         let its_publisher = Arc::clone(&publisher);
         thread::Builder::new()
@@ -166,8 +177,9 @@ impl BufferedClient {
     ///
     /// # Errors
     /// If the update cannot be sent (the error names group, property and cause), if there is no room
-    /// for it (see [`OverflowPolicy`]), if the outbox fails, or if the client was shut down
-    /// ([`ErrorKind::Closed`]). Except for the first, the error gives the update
+    /// for it (see [`OverflowPolicy`]), if the outbox fails or does not reply in
+    /// [time](BufferedClientBuilder::outbox_timeout), or if the client was shut down or belongs to the process of which
+    /// this one is a fork ([`ErrorKind::Closed`]). Except for the first, the error gives the update
     /// [back](Error::undelivered).
     pub fn publish<'u>(&self, update: impl IntoUpdate<'u>) -> Result<(), Error> {
         self.publisher.publish(&update.into_update())
@@ -189,7 +201,7 @@ impl BufferedClient {
     }
 
     /// Ends publishing, sends what waits, and ends the thread. Returns at the latest after the timeout, with
-    /// what could not be delivered.
+    /// what could not be delivered. (Ending what is under way, and an outbox that hangs, may add some tenths of a second.)
     ///
     /// After the timeout the request under way is broken off. What it carried is handed back, though Mixpanel
     /// may have applied it, or may still do so: no client can know.
@@ -206,7 +218,8 @@ impl BufferedClient {
         self.publisher.shared.has_ended()
     }
 
-    /// Returns what waits and what was done since the start, for a metrics endpoint.
+    /// Returns what waits and what was done since the start, for a metrics endpoint, at the latest after the
+    /// [outbox's time](BufferedClientBuilder::outbox_timeout).
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.publisher.stats()
@@ -216,7 +229,8 @@ impl BufferedClient {
 impl Drop for LastClone {
     fn drop(&mut self) {
         let Self(publisher) = self;
-        if publisher.shared.is_shut_down() {
+        // In a forked child there is no worker, and the locks may be held for ever.
+        if publisher.is_forked() || publisher.shared.is_shut_down() {
             return;
         }
         let outcome = publisher.shut_down(publisher.settings.drop_timeout);
@@ -233,7 +247,7 @@ impl fmt::Debug for BufferedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferedClient")
             .field("client", &self.publisher.client)
-            .field("stats", &self.stats())
+            .field("counts", &self.publisher.counts())
             .finish_non_exhaustive()
     }
 }

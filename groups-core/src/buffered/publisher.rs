@@ -1,23 +1,25 @@
 //! From an update to the outbox: what runs on the callers' threads, and the callbacks.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::buffered::guarded::GuardedOutbox;
 use crate::buffered::settings::Settings;
 use crate::buffered::state::Shared;
 use crate::buffered::{DeliveryEvent, FlushOutcome, OverflowPolicy, Stats};
 use crate::client::Client;
 use crate::client::records::MAX_RECORDS;
-use crate::outbox::{Depth, Outbox};
+use crate::outbox::{Depth, Outbox, OutboxEntry};
 use crate::record::encoded_update::total_bytes;
 use crate::record::{EncodedUpdate, Error, ErrorKind, MAX_RECORD, Update};
-use crate::util::sync::{Instant, Mutex};
+use crate::util::panic::catch;
+use crate::util::sync::Instant;
 
-/// How long a shutdown waits for what it has broken off to end.
+/// How long a shutdown waits for what it has broken off to end, and then for the outbox.
 const GRACE: Duration = Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
 
 fn closed() -> Error {
@@ -30,29 +32,43 @@ fn closed() -> Error {
 /// What the clones of a client and its worker share.
 pub(super) struct Publisher {
     pub(super) client: Client,
-    pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) outbox: GuardedOutbox,
     pub(super) settings: Settings,
     /// The hooks of the outbox have it too, and nothing else: an outbox does not keep itself alive.
     pub(super) shared: Arc<Shared>,
-    /// Whether a shutdown has taken back what was left. Held while updates are taken back or settled: each is either
-    /// handed back or counted, and handed back once.
-    pub(super) is_taken_back: Mutex<bool>,
+    /// The process in which the worker runs. A fork has no worker, and locks that nobody may ever release.
+    process: u32,
+}
+
+thread_local! {
+    /// A hook runs on this thread.
+    static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
+    static IS_PREPARING: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Self {
+    pub(super) fn new(
+        client: Client,
+        outbox: Arc<dyn Outbox>,
+        settings: Settings,
+    ) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
         let lost = Arc::clone(&shared);
         outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
-        Self {
+        Ok(Self {
             client,
-            outbox,
+            outbox: GuardedOutbox::new(outbox, settings.outbox_timeout)?,
             settings,
             shared,
-            is_taken_back: Mutex::new(false),
-        }
+            process: process::id(),
+        })
+    }
+
+    /// Returns whether this process is a fork of that of the worker.
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != process::id()
     }
 
     pub(super) fn publish(&self, update: &Update<'_>) -> Result<(), Error> {
@@ -89,14 +105,20 @@ impl Publisher {
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(encoded));
         };
+        if IS_PREPARING.replace(true) {
+            let error = Error::config("`before_send` cannot publish");
+            return Err(error.with_undelivered([encoded].into_iter().collect()));
+        }
         let guarded = |json: &mut Map<String, Value>| {
-            catch_unwind(AssertUnwindSafe(|| hook(json))).unwrap_or_else(|_| {
-                log::error!("`before_send` panicked: the update is not sent");
+            catch(|| hook(json)).unwrap_or_else(|message| {
+                log::error!("`before_send` panicked: the update is not sent: {message}");
                 false
             })
         };
-        let edited = encoded.edit(guarded)?;
-        if edited.is_none() {
+        let edited = encoded.edit(guarded);
+        IS_PREPARING.set(false);
+        let edited = edited?;
+        if edited.is_none() && !self.is_forked() {
             self.shared.count(|stats| stats.withheld += 1);
         }
         Ok(edited)
@@ -128,9 +150,21 @@ impl Publisher {
     }
 
     fn try_append(&self, updates: &[EncodedUpdate]) -> Result<(), Error> {
+        if self.is_forked() {
+            let message = "the client belongs to the parent process: start one after the fork";
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
+        let started = Instant::now();
+        let block = match self.settings.overflow {
+            OverflowPolicy::Block(time) => time,
+            OverflowPolicy::Reject | OverflowPolicy::DropOldest => Duration::ZERO,
+        };
+        let outbox_timeout = self.settings.outbox_timeout;
+        let most = outbox_timeout.saturating_add(block);
         let mut blocked_since = None;
         loop {
-            let append = || self.outbox.append(updates, self.settings.capacity);
+            let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
+            let append = || self.outbox.append(left, updates, self.settings.capacity);
             let appended = self.shared.while_open(append).ok_or_else(closed)?;
             if appended? {
                 if self.is_too_late(updates)? {
@@ -143,7 +177,8 @@ impl Publisher {
             match self.settings.overflow {
                 OverflowPolicy::Reject => return full(),
                 OverflowPolicy::DropOldest => {
-                    if self.drop_oldest(updates)? == 0 {
+                    let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
+                    if left.is_zero() || self.drop_oldest(left, updates)? == 0 {
                         return full();
                     }
                 }
@@ -165,26 +200,29 @@ impl Publisher {
         if !self.shared.is_closed() || self.outbox.is_durable() {
             return Ok(false);
         }
-        let is_taken_back = self.is_taken_back.lock();
-        let is_taken_back = is_taken_back.unwrap_or_else(PoisonError::into_inner);
-        if !*is_taken_back {
+        let turn = self.shared.turn(self.outbox.patience(GRACE));
+        if turn.is_some_and(|turn| !turn.is_taken_back()) {
             return Ok(false);
         }
-        let mut entries = self.outbox.take(usize::MAX)?;
-        entries.retain(|entry| matches!(&entry.update, Ok(update) if updates.contains(update)));
-        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-        self.outbox
-            .settle(&ids[..ids.len().min(updates.len())], &[])?;
-        Ok(!ids.is_empty())
+        let updates = updates.to_vec();
+        self.outbox.call_within(GRACE, move |outbox| {
+            let mut entries = outbox.take(usize::MAX)?;
+            entries.retain(|entry| matches!(&entry.update, Ok(update) if updates.contains(update)));
+            let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+            outbox.settle(&ids[..ids.len().min(updates.len())], &[])?;
+            Ok(!ids.is_empty())
+        })
     }
 
     /// Drops the oldest updates to make room, and returns how many.
-    fn drop_oldest(&self, updates: &[EncodedUpdate]) -> Result<usize, Error> {
+    fn drop_oldest(&self, time: Duration, updates: &[EncodedUpdate]) -> Result<usize, Error> {
         let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
         if !Depth::default().has_room(updates.len(), bytes, capacity) {
             return Ok(0); // Not even an empty outbox has room for them.
         }
-        let dropped = self.outbox.drop_oldest(updates.len(), bytes, capacity)?;
+        let dropped = self
+            .outbox
+            .drop_oldest(time, updates.len(), bytes, capacity)?;
         if dropped > 0 {
             self.shared.count(|stats| stats.dropped += dropped);
             self.notify(&DeliveryEvent::Dropped(dropped));
@@ -195,9 +233,6 @@ impl Publisher {
     /// Logs what went wrong and calls `on_error`. What goes wrong within that call is logged and does not
     /// call it again.
     pub(super) fn notify(&self, event: &DeliveryEvent<'_>) {
-        thread_local! {
-            static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
-        }
         match event {
             DeliveryEvent::Rejected(..) => {} // Logged where it was refused.
             DeliveryEvent::Undelivered(_) => log::warn!("{event}"),
@@ -209,32 +244,48 @@ impl Publisher {
         if IS_NOTIFYING.replace(true) {
             return;
         }
-        if catch_unwind(AssertUnwindSafe(|| hook(event))).is_err() {
-            log::error!("`on_error` panicked");
+        if let Err(message) = catch(|| hook(event)) {
+            log::error!("`on_error` panicked: {message}");
         }
         IS_NOTIFYING.set(false);
     }
 
     /// Waits until everything that waits now is settled, for that time at most.
     pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.flush(timeout);
-        self.outcome(Vec::new())
+        if self.is_forked() {
+            return FlushOutcome::default();
+        }
+        let started = Instant::now();
+        self.shared.flush(if self.shared.is_worker() {
+            Duration::ZERO
+        } else {
+            timeout
+        });
+        self.outcome(timeout.saturating_sub(started.elapsed()), Vec::new())
     }
 
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
-        self.shared.shut_down(timeout, GRACE);
-        if self.outbox.is_durable() {
-            return self.outcome(Vec::new());
+        if self.is_forked() {
+            return FlushOutcome::default();
         }
-        let (undelivered, emptied) = self.take_back();
-        if let Err(error) = emptied {
-            self.notify(&DeliveryEvent::Outbox(&error));
+        let started = Instant::now();
+        if self.shared.is_worker() {
+            self.shared.shut_down(Duration::ZERO, Duration::ZERO);
+        } else {
+            self.shared.shut_down(timeout, GRACE);
         }
-        self.outcome(undelivered)
+        let undelivered = if self.outbox.is_durable() {
+            Vec::new()
+        } else {
+            self.take_back()
+        };
+        self.outcome(timeout.saturating_sub(started.elapsed()), undelivered)
     }
 
-    fn outcome(&self, undelivered: Vec<EncodedUpdate>) -> FlushOutcome {
-        let stats = self.stats();
+    /// Returns what was handed back and what waits, as far as the outbox says it within that time or a moment.
+    fn outcome(&self, time: Duration, undelivered: Vec<EncodedUpdate>) -> FlushOutcome {
+        let time = time.max(GRACE).min(self.settings.outbox_timeout);
+        let stats = self.stats_within(time);
         FlushOutcome {
             waiting: stats.queued,
             undelivered,
@@ -243,7 +294,14 @@ impl Publisher {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let depth = self.outbox.depth();
+        if self.is_forked() {
+            return Stats::default();
+        }
+        self.stats_within(self.settings.outbox_timeout)
+    }
+
+    fn stats_within(&self, time: Duration) -> Stats {
+        let depth = self.outbox.depth_within(time);
         if let Err(error) = &depth {
             self.notify(&DeliveryEvent::Outbox(error));
         }
@@ -256,19 +314,52 @@ impl Publisher {
         }
     }
 
-    /// Empties an outbox that ends with the process. Returns what was in it, and whether that worked.
-    fn take_back(&self) -> (Vec<EncodedUpdate>, Result<(), Error>) {
-        let lock = self.is_taken_back.lock();
-        let mut is_taken_back = lock.unwrap_or_else(PoisonError::into_inner);
-        *is_taken_back = true;
-        let released = self.outbox.release();
-        let entries = match released.and_then(|()| self.outbox.take(usize::MAX)) {
-            Ok(entries) => entries,
-            Err(error) => return (Vec::new(), Err(error)),
+    /// Returns the counts since the start, without what waits.
+    pub(super) fn counts(&self) -> Stats {
+        if self.is_forked() {
+            return Stats::default();
+        }
+        self.shared.stats()
+    }
+
+    /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.
+    fn take_back(&self) -> Vec<EncodedUpdate> {
+        let Some(turn) = self.shared.turn(self.outbox.patience(GRACE)) else {
+            let message = "what waits cannot be handed back: the outbox hangs";
+            self.notify(&DeliveryEvent::Outbox(&Error::new(
+                ErrorKind::Timeout,
+                message,
+            )));
+            return Vec::new();
         };
-        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-        let settled = self.outbox.settle(&ids, &[]);
-        let updates = entries.into_iter().filter_map(|entry| entry.update.ok());
-        (updates.collect(), settled)
+        turn.set_taken_back();
+        let entries = self.outbox.call_within(GRACE, |outbox| {
+            outbox.release()?;
+            let entries = outbox.take(usize::MAX)?;
+            let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+            let settled = outbox.settle(&ids, &[]);
+            Ok((entries, settled))
+        });
+        drop(turn);
+        let (entries, settled) = match entries {
+            Ok((entries, settled)) => (entries, settled),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        if let Err(error) = settled {
+            self.notify(&DeliveryEvent::Outbox(&error));
+        }
+        let mut updates = Vec::with_capacity(entries.len());
+        for OutboxEntry { update, .. } in entries {
+            match update {
+                Ok(update) => updates.push(update),
+                Err(unreadable) => {
+                    log::warn!("rejected a row of the outbox: {unreadable}");
+                    self.shared.count(|stats| stats.rejected += 1);
+                    let rejection = unreadable.rejection();
+                    self.notify(&DeliveryEvent::Rejected(&unreadable.json, &rejection));
+                }
+            }
+        }
+        updates
     }
 }

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry};
 use crate::record::encoded_update::total_bytes;
@@ -135,6 +136,11 @@ impl Outbox for MemoryOutbox {
             oldest: oldest.map(|entry| entry.since.elapsed()),
             ..queue.held
         })
+    }
+
+    /// Returns `true`: it waits for its own locks alone, and never for long.
+    fn set_timeout(&self, _timeout: Duration) -> bool {
+        true
     }
 
     fn is_durable(&self) -> bool {
