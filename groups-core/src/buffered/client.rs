@@ -114,10 +114,20 @@ impl BufferedClientBuilder {
         self
     }
 
+    /// Sets how long a call of the outbox may take, such as a write to its disk or database, before
+    /// [`publish`](BufferedClient::publish) is an error ([`ErrorKind::Timeout`], or what the outbox returns) and
+    /// [`stats`](BufferedClient::stats) do not know what waits; default 5 s. An update whose `publish` timed out may be
+    /// in the outbox nevertheless.
+    pub fn outbox_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.outbox_timeout = timeout;
+        self
+    }
+
     /// Calls the function when something goes wrong, on the thread where it does, often the worker. A panic
     /// in it is logged. What goes wrong in a call of this client from the function is logged too, and does
-    /// not call it again. It must not wait for `flush` or `shutdown`: on the worker they end at their
-    /// timeout.
+    /// not call it again. The function may call everything. On the worker, which can send nothing meanwhile,
+    /// `flush`, `shutdown` and dropping the last clone do not wait: a shutdown there ends the client at once, and
+    /// returns what is not delivered.
     pub fn on_error(
         mut self,
         callback: impl Fn(&DeliveryEvent<'_>) + Send + Sync + 'static,
@@ -129,7 +139,8 @@ impl BufferedClientBuilder {
     /// Calls the function with the JSON object of each update (`$group_key`, `$group_id`, `$set`…) and event (`event`,
     /// `properties`) before it waits, on the thread that publishes. The function may change the object. If it
     /// returns `false` or panics, the update or event is not sent. If what it leaves is neither,
-    /// publishing is an error ([`ErrorKind::InvalidUpdate`]).
+    /// publishing is an error ([`ErrorKind::InvalidUpdate`]). What the function itself publishes would need it again: that
+    /// is an error ([`ErrorKind::Config`]).
     pub fn before_send(
         mut self,
         callback: impl Fn(&mut Map<String, Value>) -> bool + Send + Sync + 'static,
@@ -151,7 +162,7 @@ impl BufferedClientBuilder {
     /// interval of zero. [`ErrorKind::Io`] if the thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
-        let queues = Arc::new(Queues::new(&self.client, self.outbox, self.settings));
+        let queues = Arc::new(Queues::new(&self.client, self.outbox, self.settings)?);
         // From here on, an error ends the worker that was started.
         let last_clone = Arc::new(LastClone(Arc::clone(&queues)));
         start_worker("mixpanel-groups worker", &queues.updates)?;
@@ -179,8 +190,9 @@ impl BufferedClient {
     ///
     /// # Errors
     /// If it cannot be sent (the error names group or event, property and cause), if there is no room
-    /// for it (see [`OverflowPolicy`]), if the outbox fails, or if the client was shut down
-    /// ([`ErrorKind::Closed`]). Except for the first, the error gives it [back](Error::undelivered).
+    /// for it (see [`OverflowPolicy`]), if the outbox fails or does not reply in
+    /// [time](BufferedClientBuilder::outbox_timeout), or if the client was shut down or belongs to the process of which
+    /// this one is a fork ([`ErrorKind::Closed`]). Except for the first, the error gives it [back](Error::undelivered).
     /// [`ErrorKind::Config`] for an event where the outbox keeps updates alone.
     pub fn publish(&self, record: impl IntoRecord) -> Result<(), Error> {
         self.queues.publish(record)
@@ -202,7 +214,7 @@ impl BufferedClient {
     }
 
     /// Ends publishing, sends what waits, and ends the thread. Returns at the latest after the timeout, with
-    /// what could not be delivered.
+    /// what could not be delivered. (Ending what is under way, and an outbox that hangs, may add some tenths of a second.)
     ///
     /// After the timeout the request under way is broken off. What it carried is handed back, though Mixpanel
     /// may have applied it, or may still do so: no client can know.
@@ -219,7 +231,8 @@ impl BufferedClient {
         self.queues.states().all(Shared::has_ended)
     }
 
-    /// Returns which updates wait and what was done with others since the start, for a metrics endpoint.
+    /// Returns which updates wait and what was done with others since the start, for a metrics endpoint, at the latest
+    /// after the [outbox's time](BufferedClientBuilder::outbox_timeout).
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.queues.stats()
@@ -235,7 +248,8 @@ impl BufferedClient {
 impl Drop for LastClone {
     fn drop(&mut self) {
         let Self(queues) = self;
-        if queues.is_shut_down() {
+        // In a forked child there is no worker, and the locks may be held for ever.
+        if queues.is_forked() || queues.is_shut_down() {
             return;
         }
         let outcome = queues.shut_down(queues.settings.drop_timeout);
@@ -258,8 +272,7 @@ impl fmt::Debug for BufferedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferedClient")
             .field("client", &self.queues.updates.client)
-            .field("stats", &self.stats())
-            .field("event_stats", &self.event_stats())
+            .field("counts", &self.queues.counts())
             .finish_non_exhaustive()
     }
 }

@@ -7,9 +7,11 @@
 //! settles before the worker has ended or its time is over. The phase of the queue, the request to the
 //! worker and the counts are one state with one lock (`state`), which publishers take only when a batch is
 //! full or when they wait for room. A worker is not joined: a shutdown waits for its end until a deadline,
-//! and a worker that is stuck in a connection attempt or an outbox is left behind.
+//! and a worker that is stuck in a connection attempt or an outbox is left behind. An outbox that does not keep
+//! deadlines by itself has a further thread for each queue, on which the publishers' calls run (`guarded`).
 
 mod client;
+mod guarded;
 mod kind;
 mod publisher;
 mod queues;

@@ -1,17 +1,24 @@
 //! From an update to the outbox: what runs on the callers' threads, and the callbacks.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::buffered::guarded::GuardedOutbox;
 use crate::buffered::kind::Kind;
 use crate::buffered::settings::Settings;
 use crate::buffered::state::Shared;
 use crate::buffered::{DeliveryEvent, OverflowPolicy, Stats};
 use crate::client::Client;
-use crate::outbox::{Depth, Outbox, total_bytes};
+use crate::outbox::{Depth, Outbox, OutboxEntry, total_bytes};
 use crate::record::{Error, ErrorKind};
-use crate::util::sync::{Instant, Mutex};
+use crate::util::panic::catch;
+use crate::util::sync::Instant;
+
+/// How long a shutdown waits for what it has broken off to end, and then for the outbox.
+pub(super) const GRACE: Duration =
+    Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
 
 fn closed() -> Error {
     Error::new(
@@ -24,13 +31,17 @@ fn closed() -> Error {
 /// share.
 pub(super) struct Publisher<R> {
     pub(super) client: Client,
-    pub(super) outbox: Arc<dyn Outbox<R>>,
+    pub(super) outbox: GuardedOutbox<R>,
     pub(super) settings: Arc<Settings>,
     /// The hooks of the outbox have it too, and nothing else: an outbox does not keep itself alive.
     pub(super) shared: Arc<Shared>,
-    /// Whether a shutdown has taken back what was left. Held while updates are taken back or settled: each is either
-    /// handed back or counted, and handed back once.
-    pub(super) is_taken_back: Mutex<bool>,
+    /// The process in which the worker runs. A fork has no worker, and locks that nobody may ever release.
+    process: u32,
+}
+
+thread_local! {
+    /// A hook runs on this thread.
+    static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
 }
 
 impl<R: Kind> Publisher<R> {
@@ -38,37 +49,54 @@ impl<R: Kind> Publisher<R> {
         client: &Client,
         outbox: Arc<dyn Outbox<R>>,
         settings: &Arc<Settings>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
         let lost = Arc::clone(&shared);
         outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
-        Self {
+        Ok(Self {
             client: client.clone(),
-            outbox,
+            outbox: GuardedOutbox::new(outbox, settings.outbox_timeout)?,
             settings: Arc::clone(settings),
             shared,
-            is_taken_back: Mutex::new(false),
-        }
+            process: process::id(),
+        })
+    }
+
+    /// Returns whether this process is a fork of that of the worker.
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != process::id()
     }
 
     /// Appends to the outbox, applying the overflow policy when it is full. An error gives the updates back.
-    pub(super) fn append(&self, records: &[R]) -> Result<(), Error> {
-        self.try_append(records)
-            .map_err(|error| error.with_undelivered(records.iter().cloned().collect()))
+    pub(super) fn append(&self, updates: &[R]) -> Result<(), Error> {
+        self.try_append(updates)
+            .map_err(|error| error.with_undelivered(updates.iter().cloned().collect()))
     }
 
-    fn try_append(&self, records: &[R]) -> Result<(), Error> {
+    fn try_append(&self, updates: &[R]) -> Result<(), Error> {
+        if self.is_forked() {
+            let message = "the client belongs to the parent process: start one after the fork";
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
+        let started = Instant::now();
+        let block = match self.settings.overflow {
+            OverflowPolicy::Block(time) => time,
+            OverflowPolicy::Reject | OverflowPolicy::DropOldest => Duration::ZERO,
+        };
+        let outbox_timeout = self.settings.outbox_timeout;
+        let most = outbox_timeout.saturating_add(block);
         let mut blocked_since = None;
         loop {
-            let append = || self.outbox.append(records, self.settings.capacity);
+            let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
+            let append = || self.outbox.append(left, updates, self.settings.capacity);
             let appended = self.shared.while_open(append).ok_or_else(closed)?;
             if appended? {
-                if self.is_too_late(records)? {
+                if self.is_too_late(updates)? {
                     return Err(closed());
                 }
-                self.shared.count_published(records.len());
+                self.shared.count_published(updates.len());
                 return Ok(());
             }
             let full = || {
@@ -78,7 +106,8 @@ impl<R: Kind> Publisher<R> {
             match self.settings.overflow {
                 OverflowPolicy::Reject => return full(),
                 OverflowPolicy::DropOldest => {
-                    if self.drop_oldest(records)? == 0 {
+                    let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
+                    if left.is_zero() || self.drop_oldest(left, updates)? == 0 {
                         return full();
                     }
                 }
@@ -96,30 +125,33 @@ impl<R: Kind> Publisher<R> {
 
     /// Returns whether a shutdown took back what was left before these updates were appended, and takes them out
     /// again then: nobody would send them.
-    fn is_too_late(&self, records: &[R]) -> Result<bool, Error> {
+    fn is_too_late(&self, updates: &[R]) -> Result<bool, Error> {
         if !self.shared.is_closed() || self.outbox.is_durable() {
             return Ok(false);
         }
-        let is_taken_back = self.is_taken_back.lock();
-        let is_taken_back = is_taken_back.unwrap_or_else(PoisonError::into_inner);
-        if !*is_taken_back {
+        let turn = self.shared.turn(self.outbox.patience(GRACE));
+        if turn.is_some_and(|turn| !turn.is_taken_back()) {
             return Ok(false);
         }
-        let mut entries = self.outbox.take(usize::MAX)?;
-        entries.retain(|entry| matches!(&entry.update, Ok(record) if records.contains(record)));
-        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-        self.outbox
-            .settle(&ids[..ids.len().min(records.len())], &[])?;
-        Ok(!ids.is_empty())
+        let updates = updates.to_vec();
+        self.outbox.call_within(GRACE, move |outbox| {
+            let mut entries = outbox.take(usize::MAX)?;
+            entries.retain(|entry| matches!(&entry.update, Ok(update) if updates.contains(update)));
+            let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+            outbox.settle(&ids[..ids.len().min(updates.len())], &[])?;
+            Ok(!ids.is_empty())
+        })
     }
 
     /// Drops the oldest updates to make room, and returns how many.
-    fn drop_oldest(&self, records: &[R]) -> Result<usize, Error> {
-        let (capacity, bytes) = (self.settings.capacity, total_bytes(records));
-        if !Depth::default().has_room(records.len(), bytes, capacity) {
+    fn drop_oldest(&self, time: Duration, updates: &[R]) -> Result<usize, Error> {
+        let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
+        if !Depth::default().has_room(updates.len(), bytes, capacity) {
             return Ok(0); // Not even an empty outbox has room for them.
         }
-        let dropped = self.outbox.drop_oldest(records.len(), bytes, capacity)?;
+        let dropped = self
+            .outbox
+            .drop_oldest(time, updates.len(), bytes, capacity)?;
         if dropped > 0 {
             self.shared.count(|stats| stats.dropped += dropped);
             self.notify(&R::dropped(dropped));
@@ -130,9 +162,6 @@ impl<R: Kind> Publisher<R> {
     /// Logs what went wrong and calls `on_error`. What goes wrong within that call is logged and does not
     /// call it again.
     pub(super) fn notify(&self, event: &DeliveryEvent<'_>) {
-        thread_local! {
-            static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
-        }
         match event {
             DeliveryEvent::Rejected(..) => {} // Logged where it was refused.
             DeliveryEvent::Undelivered(_) => log::warn!("{event}"),
@@ -146,8 +175,8 @@ impl<R: Kind> Publisher<R> {
         if IS_NOTIFYING.replace(true) {
             return;
         }
-        if catch_unwind(AssertUnwindSafe(|| hook(event))).is_err() {
-            log::error!("`on_error` panicked");
+        if let Err(message) = catch(|| hook(event)) {
+            log::error!("`on_error` panicked: {message}");
         }
         IS_NOTIFYING.set(false);
     }
@@ -157,15 +186,18 @@ impl<R: Kind> Publisher<R> {
         if self.outbox.is_durable() {
             return Vec::new();
         }
-        let (undelivered, emptied) = self.take_back();
-        if let Err(error) = emptied {
-            self.notify(&DeliveryEvent::Outbox(&error));
-        }
-        undelivered
+        self.take_back()
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let depth = self.outbox.depth();
+        if self.is_forked() {
+            return Stats::default();
+        }
+        self.stats_within(self.settings.outbox_timeout)
+    }
+
+    pub(super) fn stats_within(&self, time: Duration) -> Stats {
+        let depth = self.outbox.depth_within(time);
         if let Err(error) = &depth {
             self.notify(&DeliveryEvent::Outbox(error));
         }
@@ -178,19 +210,52 @@ impl<R: Kind> Publisher<R> {
         }
     }
 
-    /// Empties an outbox that ends with the process. Returns what was in it, and whether that worked.
-    fn take_back(&self) -> (Vec<R>, Result<(), Error>) {
-        let lock = self.is_taken_back.lock();
-        let mut is_taken_back = lock.unwrap_or_else(PoisonError::into_inner);
-        *is_taken_back = true;
-        let released = self.outbox.release();
-        let entries = match released.and_then(|()| self.outbox.take(usize::MAX)) {
-            Ok(entries) => entries,
-            Err(error) => return (Vec::new(), Err(error)),
+    /// Returns the counts since the start, without what waits.
+    pub(super) fn counts(&self) -> Stats {
+        if self.is_forked() {
+            return Stats::default();
+        }
+        self.shared.stats()
+    }
+
+    /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.
+    fn take_back(&self) -> Vec<R> {
+        let Some(turn) = self.shared.turn(self.outbox.patience(GRACE)) else {
+            let message = "what waits cannot be handed back: the outbox hangs";
+            self.notify(&DeliveryEvent::Outbox(&Error::new(
+                ErrorKind::Timeout,
+                message,
+            )));
+            return Vec::new();
         };
-        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-        let settled = self.outbox.settle(&ids, &[]);
-        let records = entries.into_iter().filter_map(|entry| entry.update.ok());
-        (records.collect(), settled)
+        turn.set_taken_back();
+        let entries = self.outbox.call_within(GRACE, |outbox| {
+            outbox.release()?;
+            let entries = outbox.take(usize::MAX)?;
+            let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+            let settled = outbox.settle(&ids, &[]);
+            Ok((entries, settled))
+        });
+        drop(turn);
+        let (entries, settled) = match entries {
+            Ok((entries, settled)) => (entries, settled),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        if let Err(error) = settled {
+            self.notify(&DeliveryEvent::Outbox(&error));
+        }
+        let mut updates = Vec::with_capacity(entries.len());
+        for OutboxEntry { update, .. } in entries {
+            match update {
+                Ok(update) => updates.push(update),
+                Err(unreadable) => {
+                    log::warn!("rejected a row of the outbox: {unreadable}");
+                    self.shared.count(|stats| stats.rejected += 1);
+                    let rejection = unreadable.rejection();
+                    self.notify(&DeliveryEvent::Rejected(&unreadable.json, &rejection));
+                }
+            }
+        }
+        updates
     }
 }

@@ -1,13 +1,13 @@
 //! The two queues of a client, updates and events: which of them a record goes to, and what concerns both.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::buffered::kind::Kind;
-use crate::buffered::publisher::Publisher;
+use crate::buffered::publisher::{GRACE, Publisher};
 use crate::buffered::settings::Settings;
 use crate::buffered::state::Shared;
 use crate::buffered::{FlushOutcome, Stats};
@@ -17,10 +17,13 @@ use crate::outbox::{Capacity, Outbox};
 use crate::record::{
     EncodedEvent, EncodedRecord, EncodedUpdate, Error, Event, IntoRecord, MAX_RECORD,
 };
+use crate::util::panic::catch;
 use crate::util::sync::Instant;
 
-/// How long a shutdown waits for what it has broken off to end.
-const GRACE: Duration = Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
+thread_local! {
+    /// A hook runs on this thread.
+    static IS_PREPARING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// What the clones of a client share.
 pub(super) struct Queues {
@@ -31,16 +34,21 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    pub(super) fn new(client: &Client, outbox: Arc<dyn Outbox>, settings: Settings) -> Self {
+    pub(super) fn new(
+        client: &Client,
+        outbox: Arc<dyn Outbox>,
+        settings: Settings,
+    ) -> Result<Self, Error> {
         let settings = Arc::new(settings);
-        let events = outbox
-            .events()
-            .map(|outbox| Arc::new(Publisher::new(client, outbox, &settings)));
-        Self {
-            updates: Arc::new(Publisher::new(client, outbox, &settings)),
+        let events = match outbox.events() {
+            Some(outbox) => Some(Arc::new(Publisher::new(client, outbox, &settings)?)),
+            None => None,
+        };
+        Ok(Self {
+            updates: Arc::new(Publisher::new(client, outbox, &settings)?),
             events,
             settings,
-        }
+        })
     }
 
     /// Returns the state of each queue.
@@ -123,14 +131,20 @@ impl Queues {
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(encoded));
         };
+        if IS_PREPARING.replace(true) {
+            let error = Error::config("`before_send` cannot publish");
+            return Err(error.with_undelivered([encoded].into_iter().collect()));
+        }
         let guarded = |json: &mut Map<String, Value>| {
-            catch_unwind(AssertUnwindSafe(|| hook(json))).unwrap_or_else(|_| {
-                log::error!("`before_send` panicked: it is not sent");
+            catch(|| hook(json)).unwrap_or_else(|message| {
+                log::error!("`before_send` panicked: nothing is sent: {message}");
                 false
             })
         };
-        let edited = encoded.edit(guarded)?;
-        if edited.is_none() {
+        let edited = encoded.edit(guarded);
+        IS_PREPARING.set(false);
+        let edited = edited?;
+        if edited.is_none() && !self.is_forked() {
             let state = match encoded {
                 EncodedRecord::Update(_) => Some(&self.updates.shared),
                 EncodedRecord::Event(_) => self.events.as_ref().map(|events| &events.shared),
@@ -144,40 +158,74 @@ impl Queues {
 
     // Both queues at once.
 
+    /// Returns whether this process is a fork of that of the workers.
+    pub(super) fn is_forked(&self) -> bool {
+        self.updates.is_forked()
+    }
+
+    /// Returns whether this thread is a worker, which cannot wait for itself.
+    fn is_worker(&self) -> bool {
+        self.states().any(Shared::is_worker)
+    }
+
     /// Waits until everything that waits now is settled, for that time at most.
     pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
+        if self.is_forked() {
+            return FlushOutcome::default();
+        }
         let start = Instant::now();
+        let wait = if self.is_worker() {
+            Duration::ZERO
+        } else {
+            timeout
+        };
         let flushes: Vec<_> = self.states().map(Shared::request_flush).collect();
         for (state, flush) in self.states().zip(flushes) {
-            let left = timeout.saturating_sub(start.elapsed());
-            state.wait_for_flush(flush, left);
+            state.wait_for_flush(flush, wait.saturating_sub(start.elapsed()));
         }
-        self.outcome(Vec::new(), Vec::new())
+        let left = timeout.saturating_sub(start.elapsed());
+        self.outcome(left, Vec::new(), Vec::new())
     }
 
     /// Ends publishing, and waits until the workers have sent what waits and ended. After the timeout the
     /// deliveries under way are broken off, and the workers get little more time to end.
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
+        if self.is_forked() {
+            return FlushOutcome::default();
+        }
         let start = Instant::now();
         let left = |time: Duration| time.saturating_sub(start.elapsed());
+        let (wait, grace) = if self.is_worker() {
+            (Duration::ZERO, Duration::ZERO)
+        } else {
+            (timeout, GRACE)
+        };
         self.states().for_each(Shared::close);
-        self.states().for_each(|state| state.drain(left(timeout)));
+        self.states().for_each(|state| state.drain(left(wait)));
         self.states()
-            .for_each(|state| state.wait_until_drained(left(timeout)));
+            .for_each(|state| state.wait_until_drained(left(wait)));
         self.states().for_each(Shared::break_off);
-        let end = start.elapsed() + GRACE;
+        let end = start.elapsed() + grace;
         self.states()
             .for_each(|state| state.wait_until_ended(left(end)));
+        let updates = self.updates.left_over();
         let events = self.events.as_ref().map(|events| events.left_over());
-        self.outcome(self.updates.left_over(), events.unwrap_or_default())
+        self.outcome(left(timeout), updates, events.unwrap_or_default())
     }
 
+    /// Returns what was handed back and what waits, as far as the outbox says it within that time or a moment.
     fn outcome(
         &self,
+        time: Duration,
         undelivered: Vec<EncodedUpdate>,
         undelivered_events: Vec<EncodedEvent>,
     ) -> FlushOutcome {
-        let (stats, event_stats) = (self.stats(), self.event_stats());
+        let time = time.max(GRACE).min(self.settings.outbox_timeout);
+        let stats = self.updates.stats_within(time);
+        let event_stats = match &self.events {
+            Some(events) => events.stats_within(time),
+            None => Stats::nothing(),
+        };
         let waiting = stats.queued.zip(event_stats.queued);
         FlushOutcome {
             waiting: waiting.map(|(updates, events)| updates + events),
@@ -190,6 +238,12 @@ impl Queues {
 
     pub(super) fn is_shut_down(&self) -> bool {
         self.updates.shared.is_shut_down()
+    }
+
+    /// Returns the counts of updates and events since the start, without what waits.
+    pub(super) fn counts(&self) -> [Stats; 2] {
+        let events = self.events.as_ref().map(|events| events.counts());
+        [self.updates.counts(), events.unwrap_or_else(Stats::nothing)]
     }
 
     /// Returns what is known of the updates.

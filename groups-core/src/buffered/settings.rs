@@ -14,7 +14,10 @@ use crate::record::{Error, Rejection};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OverflowPolicy {
-    /// Publishing waits for room, no longer than that; then it is an error, as with `Reject`.
+    /// Publishing waits for room, no longer than that beside the [time for the outbox]; then it is an error, as with
+    /// `Reject`.
+    ///
+    /// [time for the outbox]: crate::buffered::BufferedClientBuilder::outbox_timeout
     Block(Duration),
     /// Publishing is an error that gives the update [back](Error::undelivered).
     Reject,
@@ -124,6 +127,7 @@ pub(super) struct Settings {
     pub(super) overflow: OverflowPolicy,
     pub(super) coalesce: bool,
     pub(super) drop_timeout: Duration,
+    pub(super) outbox_timeout: Duration,
     pub(super) on_error: Option<Arc<OnError>>,
     pub(super) before_send: Option<Arc<BeforeSend>>,
 }
@@ -136,6 +140,9 @@ impl Settings {
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.flush_interval.is_zero() {
             return Err(Error::config("invalid flush_interval: it is zero"));
+        }
+        if self.outbox_timeout.is_zero() {
+            return Err(Error::config("invalid outbox_timeout: it is zero"));
         }
         let Capacity { updates, bytes } = self.capacity;
         if updates == 0 || bytes == 0 {
@@ -155,6 +162,7 @@ impl Default for Settings {
             overflow: OverflowPolicy::default(),
             coalesce: true,
             drop_timeout: Duration::from_secs(5),
+            outbox_timeout: Duration::from_secs(5),
             on_error: None,
             before_send: None,
         }

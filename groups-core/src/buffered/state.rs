@@ -8,7 +8,7 @@ use crate::buffered::Stats;
 use crate::client::records::MAX_RECORDS;
 use crate::outbox::Depth;
 use crate::record::Report;
-use crate::util::sync::{AtomicUsize, Condvar, Instant, Mutex, MutexGuard};
+use crate::util::sync::{AtomicUsize, Condvar, Instant, Mutex, MutexGuard, thread};
 
 /// The part of a client that its threads change.
 pub(super) struct Shared {
@@ -34,7 +34,16 @@ struct State {
     flushes: u64,
     flushes_done: u64,
     stats: Stats,
+    /// The thread of the worker, once it runs.
+    worker: Option<thread::ThreadId>,
+    /// Somebody settles or takes back.
+    is_emptied: bool,
+    /// A shutdown has taken back what was left.
+    is_taken_back: bool,
 }
+
+/// The turn to settle or to take back: what is in the outbox is either counted or handed back, and handed back once.
+pub(super) struct Turn<'a>(&'a Shared);
 
 /// The life of a client. It never goes back to an earlier phase.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +112,9 @@ impl Shared {
                 flushes: 0,
                 flushes_done: 0,
                 stats: Stats::default(),
+                worker: None,
+                is_emptied: false,
+                is_taken_back: false,
             }),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -290,6 +302,34 @@ impl Shared {
         Some(&self.cancel)
     }
 
+    /// Waits for the turn to settle or to take back, that long at most if a time is given: an outbox may hang in the turn
+    /// of another.
+    pub(super) fn turn(&self, time: Option<Duration>) -> Option<Turn<'_>> {
+        let mut state = self.state();
+        match time {
+            Some(time) => {
+                state = Self::wait(&self.progress, state, time, |state| !state.is_emptied);
+            }
+            None => {
+                while state.is_emptied {
+                    let waited = self.progress.wait(state);
+                    state = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+        (!std::mem::replace(&mut state.is_emptied, true)).then(|| Turn(self))
+    }
+
+    /// Records that this thread is the worker.
+    pub(super) fn begin(&self) {
+        self.state().worker = Some(thread::current().id());
+    }
+
+    /// Returns whether this thread is the worker, which cannot wait for itself.
+    pub(super) fn is_worker(&self) -> bool {
+        self.state().worker == Some(thread::current().id())
+    }
+
     /// Adds what one delivery did.
     pub(super) fn record_report(&self, report: &Report, accepted: usize, rejected: usize) {
         self.count(|stats| {
@@ -322,6 +362,23 @@ impl Shared {
 
     pub(super) fn stats(&self) -> Stats {
         self.state().stats.clone()
+    }
+}
+
+impl Turn<'_> {
+    pub(super) fn is_taken_back(&self) -> bool {
+        self.0.state().is_taken_back
+    }
+
+    pub(super) fn set_taken_back(&self) {
+        self.0.state().is_taken_back = true;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_emptied = false;
+        self.0.progress.notify_all();
     }
 }
 

@@ -67,7 +67,7 @@ impl Serialize for Stats {
 
 /// The outcome of a [`flush`](crate::BufferedClient::flush) or a
 /// [`shutdown`](crate::BufferedClient::shutdown).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[must_use = "it holds what was not delivered"]
 #[non_exhaustive]
 pub struct FlushOutcome {

@@ -1,20 +1,21 @@
 //! The worker: the thread that takes from the outbox, sends, and settles.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::buffered::DeliveryEvent;
 use crate::buffered::kind::Kind;
 use crate::buffered::publisher::Publisher;
-use crate::buffered::state::Task;
+use crate::buffered::state::{Task, Turn};
 use crate::client::coalesce::coalesce_with_members;
 use crate::client::records::{Limits, Records};
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
 use crate::record::{Error, Rejection, Report};
+use crate::util::panic::catch;
+use crate::util::sync::Mutex;
 
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
@@ -28,6 +29,9 @@ const MAX_BLOCKED: u32 = 3;
 /// The longest pause after failures, unless the flush interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest pause that a server can ask for.
+const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(3600);
+
 /// What became of what waited.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -35,7 +39,8 @@ enum Outcome {
     Done,
     /// Another process has taken what a flush or a shutdown waits for.
     Elsewhere,
-    Failed,
+    /// Something failed, after which the server asked for a pause, or did not.
+    Failed(Option<Duration>),
 }
 
 /// What became of an entry that was taken.
@@ -48,8 +53,9 @@ enum Fate<'a> {
 
 /// The body of the thread.
 pub(super) fn run<R: Kind>(publisher: &Publisher<R>) {
-    if catch_unwind(AssertUnwindSafe(|| work(publisher))).is_err() {
-        log::error!("the worker panicked: what waits is not sent");
+    publisher.shared.begin();
+    if let Err(message) = catch(|| work(publisher)) {
+        log::error!("the worker panicked: what waits is not sent: {message}");
     }
     publisher.shared.end();
 }
@@ -64,7 +70,7 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
         let task = shared.take_task(pause, failures > 0);
         let outcome = send_all(publisher, &task, &mut blocked);
         failures = match outcome {
-            Outcome::Failed => failures.saturating_add(1),
+            Outcome::Failed(_) => failures.saturating_add(1),
             Outcome::Done | Outcome::Elsewhere => 0,
         };
         if !shared.finish_task(&task, outcome == Outcome::Done) {
@@ -72,8 +78,12 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
         }
         pause = interval.saturating_mul(2_u32.saturating_pow(failures));
         pause = pause.min(LONGEST_PAUSE.max(interval));
-        if outcome == Outcome::Elsewhere {
-            pause = pause.min(LOOK_AGAIN);
+        match outcome {
+            Outcome::Elsewhere => pause = pause.min(LOOK_AGAIN),
+            Outcome::Failed(Some(requested)) => {
+                pause = pause.max(requested.min(LONGEST_REQUESTED_PAUSE));
+            }
+            Outcome::Done | Outcome::Failed(None) => {}
         }
     }
 }
@@ -86,15 +96,17 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocke
             Ok(taken) => taken,
             Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
-                return Outcome::Failed;
+                return Outcome::Failed(None);
             }
         };
         // What another process has taken concerns a flush or a shutdown alone.
         if taken.is_empty() && !(publisher.outbox.is_durable() && task.is_awaited) {
             return Outcome::Done;
         }
-        if !taken.is_empty() && !send(publisher, &taken, cancel, blocked) {
-            return Outcome::Failed;
+        if !taken.is_empty() {
+            if let Err(requested_pause) = send(publisher, &taken, cancel, blocked) {
+                return Outcome::Failed(requested_pause);
+            }
         }
         if taken.is_empty() || task.is_flush() {
             match publisher.outbox.depth() {
@@ -103,29 +115,38 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocke
                 Ok(_) => {}
                 Err(error) => {
                     publisher.notify(&DeliveryEvent::Outbox(&error));
-                    return Outcome::Failed;
+                    return Outcome::Failed(None);
                 }
             }
         }
     }
-    Outcome::Failed
+    Outcome::Failed(None)
 }
 
-/// Sends entries, and settles those whose fate is known. Returns whether that is all of them.
+/// Sends entries, and settles those whose fate is known. Unless that is all of them, it is an error, with the pause for
+/// which the server asked.
 fn send<R: Kind>(
     publisher: &Publisher<R>,
     taken: &[OutboxEntry<R>],
     cancel: &AtomicBool,
     blocked: &mut Blocked,
-) -> bool {
+) -> Result<(), Option<Duration>> {
+    let is_cancelled = || cancel.load(Ordering::Relaxed);
+    let Some(batch) = TakenBatch::encode(taken, publisher.settings.coalesce, &is_cancelled) else {
+        let undelivered = vec![Fate::Undelivered; taken.len()];
+        let _ = settle(publisher, taken, &undelivered, &Report::default());
+        return Err(None);
+    };
     let TakenBatch {
         records,
         members,
         refused,
-    } = TakenBatch::encode(taken, publisher.settings.coalesce);
+    } = batch;
+    // Lanes ask for it, and hooks run on the worker.
+    let not_held = Mutex::new(None);
     let permit = |time| {
         publisher.outbox.hold(time).unwrap_or_else(|error| {
-            publisher.notify(&DeliveryEvent::Outbox(&error));
+            *not_held.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             false
         })
     };
@@ -160,10 +181,16 @@ fn send<R: Kind>(
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
     }
-    if let Err(error) = &settled {
+    let not_held = not_held.into_inner();
+    let not_held = not_held.unwrap_or_else(PoisonError::into_inner);
+    for error in not_held.iter().chain(settled.as_ref().err()) {
         publisher.notify(&DeliveryEvent::Outbox(error));
     }
-    result.is_ok() && settled.is_ok()
+    match (&result, &settled) {
+        (Ok(_), Ok(())) => Ok(()),
+        (Err(error), _) => Err(error.retry_after()),
+        (Ok(_), Err(_)) => Err(None),
+    }
 }
 
 /// Updates that something before Mixpanel refuses, such as a firewall that dislikes a text, and in how many deliveries.
@@ -195,8 +222,8 @@ impl Blocked {
             }
             let count = before.unwrap_or_default() + 1;
             match &entry.update {
-                Ok(record) if count >= MAX_BLOCKED => {
-                    let record = R::name(&record.as_json().as_bytes()[1..]);
+                Ok(update) if count >= MAX_BLOCKED => {
+                    let record = R::name(&update.as_json().as_bytes()[1..]);
                     let message = format!("others are accepted, and this one is not: {error:#}");
                     let mut rejection = Rejection::new(record, None, message);
                     rejection.position = position;
@@ -249,10 +276,10 @@ fn settle<R: Kind>(
         }
     }
     let settled = {
-        let is_taken_back = publisher.is_taken_back.lock();
-        let is_taken_back = is_taken_back.unwrap_or_else(PoisonError::into_inner);
+        let turn = publisher.shared.turn(None);
+        let is_taken_back = turn.as_ref().is_none_or(Turn::is_taken_back);
         // What a shutdown has handed back is its caller's, delivered or not.
-        let settled = (!*is_taken_back).then(|| publisher.outbox.settle(&accepted, &rejected));
+        let settled = (!is_taken_back).then(|| publisher.outbox.settle(&accepted, &rejected));
         // What is not settled is sent once more, and counted then.
         let (accepted, rejected) = match settled {
             Some(Ok(())) => (accepted.len(), rejected.len()),
@@ -285,7 +312,12 @@ struct TakenBatch {
 }
 
 impl TakenBatch {
-    fn encode<R: Kind>(taken: &[OutboxEntry<R>], coalesce: bool) -> Self {
+    /// Returns `None` if it is cancelled meanwhile.
+    fn encode<R: Kind>(
+        taken: &[OutboxEntry<R>],
+        coalesce: bool,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Option<Self> {
         let unlimited = Limits {
             records: usize::MAX,
             bytes: usize::MAX,
@@ -294,7 +326,7 @@ impl TakenBatch {
         let (mut members, mut refused) = (Vec::new(), Vec::new());
         for (position, entry) in taken.iter().enumerate() {
             match &entry.update {
-                Ok(record) => match records.push(position, OPENING, record, unlimited) {
+                Ok(update) => match records.push(position, OPENING, update, unlimited) {
                     Ok(()) => members.push(vec![position]),
                     Err(rejection) => refused.push(*rejection),
                 },
@@ -307,17 +339,18 @@ impl TakenBatch {
             }
         }
         if coalesce && R::CAN_COALESCE {
-            let coalesced = coalesce_with_members(&mut records, OPENING.len(), unlimited);
+            let coalesced =
+                coalesce_with_members(&mut records, OPENING.len(), unlimited, is_cancelled)?;
             let taken = |of: Vec<usize>| of.into_iter().flat_map(|at| members[at].clone());
             members = coalesced
                 .into_iter()
                 .map(|of| taken(of).collect())
                 .collect();
         }
-        Self {
+        Some(Self {
             records,
             members,
             refused,
-        }
+        })
     }
 }

@@ -25,30 +25,42 @@ use crate::json::item::{Item, parse_items};
 /// would make one too large to be sent.
 pub(crate) fn coalesce(records: &mut Records, opening: usize, limits: Limits) -> usize {
     let before = records.len();
-    coalesce_with_members(records, opening, limits);
+    let coalesced = coalesce_with_members(records, opening, limits, &|| false);
+    debug_assert!(coalesced.is_some(), "it was not cancelled");
     before - records.len()
 }
 
-/// The same; returns for each record that is left which ones became part of it.
+/// How many records are taken apart between two looks whether it is cancelled.
+const LOOK_EVERY: usize = 256;
+
+/// The same; returns for each record that is left which ones became part of it. Returns `None`, with the records as they
+/// were, if it is cancelled meanwhile.
 pub(crate) fn coalesce_with_members(
     records: &mut Records,
     opening: usize,
     limits: Limits,
-) -> Vec<Vec<usize>> {
+    is_cancelled: &dyn Fn() -> bool,
+) -> Option<Vec<Vec<usize>>> {
     let mut coalesced = Records::default();
     let mut members = Vec::new();
     let mut segments = Segments::default();
     for index in 0..records.len() {
+        if index % LOOK_EVERY == 0 && is_cancelled() {
+            return None;
+        }
         segments.add(records, index, opening);
+    }
+    if is_cancelled() {
+        return None;
     }
     for segment in segments.all {
         segment.write(records, &mut coalesced, &mut members);
     }
     if coalesced.largest() > limits.most_bytes_a_record() {
-        return (0..records.len()).map(|index| vec![index]).collect();
+        return Some((0..records.len()).map(|index| vec![index]).collect());
     }
     *records = coalesced;
-    members
+    Some(members)
 }
 
 /// The updates of each group, in the order in which the groups came up.
@@ -436,6 +448,7 @@ fn absorb(records: &mut Vec<usize>, mut more: Vec<usize>) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -480,7 +493,7 @@ mod tests {
     fn time(kind: &str, updates: usize, properties: usize) -> Duration {
         let mut records = of_one_group(kind, updates, properties);
         let start = Instant::now();
-        let members = coalesce_with_members(&mut records, 1, UNLIMITED);
+        let members = coalesce_with_members(&mut records, 1, UNLIMITED, &|| false).unwrap();
         let time = start.elapsed();
         let parts: usize = members.iter().map(Vec::len).sum();
         assert!(parts >= updates, "each is part of some");
@@ -489,6 +502,23 @@ mod tests {
             "{kind}: {parts}"
         );
         time
+    }
+
+    #[test]
+    fn it_is_broken_off_soon_after_it_is_cancelled() {
+        let mut records = of_one_group("$set", 100_000, 1);
+        let looks = Cell::new(0);
+        let is_cancelled = || {
+            looks.set(looks.get() + 1);
+            looks.get() > 3
+        };
+        let members = coalesce_with_members(&mut records, 1, UNLIMITED, &is_cancelled);
+        assert_eq!((members, looks.get()), (None, 4));
+        assert_eq!(records.len(), 100_000, "the records are as they were");
+        // It looks often enough for every size.
+        looks.set(-1_000);
+        assert!(coalesce_with_members(&mut records, 1, UNLIMITED, &is_cancelled).is_some());
+        assert!(looks.get() > -650, "{}", looks.get());
     }
 
     /// Were the work to grow faster than the updates, this would not end within an hour. With `--nocapture` it prints

@@ -216,9 +216,11 @@ impl<'a> Delivery<'a> {
             .report
             .rejected
             .sort_by_key(|rejection| rejection.position);
-        let lanes = state.lanes.iter();
-        let undelivered = lanes.map(|lane| [&lane.undelivered, &lane.never_sent]);
-        let undelivered = Undelivered::merge(undelivered);
+        let parts = state.lanes.iter_mut().map(|lane| {
+            let never_sent = std::mem::take(&mut lane.never_sent);
+            [std::mem::take(&mut lane.undelivered), never_sent]
+        });
+        let undelivered = Undelivered::merge(parts.collect());
         let result = match state.stopped.or(state.set_aside) {
             Some(error) if !undelivered.is_empty() => Err(error
                 .with_report(state.report)

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry, OutboxRecord, total_bytes};
 use crate::record::{EncodedEvent, EncodedUpdate, Error, Rejection};
@@ -154,6 +155,11 @@ impl<R: OutboxRecord> Outbox<R> for MemoryOutbox<R> {
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
         let events = self.events.as_ref()?;
         Some(Arc::clone(events) as Arc<dyn Outbox<EncodedEvent>>)
+    }
+
+    /// Returns `true`: it waits for its own locks alone, and never for long.
+    fn set_timeout(&self, _timeout: Duration) -> bool {
+        true
     }
 
     fn is_durable(&self) -> bool {

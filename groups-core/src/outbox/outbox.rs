@@ -27,6 +27,10 @@ use crate::outbox::OutboxRecord;
 /// - **Hold**: where several processes share an outbox, what one of them took is its own until a time, which `hold`
 ///   extends. Nobody else takes it before; so a taker that was killed or paused does not overtake its successor. What
 ///   no client can prevent is a server that applies a request after the client gave it up.
+/// - **Deadlines**: no call waits for other processes or for a network longer than the time of
+///   [`set_timeout`](Self::set_timeout), and `depth` does not wait for those who write at all. The client does not rely
+///   on it, unless `set_timeout` returns `true`: it calls the outbox on a thread of its own, for its publishers one call
+///   after the other, and those wait until their deadline. A call that panics is an error for the client.
 /// - All methods can be called from any thread at any time; only one thread of a process takes.
 ///
 /// # Events
@@ -91,6 +95,16 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// error.
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
         None
+    }
+
+    /// Sets how long a call may wait for other processes, a disk or a network before it fails; the client calls this once,
+    /// before anything else. Returns whether every call keeps to it. Then the client calls the outbox on the threads that
+    /// publish, several at once, and relies on it; otherwise on one thread, and does not.
+    ///
+    /// By default `false`.
+    fn set_timeout(&self, timeout: Duration) -> bool {
+        let _ = timeout;
+        false
     }
 
     /// Whether what waits outlives the process. If not, a shutdown hands it back.

@@ -41,7 +41,7 @@ pub enum ErrorKind {
     RateLimited,
     /// The server failed (5xx), also after all retries.
     Server,
-    /// There was no answer in time, also after all retries.
+    /// There was no answer in time, also after all retries; or an outbox did not reply in time.
     Timeout,
     /// There was no connection, or it broke: name resolution, refused, reset.
     Network,
@@ -58,8 +58,8 @@ pub enum ErrorKind {
     Rejected,
     /// There is no room for more updates, in a batch or in an outbox.
     Full,
-    /// The thread of a [`BufferedClient`](crate::BufferedClient) has ended, by a panic of an outbox
-    /// for instance.
+    /// The [`BufferedClient`](crate::BufferedClient) was shut down, its thread has ended, or this process is a fork of the
+    /// one in which that thread runs.
     Closed,
     /// The caller asked to stop, or the client was shut down while it was sending.
     Cancelled,

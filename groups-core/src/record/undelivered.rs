@@ -114,9 +114,14 @@ impl Undelivered {
 
     /// Returns what the lanes of a delivery have left, in the caller's order. Each lane keeps its own order: a coalesced
     /// record, which has the position of its first part, may stand after one with a greater position.
-    pub(crate) fn merge<'u>(lanes: impl Iterator<Item = [&'u Self; 2]>) -> Self {
+    pub(crate) fn merge(mut lanes: Vec<[Self; 2]>) -> Self {
+        let parts = lanes.iter_mut().flatten();
+        let mut parts = parts.filter(|part| !part.is_empty());
+        if let (Some(only), None) = (parts.next(), parts.next()) {
+            return std::mem::take(only);
+        }
         let mut entries = Vec::new();
-        for parts in lanes {
+        for parts in &lanes {
             let mut reached = 0;
             for part in parts {
                 for entry in &part.entries {

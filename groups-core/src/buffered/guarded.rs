@@ -1,0 +1,259 @@
+//! The outbox as its client calls it: a panic in it is an error, and no caller waits for it beyond a deadline.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry, OutboxRecord};
+use crate::record::{Error, ErrorKind, Rejection};
+use crate::util::panic::catch;
+use crate::util::sync::{Condvar, Mutex, MutexGuard, thread};
+
+/// An outbox that can neither end the process nor hold a caller up.
+///
+/// An outbox that keeps its timeout is called on the thread that needs it. For any other there is one thread more, on
+/// which the calls of publishers and of `stats` and `shutdown` run one after the other; their callers wait for it until
+/// a deadline. So a call that hangs leaves one thread behind and nothing that a later call could overtake.
+pub(super) struct GuardedOutbox<R> {
+    /// `None` only while it is dropped.
+    outbox: Option<Arc<dyn Outbox<R>>>,
+    calls: Option<Arc<Calls<R>>>,
+    is_durable: bool,
+}
+
+/// The calls that wait for the thread. A caller has at most one there.
+struct Calls<R> {
+    queue: Mutex<CallQueue<R>>,
+    /// Wakes the thread: there is a call, or there will be none.
+    arrived: Condvar,
+}
+
+struct CallQueue<R> {
+    next_ticket: u64,
+    waiting: VecDeque<(u64, Call<R>)>,
+    is_closed: bool,
+}
+
+type Call<R> = Box<dyn FnOnce(&dyn Outbox<R>) + Send>;
+
+/// Where a call leaves its result.
+struct Slot<R> {
+    result: Mutex<Option<Result<R, Error>>>,
+    filled: Condvar,
+}
+
+fn panicked(message: String) -> Error {
+    Error::new(ErrorKind::Io, "the outbox panicked").with_source(message)
+}
+
+impl<R: OutboxRecord> GuardedOutbox<R> {
+    /// Guards an outbox whose calls are to take no longer than the timeout.
+    pub(super) fn new(outbox: Arc<dyn Outbox<R>>, timeout: Duration) -> Result<Self, Error> {
+        let calls = if outbox.set_timeout(timeout) {
+            None
+        } else {
+            Some(Calls::start(&outbox)?)
+        };
+        Ok(Self {
+            is_durable: outbox.is_durable(),
+            outbox: Some(outbox),
+            calls,
+        })
+    }
+
+    /// Returns whether what waits outlives the process.
+    pub(super) fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+
+    /// Returns how long to wait for a thread that calls the outbox: without an end, if it keeps its timeout.
+    pub(super) fn patience(&self, otherwise: Duration) -> Option<Duration> {
+        self.calls.is_some().then_some(otherwise)
+    }
+
+    /// Calls the outbox on this thread, however long it takes.
+    fn call<T>(&self, call: impl FnOnce(&dyn Outbox<R>) -> Result<T, Error>) -> Result<T, Error> {
+        let outbox = self.outbox.as_deref();
+        let outbox = outbox.expect("it is there until it is dropped");
+        catch(|| call(outbox)).unwrap_or_else(|message| Err(panicked(message)))
+    }
+
+    /// Calls the outbox, and waits for the result that long at most.
+    pub(super) fn call_within<T: Send + 'static>(
+        &self,
+        time: Duration,
+        call: impl FnOnce(&dyn Outbox<R>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        match &self.calls {
+            None => self.call(call),
+            Some(calls) => calls.call(time, call),
+        }
+    }
+
+    // For publishers.
+
+    pub(super) fn append(
+        &self,
+        time: Duration,
+        updates: &[R],
+        capacity: Capacity,
+    ) -> Result<bool, Error> {
+        if self.calls.is_none() {
+            return self.call(|outbox| outbox.append(updates, capacity));
+        }
+        let updates = updates.to_vec();
+        self.call_within(time, move |outbox| outbox.append(&updates, capacity))
+    }
+
+    pub(super) fn drop_oldest(
+        &self,
+        time: Duration,
+        updates: usize,
+        bytes: usize,
+        capacity: Capacity,
+    ) -> Result<usize, Error> {
+        self.call_within(time, move |outbox| {
+            outbox.drop_oldest(updates, bytes, capacity)
+        })
+    }
+
+    pub(super) fn depth_within(&self, time: Duration) -> Result<Depth, Error> {
+        self.call_within(time, |outbox| outbox.depth())
+    }
+
+    // For the worker, for whose end everybody else waits until a deadline.
+
+    pub(super) fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
+        self.call(|outbox| outbox.take(most))
+    }
+
+    pub(super) fn settle(
+        &self,
+        accepted: &[i64],
+        rejected: &[(i64, &Rejection)],
+    ) -> Result<(), Error> {
+        self.call(|outbox| outbox.settle(accepted, rejected))
+    }
+
+    pub(super) fn hold(&self, time: Duration) -> Result<bool, Error> {
+        self.call(|outbox| outbox.hold(time))
+    }
+
+    pub(super) fn release(&self) -> Result<(), Error> {
+        self.call(|outbox| outbox.release())
+    }
+
+    pub(super) fn depth(&self) -> Result<Depth, Error> {
+        self.call(|outbox| outbox.depth())
+    }
+}
+
+impl<R> Drop for GuardedOutbox<R> {
+    fn drop(&mut self) {
+        let outbox = self.outbox.take();
+        if let Err(message) = catch(|| drop(outbox)) {
+            log::error!("the outbox panicked when it was dropped: {message}");
+        }
+        // The thread drops it last then, since that may take time too.
+        if let Some(calls) = &self.calls {
+            calls.queue().is_closed = true;
+            calls.arrived.notify_one();
+        }
+    }
+}
+
+impl<R> Calls<R> {
+    fn queue(&self) -> MutexGuard<'_, CallQueue<R>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: OutboxRecord> Calls<R> {
+    fn start(outbox: &Arc<dyn Outbox<R>>) -> Result<Arc<Self>, Error> {
+        let calls = Arc::new(Self {
+            queue: Mutex::new(CallQueue {
+                next_ticket: 0,
+                waiting: VecDeque::new(),
+                is_closed: false,
+            }),
+            arrived: Condvar::new(),
+        });
+        let (its_calls, outbox) = (Arc::clone(&calls), Arc::clone(outbox));
+        thread::Builder::new()
+            .name("mixpanel-groups outbox".to_owned())
+            .spawn(move || {
+                while let Some(call) = its_calls.next() {
+                    call(&*outbox);
+                }
+                if let Err(message) = catch(|| drop(outbox)) {
+                    log::error!("the outbox panicked when it was dropped: {message}");
+                }
+            })
+            .map_err(|error| {
+                let message = "cannot start the thread that calls the outbox";
+                Error::new(ErrorKind::Io, message).with_source(error)
+            })?;
+        Ok(calls)
+    }
+
+    /// Waits for the next call; `None` when there will be none.
+    fn next(&self) -> Option<Call<R>> {
+        let mut queue = self.queue();
+        loop {
+            if let Some((_, call)) = queue.waiting.pop_front() {
+                return Some(call);
+            }
+            if queue.is_closed {
+                return None;
+            }
+            let waited = self.arrived.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        time: Duration,
+        call: impl FnOnce(&dyn Outbox<R>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let slot = Arc::new(Slot {
+            result: Mutex::new(None),
+            filled: Condvar::new(),
+        });
+        let its_slot = Arc::clone(&slot);
+        let call = move |outbox: &dyn Outbox<R>| {
+            let result = catch(|| call(outbox));
+            let result = result.unwrap_or_else(|message| Err(panicked(message)));
+            *its_slot.result() = Some(result);
+            its_slot.filled.notify_one();
+        };
+        let mut queue = self.queue();
+        let ticket = queue.next_ticket;
+        queue.next_ticket += 1;
+        queue.waiting.push_back((ticket, Box::new(call)));
+        drop(queue);
+        self.arrived.notify_one();
+
+        let waited = slot
+            .filled
+            .wait_timeout_while(slot.result(), time, |result| result.is_none());
+        let mut result = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if let Some(result) = result.take() {
+            return result;
+        }
+        drop(result);
+        // A call that has not begun never begins.
+        self.queue().waiting.retain(|(other, _)| *other != ticket);
+        let late = slot.result().take();
+        late.unwrap_or_else(|| {
+            let message = "the outbox did not reply in time";
+            Err(Error::new(ErrorKind::Timeout, message))
+        })
+    }
+}
+
+impl<R> Slot<R> {
+    fn result(&self) -> MutexGuard<'_, Option<Result<R, Error>>> {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,450 @@
+//! What a client does with an outbox that hangs or panics, and with hooks that call the client: every call returns by
+//! its deadline, the process goes on, and each update is accounted for.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::buffered::{BufferedClientBuilder, DeliveryEvent, OverflowPolicy};
+use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
+use mixpanel_groups::{
+    BufferedClient, Client, EncodedUpdate, Error, ErrorKind, Group, MemoryOutbox, Outbox,
+    Rejection, RetryPolicy, Update,
+};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use serde_json::json;
+
+/// Longer than any of the deadlines below on a machine that is busy.
+const SOON: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(20);
+
+const METHODS: [&str; 7] = [
+    "append",
+    "take",
+    "settle",
+    "hold",
+    "release",
+    "drop_oldest",
+    "depth",
+];
+
+fn set(id: usize) -> Update<'static> {
+    Group::new("company", id).set(json!({"number": id}))
+}
+
+/// What an outbox does wrong, shared by its handles.
+#[derive(Default)]
+struct Faults {
+    /// Calls of these methods do not return.
+    hanging: Mutex<Vec<&'static str>>,
+    /// Calls of these methods panic.
+    panicking: Mutex<Vec<&'static str>>,
+    changed: Condvar,
+    /// Calls that hang right now, and calls of `append`.
+    hung: AtomicUsize,
+    appends: AtomicUsize,
+}
+
+impl Faults {
+    fn hang(&self, methods: &[&'static str]) {
+        *self.hanging.lock().unwrap() = methods.to_vec();
+        self.changed.notify_all();
+    }
+
+    fn panic(&self, methods: &[&'static str]) {
+        *self.panicking.lock().unwrap() = methods.to_vec();
+    }
+
+    fn check(&self, method: &'static str) {
+        self.hung.fetch_add(1, Ordering::SeqCst);
+        let hanging = self.hanging.lock().unwrap();
+        drop(
+            self.changed
+                .wait_while(hanging, |hanging| hanging.contains(&method)),
+        );
+        self.hung.fetch_sub(1, Ordering::SeqCst);
+        let panics = self.panicking.lock().unwrap().contains(&method);
+        if panics {
+            std::panic::panic_any(Payload);
+        }
+    }
+}
+
+/// What is thrown panics too when it is dropped.
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        panic!("dropping what was thrown");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Faulty {
+    inner: Arc<MemoryOutbox>,
+    faults: Arc<Faults>,
+    is_durable: bool,
+}
+
+impl Outbox for Faulty {
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        self.faults.appends.fetch_add(1, Ordering::SeqCst);
+        self.faults.check("append");
+        self.inner.append(updates, capacity)
+    }
+
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+        self.faults.check("take");
+        self.inner.take(most)
+    }
+
+    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+        self.faults.check("settle");
+        self.inner.settle(accepted, rejected)
+    }
+
+    fn hold(&self, _time: Duration) -> Result<bool, Error> {
+        self.faults.check("hold");
+        Ok(true)
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        self.faults.check("release");
+        self.inner.release()
+    }
+
+    fn drop_oldest(
+        &self,
+        updates: usize,
+        bytes: usize,
+        capacity: Capacity,
+    ) -> Result<usize, Error> {
+        self.faults.check("drop_oldest");
+        self.inner.drop_oldest(updates, bytes, capacity)
+    }
+
+    fn depth(&self) -> Result<Depth, Error> {
+        self.faults.check("depth");
+        self.inner.depth()
+    }
+
+    fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        self.faults.check("drop");
+    }
+}
+
+fn faulty(is_durable: bool) -> Faulty {
+    let mut outbox = Faulty::default();
+    outbox.is_durable = is_durable;
+    outbox
+}
+
+fn start(outbox: &Faulty) -> BufferedClientBuilder {
+    Client::disabled()
+        .buffered()
+        .outbox(outbox.clone())
+        .outbox_timeout(SHORT)
+        .drop_timeout(SHORT)
+        .flush_interval(Duration::from_millis(1))
+}
+
+/// Every method hangs for ever, alone and with all others.
+#[test]
+fn every_call_returns_by_its_deadline_whatever_hangs() {
+    let alone = METHODS.map(|method| vec![method]);
+    let sets = alone.into_iter().chain([METHODS.to_vec(), vec!["drop"]]);
+    for (hanging, is_durable) in sets.flat_map(|set| [(set.clone(), false), (set, true)]) {
+        let outbox = faulty(is_durable);
+        for overflow in [OverflowPolicy::Reject, OverflowPolicy::DropOldest] {
+            let buffered = start(&outbox).capacity(3, 1 << 20).overflow(overflow);
+            let buffered = buffered.start().unwrap();
+            outbox.faults.hang(&hanging);
+            let started = Instant::now();
+            for id in 0..5 {
+                // The update is back, if it is not in the outbox.
+                if let Err(error) = buffered.publish(set(id)) {
+                    assert_eq!(error.undelivered().len(), 1);
+                }
+            }
+            let stats = buffered.stats();
+            assert!(stats.queued.is_none() || !hanging.contains(&"depth"));
+            assert!(!format!("{buffered:?}").is_empty());
+            let _ = buffered.flush(SHORT);
+            let _ = buffered.shutdown(SHORT);
+            let _ = buffered.shutdown(SHORT);
+            drop(buffered);
+            assert!(started.elapsed() < SOON, "{hanging:?}");
+            outbox.faults.hang(&[]);
+        }
+    }
+}
+
+#[test]
+fn dropping_the_last_clone_does_not_wait_for_an_outbox_that_hangs() {
+    let outbox = Faulty::default();
+    let buffered = start(&outbox).start().unwrap();
+    outbox.faults.hang(&METHODS);
+    assert_eq!(
+        buffered.publish(set(1)).unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
+    let started = Instant::now();
+    drop(buffered);
+    assert!(started.elapsed() < SOON);
+    outbox.faults.hang(&[]);
+}
+
+/// A call that has not begun when its caller gives up never begins; so no late one overtakes what follows.
+#[test]
+fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
+    let outbox = Faulty::default();
+    let buffered = start(&outbox).start().unwrap();
+    outbox.faults.hang(&["append"]);
+    thread::scope(|scope| {
+        for id in 0..20 {
+            let buffered = &buffered;
+            scope.spawn(move || {
+                let error = buffered.publish(set(id)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                assert_eq!(
+                    error.to_string(),
+                    "the outbox did not reply in time (1 undelivered)"
+                );
+            });
+        }
+    });
+    assert_eq!(outbox.faults.appends.load(Ordering::SeqCst), 1);
+    assert!(outbox.faults.hung.load(Ordering::SeqCst) <= 1, "one thread");
+    outbox.faults.hang(&[]);
+    let started = Instant::now();
+    while buffered.publish(set(20)).is_err() {
+        assert!(started.elapsed() < SOON);
+    }
+    let outcome = buffered.shutdown(SOON);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    // The first one was in the outbox after all, and the last.
+    assert_eq!(outcome.stats.accepted, 2);
+}
+
+/// Panics of every method, as an error; afterwards the client goes on as if nothing had been.
+#[test]
+fn a_panic_in_an_outbox_is_an_error_and_nothing_is_lost() {
+    for method in METHODS {
+        let emulator = Emulator::start().unwrap();
+        let outbox = faulty(true);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let client = Client::builder("T").endpoint(emulator.endpoint());
+        let buffered = client.build().unwrap().buffered();
+        let buffered = buffered
+            .outbox(outbox.clone())
+            .flush_interval(Duration::from_millis(1))
+            .capacity(10, 1 << 20)
+            .overflow(OverflowPolicy::DropOldest)
+            .on_error(move |event| tell.lock().unwrap().push(event.to_string()))
+            .start()
+            .unwrap();
+        outbox.faults.panic(&[method]);
+        let mut back = Vec::new();
+        for id in 0..10 {
+            if let Err(error) = buffered.publish(set(id)) {
+                assert_eq!(error.kind(), ErrorKind::Io);
+                assert!(
+                    error.to_string().starts_with("the outbox panicked"),
+                    "{error}"
+                );
+                back.extend(error.into_undelivered().updates().map(Update::into_owned));
+            }
+        }
+        assert_eq!(back.len(), if method == "append" { 10 } else { 0 });
+        let _ = buffered.stats();
+        let _ = buffered.flush(SHORT);
+        outbox.faults.panic(&[]);
+        buffered.publish_all(back).unwrap();
+        let outcome = buffered.shutdown(SOON);
+        assert!(outcome.is_complete(), "{method}: {outcome:?}");
+        assert_eq!(outcome.stats.accepted, 10, "{method}");
+        assert_eq!(emulator.profiles().len(), 10, "{method}");
+        let is_told = told
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("panicked"));
+        assert_eq!(
+            is_told,
+            !["append", "drop_oldest"].contains(&method),
+            "{method}"
+        );
+    }
+}
+
+/// A second panic while one is under way would abort the process.
+#[test]
+fn an_outbox_may_panic_while_its_client_is_dropped_by_a_panic() {
+    let outbox = Faulty::default();
+    let buffered = start(&outbox).start().unwrap();
+    outbox.faults.panic(&[&METHODS[..], &["drop"]].concat());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _buffered = buffered;
+        panic!("a mistake of the application");
+    }));
+    assert!(panicked.is_err());
+    outbox.faults.panic(&[]);
+}
+
+/// The hook, on the worker, does each of these in turn.
+#[test]
+fn on_error_may_call_everything() {
+    type Act = fn(Option<BufferedClient>) -> usize;
+    let acts: [Act; 5] = [
+        |client| {
+            drop(client.unwrap().stats());
+            0
+        },
+        |client| {
+            let _ = client.unwrap().flush(Duration::from_secs(3600));
+            0
+        },
+        |client| {
+            let outcome = client.unwrap().shutdown(Duration::from_secs(3600));
+            outcome.undelivered.len()
+        },
+        |client| {
+            drop(client);
+            0
+        },
+        |client| {
+            let _client = client;
+            panic!("a mistake in the hook")
+        },
+    ];
+    for (number, act) in acts.into_iter().enumerate() {
+        let emulator = Emulator::start().unwrap();
+        emulator.fail_always(Fault::Status(500));
+        let slot: Arc<Mutex<Option<BufferedClient>>> = Arc::default();
+        let (done, is_done) = mpsc::channel();
+        let its_slot = Arc::clone(&slot);
+        let hook = move |event: &DeliveryEvent<'_>| {
+            assert!(matches!(event, DeliveryEvent::Undelivered(_)), "{event}");
+            let client = its_slot.lock().unwrap().take();
+            if client.is_some() {
+                let handed_back = catch_unwind(AssertUnwindSafe(|| act(client)));
+                done.send(handed_back.as_ref().ok().copied()).unwrap();
+                handed_back.unwrap_or_else(|panic| resume_unwind(panic));
+            }
+        };
+        let retry = RetryPolicy::default().attempts(1);
+        let client = Client::builder("T")
+            .endpoint(emulator.endpoint())
+            .retry(retry);
+        let buffered = client.build().unwrap().buffered().on_error(hook);
+        let hour = Duration::from_secs(3600);
+        let buffered = buffered.flush_interval(SHORT).drop_timeout(hour);
+        let buffered = buffered.start().unwrap();
+        buffered.publish(set(1)).unwrap();
+        *slot.lock().unwrap() = Some(buffered);
+        let handed_back = [Some(0), Some(0), Some(1), Some(0), None][number];
+        assert_eq!(is_done.recv_timeout(SOON), Ok(handed_back), "act {number}");
+        // The worker ends soon after its client, and the hook with it.
+        if number >= 2 {
+            let started = Instant::now();
+            while Arc::strong_count(&slot) > 1 {
+                assert!(started.elapsed() < SOON, "act {number}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_publishes_does_not_call_itself_for_ever() {
+    let slot: Arc<Mutex<Option<BufferedClient>>> = Arc::default();
+    let its_slot = Arc::clone(&slot);
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let its_errors = Arc::clone(&errors);
+    let buffered = Client::disabled().buffered().before_send(move |_| {
+        let buffered = its_slot.lock().unwrap().clone();
+        let published = buffered.map(|buffered| buffered.publish(set(2)));
+        let error = published.and_then(Result::err);
+        its_errors
+            .lock()
+            .unwrap()
+            .extend(error.map(|error| (error.kind(), error.to_string())));
+        true
+    });
+    let buffered = buffered.start().unwrap();
+    *slot.lock().unwrap() = Some(buffered.clone());
+    buffered.publish(set(1)).unwrap();
+    slot.lock().unwrap().take();
+    let expected = (
+        ErrorKind::Config,
+        "`before_send` cannot publish (1 undelivered)".to_owned(),
+    );
+    assert_eq!(*errors.lock().unwrap(), [expected]);
+    assert_eq!(buffered.shutdown(SOON).stats.accepted, 1);
+}
+
+/// What cannot be read does not vanish with an outbox that ends with the process.
+#[test]
+fn what_a_shutdown_takes_back_and_cannot_read_is_rejected_and_told() {
+    struct Garbage(MemoryOutbox);
+    impl Outbox for Garbage {
+        fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+            self.0.append(updates, capacity)
+        }
+        fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+            if most < usize::MAX {
+                return Err(Error::new(ErrorKind::Io, "not for the worker"));
+            }
+            let entries = self.0.take(most)?.into_iter();
+            let read = |entry: OutboxEntry| match entry.id {
+                1 => OutboxEntry::read(entry.id, "garbage"),
+                _ => entry,
+            };
+            Ok(entries.map(read).collect())
+        }
+        fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+            self.0.settle(accepted, rejected)
+        }
+        fn release(&self) -> Result<(), Error> {
+            self.0.release()
+        }
+        fn drop_oldest(
+            &self,
+            updates: usize,
+            bytes: usize,
+            most: Capacity,
+        ) -> Result<usize, Error> {
+            self.0.drop_oldest(updates, bytes, most)
+        }
+        fn depth(&self) -> Result<Depth, Error> {
+            self.0.depth()
+        }
+        fn is_durable(&self) -> bool {
+            false
+        }
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let buffered = Client::disabled()
+        .buffered()
+        .outbox(Garbage(MemoryOutbox::new()));
+    let buffered = buffered.on_error(move |event| {
+        if let DeliveryEvent::Rejected(json, _) = event {
+            tell.lock().unwrap().push((*json).to_owned());
+        }
+    });
+    let buffered = buffered.start().unwrap();
+    (0..3).for_each(|id| buffered.publish(set(id)).unwrap());
+    let outcome = buffered.shutdown(SHORT);
+    assert_eq!((outcome.undelivered.len(), outcome.stats.rejected), (2, 1));
+    assert_eq!(*told.lock().unwrap(), ["garbage"]);
+}
