@@ -7,6 +7,7 @@ use shuttle::thread;
 
 use crate::buffered::OverflowPolicy;
 use crate::record::Update;
+use crate::simulation::events::Happened;
 use crate::simulation::server::Server;
 use crate::simulation::updates::{Model, Said};
 use crate::simulation::{percent, simulate};
@@ -43,8 +44,14 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
                 let buffered = buffered.clone();
                 let updates = thread_rng().gen_range(1..8);
                 thread::spawn(move || {
-                    let mut published = Vec::new();
+                    let (mut published, mut happened) = (Vec::new(), Vec::new());
                     for number in 0..updates {
+                        if percent(40) {
+                            let event = Happened::any(format!("{publisher}-{number}"));
+                            if buffered.publish(event.event()).is_ok() {
+                                happened.push(event);
+                            }
+                        }
                         let mut said = Said::any(number);
                         said.group = format!("{} of {publisher}", said.group);
                         if buffered.publish(said.update()).is_ok() {
@@ -54,7 +61,7 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
                             sleep(Duration::from_millis(thread_rng().gen_range(0..3_000)));
                         }
                     }
-                    published
+                    (published, happened)
                 })
             })
             .collect();
@@ -62,21 +69,23 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
             let outcome = buffered.flush(Duration::from_millis(random.gen_range(0..10_000)));
             assert!(outcome.undelivered.is_empty(), "a flush hands nothing back");
         }
-        let published: Vec<_>;
-        let outcome;
-        if percent(50) {
-            published = publishers
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap())
-                .collect();
-            outcome = buffered.shutdown(Duration::from_millis(random.gen_range(0..60_000)));
+        let (mut published, mut happened) = (Vec::new(), Vec::new());
+        let mut join = |publishers: Vec<thread::JoinHandle<(Vec<_>, Vec<_>)>>| {
+            for publisher in publishers {
+                let (updates, events) = publisher.join().unwrap();
+                published.extend(updates);
+                happened.extend(events);
+            }
+        };
+        let time = Duration::from_millis(random.gen_range(0..60_000));
+        let outcome = if percent(50) {
+            join(publishers);
+            buffered.shutdown(time)
         } else {
-            outcome = buffered.shutdown(Duration::from_millis(random.gen_range(0..60_000)));
-            published = publishers
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap())
-                .collect();
-        }
+            let outcome = buffered.shutdown(time);
+            join(publishers);
+            outcome
+        };
 
         let stats = buffered.stats();
         assert_eq!(stats.queued, Some(0), "what was in memory is handed back");
@@ -90,6 +99,16 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
             stats.rejected == 0 || published.iter().any(may_be_rejected),
             "only what the server or the firewall refuses is rejected"
         );
+
+        let stats = buffered.event_stats();
+        assert_eq!(stats.queued, Some(0), "what was in memory is handed back");
+        assert_eq!(
+            stats.accepted + stats.rejected + stats.dropped + outcome.undelivered_events.len(),
+            happened.len(),
+            "each event ends in one place: {outcome:?}",
+        );
+        let dropped_events = stats.dropped;
+        let stats = buffered.stats();
 
         // Where the worker was too slow to end, its last request can overtake what follows.
         let may_be_set_aside = stats.rejected > 0 && published.iter().any(Said::is_blocked);
@@ -112,6 +131,16 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
         }
         if is_exact {
             server.assert_is(&Model::of(&published));
+        }
+        let mut left = outcome.undelivered_events;
+        while !left.is_empty() {
+            left = match client.import(left) {
+                Ok(_) => Vec::new(),
+                Err(error) => error.undelivered().events().collect(),
+            };
+        }
+        if dropped_events == 0 {
+            server.assert_arrived(&happened);
         }
     });
 }

@@ -8,6 +8,7 @@
 //! the server may apply a request after its client gave up (`late`), no client can promise the last part.
 
 mod background;
+mod events;
 mod restart;
 mod send;
 mod server;

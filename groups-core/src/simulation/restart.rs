@@ -6,6 +6,7 @@ use std::time::Duration;
 use shuttle::rand::{Rng as _, thread_rng};
 
 use crate::record::ErrorKind;
+use crate::simulation::events::Happened;
 use crate::simulation::server::{Process, Server};
 use crate::simulation::store::Store;
 use crate::simulation::updates::{Model, Said};
@@ -19,9 +20,9 @@ fn what_was_published_outlives_its_process_and_keeps_its_order() {
         let server = Server::new(random.gen_range(0..60), percent(20));
         let store = Arc::new(Store::default());
         let disk_faults = if percent(30) { 10 } else { 0 };
-        let (mut published, mut gone) = (Vec::new(), Vec::new());
+        let (mut published, mut happened, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         // Updates that may be in the outbox, since `publish` did not wait for it.
-        let mut unknown = 0;
+        let (mut unknown, mut unknown_events) = (0, 0);
         for number in 0..random.gen_range(2..4) {
             let process = Arc::new(Process::new(number, disk_faults, &store));
             let buffered = server
@@ -39,6 +40,20 @@ fn what_was_published_outlives_its_process_and_keeps_its_order() {
                 match buffered.publish(said.update()) {
                     Ok(()) => published.push(said),
                     Err(error) => unknown += usize::from(error.kind() == ErrorKind::Timeout),
+                }
+                if percent(40) {
+                    let event = Happened::any(format!("{number}-{}", happened.len()));
+                    // Where `publish` did not wait for the outbox, it may be there.
+                    let published = buffered.publish(event.event());
+                    let is_known = match published {
+                        Ok(()) => Some(true),
+                        Err(error) if error.kind() == ErrorKind::Timeout => Some(false),
+                        Err(_) => None,
+                    };
+                    if let Some(is_known) = is_known {
+                        happened.push(event);
+                        unknown_events += usize::from(!is_known);
+                    }
                 }
                 if percent(30) {
                     sleep(Duration::from_millis(thread_rng().gen_range(0..6_000)));
@@ -77,6 +92,15 @@ fn what_was_published_outlives_its_process_and_keeps_its_order() {
             (published.len()..=published.len() + unknown).contains(&settled),
             "each update ends in one place"
         );
+        let (accepted_events, rejected_events) = store.settled_events();
+        let settled_events = accepted_events + rejected_events;
+        assert!(
+            (happened.len() - unknown_events..=happened.len()).contains(&settled_events),
+            "each event ends in one place"
+        );
+        if unknown_events == 0 {
+            server.assert_arrived(&happened);
+        }
         if rejected > 0 && unknown == 0 {
             let refused = published
                 .iter()

@@ -1,5 +1,6 @@
 //! The server of a simulation, and the network before it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::client::transport::{Request, Response, Transport, TransportError};
 use crate::client::{Client, RetryPolicy};
 use crate::group::Operation;
 use crate::record::{Error, ErrorKind};
+use crate::simulation::events::Happened;
 use crate::simulation::percent;
 use crate::simulation::store::Store;
 use crate::simulation::updates::{BLOCKED, Model, REFUSED};
@@ -40,6 +42,8 @@ struct State {
     /// How many records a request may have.
     most: usize,
     model: Model,
+    /// The insert ids of the events that arrived.
+    events: BTreeSet<String>,
     /// Requests that are still to be applied.
     pending: Vec<thread::JoinHandle<()>>,
 }
@@ -105,6 +109,21 @@ impl Server {
         model.assert_same(&self.state().model);
     }
 
+    /// Panics unless these events arrived, and no others. Those that a firewall may have stopped for ever are left out.
+    pub(super) fn assert_arrived(&self, happened: &[Happened]) {
+        let arrived = &self.state().events;
+        for event in happened.iter().filter(|event| !event.is_blocked) {
+            assert_eq!(
+                arrived.contains(&event.id),
+                !event.is_refused,
+                "event {}",
+                event.id
+            );
+        }
+        let is_known = |id: &String| happened.iter().any(|event| event.id == *id);
+        assert!(arrived.iter().all(is_known), "{arrived:?}");
+    }
+
     /// Returns a client of this server, of a process that can be killed.
     pub(super) fn client(self: &Arc<Self>, process: Option<&Arc<Process>>) -> Client {
         let mut random = thread_rng();
@@ -157,13 +176,21 @@ impl Server {
             );
         }
         let failed: Vec<_> = (0..records.len())
-            .filter(|index| records[*index]["$set"].get(REFUSED).is_some())
+            .filter(|index| {
+                let record = &records[*index];
+                let properties = record.get("$set").or(record.get("properties"));
+                properties.is_some_and(|properties| properties.get(REFUSED).is_some())
+            })
             .collect();
         if !failed.is_empty() && percent(30) {
             return (200, json!({"status": 0, "error": "some record is bad"}));
         }
         for (index, record) in records.iter().enumerate() {
             if failed.contains(&index) {
+                continue;
+            }
+            if let Some(id) = record["properties"]["$insert_id"].as_str() {
+                state.events.insert(id.to_owned());
                 continue;
             }
             let group = record["$group_id"].as_str().expect("the id is text");
@@ -224,8 +251,8 @@ impl Process {
 
     /// Whether it can start a request. The moment between its look at the lease and the request is not simulated: no
     /// client can close that gap.
-    fn can_start(&self) -> bool {
-        !self.is_dead() && self.store.covers_a_request(self.id)
+    fn can_start(&self, is_import: bool) -> bool {
+        !self.is_dead() && self.store.covers_a_request(self.id, is_import)
     }
 }
 
@@ -277,7 +304,7 @@ impl Transport for Connection {
         if self
             .process
             .as_ref()
-            .is_some_and(|process| !process.can_start())
+            .is_some_and(|process| !process.can_start(text.contains("\"event\":")))
         {
             return Err(failed(ErrorKind::Network, None));
         }

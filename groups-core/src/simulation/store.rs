@@ -3,18 +3,22 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::outbox::{Capacity, Depth, HeldUntil, Outbox, OutboxEntry};
-use crate::record::{EncodedUpdate, Error, ErrorKind, Rejection};
+use crate::outbox::{Capacity, Depth, HeldUntil, Outbox, OutboxEntry, OutboxRecord};
+use crate::record::{EncodedEvent, EncodedUpdate, Error, ErrorKind, Rejection};
 use crate::simulation::percent;
 use crate::simulation::server::{Process, TIMEOUT};
 use crate::util::simulated::Instant;
 
 #[derive(Default)]
-pub(super) struct Store(Mutex<State>);
+pub(super) struct Store {
+    updates: Arc<Queue<EncodedUpdate>>,
+    events: Arc<Queue<EncodedEvent>>,
+}
 
-#[derive(Default)]
-struct State {
-    entries: Vec<(i64, EncodedUpdate)>,
+struct Queue<R>(Mutex<State<R>>);
+
+struct State<R> {
+    entries: Vec<(i64, R)>,
     next_id: i64,
     lease: Option<(u64, Instant)>,
     accepted: usize,
@@ -22,47 +26,84 @@ struct State {
 }
 
 /// The store as one process has it.
-pub(super) struct Handle {
-    store: Arc<Store>,
+pub(super) struct Handle<R = EncodedUpdate> {
+    queue: Arc<Queue<R>>,
     process: Arc<Process>,
+    /// Beside updates.
+    events: Option<Arc<Handle<EncodedEvent>>>,
 }
 
 impl Store {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn handle(&self, process: &Arc<Process>) -> Handle {
+        let events = Handle {
+            queue: Arc::clone(&self.events),
+            process: Arc::clone(process),
+            events: None,
+        };
+        Handle {
+            queue: Arc::clone(&self.updates),
+            process: Arc::clone(process),
+            events: Some(Arc::new(events)),
+        }
     }
 
-    pub(super) fn handle(self: &Arc<Self>, process: &Arc<Process>) -> Handle {
-        let (store, process) = (Arc::clone(self), Arc::clone(process));
-        Handle { store, process }
-    }
-
-    /// Returns how many were accepted and how many rejected.
+    /// Returns how many updates were accepted and how many rejected.
     pub(super) fn settled(&self) -> (usize, usize) {
-        let state = self.state();
-        (state.accepted, state.rejected)
+        self.updates.settled()
+    }
+
+    /// Returns how many events were accepted and how many rejected.
+    pub(super) fn settled_events(&self) -> (usize, usize) {
+        self.events.settled()
     }
 
     /// Returns whether a process may have a request under way until its time is over.
-    pub(super) fn covers_a_request(&self, process: u64) -> bool {
+    pub(super) fn covers_a_request(&self, process: u64, is_import: bool) -> bool {
         let end = Instant::now() + TIMEOUT;
-        let lease = self.state().lease;
+        let lease = if is_import {
+            self.events.state().lease
+        } else {
+            self.updates.state().lease
+        };
         lease.is_some_and(|(holder, until)| holder == process && until >= end)
     }
 }
 
-impl Handle {
-    /// Returns the state, unless the process was killed or the disk fails.
-    fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
-        if self.process.is_dead() || percent(self.process.faults()) {
-            return Err(Error::new(ErrorKind::Io, "the disk fails"));
-        }
-        Ok(self.store.state())
+impl<R> Default for Queue<R> {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            entries: Vec::new(),
+            next_id: 0,
+            lease: None,
+            accepted: 0,
+            rejected: 0,
+        }))
     }
 }
 
-impl Outbox for Handle {
-    fn append(&self, updates: &[EncodedUpdate], _capacity: Capacity) -> Result<bool, Error> {
+impl<R> Queue<R> {
+    fn state(&self) -> MutexGuard<'_, State<R>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settled(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.accepted, state.rejected)
+    }
+}
+
+impl<R> Handle<R> {
+    /// Returns the state, unless the process was killed or the disk fails.
+    fn state(&self) -> Result<MutexGuard<'_, State<R>>, Error> {
+        if self.process.is_dead() || percent(self.process.faults()) {
+            return Err(Error::new(ErrorKind::Io, "the disk fails"));
+        }
+        Ok(self.queue.state())
+    }
+}
+
+impl<R: OutboxRecord> Outbox<R> for Handle<R> {
+    fn append(&self, updates: &[R], _capacity: Capacity) -> Result<bool, Error> {
         let mut state = self.state()?;
         for update in updates {
             let id = state.next_id;
@@ -72,7 +113,7 @@ impl Outbox for Handle {
         Ok(true)
     }
 
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let mut state = self.state()?;
         let me = self.process.id;
         let now = Instant::now();
@@ -131,6 +172,11 @@ impl Outbox for Handle {
             state.lease = None;
         }
         Ok(())
+    }
+
+    fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
+        let events = self.events.as_ref()?;
+        Some(Arc::clone(events) as Arc<dyn Outbox<EncodedEvent>>)
     }
 
     fn drop_oldest(&self, _: usize, _: usize, _: Capacity) -> Result<usize, Error> {
