@@ -7,10 +7,10 @@
 //! cargo run --example web_server -- --demo # makes such requests to itself and ends
 //! ```
 //!
-//! Each request to change a company's plan publishes an update, which takes about a microsecond; a
-//! background thread sends them in batches. `/metrics` shows how many wait and were accepted. Enter
-//! ends the server, after what waits has been sent; you see how many updates were accepted, and the
-//! profiles. Mixpanel is a stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
+//! Each request to change a company's plan publishes an update of the company and an event that links the user to it,
+//! which takes about a microsecond each; background threads send them in batches. `/metrics` shows how many wait and
+//! were accepted. Enter ends the server, after what waits has been sent; you see how many were accepted, the
+//! profiles and the events. Mixpanel is a stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
 
 use std::error::Error;
 use std::io::Read as _;
@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::buffered::OverflowPolicy;
-use mixpanel_groups::{BufferedClient, Client, MixpanelGroup};
+use mixpanel_groups::buffered::{OverflowPolicy, Stats};
+use mixpanel_groups::{BufferedClient, Client, Event, MixpanelGroup};
 use mixpanel_groups_emulator::Emulator;
 use tiny_http::{Method, Request, Response, Server};
 
@@ -76,12 +76,12 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
     let drained = buffered.shutdown(Duration::from_secs(5));
     println!(
-        "{} accepted, {} not delivered",
-        drained.stats.accepted,
-        drained.undelivered.len()
+        "{} updates and {} events accepted; {drained}",
+        drained.stats.accepted, drained.event_stats.accepted
     );
     for ((key, id), profile) in emulator.profiles() {
-        println!("{key} {id}: {profile}");
+        let events = emulator.events_of(&key, &id).len();
+        println!("{key} {id}: {profile}, events: {events}");
     }
     Ok(())
 }
@@ -93,25 +93,24 @@ fn serve(request: Request, buffered: &BufferedClient) {
     let (status, answer) = match (request.method(), &parts[..]) {
         (Method::Post, ["companies", company, "plan"]) => {
             // Here the server would change its own database first.
-            if let Err(error) = buffered.publish(PlanChange { company, plan }.set()) {
+            let change = PlanChange { company, plan };
+            let event = Event::new("Plan Changed")
+                .distinct_id("user123") // who is logged in
+                .group(&change)
+                .property("plan", plan);
+            let update = buffered.publish(change.set());
+            for error in [update, buffered.publish(event)]
+                .iter()
+                .filter_map(|it| it.as_ref().err())
+            {
                 // The customer need not know: this is for those who run the server.
                 eprintln!("mixpanel: {error}");
             }
             (200, format!("{company} has the plan {plan} now\n"))
         }
         (Method::Get, ["metrics"]) => {
-            let stats = buffered.stats();
-            // Prometheus writes what is unknown as NaN.
-            let queued = stats
-                .queued
-                .map_or("NaN".to_owned(), |queued| queued.to_string());
-            let oldest = stats.oldest.unwrap_or_default().as_secs_f64();
-            let answer = format!(
-                "mixpanel_queued {queued}\nmixpanel_oldest_seconds {oldest}\nmixpanel_accepted {}\n\
-                 mixpanel_rejected {}\nmixpanel_dropped {}\nmixpanel_retries {}\n",
-                stats.accepted, stats.rejected, stats.dropped, stats.retries
-            );
-            (200, answer)
+            let updates = metrics("updates", &buffered.stats());
+            (200, updates + &metrics("events", &buffered.event_stats()))
         }
         _ => (
             404,
@@ -121,6 +120,24 @@ fn serve(request: Request, buffered: &BufferedClient) {
     if let Err(error) = request.respond(Response::from_string(answer).with_status_code(status)) {
         eprintln!("the browser went away: {error}");
     }
+}
+
+/// Writes the counts for Prometheus, which writes what is unknown as NaN.
+fn metrics(kind: &str, stats: &Stats) -> String {
+    let queued = stats
+        .queued
+        .map_or("NaN".to_owned(), |queued| queued.to_string());
+    let oldest = stats.oldest.unwrap_or_default().as_secs_f64();
+    let metrics = [
+        ("queued", queued),
+        ("oldest_seconds", oldest.to_string()),
+        ("accepted", stats.accepted.to_string()),
+        ("rejected", stats.rejected.to_string()),
+        ("dropped", stats.dropped.to_string()),
+        ("retries", stats.retries.to_string()),
+    ];
+    let line = |(name, value)| format!("mixpanel_{name}{{kind=\"{kind}\"}} {value}\n");
+    metrics.map(line).concat()
 }
 
 /// What a browser or `curl` would do.

@@ -93,7 +93,7 @@ impl IntoRecord for &Event {
 /// every iterator, list or set of what is [`IntoRecord`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an iterator of updates or events",
-    label = "expected updates, such as `company.updates()`, or events",
+    label = "expected updates, such as `company.updates()` or `company.set()`, or events",
     note = "for a struct that derives `MixpanelGroup`, write `company.updates()`; for several, \
             `companies.iter().flat_map(|company| company.updates())`"
 )]
