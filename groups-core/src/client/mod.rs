@@ -30,6 +30,8 @@ mod response;
 pub(crate) mod retry;
 mod secrets;
 mod sender;
+#[cfg(feature = "tls")]
+mod tls;
 pub(crate) mod transport;
 
 pub use self::batch::Batch;

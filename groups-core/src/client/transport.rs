@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ureq::config::Config;
+#[cfg(feature = "tls")]
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, Resolver};
 use ureq::{Agent, Body, Proxy, http};
 
@@ -15,6 +17,8 @@ use crate::client::endpoint::Endpoint;
 use crate::client::proxy;
 use crate::client::retry::Failure;
 use crate::client::secrets::Secrets;
+#[cfg(feature = "tls")]
+use crate::client::tls;
 use crate::record::{Error, ErrorKind};
 
 /// How much of an answer is kept.
@@ -81,37 +85,43 @@ pub(crate) struct HttpConfig {
     resolver: Arc<dyn Resolver>,
 }
 
+/// What the builder sets of a connection.
+pub(crate) struct HttpOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    pub(crate) roots: RootCerts,
+    pub(crate) secrets: Secrets,
+}
+
 impl HttpConfig {
-    pub(crate) fn new(
-        endpoint: &Endpoint,
-        timeout: Duration,
-        connect_timeout: Duration,
-        proxy: Option<Proxy>,
-        secrets: Secrets,
-    ) -> Self {
-        let proxy_name = proxy.as_ref().map(proxy::name);
+    pub(crate) fn new(endpoint: &Endpoint, options: HttpOptions) -> Self {
+        let proxy_name = options.proxy.as_ref().map(proxy::name);
         let peer = match &proxy_name {
             None => endpoint.to_string(),
             Some(proxy) => format!("{endpoint} through the proxy {proxy}"),
         };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // A redirected POST loses its body or goes to a host that nobody named.
+            .max_redirects(0)
+            .timeout_global(Some(options.timeout))
+            .timeout_connect(Some(options.connect_timeout.min(options.timeout)))
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .user_agent(concat!("mixpanel-groups/", env!("CARGO_PKG_VERSION")))
+            .accept("application/json")
+            .accept_encoding("identity")
+            .proxy(options.proxy);
+        #[cfg(feature = "tls")]
+        let config = config.tls_config(TlsConfig::builder().root_certs(options.roots).build());
         Self {
             peer,
             proxy: proxy_name,
-            secrets,
+            secrets: options.secrets,
             resolver: Arc::new(DefaultResolver::default()),
-            config: Agent::config_builder()
-                .http_status_as_error(false)
-                // A redirected POST loses its body or goes to a host that nobody named.
-                .max_redirects(0)
-                .timeout_global(Some(timeout))
-                .timeout_connect(Some(connect_timeout.min(timeout)))
-                .max_idle_connections(1)
-                .max_idle_connections_per_host(1)
-                .user_agent(concat!("mixpanel-groups/", env!("CARGO_PKG_VERSION")))
-                .accept("application/json")
-                .accept_encoding("identity")
-                .proxy(proxy)
-                .build(),
+            config: config.build(),
         }
     }
 
@@ -210,40 +220,7 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 /// What a failed exchange means; `was_open` if it went over a kept connection.
 fn broken(settings: &HttpConfig, error: ureq::Error, was_open: bool) -> TransportError {
-    use ErrorKind::{Network, Timeout, Tls, UnexpectedAnswer};
-    let (kind, failure, message) = match &error {
-        ureq::Error::Timeout(_) => (Timeout, Some(Failure::Breakage), "no answer in time"),
-        ureq::Error::Io(io) if is_tls(io) => (Tls, None, "no secure connection"),
-        ureq::Error::Io(io) if was_open && is_closed(io) => (
-            Network,
-            Some(Failure::StaleConnection),
-            "the connection broke",
-        ),
-        ureq::Error::Io(_) => (Network, Some(Failure::Breakage), "the connection failed"),
-        ureq::Error::HostNotFound => (Network, Some(Failure::Breakage), "the host is not known"),
-        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => (
-            Network,
-            None,
-            "the proxy does not accept the user name and password",
-        ),
-        ureq::Error::ConnectProxyFailed(_) => (
-            Network,
-            Some(Failure::Breakage),
-            "the proxy refused the connection",
-        ),
-        ureq::Error::ConnectionFailed => {
-            (Network, Some(Failure::Breakage), "the connection failed")
-        }
-        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => (
-            UnexpectedAnswer,
-            Some(Failure::Breakage),
-            "the response is not HTTP",
-        ),
-        #[cfg(feature = "tls")]
-        ureq::Error::Rustls(_) | ureq::Error::Pem(_) => (Tls, None, "no secure connection"),
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Tls, None, "no secure connection"),
-        _ => (Network, None, "the request failed"),
-    };
+    let (kind, failure, message) = meaning(&error, was_open);
     let new = Error::new(kind, format!("{}: {message}", settings.peer));
     let text = error.to_string();
     TransportError {
@@ -256,23 +233,60 @@ fn broken(settings: &HttpConfig, error: ureq::Error, was_open: bool) -> Transpor
     }
 }
 
+fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, &'static str) {
+    use ErrorKind::{Network, Timeout, Tls, UnexpectedAnswer};
+    if let Some(problem) = tls_problem(error) {
+        return (Tls, None, problem);
+    }
+    let retried = Some(Failure::Breakage);
+    match error {
+        ureq::Error::Timeout(_) => (Timeout, retried, "no answer in time"),
+        ureq::Error::Io(io) if was_open && is_closed(io) => {
+            let stale = Some(Failure::StaleConnection);
+            (Network, stale, "the connection broke")
+        }
+        ureq::Error::Io(io) if is_refused_by_socks(io) => (Network, None, REFUSED_BY_PROXY),
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
+            (Network, retried, "the connection failed")
+        }
+        ureq::Error::HostNotFound => (Network, retried, "the host is not known"),
+        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
+            (Network, None, REFUSED_BY_PROXY)
+        }
+        ureq::Error::ConnectProxyFailed(_) => {
+            (Network, retried, "the proxy refused the connection")
+        }
+        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+            (UnexpectedAnswer, retried, "the response is not HTTP")
+        }
+        _ => (Network, None, "the request failed"),
+    }
+}
+
+fn tls_problem(error: &ureq::Error) -> Option<&'static str> {
+    match error {
+        #[cfg(feature = "tls")]
+        ureq::Error::Io(io) => tls::problem(io),
+        #[cfg(feature = "tls")]
+        ureq::Error::Rustls(_) => Some("no secure connection"),
+        ureq::Error::Tls(_) | ureq::Error::TlsRequired => Some("no secure connection"),
+        _ => None,
+    }
+}
+
+const REFUSED_BY_PROXY: &str = "the proxy does not accept the user name and password";
+
+/// What ureq makes of a SOCKS proxy's refusal; the system's own errors have a number.
+fn is_refused_by_socks(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && error.kind() == io::ErrorKind::PermissionDenied
+}
+
 fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(
         error.kind(),
         UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
     )
-}
-
-/// What rustls finds wrong arrives as an I/O error of its own kind, as what a proxy of SOCKS answers
-/// does.
-fn is_tls(error: &io::Error) -> bool {
-    const OF_SOCKS: [&str; 3] = [
-        "invalid response version",
-        "invalid response code",
-        "invalid reserved byte",
-    ];
-    error.kind() == io::ErrorKind::InvalidData && !OF_SOCKS.contains(&&*error.to_string())
 }
 
 #[cfg(test)]
@@ -339,7 +353,15 @@ mod tests {
         thread::spawn(move || serve(&listener));
         let endpoint = Endpoint::parse("http://mixpanel.test", true).expect("it is one");
         let time = Duration::from_secs(60);
-        let mut config = HttpConfig::new(&endpoint, time, time, None, Secrets::default());
+        let options = HttpOptions {
+            timeout: time,
+            connect_timeout: time,
+            proxy: None,
+            #[cfg(feature = "tls")]
+            roots: RootCerts::WebPki,
+            secrets: Secrets::default(),
+        };
+        let mut config = HttpConfig::new(&endpoint, options);
         config.resolver = Arc::<Counting>::clone(&counting);
         let http = config.open();
         let post = || {
