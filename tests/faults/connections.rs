@@ -1,6 +1,6 @@
 //! What happens to the connection.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use crate::raw::{Raw, answer, read_request};
+use crate::raw::{Raw, answer, read_head, read_request};
 use crate::{assert_retried, at_once, builder, quick, undelivered, updates};
 
 /// For servers that never answer, so that no slow machine makes a difference.
@@ -193,41 +193,77 @@ fn a_tls_failure_stops() {
 /// Servers that are odd, but answer.
 #[test]
 fn odd_servers_are_understood() {
+    type Serve = fn(&mut TcpStream) -> io::Result<()>;
     const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
-    let rows = [
-        (
-            "1xx before the answer",
-            "HTTP/1.1 100 Continue\r\n\r\n",
-            ANSWER,
-        ),
-        (
-            "HTTP/1.0 that ends by closing",
-            "HTTP/1.0 200 OK\r\n\r\n",
-            "1",
-        ),
-        (
-            "no length, ends by closing",
-            "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n",
-            "1",
-        ),
-        (
-            "in chunks",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-            "1\r\n1\r\n0\r\n\r\n",
-        ),
+    let rows: &[(&str, Serve)] = &[
+        ("1xx before the answer", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            stream.write_all(ANSWER.as_bytes())
+        }),
+        ("HTTP/1.0 that ends by closing", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n1")
+        }),
+        ("no length, ends by closing", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n1")
+        }),
+        ("in chunks", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+            stream.write_all(b"1\r\n1\r\n0\r\n\r\n")
+        }),
+        ("one byte at a time", |stream| {
+            read_request(stream)?;
+            stream.set_nodelay(true)?;
+            ANSWER.bytes().try_for_each(|byte| {
+                std::thread::yield_now();
+                stream.write_all(&[byte])
+            })
+        }),
+        ("keep-alive that closes under the next request", |stream| {
+            read_request(stream)?;
+            stream.write_all(&ANSWER.replace("close", "keep-alive").into_bytes())
+        }),
+        // Elsewhere the system may forget what it received when the connection is reset.
+        #[cfg(target_os = "linux")]
+        ("an answer before the body was read", |stream| {
+            stream.read_exact(&mut [0; 1000])?;
+            stream.write_all(ANSWER.as_bytes())
+        }),
     ];
-    for (name, first, then) in rows {
-        let raw = Raw::start(move |mut stream, _| {
-            read_request(&stream).unwrap();
-            stream.write_all(first.as_bytes()).unwrap();
-            stream.write_all(then.as_bytes()).unwrap();
-        });
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(900_000)}));
+    for (name, serve) in rows {
+        let raw = Raw::start(|mut stream, _| serve(&mut stream).unwrap());
         let client = builder(&raw.endpoint).build().unwrap();
-        for _ in 0..2 {
-            let report = client.send(updates(3)).unwrap();
-            assert_eq!(report.accepted, 3, "{name}: {report}");
+        for _ in 0..3 {
+            let report = client.send((0..2).map(large)).unwrap();
+            assert_eq!(report.accepted, 2, "{name}: {report}");
         }
     }
+}
+
+/// As a proxy does that has a limit of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_refusal_before_the_body_was_read_is_understood() {
+    let raw = Raw::start(|mut stream, _| {
+        let head = read_head(&stream).unwrap();
+        if head.len > 1_000_000 {
+            stream.write_all(&answer(413, "", "")).unwrap();
+        } else {
+            head.read_body(&stream).unwrap();
+            stream.write_all(&answer(200, "", "1")).unwrap();
+        }
+    });
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(400_000)}));
+    let client = builder(&raw.endpoint).build().unwrap();
+    let report = client.send((0..4).map(large)).unwrap();
+    assert_eq!(
+        (report.accepted, report.requests, report.retries),
+        (4, 3, 0)
+    );
 }
 
 /// Each byte comes in time, and the answer does not.

@@ -19,6 +19,7 @@ mod config;
 mod connector;
 mod credentials;
 mod delivery;
+mod early_response;
 pub(crate) mod endpoint;
 mod lanes;
 pub(crate) mod mutable_list;

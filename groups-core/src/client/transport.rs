@@ -12,7 +12,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, Resolver};
 use ureq::{Agent, Body, Proxy, http};
 
-use crate::client::connector::{LaterResolver, ResolvingConnector};
+use crate::client::connector::{LaterResolver, connector};
 use crate::client::endpoint::Endpoint;
 use crate::client::proxy;
 use crate::client::retry::Failure;
@@ -130,7 +130,7 @@ impl HttpConfig {
             settings: self.clone(),
             agent: Agent::with_parts(
                 self.config.clone(),
-                ResolvingConnector::new(Arc::clone(&self.resolver)),
+                connector(Arc::clone(&self.resolver)),
                 LaterResolver,
             ),
             answered: AtomicBool::new(false),
@@ -281,7 +281,7 @@ fn is_refused_by_socks(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && error.kind() == io::ErrorKind::PermissionDenied
 }
 
-fn is_closed(error: &io::Error) -> bool {
+pub(super) fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(
         error.kind(),
