@@ -1,15 +1,18 @@
 //! What happens to the connection.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 use crate::raw::{Raw, answer, read_head, read_request};
-use crate::{assert_retried, at_once, builder, quick, undelivered, updates};
+use crate::{HOUR, assert_retried, at_once, builder, quick, undelivered, update, updates};
 
 /// For servers that never answer, so that no slow machine makes a difference.
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -218,7 +221,7 @@ fn odd_servers_are_understood() {
             read_request(stream)?;
             stream.set_nodelay(true)?;
             ANSWER.bytes().try_for_each(|byte| {
-                std::thread::yield_now();
+                thread::yield_now();
                 stream.write_all(&[byte])
             })
         }),
@@ -275,8 +278,52 @@ fn the_timeout_is_of_the_whole_request() {
         stream.write_all(head).unwrap();
         // Until the client has closed it.
         while stream.write_all(b" ").is_ok() {
-            std::thread::sleep(TIMEOUT / 10);
+            thread::sleep(TIMEOUT / 10);
         }
     });
     timeout_after_two_attempts(&raw.endpoint);
+}
+
+/// Waits until the emulator sees no more open connections than that.
+fn wait_for_connections(emulator: &Emulator, most: usize) {
+    let deadline = Instant::now() + HOUR / 60;
+    while emulator.open_connections() > most {
+        assert!(Instant::now() < deadline, "{}", emulator.open_connections());
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn many_threads_share_a_few_kept_connections() {
+    const THREADS: usize = 64;
+    const KEPT: usize = 16;
+    let emulator = Emulator::start().unwrap();
+    let client = builder(emulator.endpoint()).build().unwrap();
+    for _ in 0..3 {
+        // All at once: each has its connection before it reads the update.
+        let together = Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for id in 0..THREADS {
+                let (client, together) = (&client, &together);
+                scope.spawn(move || {
+                    let updates = std::iter::once_with(|| {
+                        together.wait();
+                        update(id)
+                    });
+                    assert_eq!(client.send(updates).unwrap().accepted, 1);
+                });
+            }
+        });
+        wait_for_connections(&emulator, KEPT);
+    }
+    assert_eq!(emulator.profiles().len(), THREADS);
+    let requests = emulator.requests();
+    let used: HashSet<_> = requests.iter().map(|request| request.connection).collect();
+    assert_eq!(
+        used.len(),
+        THREADS + 2 * (THREADS - KEPT),
+        "kept ones are used again"
+    );
+    drop(client);
+    wait_for_connections(&emulator, 0);
 }

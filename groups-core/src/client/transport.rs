@@ -292,7 +292,7 @@ pub(super) fn is_closed(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
@@ -301,10 +301,10 @@ mod tests {
 
     use super::*;
 
-    /// Finds one address for every name, and counts how often it is asked.
+    /// Finds the same addresses for every name, and counts how often it is asked.
     #[derive(Debug)]
     struct Counting {
-        address: SocketAddr,
+        addresses: Vec<SocketAddr>,
         lookups: AtomicUsize,
         fails: AtomicBool,
     }
@@ -321,9 +321,45 @@ mod tests {
                 return Err(ureq::Error::HostNotFound);
             }
             let mut found = self.empty();
-            found.push(self.address);
+            self.addresses
+                .iter()
+                .for_each(|address| found.push(*address));
             Ok(found)
         }
+    }
+
+    impl Counting {
+        fn new(addresses: Vec<SocketAddr>) -> Arc<Self> {
+            Arc::new(Self {
+                addresses,
+                lookups: AtomicUsize::new(0),
+                fails: AtomicBool::new(false),
+            })
+        }
+
+        fn open(self: &Arc<Self>) -> Http {
+            let endpoint = Endpoint::parse("http://mixpanel.test", true).expect("it is one");
+            let options = HttpOptions {
+                timeout: Duration::from_secs(60),
+                connect_timeout: Duration::from_secs(10),
+                proxy: None,
+                #[cfg(feature = "tls")]
+                roots: RootCerts::WebPki,
+                secrets: Secrets::default(),
+            };
+            let mut config = HttpConfig::new(&endpoint, options);
+            config.resolver = Arc::<Self>::clone(self);
+            config.open()
+        }
+    }
+
+    fn post(http: &Http) -> Result<Response, TransportError> {
+        http.post(Request {
+            url: "http://mixpanel.test/groups",
+            authorization: None,
+            gzip: false,
+            body: b"",
+        })
     }
 
     /// Answers two requests a connection, as a server that closes a kept one.
@@ -345,33 +381,10 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_for_each_connection_and_not_for_each_request() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let counting = Arc::new(Counting {
-            address: listener.local_addr().expect("it is bound"),
-            lookups: AtomicUsize::new(0),
-            fails: AtomicBool::new(false),
-        });
+        let counting = Counting::new(vec![listener.local_addr().expect("it is bound")]);
         thread::spawn(move || serve(&listener));
-        let endpoint = Endpoint::parse("http://mixpanel.test", true).expect("it is one");
-        let time = Duration::from_secs(60);
-        let options = HttpOptions {
-            timeout: time,
-            connect_timeout: time,
-            proxy: None,
-            #[cfg(feature = "tls")]
-            roots: RootCerts::WebPki,
-            secrets: Secrets::default(),
-        };
-        let mut config = HttpConfig::new(&endpoint, options);
-        config.resolver = Arc::<Counting>::clone(&counting);
-        let http = config.open();
-        let post = || {
-            http.post(Request {
-                url: "http://mixpanel.test/groups",
-                authorization: None,
-                gzip: false,
-                body: b"",
-            })
-        };
+        let http = counting.open();
+        let post = || post(&http);
         let lookups = || counting.lookups.load(Ordering::Relaxed);
 
         post().expect("an answer");
@@ -394,5 +407,19 @@ mod tests {
         counting.fails.store(false, Ordering::Relaxed);
         post().expect("an answer over a new connection");
         assert_eq!(lookups(), 3);
+    }
+
+    /// As of a host with an IPv6 address where this machine's network has IPv4 alone.
+    #[test]
+    fn an_address_without_a_route_is_passed_over() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        thread::spawn(move || serve(&listener));
+        // For documentation; and one where nobody listens.
+        let nowhere: Ipv6Addr = "2001:db8::1".parse().expect("an address");
+        let addresses = [nowhere, Ipv6Addr::LOCALHOST].map(|ip| (ip, address.port()).into());
+        let counting = Counting::new([addresses.as_slice(), &[address]].concat());
+        post(&counting.open()).expect("an answer");
+        assert_eq!(counting.lookups.load(Ordering::Relaxed), 1);
     }
 }
