@@ -734,7 +734,7 @@ proptest! {
             profiles.entry(*id).or_default().apply(&update).unwrap();
         }
         let profile = |id: &u8| emulator.profile("company", &id.to_string());
-        if std::env::var_os("NOSETTLE").is_none() { wait_for_broken_off_requests(&emulator); }
+        wait_for_broken_off_requests(&emulator);
         self::client(&emulator).send(&outcome.undelivered).unwrap().into_result().unwrap();
         for (id, expected) in profiles {
             prop_assert_eq!(profile(&id), Some(expected), "company {}", id);
