@@ -92,9 +92,16 @@ fn encoded(byte: u8, text: &[u8]) -> usize {
         [b'_', ..] if byte == b'/' => 1,
         [b'+', ..] if byte == b' ' => 1,
         [b'%', high, low, ..] if is_hex(&[high, low]) => 3,
-        [b'\\', b'u', b'0', b'0', high, low, ..] if is_hex(&[high, low]) => 6,
-        [b'\\', b'x', high, low, ..] if is_hex(&[high, low]) => 4,
-        [b'\\', escaped, ..] if escaped == byte => 2,
+        // Several where a text of JSON is in another.
+        [b'\\', ..] => {
+            let slashes = text.iter().take_while(|byte| **byte == b'\\').count();
+            match text[slashes..] {
+                [b'u', b'0', b'0', high, low, ..] if is_hex(&[high, low]) => slashes + 5,
+                [b'x', high, low, ..] if is_hex(&[high, low]) => slashes + 3,
+                [escaped, ..] if escaped == byte => slashes + 1,
+                _ => plain(byte, text),
+            }
+        }
         [b'&', ref rest @ ..] => {
             let end = rest.iter().take(6).position(|byte| *byte == b';');
             let Some(end) = end else {
@@ -171,6 +178,7 @@ mod tests {
             ("p%26s%2fw%2Br%3Cd%20%22%C3%A9.", "[hidden]."),
             ("p%26s%2Fw%2Br%3Cd+%22%c3%a9.", "[hidden]."),
             ("p\\u0026s\\/w+r\\u003Cd \\\"é.", "[hidden]."),
+            ("p\\\\u0026s\\\\/w+r\\\\u003Cd \\\\\\\"é.", "[hidden]."),
             ("p&amp;s/w+r&lt;d &quot;é.", "[hidden]."),
             ("p&#38;s&#x2F;w&#43;r&#60;d &#34;é.", "[hidden]."),
             ("p\\x26s_w-r<d+\"é.", "[hidden]."),
