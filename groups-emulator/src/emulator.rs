@@ -385,6 +385,13 @@ impl Emulator {
         requests.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
+    /// Returns the number of connections that clients and browsers have open. Once it is 0, each request
+    /// whose client is gone was applied or never will be.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.server.open_connections()
+    }
+
     /// Injects a fault into one request. Faults queue up: the first is for the next request, on
     /// whichever connection that comes, the second for the one after it.
     pub fn fail_next(&self, fault: Fault) {

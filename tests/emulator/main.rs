@@ -13,6 +13,7 @@ mod load;
 mod model;
 mod origins;
 mod page;
+mod recorded;
 mod records;
 mod reference_page;
 mod seen;

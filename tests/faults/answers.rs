@@ -1,6 +1,7 @@
 //! What the server answers.
 
 use std::io::Write as _;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use mixpanel_groups::{Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy};
@@ -509,6 +510,94 @@ fn an_echo_of_the_request_shows_no_secret() {
             }
         }
     }
+}
+
+/// What the library has logged, of all tests of this file.
+struct Logged(Mutex<String>);
+
+static LOGGED: Logged = Logged(Mutex::new(String::new()));
+
+impl log::Log for Logged {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("mixpanel_groups")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let mut lines = self.0.lock().unwrap();
+            lines.push_str(&format!("{}\n", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn an_echo_of_an_encoded_or_short_secret_shows_none() {
+    const TOKEN: &str = "x7q";
+    const SECRET: &str = "p&s/w+r<d";
+    log::set_logger(&LOGGED).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let echoes = [
+        "the token x7q.",
+        "p&s/w+r<d",
+        "p%26s%2Fw%2Br%3Cd",
+        "p&amp;s/w+r&lt;d",
+        "p\\u0026s\\/w+r\\u003Cd",
+        // `user:` and the secret, in both alphabets of base64.
+        "dXNlcjpwJnMvdytyPGQ=",
+        "dXNlcjpwJnMvdytyPGQ",
+        // The token, as `/import` gets it without an account.
+        "eDdxOg==",
+    ];
+    let hidden = [&echoes[1..], &[TOKEN]].concat();
+    let check = |shown: &str| {
+        assert!(shown.contains("[hidden]"), "{shown}");
+        for secret in &hidden {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+    };
+    let answers: [fn(&str) -> Vec<u8>; 5] = [
+        |echo| {
+            let failed = json!([{"index": 0, "message": echo, "field": echo}]);
+            let body = json!({"status": "error", "error": echo, "failed_records": failed});
+            answer(400, "", &body.to_string())
+        },
+        |echo| {
+            answer(
+                400,
+                "",
+                &json!({"status": 0, "error": {echo: echo}}).to_string(),
+            )
+        },
+        |echo| {
+            answer(
+                401,
+                "",
+                &json!({"status": "error", "error": echo}).to_string(),
+            )
+        },
+        |echo| answer(403, "", &format!("<pre>{echo}</pre>")),
+        |echo| answer(503, "", echo),
+    ];
+    for answer in answers {
+        for echo in echoes {
+            let raw = Raw::answering(move |_| answer(echo));
+            let builder = Client::builder(TOKEN)
+                .endpoint(&raw.endpoint)
+                .retry(quick().attempts(2));
+            let builder = match echo {
+                "eDdxOg==" => builder,
+                _ => builder.service_account("user", SECRET, 1),
+            };
+            let client = builder.build().unwrap();
+            match client.send(updates(1)) {
+                Ok(report) => check(&format!("{} {report:?}", report.rejected[0])),
+                Err(error) => check(&format!("{error:#} {error:?}")),
+            }
+        }
+    }
+    check(&LOGGED.0.lock().unwrap());
 }
 
 #[test]

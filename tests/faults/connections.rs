@@ -1,15 +1,18 @@
 //! What happens to the connection.
 
-use std::io::{Read, Write};
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use crate::raw::{Raw, answer, read_request};
-use crate::{assert_retried, at_once, builder, quick, undelivered, updates};
+use crate::raw::{Raw, answer, read_head, read_request};
+use crate::{HOUR, assert_retried, at_once, builder, quick, undelivered, update, updates};
 
 /// For servers that never answer, so that no slow machine makes a difference.
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -193,41 +196,77 @@ fn a_tls_failure_stops() {
 /// Servers that are odd, but answer.
 #[test]
 fn odd_servers_are_understood() {
+    type Serve = fn(&mut TcpStream) -> io::Result<()>;
     const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
-    let rows = [
-        (
-            "1xx before the answer",
-            "HTTP/1.1 100 Continue\r\n\r\n",
-            ANSWER,
-        ),
-        (
-            "HTTP/1.0 that ends by closing",
-            "HTTP/1.0 200 OK\r\n\r\n",
-            "1",
-        ),
-        (
-            "no length, ends by closing",
-            "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n",
-            "1",
-        ),
-        (
-            "in chunks",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-            "1\r\n1\r\n0\r\n\r\n",
-        ),
+    let rows: &[(&str, Serve)] = &[
+        ("1xx before the answer", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            stream.write_all(ANSWER.as_bytes())
+        }),
+        ("HTTP/1.0 that ends by closing", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n1")
+        }),
+        ("no length, ends by closing", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n1")
+        }),
+        ("in chunks", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+            stream.write_all(b"1\r\n1\r\n0\r\n\r\n")
+        }),
+        ("one byte at a time", |stream| {
+            read_request(stream)?;
+            stream.set_nodelay(true)?;
+            ANSWER.bytes().try_for_each(|byte| {
+                thread::yield_now();
+                stream.write_all(&[byte])
+            })
+        }),
+        ("keep-alive that closes under the next request", |stream| {
+            read_request(stream)?;
+            stream.write_all(&ANSWER.replace("close", "keep-alive").into_bytes())
+        }),
+        // Elsewhere the system may forget what it received when the connection is reset.
+        #[cfg(target_os = "linux")]
+        ("an answer before the body was read", |stream| {
+            stream.read_exact(&mut [0; 1000])?;
+            stream.write_all(ANSWER.as_bytes())
+        }),
     ];
-    for (name, first, then) in rows {
-        let raw = Raw::start(move |mut stream, _| {
-            read_request(&stream).unwrap();
-            stream.write_all(first.as_bytes()).unwrap();
-            stream.write_all(then.as_bytes()).unwrap();
-        });
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(900_000)}));
+    for (name, serve) in rows {
+        let raw = Raw::start(|mut stream, _| serve(&mut stream).unwrap());
         let client = builder(&raw.endpoint).build().unwrap();
-        for _ in 0..2 {
-            let report = client.send(updates(3)).unwrap();
-            assert_eq!(report.accepted, 3, "{name}: {report}");
+        for _ in 0..3 {
+            let report = client.send((0..2).map(large)).unwrap();
+            assert_eq!(report.accepted, 2, "{name}: {report}");
         }
     }
+}
+
+/// As a proxy does that has a limit of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_refusal_before_the_body_was_read_is_understood() {
+    let raw = Raw::start(|mut stream, _| {
+        let head = read_head(&stream).unwrap();
+        if head.len > 1_000_000 {
+            stream.write_all(&answer(413, "", "")).unwrap();
+        } else {
+            head.read_body(&stream).unwrap();
+            stream.write_all(&answer(200, "", "1")).unwrap();
+        }
+    });
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(400_000)}));
+    let client = builder(&raw.endpoint).build().unwrap();
+    let report = client.send((0..4).map(large)).unwrap();
+    assert_eq!(
+        (report.accepted, report.requests, report.retries),
+        (4, 3, 0)
+    );
 }
 
 /// Each byte comes in time, and the answer does not.
@@ -239,8 +278,52 @@ fn the_timeout_is_of_the_whole_request() {
         stream.write_all(head).unwrap();
         // Until the client has closed it.
         while stream.write_all(b" ").is_ok() {
-            std::thread::sleep(TIMEOUT / 10);
+            thread::sleep(TIMEOUT / 10);
         }
     });
     timeout_after_two_attempts(&raw.endpoint);
+}
+
+/// Waits until the emulator sees no more open connections than that.
+fn wait_for_connections(emulator: &Emulator, most: usize) {
+    let deadline = Instant::now() + HOUR / 60;
+    while emulator.open_connections() > most {
+        assert!(Instant::now() < deadline, "{}", emulator.open_connections());
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn many_threads_share_a_few_kept_connections() {
+    const THREADS: usize = 64;
+    const KEPT: usize = 16;
+    let emulator = Emulator::start().unwrap();
+    let client = builder(emulator.endpoint()).build().unwrap();
+    for _ in 0..3 {
+        // All at once: each has its connection before it reads the update.
+        let together = Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for id in 0..THREADS {
+                let (client, together) = (&client, &together);
+                scope.spawn(move || {
+                    let updates = std::iter::once_with(|| {
+                        together.wait();
+                        update(id)
+                    });
+                    assert_eq!(client.send(updates).unwrap().accepted, 1);
+                });
+            }
+        });
+        wait_for_connections(&emulator, KEPT);
+    }
+    assert_eq!(emulator.profiles().len(), THREADS);
+    let requests = emulator.requests();
+    let used: HashSet<_> = requests.iter().map(|request| request.connection).collect();
+    assert_eq!(
+        used.len(),
+        THREADS + 2 * (THREADS - KEPT),
+        "kept ones are used again"
+    );
+    drop(client);
+    wait_for_connections(&emulator, 0);
 }

@@ -1,6 +1,6 @@
 //! A server of a few lines, for answers that no HTTP library would give.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,34 +46,47 @@ impl Raw {
 
 /// The body of the request that comes next.
 pub(crate) fn read_request(stream: &TcpStream) -> io::Result<String> {
-    let (_, body) = read(stream)?;
-    Ok(body)
+    read_head(stream)?.read_body(stream)
 }
 
 /// The whole request that comes next.
 pub(crate) fn read_head_and_body(stream: &TcpStream) -> io::Result<String> {
-    let (head, body) = read(stream)?;
-    Ok(head + &body)
+    let head = read_head(stream)?;
+    let body = head.read_body(stream)?;
+    Ok(head.text + &body)
 }
 
-fn read(stream: &TcpStream) -> io::Result<(String, String)> {
-    let mut reader = BufReader::new(stream);
-    let (mut head, mut len) = (String::new(), 0);
-    loop {
-        let start = head.len();
-        reader.read_line(&mut head)?;
-        let line = head[start..].trim_end().to_ascii_lowercase();
-        if line.is_empty() {
-            break;
-        }
-        if let Some(value) = line.strip_prefix("content-length:") {
-            len = value.trim().parse().map_err(io::Error::other)?;
-        }
+/// The head of a request.
+pub(crate) struct Head {
+    text: String,
+    /// How many bytes the body has.
+    pub(crate) len: usize,
+}
+
+/// Reads a head and no byte more.
+pub(crate) fn read_head(mut stream: &TcpStream) -> io::Result<Head> {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        text.extend(byte);
     }
-    let mut body = vec![0; len];
-    reader.read_exact(&mut body)?;
-    let body = String::from_utf8(body).map_err(io::Error::other)?;
-    Ok((head, body))
+    let text = String::from_utf8(text).map_err(io::Error::other)?;
+    let lower = text.to_ascii_lowercase();
+    let len = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
+    let len = len.map_or(Ok(0), |len| len.trim().parse());
+    let len = len.map_err(io::Error::other)?;
+    Ok(Head { text, len })
+}
+
+impl Head {
+    pub(crate) fn read_body(&self, mut stream: &TcpStream) -> io::Result<String> {
+        let mut body = vec![0; self.len];
+        stream.read_exact(&mut body)?;
+        String::from_utf8(body).map_err(io::Error::other)
+    }
 }
 
 /// A whole answer.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ureq::Proxy;
+#[cfg(feature = "tls")]
+use ureq::tls::RootCerts;
 
 use crate::client::batch::opening;
 use crate::client::client::{Inner, OpenConnection};
@@ -15,7 +17,9 @@ use crate::client::endpoint::Endpoint;
 use crate::client::proxy::ProxySetting;
 use crate::client::records::{Limits, MAX_RECORDS};
 use crate::client::secrets::Secrets;
-use crate::client::transport::HttpConfig;
+#[cfg(feature = "tls")]
+use crate::client::tls::Roots;
+use crate::client::transport::{HttpConfig, HttpOptions};
 use crate::client::{Client, Compression, Region, RetryPolicy};
 use crate::record::Error;
 use crate::util::sync::Mutex;
@@ -41,6 +45,8 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     strict: bool,
     proxy: ProxySetting,
+    #[cfg(feature = "tls")]
+    roots: Roots,
 }
 
 /// The most connections of a client, each of which is a thread while it sends.
@@ -79,6 +85,8 @@ impl ClientBuilder {
             connect_timeout: Duration::from_secs(10),
             strict: true,
             proxy: ProxySetting::Environment,
+            #[cfg(feature = "tls")]
+            roots: Roots::Environment,
         }
     }
 
@@ -243,6 +251,37 @@ impl ClientBuilder {
         self
     }
 
+    /// Trusts the certificates of this text in PEM, and no others: those of your company's own
+    /// authority, or of a proxy that opens TLS to inspect it.
+    ///
+    /// ```no_run
+    /// # use mixpanel_groups::Client;
+    /// let pem = std::fs::read("company-ca.pem")?;
+    /// let client = Client::builder("PROJECT_TOKEN").root_certificates(pem).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// By default the certificates of the file that the environment variable `SSL_CERT_FILE` names are
+    /// trusted, as by curl and OpenSSL, and without it those of Mozilla's list, which is part of the
+    /// program. `SSL_CERT_DIR` is not read. Where a proxy opens only some connections, the text or the
+    /// file needs the public authorities too.
+    #[cfg(feature = "tls")]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots = Roots::Pem(pem.into());
+        self
+    }
+
+    /// Lets the operating system decide which certificates are trusted: on Windows, macOS, iOS and
+    /// Android its own verifier, elsewhere its list of certificates (`/etc/ssl`).
+    ///
+    /// It can be slower at the first connection, and depends on how the machine is set up. Of this and
+    /// [`root_certificates`](Self::root_certificates) the last one counts.
+    #[cfg(feature = "platform-verifier")]
+    pub fn platform_verifier(mut self) -> Self {
+        self.roots = Roots::Platform;
+        self
+    }
+
     /// Returns the client.
     ///
     /// # Errors
@@ -273,14 +312,15 @@ impl ClientBuilder {
         self.compression.unwrap_or_default().check()?;
         self.retry.check()?;
         let proxy = self.proxy.resolve(&endpoint, variable)?;
-        let secrets = self.secrets(proxy.as_ref());
-        let http = HttpConfig::new(
-            &endpoint,
-            self.timeout,
-            self.connect_timeout,
+        let options = HttpOptions {
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            #[cfg(feature = "tls")]
+            roots: self.roots(&endpoint, proxy.as_ref())?,
+            secrets: self.secrets(proxy.as_ref()),
             proxy,
-            secrets,
-        );
+        };
+        let http = HttpConfig::new(&endpoint, options);
         Ok(self.connect(endpoint, Box::new(move || Arc::new(http.open()))))
     }
 
@@ -349,6 +389,14 @@ impl ClientBuilder {
             secrets.push(password.to_owned());
         }
         Secrets::new(secrets)
+    }
+
+    #[cfg(feature = "tls")]
+    fn roots(&self, endpoint: &Endpoint, proxy: Option<&Proxy>) -> Result<RootCerts, Error> {
+        let is_used = endpoint.is_https()
+            || proxy.is_some_and(|proxy| proxy.protocol() == ureq::ProxyProtocol::Https);
+        let variable = |name: &str| if is_used { variable(name) } else { Ok(None) };
+        self.roots.resolve(variable)
     }
 
     fn limits(&self, bytes: usize) -> Limits {

@@ -126,8 +126,9 @@ impl Client {
     /// | the host is not known; the connection is refused, or reset before, during or after the request | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
     /// | a kept connection turns out to be closed | retried at once |
     /// | no answer in time: connecting, waiting for the head or within the body | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
-    /// | the proxy asks for another user name and password (407) | stops, [`Network`](crate::ErrorKind::Network) |
-    /// | no secure connection | stops, [`Tls`](crate::ErrorKind::Tls) |
+    /// | an answer, and the connection closed, before the request was read | the answer counts, where the system still has it |
+    /// | the proxy asks for another user name and password (407, or SOCKS's refusal) | stops, [`Network`](crate::ErrorKind::Network) |
+    /// | no secure connection: an unknown issuer, another host name, expired | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |
     ///
     /// What is retried may have been applied already, its answer lost. Applying it again changes
     /// nothing (but that an item of a list that was removed and added again stands at its end), and a group's later updates are not sent before the repeated request is answered.

@@ -28,6 +28,10 @@ struct ConfigFile {
     strict: Option<bool>,
     proxy: Option<String>,
     no_proxy: Option<bool>,
+    #[cfg(feature = "tls")]
+    root_certificates: Option<String>,
+    #[cfg(feature = "platform-verifier")]
+    platform_verifier: Option<bool>,
 }
 
 #[derive(serde::Deserialize)]
@@ -141,6 +145,17 @@ impl<'de> Deserialize<'de> for ClientBuilder {
             (Some(proxy), _) => builder = builder.proxy(proxy),
             (None, Some(true)) => builder = builder.no_proxy(),
             (None, _) => {}
+        }
+        #[cfg(feature = "platform-verifier")]
+        if config.platform_verifier == Some(true) {
+            if config.root_certificates.is_some() {
+                return exclude("`root_certificates`", "`platform_verifier`");
+            }
+            builder = builder.platform_verifier();
+        }
+        #[cfg(feature = "tls")]
+        if let Some(pem) = config.root_certificates {
+            builder = builder.root_certificates(pem);
         }
         if let Some(account) = config.service_account {
             let project_id = match account.project_id {

@@ -11,11 +11,15 @@ use std::time::Instant;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+#[cfg(feature = "tls")]
+use ureq::unversioned::transport::RustlsConnector;
 use ureq::unversioned::transport::time::Duration;
 use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector,
 };
 use ureq::{Error, Timeout};
+
+use crate::client::early_response::EarlyResponseConnector;
 
 /// Finds no address and looks for none.
 #[derive(Debug)]
@@ -33,22 +37,28 @@ impl Resolver for LaterResolver {
 }
 
 /// Opens connections, and finds the address for each anew.
-pub(super) struct ResolvingConnector {
+pub(super) struct ResolvingConnector<C> {
     resolver: Arc<dyn Resolver>,
-    connector: DefaultConnector,
+    connector: C,
 }
 
-impl ResolvingConnector {
-    pub(super) fn new(resolver: Arc<dyn Resolver>) -> Self {
-        Self {
-            resolver,
-            connector: DefaultConnector::new(),
-        }
+/// Returns a connector for all that a client needs: to a proxy or the host, and TLS.
+pub(super) fn connector(resolver: Arc<dyn Resolver>) -> impl Connector {
+    let connector =
+        ().chain(SocksConnector::default())
+            .chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(EarlyResponseConnector);
+    #[cfg(feature = "tls")]
+    let connector = connector.chain(RustlsConnector::default());
+    ResolvingConnector {
+        resolver,
+        connector,
     }
 }
 
-impl Connector for ResolvingConnector {
-    type Out = Box<dyn Transport>;
+impl<C: Connector> Connector for ResolvingConnector<C> {
+    type Out = C::Out;
 
     fn connect(
         &self,
@@ -90,7 +100,7 @@ impl Connector for ResolvingConnector {
     }
 }
 
-impl fmt::Debug for ResolvingConnector {
+impl<C> fmt::Debug for ResolvingConnector<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ResolvingConnector")
     }

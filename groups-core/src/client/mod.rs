@@ -19,6 +19,7 @@ mod config;
 mod connector;
 mod credentials;
 pub(crate) mod delivery;
+mod early_response;
 pub(crate) mod endpoint;
 mod lanes;
 pub(crate) mod mutable_list;
@@ -30,6 +31,8 @@ mod response;
 pub(crate) mod retry;
 mod secrets;
 mod sender;
+#[cfg(feature = "tls")]
+mod tls;
 pub(crate) mod transport;
 
 pub use self::batch::Batch;

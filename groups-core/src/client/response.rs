@@ -1,10 +1,12 @@
 //! From a status and a body to what became of the records.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use crate::client::retry::Failure;
+use crate::client::transport::{Response, Transport};
 use crate::record::{Error, ErrorKind};
 
 /// How much of an answer that is not understood an error shows.
@@ -40,13 +42,16 @@ pub(crate) struct FailedRecord {
     pub(crate) message: String,
 }
 
-/// Reads the answer to a request of that many records, which went through that proxy.
-pub(crate) fn interpret(status: u16, body: &[u8], records: usize, proxy: Option<&str>) -> Verdict {
-    let answer = serde_json::from_slice(body).unwrap_or(Value::Null);
+/// Reads the answer to a request of that many records, which came over that connection.
+pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Transport) -> Verdict {
+    let Response { status, body, .. } = answer;
+    let status = *status;
+    let mut answer = serde_json::from_slice(body).unwrap_or(Value::Null);
+    scrub(&mut answer, connection);
     let error = |kind, message: &str| {
         let said = match answer.get("error").and_then(Value::as_str) {
             Some(error) => excerpt(status, error.as_bytes()),
-            None => excerpt(status, body),
+            None => excerpt(status, &connection.scrub(body)),
         };
         Error::new(kind, format!("{message}: {said}")).with_status(status)
     };
@@ -87,7 +92,7 @@ pub(crate) fn interpret(status: u16, body: &[u8], records: usize, proxy: Option<
         _ => None,
     };
     verdict.unwrap_or_else(|| {
-        let message = match proxy {
+        let message = match connection.proxy() {
             Some(proxy) => format!("unexpected response through the proxy {proxy}"),
             None => "unexpected response (is there a proxy in between?)".to_owned(),
         };
@@ -97,6 +102,34 @@ pub(crate) fn interpret(status: u16, body: &[u8], records: usize, proxy: Option<
             _ => Verdict::Again(Failure::Overload, error),
         }
     })
+}
+
+/// Takes secrets out of what an answer's texts say, and leaves alone what it is understood by.
+fn scrub(answer: &mut Value, connection: &dyn Transport) {
+    if let Some(error) = answer.get_mut("error").filter(|error| !error.is_null()) {
+        if !error.is_string() {
+            *error = error.to_string().into();
+        }
+    }
+    scrub_texts(answer, connection);
+}
+
+fn scrub_texts(value: &mut Value, connection: &dyn Transport) {
+    match value {
+        Value::String(text) => {
+            if let Cow::Owned(scrubbed) = connection.scrub(text.as_bytes()) {
+                *text = String::from_utf8_lossy(&scrubbed).into_owned();
+            }
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| scrub_texts(item, connection)),
+        Value::Object(members) => {
+            let texts = members.iter_mut().filter(|(name, _)| *name != "status");
+            texts.for_each(|(_, value)| scrub_texts(value, connection));
+        }
+        _ => {}
+    }
 }
 
 /// An answer of success, which with `verbose` or without `strict` may still say no. `None`, if it is
@@ -191,8 +224,7 @@ fn listed(answer: &Value, records: usize) -> Option<Verdict> {
 fn reason(answer: &Value) -> String {
     match answer.get("error") {
         None | Some(Value::Null) => "the server does not say why".to_owned(),
-        Some(Value::String(error)) => words(error),
-        Some(error) => words(&error.to_string()),
+        Some(error) => words(error.as_str().unwrap_or_default()),
     }
 }
 

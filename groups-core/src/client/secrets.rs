@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The texts that are taken out of everything that is read.
+/// The texts that are taken out of everything that a server or proxy says.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(Arc<[Vec<u8>]>);
 
 /// What stands in a secret's place.
 const HIDDEN: &[u8] = b"[hidden]";
 
-/// A shorter text is not a secret, and part of too many words.
-const SHORTEST: usize = 4;
+/// A shorter secret is part of too many words: it is taken out where it is a word of its own.
+const SHORT: usize = 4;
 
 /// So many bytes of a secret's beginning are taken out too, as a quotation that is cut off has them.
 const BEGINNING: usize = 8;
@@ -20,49 +20,106 @@ const BEGINNING: usize = 8;
 impl Secrets {
     pub(crate) fn new(texts: impl IntoIterator<Item = String>) -> Self {
         let texts = texts.into_iter().map(String::into_bytes);
-        let mut texts: Vec<_> = texts.filter(|text| text.len() >= SHORTEST).collect();
-        // The longest first, for one that is part of another.
-        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        Self(texts.into())
+        Self(texts.filter(|text| !text.is_empty()).collect())
     }
 
-    /// Returns the bytes without the secrets.
-    pub(crate) fn scrub<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    /// Returns the text without the secrets, as they are or encoded for JSON, HTML or a URL.
+    pub(crate) fn scrub<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let mut scrubbed: Option<Vec<u8>> = None;
         let (mut at, mut copied) = (0, 0);
-        while at < bytes.len() {
-            let quoted = self.quoted(&bytes[at..]);
+        while at < text.len() {
+            let quoted = self.quoted(text, at);
             if quoted == 0 {
                 at += 1;
                 continue;
             }
             let out = scrubbed.get_or_insert_default();
-            out.extend_from_slice(&bytes[copied..at]);
+            out.extend_from_slice(&text[copied..at]);
             out.extend_from_slice(HIDDEN);
             at += quoted;
             copied = at;
         }
         match scrubbed {
-            None => Cow::Borrowed(bytes),
+            None => Cow::Borrowed(text),
             Some(mut out) => {
-                out.extend_from_slice(&bytes[copied..]);
+                out.extend_from_slice(&text[copied..]);
                 Cow::Owned(out)
             }
         }
     }
 
-    /// How many bytes at the beginning are of a secret.
-    fn quoted(&self, bytes: &[u8]) -> usize {
-        let quoted = |secret: &Vec<u8>| {
-            let pairs = secret.iter().zip(bytes);
-            let shared = pairs.take_while(|(one, other)| one == other).count();
-            if shared >= secret.len().min(BEGINNING) {
-                shared
-            } else {
-                0
+    /// Returns how many bytes at that place are of a secret: of the longest, if there are two.
+    fn quoted(&self, text: &[u8], at: usize) -> usize {
+        let is_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let quoted = |secret: &Vec<u8>, len_of: fn(u8, &[u8]) -> usize| {
+            let (mut bytes, mut shared) = (0, 0);
+            for byte in secret {
+                let len = len_of(*byte, &text[at + bytes..]);
+                if len == 0 {
+                    break;
+                }
+                bytes += len;
+                shared += 1;
             }
+            let is_whole = shared == secret.len();
+            let is_quoted = if secret.len() < SHORT {
+                let before = at.checked_sub(1).and_then(|before| text.get(before));
+                is_whole && !is_word(before) && !is_word(text.get(at + bytes))
+            } else {
+                is_whole || shared >= BEGINNING
+            };
+            if is_quoted { bytes } else { 0 }
         };
+        let quoted = |secret| quoted(secret, plain).max(quoted(secret, encoded));
         self.0.iter().map(quoted).max().unwrap_or_default()
+    }
+}
+
+fn plain(byte: u8, text: &[u8]) -> usize {
+    usize::from(text.first() == Some(&byte))
+}
+
+/// Returns how many bytes at the beginning of the text stand for that byte, in any of the usual encodings.
+fn encoded(byte: u8, text: &[u8]) -> usize {
+    let number = |digits: &[u8], radix| {
+        let digits = std::str::from_utf8(digits).ok()?;
+        u8::from_str_radix(digits, radix).ok()
+    };
+    let is_hex = |digits: &[u8]| number(digits, 16) == Some(byte);
+    match *text {
+        // The other alphabet of base64, and a form's space.
+        [b'-', ..] if byte == b'+' => 1,
+        [b'_', ..] if byte == b'/' => 1,
+        [b'+', ..] if byte == b' ' => 1,
+        [b'%', high, low, ..] if is_hex(&[high, low]) => 3,
+        // Several where a text of JSON is in another.
+        [b'\\', ..] => {
+            let slashes = text.iter().take_while(|byte| **byte == b'\\').count();
+            match text[slashes..] {
+                [b'u', b'0', b'0', high, low, ..] if is_hex(&[high, low]) => slashes + 5,
+                [b'x', high, low, ..] if is_hex(&[high, low]) => slashes + 3,
+                [escaped, ..] if escaped == byte => slashes + 1,
+                _ => plain(byte, text),
+            }
+        }
+        [b'&', ref rest @ ..] => {
+            let end = rest.iter().take(6).position(|byte| *byte == b';');
+            let Some(end) = end else {
+                return plain(byte, text);
+            };
+            let is_it = match &rest[..end] {
+                b"amp" => byte == b'&',
+                b"lt" => byte == b'<',
+                b"gt" => byte == b'>',
+                b"quot" => byte == b'"',
+                b"apos" => byte == b'\'',
+                [b'#', b'x' | b'X', digits @ ..] => is_hex(digits),
+                [b'#', digits @ ..] => number(digits, 10) == Some(byte),
+                _ => false,
+            };
+            if is_it { end + 2 } else { plain(byte, text) }
+        }
+        _ => plain(byte, text),
     }
 }
 
@@ -76,11 +133,19 @@ impl fmt::Debug for Secrets {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(secrets: &Secrets, rows: &[(&str, &str)]) {
+        for (text, expected) in rows {
+            let scrubbed = secrets.scrub(text.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&scrubbed), *expected, "{text}");
+        }
+    }
+
     #[test]
     fn secrets_and_their_beginnings_are_hidden() {
-        let secrets = ["0123456789abcdef", "SHORT", "01234567", "abc", ""];
+        let secrets = ["0123456789abcdef", "SHORT", "01234567", ""];
         let secrets = Secrets::new(secrets.map(str::to_owned));
-        for (text, expected) in [
+        let rows = [
             ("", ""),
             ("nothing here", "nothing here"),
             ("\"0123456789abcdef\"", "\"[hidden]\""),
@@ -88,11 +153,40 @@ mod tests {
             ("cut: 0123456789abc", "cut: [hidden]"),
             ("too short: 0123456", "too short: 0123456"),
             ("SHORTSHOR", "[hidden]SHOR"),
-            ("abc", "abc"),
-        ] {
-            let scrubbed = secrets.scrub(text.as_bytes());
-            assert_eq!(String::from_utf8_lossy(&scrubbed), expected, "{text}");
-        }
+        ];
+        check(&secrets, &rows);
         assert_eq!(format!("{secrets:?}"), "Secrets");
+    }
+
+    #[test]
+    fn a_short_secret_is_hidden_where_it_is_a_word() {
+        let secrets = Secrets::new(["abc", "7"].map(str::to_owned));
+        let rows = [
+            ("abc", "[hidden]"),
+            ("user:abc@proxy 17 7", "user:[hidden]@proxy 17 [hidden]"),
+            ("abcd xabc ab", "abcd xabc ab"),
+            ("%61bc", "[hidden]"),
+        ];
+        check(&secrets, &rows);
+    }
+
+    #[test]
+    fn encoded_secrets_are_hidden() {
+        let secrets = Secrets::new(["p&s/w+r<d \"é".to_owned()]);
+        let rows = [
+            ("p&s/w+r<d \"é.", "[hidden]."),
+            ("p%26s%2fw%2Br%3Cd%20%22%C3%A9.", "[hidden]."),
+            ("p%26s%2Fw%2Br%3Cd+%22%c3%a9.", "[hidden]."),
+            ("p\\u0026s\\/w+r\\u003Cd \\\"é.", "[hidden]."),
+            ("p\\\\u0026s\\\\/w+r\\\\u003Cd \\\\\\\"é.", "[hidden]."),
+            ("p&amp;s/w+r&lt;d &quot;é.", "[hidden]."),
+            ("p&#38;s&#x2F;w&#43;r&#60;d &#34;é.", "[hidden]."),
+            ("p\\x26s_w-r<d+\"é.", "[hidden]."),
+            ("p&am", "p&am"),
+            ("p%2", "p%2"),
+            ("p\\u00", "p\\u00"),
+            ("p&;&#;&#x;s", "p&;&#;&#x;s"),
+        ];
+        check(&secrets, &rows);
     }
 }

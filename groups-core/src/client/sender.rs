@@ -238,18 +238,15 @@ impl<'a> Sender<'a> {
         }
         match self.connection.post(request) {
             Err(broken) => broken.into(),
-            Ok(answer) => {
-                let proxy = self.connection.proxy();
-                match interpret(answer.status, &answer.body, records, proxy) {
-                    Verdict::Again(failure, error) => {
-                        Verdict::Again(failure, error.with_retry_after(answer.retry_after))
-                    }
-                    Verdict::Blocked(error) => {
-                        Verdict::Blocked(error.with_retry_after(answer.retry_after))
-                    }
-                    verdict => verdict,
+            Ok(answer) => match interpret(&answer, records, &*self.connection) {
+                Verdict::Again(failure, error) => {
+                    Verdict::Again(failure, error.with_retry_after(answer.retry_after))
                 }
-            }
+                Verdict::Blocked(error) => {
+                    Verdict::Blocked(error.with_retry_after(answer.retry_after))
+                }
+                verdict => verdict,
+            },
         }
     }
 

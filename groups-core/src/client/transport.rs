@@ -7,14 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ureq::config::Config;
+#[cfg(feature = "tls")]
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, Resolver};
 use ureq::{Agent, Body, Proxy, http};
 
-use crate::client::connector::{LaterResolver, ResolvingConnector};
+use crate::client::connector::{LaterResolver, connector};
 use crate::client::endpoint::Endpoint;
 use crate::client::proxy;
 use crate::client::retry::Failure;
 use crate::client::secrets::Secrets;
+#[cfg(feature = "tls")]
+use crate::client::tls;
 use crate::record::{Error, ErrorKind};
 
 /// How much of an answer is kept.
@@ -31,6 +35,11 @@ pub(crate) trait Transport: Send + Sync {
     /// The proxy that requests go through, as errors name it.
     fn proxy(&self) -> Option<&str> {
         None
+    }
+
+    /// Takes secrets out of a text of the server's, before it is shown.
+    fn scrub<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        Cow::Borrowed(text)
     }
 }
 
@@ -81,37 +90,43 @@ pub(crate) struct HttpConfig {
     resolver: Arc<dyn Resolver>,
 }
 
+/// What the builder sets of a connection.
+pub(crate) struct HttpOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    pub(crate) roots: RootCerts,
+    pub(crate) secrets: Secrets,
+}
+
 impl HttpConfig {
-    pub(crate) fn new(
-        endpoint: &Endpoint,
-        timeout: Duration,
-        connect_timeout: Duration,
-        proxy: Option<Proxy>,
-        secrets: Secrets,
-    ) -> Self {
-        let proxy_name = proxy.as_ref().map(proxy::name);
+    pub(crate) fn new(endpoint: &Endpoint, options: HttpOptions) -> Self {
+        let proxy_name = options.proxy.as_ref().map(proxy::name);
         let peer = match &proxy_name {
             None => endpoint.to_string(),
             Some(proxy) => format!("{endpoint} through the proxy {proxy}"),
         };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // A redirected POST loses its body or goes to a host that nobody named.
+            .max_redirects(0)
+            .timeout_global(Some(options.timeout))
+            .timeout_connect(Some(options.connect_timeout.min(options.timeout)))
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .user_agent(concat!("mixpanel-groups/", env!("CARGO_PKG_VERSION")))
+            .accept("application/json")
+            .accept_encoding("identity")
+            .proxy(options.proxy);
+        #[cfg(feature = "tls")]
+        let config = config.tls_config(TlsConfig::builder().root_certs(options.roots).build());
         Self {
             peer,
             proxy: proxy_name,
-            secrets,
+            secrets: options.secrets,
             resolver: Arc::new(DefaultResolver::default()),
-            config: Agent::config_builder()
-                .http_status_as_error(false)
-                // A redirected POST loses its body or goes to a host that nobody named.
-                .max_redirects(0)
-                .timeout_global(Some(timeout))
-                .timeout_connect(Some(connect_timeout.min(timeout)))
-                .max_idle_connections(1)
-                .max_idle_connections_per_host(1)
-                .user_agent(concat!("mixpanel-groups/", env!("CARGO_PKG_VERSION")))
-                .accept("application/json")
-                .accept_encoding("identity")
-                .proxy(proxy)
-                .build(),
+            config: config.build(),
         }
     }
 
@@ -120,7 +135,7 @@ impl HttpConfig {
             settings: self.clone(),
             agent: Agent::with_parts(
                 self.config.clone(),
-                ResolvingConnector::new(Arc::clone(&self.resolver)),
+                connector(Arc::clone(&self.resolver)),
                 LaterResolver,
             ),
             answered: AtomicBool::new(false),
@@ -144,11 +159,7 @@ impl Transport for Http {
         let response = post
             .send(request.body)
             .map_err(|error| broken(&self.settings, error, was_open))?;
-        let mut answer =
-            read(response).map_err(|error| broken(&self.settings, error.into(), false))?;
-        if let Cow::Owned(scrubbed) = self.settings.secrets.scrub(&answer.body) {
-            answer.body = scrubbed;
-        }
+        let answer = read(response).map_err(|error| broken(&self.settings, error.into(), false))?;
         self.answered.store(true, Ordering::Relaxed);
         Ok(answer)
     }
@@ -159,6 +170,10 @@ impl Transport for Http {
 
     fn proxy(&self) -> Option<&str> {
         self.settings.proxy.as_deref()
+    }
+
+    fn scrub<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        self.settings.secrets.scrub(text)
     }
 }
 
@@ -210,40 +225,7 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 /// What a failed exchange means; `was_open` if it went over a kept connection.
 fn broken(settings: &HttpConfig, error: ureq::Error, was_open: bool) -> TransportError {
-    use ErrorKind::{Network, Timeout, Tls, UnexpectedAnswer};
-    let (kind, failure, message) = match &error {
-        ureq::Error::Timeout(_) => (Timeout, Some(Failure::Breakage), "no answer in time"),
-        ureq::Error::Io(io) if is_tls(io) => (Tls, None, "no secure connection"),
-        ureq::Error::Io(io) if was_open && is_closed(io) => (
-            Network,
-            Some(Failure::StaleConnection),
-            "the connection broke",
-        ),
-        ureq::Error::Io(_) => (Network, Some(Failure::Breakage), "the connection failed"),
-        ureq::Error::HostNotFound => (Network, Some(Failure::Breakage), "the host is not known"),
-        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => (
-            Network,
-            None,
-            "the proxy does not accept the user name and password",
-        ),
-        ureq::Error::ConnectProxyFailed(_) => (
-            Network,
-            Some(Failure::Breakage),
-            "the proxy refused the connection",
-        ),
-        ureq::Error::ConnectionFailed => {
-            (Network, Some(Failure::Breakage), "the connection failed")
-        }
-        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => (
-            UnexpectedAnswer,
-            Some(Failure::Breakage),
-            "the response is not HTTP",
-        ),
-        #[cfg(feature = "tls")]
-        ureq::Error::Rustls(_) | ureq::Error::Pem(_) => (Tls, None, "no secure connection"),
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => (Tls, None, "no secure connection"),
-        _ => (Network, None, "the request failed"),
-    };
+    let (kind, failure, message) = meaning(&error, was_open);
     let new = Error::new(kind, format!("{}: {message}", settings.peer));
     let text = error.to_string();
     TransportError {
@@ -256,7 +238,55 @@ fn broken(settings: &HttpConfig, error: ureq::Error, was_open: bool) -> Transpor
     }
 }
 
-fn is_closed(error: &io::Error) -> bool {
+fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, &'static str) {
+    use ErrorKind::{Network, Timeout, Tls, UnexpectedAnswer};
+    if let Some(problem) = tls_problem(error) {
+        return (Tls, None, problem);
+    }
+    let retried = Some(Failure::Breakage);
+    match error {
+        ureq::Error::Timeout(_) => (Timeout, retried, "no answer in time"),
+        ureq::Error::Io(io) if was_open && is_closed(io) => {
+            let stale = Some(Failure::StaleConnection);
+            (Network, stale, "the connection broke")
+        }
+        ureq::Error::Io(io) if is_refused_by_socks(io) => (Network, None, REFUSED_BY_PROXY),
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
+            (Network, retried, "the connection failed")
+        }
+        ureq::Error::HostNotFound => (Network, retried, "the host is not known"),
+        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
+            (Network, None, REFUSED_BY_PROXY)
+        }
+        ureq::Error::ConnectProxyFailed(_) => {
+            (Network, retried, "the proxy refused the connection")
+        }
+        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+            (UnexpectedAnswer, retried, "the response is not HTTP")
+        }
+        _ => (Network, None, "the request failed"),
+    }
+}
+
+fn tls_problem(error: &ureq::Error) -> Option<&'static str> {
+    match error {
+        #[cfg(feature = "tls")]
+        ureq::Error::Io(io) => tls::problem(io),
+        #[cfg(feature = "tls")]
+        ureq::Error::Rustls(_) => Some("no secure connection"),
+        ureq::Error::Tls(_) | ureq::Error::TlsRequired => Some("no secure connection"),
+        _ => None,
+    }
+}
+
+const REFUSED_BY_PROXY: &str = "the proxy does not accept the user name and password";
+
+/// What ureq makes of a SOCKS proxy's refusal; the system's own errors have a number.
+fn is_refused_by_socks(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && error.kind() == io::ErrorKind::PermissionDenied
+}
+
+pub(super) fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(
         error.kind(),
@@ -264,21 +294,10 @@ fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-/// What rustls finds wrong arrives as an I/O error of its own kind, as what a proxy of SOCKS answers
-/// does.
-fn is_tls(error: &io::Error) -> bool {
-    const OF_SOCKS: [&str; 3] = [
-        "invalid response version",
-        "invalid response code",
-        "invalid reserved byte",
-    ];
-    error.kind() == io::ErrorKind::InvalidData && !OF_SOCKS.contains(&&*error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
@@ -287,10 +306,10 @@ mod tests {
 
     use super::*;
 
-    /// Finds one address for every name, and counts how often it is asked.
+    /// Finds the same addresses for every name, and counts how often it is asked.
     #[derive(Debug)]
     struct Counting {
-        address: SocketAddr,
+        addresses: Vec<SocketAddr>,
         lookups: AtomicUsize,
         fails: AtomicBool,
     }
@@ -307,9 +326,45 @@ mod tests {
                 return Err(ureq::Error::HostNotFound);
             }
             let mut found = self.empty();
-            found.push(self.address);
+            self.addresses
+                .iter()
+                .for_each(|address| found.push(*address));
             Ok(found)
         }
+    }
+
+    impl Counting {
+        fn new(addresses: Vec<SocketAddr>) -> Arc<Self> {
+            Arc::new(Self {
+                addresses,
+                lookups: AtomicUsize::new(0),
+                fails: AtomicBool::new(false),
+            })
+        }
+
+        fn open(self: &Arc<Self>) -> Http {
+            let endpoint = Endpoint::parse("http://mixpanel.test", true).expect("it is one");
+            let options = HttpOptions {
+                timeout: Duration::from_secs(60),
+                connect_timeout: Duration::from_secs(10),
+                proxy: None,
+                #[cfg(feature = "tls")]
+                roots: RootCerts::WebPki,
+                secrets: Secrets::default(),
+            };
+            let mut config = HttpConfig::new(&endpoint, options);
+            config.resolver = Arc::<Self>::clone(self);
+            config.open()
+        }
+    }
+
+    fn post(http: &Http) -> Result<Response, TransportError> {
+        http.post(Request {
+            url: "http://mixpanel.test/groups",
+            authorization: None,
+            gzip: false,
+            body: b"",
+        })
     }
 
     /// Answers two requests a connection, as a server that closes a kept one.
@@ -331,25 +386,10 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_for_each_connection_and_not_for_each_request() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let counting = Arc::new(Counting {
-            address: listener.local_addr().expect("it is bound"),
-            lookups: AtomicUsize::new(0),
-            fails: AtomicBool::new(false),
-        });
+        let counting = Counting::new(vec![listener.local_addr().expect("it is bound")]);
         thread::spawn(move || serve(&listener));
-        let endpoint = Endpoint::parse("http://mixpanel.test", true).expect("it is one");
-        let time = Duration::from_secs(60);
-        let mut config = HttpConfig::new(&endpoint, time, time, None, Secrets::default());
-        config.resolver = Arc::<Counting>::clone(&counting);
-        let http = config.open();
-        let post = || {
-            http.post(Request {
-                url: "http://mixpanel.test/groups",
-                authorization: None,
-                gzip: false,
-                body: b"",
-            })
-        };
+        let http = counting.open();
+        let post = || post(&http);
         let lookups = || counting.lookups.load(Ordering::Relaxed);
 
         post().expect("an answer");
@@ -372,5 +412,19 @@ mod tests {
         counting.fails.store(false, Ordering::Relaxed);
         post().expect("an answer over a new connection");
         assert_eq!(lookups(), 3);
+    }
+
+    /// As of a host with an IPv6 address where this machine's network has IPv4 alone.
+    #[test]
+    fn an_address_without_a_route_is_passed_over() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        thread::spawn(move || serve(&listener));
+        // For documentation; and one where nobody listens.
+        let nowhere: Ipv6Addr = "2001:db8::1".parse().expect("an address");
+        let addresses = [nowhere, Ipv6Addr::LOCALHOST].map(|ip| (ip, address.port()).into());
+        let counting = Counting::new([addresses.as_slice(), &[address]].concat());
+        post(&counting.open()).expect("an answer");
+        assert_eq!(counting.lookups.load(Ordering::Relaxed), 1);
     }
 }

@@ -59,6 +59,17 @@ impl HttpServer {
     }
 }
 
+impl HttpServer {
+    /// Returns the number of connections that are open.
+    pub(crate) fn open_connections(&self) -> usize {
+        let state = self.lifecycle.lock();
+        let connections = state.connections.iter();
+        connections
+            .filter(|stream| stream.strong_count() > 0)
+            .count()
+    }
+}
+
 impl Drop for HttpServer {
     fn drop(&mut self) {
         let mut state = self.lifecycle.lock();

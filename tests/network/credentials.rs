@@ -1,0 +1,78 @@
+//! Tokens and service accounts as they come from files and variables.
+
+use mixpanel_groups::{Client, ClientBuilder, ErrorKind, Event, Group};
+use mixpanel_groups_emulator::Emulator;
+
+fn message(builder: ClientBuilder) -> String {
+    let error = builder.build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    error.to_string()
+}
+
+#[test]
+fn white_space_around_a_token_is_not_sent() {
+    for token in ["TOKEN\n", "TOKEN\r\n", " TOKEN\t", "\u{a0}TOKEN", "TOKEN"] {
+        let emulator = Emulator::builder().token("TOKEN").start().unwrap();
+        let builder = Client::builder(token).endpoint(format!(" {}\n", emulator.endpoint()));
+        let client = builder.build().unwrap();
+        let report = client.send(Group::new("company", "acme").delete()).unwrap();
+        assert_eq!(report.accepted, 1);
+        let event = Event::new("Purchase").distinct_id("");
+        assert_eq!(client.import(event).unwrap().accepted, 1);
+        let body: serde_json::Value = serde_json::from_str(&emulator.requests()[0].body).unwrap();
+        assert_eq!(body[0]["$token"], "TOKEN");
+    }
+}
+
+#[test]
+fn a_token_with_other_characters_is_an_error_that_does_not_show_it() {
+    for (token, found) in [
+        ("\"HUNTER2\"", "a double quote"),
+        ("'HUNTER2'", "a single quote"),
+        ("\u{feff}HUNTER2", "a byte order mark"),
+        ("HUNTER2 HUNTER2", "a space"),
+        ("HUNTER2\nHUNTER2", "a line break"),
+        ("HUNTER2\0", "'\\0'"),
+        ("HUNTER2=", "the character '='"),
+        ("HUNTER2é", "the character 'é'"),
+    ] {
+        let expected = format!(
+            "invalid project token: it contains {found}; copy it from the project's settings, \
+             without quotes"
+        );
+        assert_eq!(message(Client::builder(token)), expected);
+        assert_eq!(message(Client::builder("T").token(token)), expected);
+    }
+    for token in ["", " ", "\n"] {
+        assert_eq!(
+            message(Client::builder(token)),
+            "the project token is empty"
+        );
+    }
+}
+
+#[test]
+fn a_service_account_is_checked_as_the_token_is() {
+    let account = |user: &str, secret: &str, project: &str| {
+        Client::builder("T").service_account(user, secret, project)
+    };
+    account(" a.1f.mp-service-account\n", "secret\n", "7\n")
+        .build()
+        .unwrap();
+    for (user, secret, name, found) in [
+        ("\"user\"", "HUNTER2", "user name", "a double quote"),
+        ("us er", "HUNTER2", "user name", "a space"),
+        ("user", "'HUNTER2'", "secret", "a single quote"),
+        ("user", "\u{feff}HUNTER2", "secret", "a byte order mark"),
+    ] {
+        let text = message(account(user, secret, "7"));
+        assert!(
+            text.starts_with(&format!(
+                "invalid service account's {name}: it contains {found};"
+            )),
+            "{text}"
+        );
+        assert!(!text.contains("HUNTER2"), "{text}");
+    }
+    assert!(message(account("user", "secret", "'7'")).starts_with("the project id is not one"));
+}
