@@ -41,6 +41,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     strict: bool,
     proxy: ProxySetting,
+    pub(super) is_disabled: bool,
 }
 
 /// The most connections of a client, each of which is a thread while it sends.
@@ -79,6 +80,7 @@ impl ClientBuilder {
             connect_timeout: Duration::from_secs(10),
             strict: true,
             proxy: ProxySetting::Environment,
+            is_disabled: false,
         }
     }
 
@@ -292,6 +294,7 @@ impl ClientBuilder {
             open,
             connections: self.connections,
             timeout: self.timeout,
+            is_disabled: self.is_disabled,
             idle: Mutex::default(),
         }))
     }

@@ -3,6 +3,7 @@
 //! no threads, and the buffers are the only state.
 
 pub(crate) mod atomic_file;
+pub(crate) mod checksum;
 pub(crate) mod random;
 #[cfg(simulation)]
 pub(crate) mod simulated;
