@@ -15,7 +15,7 @@ mod profile;
 pub mod record;
 #[cfg(all(test, simulation))]
 mod simulation;
-mod snapshot;
+pub mod snapshot;
 mod util;
 
 // Its examples and links need what this feature brings.

@@ -47,6 +47,7 @@ pub struct ClientBuilder {
     proxy: ProxySetting,
     #[cfg(feature = "tls")]
     roots: Roots,
+    pub(super) is_disabled: bool,
 }
 
 /// The most connections of a client, each of which is a thread while it sends.
@@ -87,6 +88,7 @@ impl ClientBuilder {
             proxy: ProxySetting::Environment,
             #[cfg(feature = "tls")]
             roots: Roots::Environment,
+            is_disabled: false,
         }
     }
 
@@ -332,6 +334,7 @@ impl ClientBuilder {
             open,
             connections: self.connections,
             timeout: self.timeout,
+            is_disabled: self.is_disabled,
             idle: Mutex::default(),
         }))
     }

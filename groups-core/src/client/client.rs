@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub(super) connections: usize,
     /// How long a request can take.
     pub(super) timeout: Duration,
+    /// Whether it only claims to send.
+    pub(super) is_disabled: bool,
     /// Connections that no `send` uses at the moment.
     pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
 }
@@ -194,11 +196,14 @@ impl Client {
 
     /// A client that sends nothing and reports all as accepted, for tests and development machines.
     ///
-    /// An update that cannot be sent is rejected all the same.
+    /// An update that cannot be sent is rejected all the same. A [`Snapshot`](crate::Snapshot) keeps nothing of what
+    /// it reports.
     #[must_use]
     pub fn disabled() -> Self {
         let open = Box::new(|| Arc::new(NoopTransport) as Arc<dyn Transport>);
-        ClientBuilder::new("disabled".to_owned()).connect(Endpoint::nowhere(), open)
+        let mut builder = ClientBuilder::new("disabled".to_owned());
+        builder.is_disabled = true;
+        builder.connect(Endpoint::nowhere(), open)
     }
 
     pub(crate) fn groups_route(&self) -> &Route {

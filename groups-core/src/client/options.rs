@@ -42,6 +42,11 @@ impl<'a> SendOptions<'a> {
         self
     }
 
+    /// Returns whether the client is [`Client::disabled`].
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.client.0.is_disabled
+    }
+
     /// Asks before each request, and stops when it may not start.
     pub(crate) fn permit(mut self, permit: &'a Permit<'a>) -> Self {
         self.permit = Some(permit);

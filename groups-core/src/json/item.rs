@@ -10,7 +10,7 @@ use crate::json::members::{check_depth, may_be_deep};
 /// Integers of any size are equal if their digits are, floats if they are the same number, and texts if their
 /// characters are, whatever escapes they were written with. `1`, `1.0` and `"1"` differ. Objects are equal whatever
 /// the order of their members, at every depth; the order of a list counts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Item(String);
 
 impl Item {

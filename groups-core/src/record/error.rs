@@ -63,6 +63,9 @@ pub enum ErrorKind {
     Closed,
     /// The caller asked to stop, or the client was shut down while it was sending.
     Cancelled,
+    /// The iterator that the data came from returned an error: see
+    /// [`Snapshot::try_sync`](crate::Snapshot::try_sync).
+    Source,
 }
 
 impl Error {

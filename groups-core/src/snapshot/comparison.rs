@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::known::{Known, Trace};
+use super::known::{Known, Trace, set_of};
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::Item;
@@ -14,8 +14,8 @@ use crate::record::diff::{Differences, key_of, text};
 use crate::record::visit::Visitor;
 use crate::util::siphash::HashKey;
 
-/// Compares a struct with what is known of its group: what is known from now on, and what is to be
-/// said.
+/// Compares a struct with what is known of its group. Returns what is known once the updates are accepted, and what
+/// they are made of.
 pub(super) fn compare<T: MixpanelGroup>(
     group: &T,
     before: Option<&Known>,
@@ -63,17 +63,17 @@ impl KnownComparison<'_> {
         Ok(())
     }
 
-    /// One property that is there.
+    /// Compares a property that is not `null`.
     fn compare(&mut self, name: &str, key: &str, operation: Operation, value: &str) {
         let before = self.before.and_then(|before| before.traces.get(name));
         let trace = match operation {
-            Operation::Union => Trace::List(value.to_owned()),
+            Operation::Union => Trace::List(set_of(value)),
             Operation::SetOnce => Trace::Once,
             // The order of an object's members must not count.
             _ if value.contains('{') => {
-                Trace::Value(self.key.hash(&Item::parse(value).into_json()))
+                Trace::Value(self.key.hash(Item::parse(value).into_json().as_bytes()))
             }
-            _ => Trace::Value(self.key.hash(value)),
+            _ => Trace::Value(self.key.hash(value.as_bytes())),
         };
         match (&trace, before) {
             (now, Some(before)) if now == before => {}
@@ -92,7 +92,7 @@ impl KnownComparison<'_> {
         self.known.traces.insert(name.to_owned(), trace);
     }
 
-    /// What is known now, and what is to be said, properties that are gone included.
+    /// Adds the properties that are gone.
     fn finish(mut self) -> (Known, Differences) {
         for (name, trace) in self.before.into_iter().flat_map(|before| &before.traces) {
             if self.known.traces.contains_key(name) {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use crate::client::mutable_list::union;
+use crate::json::item::{Item, parse_items};
 
 /// Group key and id.
 pub(super) type GroupName = (String, String);
@@ -21,14 +22,14 @@ pub(super) enum Trace {
     Value(u128),
     /// `$set_once`, whatever the value was.
     Once,
-    /// The list of `$union`.
+    /// The items of `$union`, as [`set_of`] returns them.
     List(String),
     /// It was sent, and whether it was applied is not known. It has some of these items if it is a list of `$union`;
     /// `None` if it may be any value.
     Uncertain(Option<String>),
 }
 
-/// What is known of a group that may be in one state or in another, or may have been deleted.
+/// Returns what is known of a group that may be in one state or in the other, or may have been deleted.
 pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
     let both = one.into_iter().chain(other);
     let names = both.flat_map(|known| known.traces.keys());
@@ -38,7 +39,7 @@ pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
     });
     let uncertain = traces.filter_map(|(name, traces)| match traces {
         [Some(Trace::Once), Some(Trace::Once)] => Some((name, Trace::Once)),
-        // Said once more, it does no harm.
+        // Sending it again does no harm.
         [None | Some(Trace::Once), None | Some(Trace::Once)] => None,
         traces => {
             let items =
@@ -58,4 +59,13 @@ pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
         company_id: other.or(one).and_then(|known| known.company_id.clone()),
         traces: uncertain.collect(),
     }
+}
+
+/// Returns the items of a list in an order of their own, each once: equal for equal sets.
+pub(super) fn set_of(list: &str) -> String {
+    let mut items: Vec<Item> = parse_items(list).map(|(_, item)| item).collect();
+    items.sort();
+    items.dedup();
+    let items: Vec<String> = items.into_iter().map(Item::into_json).collect();
+    format!("[{}]", items.join(","))
 }

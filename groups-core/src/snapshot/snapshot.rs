@@ -1,16 +1,17 @@
-use std::collections::HashMap;
+use std::convert::Infallible;
+use std::error::Error as StdError;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::file;
-use super::known::{GroupName, Known};
+use super::file_store::FileStore;
+use super::index::Index;
+use super::journal::Journal;
 use super::run::Run;
+use super::store::SnapshotStore;
 use crate::client::SendOptions;
-use crate::record::{Error, MixpanelGroup, Report};
-use crate::util::siphash::HashKey;
+use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 
-/// What Mixpanel was last told of each group, kept in a file, so that a nightly job sends only what
-/// has changed since.
+/// A record of what Mixpanel has accepted of each group, so that a nightly job sends only what has changed since.
 ///
 /// ```no_run
 /// # use mixpanel_groups::{Client, MixpanelGroup, Snapshot};
@@ -25,140 +26,231 @@ use crate::util::siphash::HashKey;
 /// # }
 /// ```
 ///
-/// A hash stands for each value; names and the items of `$union` lists are kept as they are, since
-/// they are needed to take them away again; all of it is in memory while the snapshot lives. The
-/// file is text, one line a group, written whole or
-/// not at all, and only what Mixpanel accepted goes into it as known. Of a group with an update that
-/// was not accepted, and of all groups when a run was killed before its end, the next run says
-/// everything again. A run notes what it is about to send in a file `….unfinished` beside it, so that the next one
-/// knows of groups and items that only the killed run had.
+/// # What it keeps
+/// Names, the items of `$union` lists, and a hash of 128 bits for each other value; its key is random. Some 70 bytes of
+/// each group are in memory, and the rest is read when the group has changed. Use one snapshot for each project.
 ///
-/// A symbolic link is followed, the file keeps its mode, and where it cannot be replaced, as a file that is mounted
-/// into a container, it is written in place. Use one file for each project.
+/// # Runs that end early
+/// Before a request starts, the snapshot has written which groups it is about to change. If the process is killed or
+/// the machine loses power, the next run sends all properties of those groups again, deletes those that are gone if it
+/// is to, and removes list items that only the killed run had. The same holds for groups with an update that was not
+/// accepted.
+///
+/// # The file
+/// [`open`](Self::open) keeps the snapshot in a file. A run appends to it, and not at all if nothing changed. When more
+/// than half of it is outdated, it is written anew: another file beside it, named with `.tmp`, takes its place, with the
+/// same mode. A symbolic link stays. A file that cannot be replaced, such as one that is mounted into a container, is
+/// written in place. [`open_in`](Self::open_in) keeps the snapshot in a database.
 pub struct Snapshot {
-    path: PathBuf,
-    key: HashKey,
-    groups: HashMap<GroupName, Known>,
+    store: Box<dyn SnapshotStore>,
+    /// What error messages call it.
+    name: String,
+    index: Index,
+    /// Whether the index is as the store is.
+    is_loaded: bool,
     delete_gone: bool,
-    /// Locked.
-    _lock: file::Lock,
 }
 
 impl Snapshot {
-    /// Reads the file, or begins anew if there is none.
+    /// Reads the file, or begins anew if there is none or it is empty.
     ///
     /// # Errors
-    /// If the file cannot be read, is damaged, or was written by a newer version of this library.
-    /// It is left as it is then: to begin anew, move it away. If another snapshot of the same file is open, in this
-    /// process or in another one on this machine: wait for its end. The file `….lock` beside it is for that, and
-    /// stays.
+    /// - [`ErrorKind::Damaged`] if the file is not a snapshot, is damaged, or was written by a newer version of this
+    ///   library. It is left as it is: to begin anew, move it away.
+    /// - [`ErrorKind::Io`] if it cannot be read, or another snapshot of the same file is open, in this process or in
+    ///   another one on this machine: wait for its end. The file `….lock` beside it is for that, and stays.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = file::resolve(path.into());
-        let lock = file::lock(&path)?;
-        let (key, groups) = file::load(&path)?;
+        let path = path.into();
+        let name = format!("the snapshot {}", path.display());
+        Self::load(Box::new(FileStore::open(path)?), name)
+    }
+
+    /// Reads the snapshot of a store, such as one in a database.
+    ///
+    /// # Errors
+    /// Those of the store, and [`ErrorKind::Damaged`] if its rows are not a snapshot, or one of a newer version of this
+    /// library.
+    pub fn open_in(store: impl SnapshotStore + 'static) -> Result<Self, Error> {
+        Self::load(Box::new(store), "the snapshot".to_owned())
+    }
+
+    fn load(mut store: Box<dyn SnapshotStore>, name: String) -> Result<Self, Error> {
         Ok(Self {
-            path,
-            key,
-            groups,
+            index: Index::load(&mut *store, &name)?,
+            store,
+            name,
+            is_loaded: true,
             delete_gone: false,
-            _lock: lock,
         })
     }
 
-    /// Whether [`sync`](Self::sync) deletes the groups that the snapshot has and the data no longer
-    /// has; by default it leaves them alone. Only groups of the struct's own group key are deleted.
+    /// Sets whether [`sync`](Self::sync) deletes the groups that the snapshot has and the data no longer has; by default
+    /// they stay. Only groups of the struct's own group key are deleted.
+    ///
+    /// Where the data comes from a source that can fail midway, use [`try_sync`](Self::try_sync): groups that an
+    /// iterator leaves out look as if they were gone.
     #[must_use]
     pub fn delete_gone(mut self, delete: bool) -> Self {
         self.delete_gone = delete;
         self
     }
 
-    /// How many groups there are.
+    /// Returns the number of groups.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.groups.len()
+        self.index.groups.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no groups.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.index.groups.is_empty()
     }
 
-    /// Sends what has changed, and keeps in the file what Mixpanel accepted.
+    /// Sends what has changed, and keeps what Mixpanel accepted.
     ///
-    /// `via` is a client, or `client.with_options()` with options. The structs come from any iterator, owned or
-    /// borrowed; they are read one by one and not kept, so they may come from a database's cursor.
+    /// `via` is a client, or `client.with_options()` with options. With [`Client::disabled`](crate::Client::disabled)
+    /// nothing is kept. The structs come from any iterator, owned or borrowed; they are read one by one and not kept.
     ///
     /// # Errors
-    /// As [`Client::send`](crate::Client::send), after what was accepted has been saved; and if a
-    /// file cannot be written: before anything is sent, if it can be known by then, else with the report.
+    /// As [`Client::send`](crate::Client::send), after what was accepted has been kept; and if the snapshot cannot be
+    /// written. Then no request starts that depends on what could not be written: a file or volume that is read-only or
+    /// full is an error before the first request. The error has the report of what was sent before.
     pub fn sync<'c, T: MixpanelGroup>(
         &mut self,
         via: impl Into<SendOptions<'c>>,
         groups: impl IntoIterator<Item = T>,
     ) -> Result<Report, Error> {
-        if file::is_unfinished(&self.path)? {
-            // What is noted there has to be saved before the note begins anew.
-            (self.key, self.groups) = file::load(&self.path)?;
-            file::save(&self.path, self.key, &self.groups)?;
+        self.try_sync(via, groups.into_iter().map(Ok::<T, Infallible>))
+    }
+
+    /// Sends what has changed, as [`sync`](Self::sync) does, of structs that come from a source that can fail, such as
+    /// the cursor of a database.
+    ///
+    /// The first error ends the run. What came before it is sent and kept; nothing is deleted, since the rest of the
+    /// data is not known.
+    ///
+    /// ```
+    /// # use mixpanel_groups::{Client, Error, ErrorKind, MixpanelGroup, Snapshot};
+    /// # #[derive(MixpanelGroup)]
+    /// # #[mixpanel(group_key = "company")]
+    /// # struct Company { #[mixpanel(group_id)] id: u64, plan: String }
+    /// # fn main() -> Result<(), Error> {
+    /// # let client = Client::disabled();
+    /// # let folder = std::env::temp_dir().join(format!("try_sync.{}", std::process::id()));
+    /// # std::fs::create_dir(&folder).unwrap();
+    /// # let mut snapshot = Snapshot::open(folder.join("companies.snapshot"))?;
+    /// let rows = [
+    ///     Ok(Company { id: 1, plan: "free".to_owned() }),
+    ///     Err(std::io::Error::other("the connection is closed")),
+    /// ];
+    /// let error = snapshot.try_sync(&client, rows).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Source);
+    /// assert_eq!(error.report().unwrap().accepted, 1);
+    /// # drop(snapshot);
+    /// # std::fs::remove_dir_all(folder).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] if the iterator returns an error, which is the [`source`](StdError::source); otherwise as
+    /// [`sync`](Self::sync). The error has the report of what was sent.
+    pub fn try_sync<'c, T, E>(
+        &mut self,
+        via: impl Into<SendOptions<'c>>,
+        groups: impl IntoIterator<Item = Result<T, E>>,
+    ) -> Result<Report, Error>
+    where
+        T: MixpanelGroup,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        if !self.is_loaded {
+            self.index = Index::load(&mut *self.store, &self.name)?;
         }
-        let note = file::begin(&self.path)?;
-        let mut run = Run::new(&self.groups, self.key, note);
-        let delete = if self.delete_gone { T::GROUP_KEY } else { "" };
+        // Until the run has ended well. A panic of the iterator leaves it so.
+        self.is_loaded = false;
+        let via = via.into();
+        let mut begin = self.index.state.clone();
+        begin.open.push(begin.next_run);
+        begin.next_run += 1;
+        let journal = Journal::new(&mut *self.store, begin);
+        let mut run = Run::new::<T>(&mut self.index, &journal, via.is_disabled());
         let mut groups = groups.into_iter();
+        let mut failed = None;
         let mut gone = None;
-        // Each step yields the updates of one group, the gone ones last.
+        // Each step yields the updates of one group, those that are gone last.
         let steps = std::iter::from_fn(|| {
-            if run.is_failed() {
+            if run.has_failed() || failed.is_some() {
                 return None;
             }
-            if let Some(group) = groups.next() {
-                return Some(run.updates(&group));
+            match groups.next() {
+                Some(Ok(group)) => return Some(run.updates(&group)),
+                Some(Err(error)) => {
+                    failed = Some(error.into());
+                    return None;
+                }
+                None if !self.delete_gone => return None,
+                None => {}
             }
-            let gone = gone.get_or_insert_with(|| run.gone(delete).into_iter());
-            gone.next().map(|name| run.delete(name))
+            let gone = gone.get_or_insert_with(|| run.gone().into_iter());
+            let name = gone.next()?;
+            Some(run.delete(name, T::GROUP_KEY).into_iter().collect())
         });
-        let result = via.into().send(steps.flatten());
-        let (changed, failed) = run.changed(&result);
-        let saved = self.keep(changed).and_then(|()| failed.map_or(Ok(()), Err));
-        match (result, saved) {
-            (result, Ok(())) => result,
-            (Ok(report), Err(error)) => Err(error.with_report(report)),
-            (Err(error), Err(saving)) => {
-                log::error!("{saving:#}");
-                Err(error)
+        let permit = |_| journal.write();
+        let result = via.permit(&permit).send(steps.flatten());
+        run.end(&result);
+        let failed = failed.map(|error: Box<dyn StdError + Send + Sync>| {
+            let message = "the data ended early: what came before the error was sent";
+            Error::new(ErrorKind::Source, message).with_source(error)
+        });
+        let failed = match journal.into_failed() {
+            Some(error) => Some(error),
+            None => {
+                self.is_loaded = true;
+                self.tidy();
+                failed
             }
+        };
+        match failed {
+            Some(error) => Err(with_outcome(error, result)),
+            None => result,
         }
     }
 
-    fn keep(&mut self, changed: HashMap<GroupName, Option<Known>>) -> Result<(), Error> {
-        let is_changed = !changed.is_empty();
-        for (name, known) in changed {
-            match known {
-                Some(known) => self.groups.insert(name, known),
-                None => self.groups.remove(&name),
-            };
+    /// Removes outdated rows when they are more than half of all.
+    fn tidy(&mut self) {
+        const FEW: usize = 1_000;
+        if self.index.rows > 2 * self.index.groups.len() + FEW {
+            self.is_loaded = false;
+            if let Err(error) = self.store.retain(&self.index.places()) {
+                log::warn!("{} keeps outdated rows: {error:#}", self.name);
+            }
         }
-        if is_changed {
-            file::save(&self.path, self.key, &self.groups)?;
+    }
+}
+
+/// Adds what a delivery came to.
+fn with_outcome(error: Error, result: Result<Report, Error>) -> Error {
+    match result {
+        Ok(report) => error.with_report(report),
+        Err(sending) => {
+            if !sending.is_cancelled() {
+                log::error!("{sending:#}");
+            }
+            let report = sending.report().cloned().unwrap_or_default();
+            error
+                .with_report(report)
+                .with_undelivered(sending.into_undelivered())
         }
-        file::end(&self.path)
     }
 }
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot")
-            .field("path", &self.path)
-            .field("groups", &self.groups.len())
+            .field("name", &self.name)
+            .field("groups", &self.index.groups.len())
             .finish_non_exhaustive()
-    }
-}
-
-impl AsRef<Path> for Snapshot {
-    /// Where the file is.
-    fn as_ref(&self) -> &Path {
-        &self.path
     }
 }

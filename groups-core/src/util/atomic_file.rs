@@ -1,38 +1,34 @@
 //! Replaces files: a write that is interrupted leaves the old content, or the new one beside it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// Replaces a file's content, by writing another file and renaming it. The file's mode stays.
+/// Creates a file with the mode of another one, if that exists.
+pub(crate) fn create_like(path: &Path, other: &Path) -> io::Result<File> {
+    let file = File::create(path)?;
+    if let Ok(metadata) = fs::metadata(other) {
+        file.set_permissions(metadata.permissions())?;
+    }
+    Ok(file)
+}
+
+/// Puts a file that is written and synced in the place of another one in the same folder.
 ///
 /// Where a rename is refused, as for a file that is mounted into a container, the content is written in place. A
-/// process that is killed meanwhile leaves the other file, named with `.tmp`, which is complete.
-pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = beside(path, "tmp")?;
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        if let Ok(metadata) = fs::metadata(path) {
-            file.set_permissions(metadata.permissions())?;
-        }
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().inspect_err(|_| {
-        // An error of the removal would hide the cause.
-        drop(fs::remove_file(&temporary));
-    })?;
-    if fs::rename(&temporary, path).is_err() {
-        write_in_place(path, content)?;
-        fs::remove_file(&temporary)?;
+/// process that is killed meanwhile leaves the new file, which is complete.
+pub(crate) fn put(new: &Path, path: &Path) -> io::Result<()> {
+    if fs::rename(new, path).is_err() {
+        write_in_place(new, path)?;
+        fs::remove_file(new)?;
     }
     sync_folder(path)
 }
 
-fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
+fn write_in_place(new: &Path, path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
-    file.write_all(content)?;
-    file.set_len(content.len() as u64)?;
+    let written = io::copy(&mut File::open(new)?, &mut file)?;
+    file.set_len(written)?;
     file.sync_all()
 }
 
@@ -51,7 +47,7 @@ pub(crate) fn beside(path: &Path, extension: &str) -> io::Result<PathBuf> {
 }
 
 /// Syncs the folder of a file, without which a rename can be lost.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path
             .parent()
@@ -68,10 +64,11 @@ mod tests {
     #[test]
     fn in_place_the_old_content_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let [path, new] = ["file", "new"].map(|name| folder.path().join(name));
         for content in ["short", "a longer one", "", "x"] {
             fs::write(&path, "before").unwrap();
-            write_in_place(&path, content.as_bytes()).unwrap();
+            fs::write(&new, content).unwrap();
+            write_in_place(&new, &path).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod atomic_file;
 pub(crate) mod panic;
+pub(crate) mod checksum;
 pub(crate) mod random;
 #[cfg(simulation)]
 pub(crate) mod simulated;

@@ -1,12 +1,9 @@
-use std::fmt;
-use std::str::FromStr;
-
 use siphasher::sip128::SipHasher13;
 
 use crate::util::random::random_bits;
 
-/// The random key of a hash. Nobody who does not know it can make two texts with the same hash.
-#[derive(Clone, Copy, Debug)]
+/// The random key of a hash. Without it, nobody can make two texts that have the same hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HashKey(u128);
 
 impl HashKey {
@@ -15,22 +12,17 @@ impl HashKey {
     }
 
     /// Returns the SipHash-1-3 of 128 bits, which is the same in all versions of this crate.
-    pub(crate) fn hash(self, text: &str) -> u128 {
+    #[inline]
+    pub(crate) fn hash(self, bytes: &[u8]) -> u128 {
         let hasher = SipHasher13::new_with_key(&self.0.to_le_bytes());
-        hasher.hash(text.as_bytes()).as_u128()
+        hasher.hash(bytes).as_u128()
     }
-}
 
-impl fmt::Display for HashKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
     }
-}
 
-impl FromStr for HashKey {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(hex: &str) -> Result<Self, Self::Err> {
-        u128::from_str_radix(hex, 16).map(Self)
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
     }
 }

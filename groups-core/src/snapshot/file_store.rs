@@ -1,0 +1,513 @@
+//! A snapshot in a file: a line of text, then frames.
+//!
+//! ```text
+//! mixpanel-groups snapshot 1
+//! length (4) · its complement (4) · checksum (8) · rows, each with its length (4)
+//! …
+//! ```
+//! Each `append` is a frame at the end of the file. A process that is killed while it writes leaves a frame that ends
+//! too early, which is dropped; a wrong frame anywhere else is damage. `retain` writes another file beside it, named
+//! with `.tmp`, and puts it in its place. `….lock` is locked while the snapshot is open.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::row::damaged;
+use super::store::SnapshotStore;
+use crate::record::{Error, ErrorKind};
+use crate::util::atomic_file::{self, beside};
+use crate::util::checksum::checksum;
+
+const FIRST_LINE: &[u8] = b"mixpanel-groups snapshot 1\n";
+/// The bytes before a frame's rows.
+const FRAME_HEAD: usize = 16;
+/// The bytes before a row.
+const ROW_HEAD: usize = 4;
+/// How many bytes of rows `retain` collects for a frame.
+const FRAME: usize = 256 << 10;
+
+pub(super) struct FileStore {
+    path: PathBuf,
+    /// The file, once it exists.
+    file: Option<File>,
+    is_writable: bool,
+    /// The position behind the last good frame.
+    end: u64,
+    /// Whether there is something behind the last good frame.
+    has_rest: bool,
+    /// Released when the store is dropped.
+    _lock: Lock,
+}
+
+impl FileStore {
+    /// Locks the file, which need not exist. A symbolic link is followed.
+    pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        let lock = lock(&path)?;
+        Ok(Self {
+            path,
+            file: None,
+            is_writable: false,
+            end: 0,
+            has_rest: false,
+            _lock: lock,
+        })
+    }
+
+    fn failed(&self, verb: &str, error: io::Error) -> Error {
+        io_error(verb, &self.path, error)
+    }
+
+    /// Ends the replacement of the file that a killed process had begun, if the new file is complete and the old one
+    /// is not.
+    fn recover(&mut self) -> Result<(), Error> {
+        let Ok(other) = beside(&self.path, "tmp") else {
+            return Ok(());
+        };
+        if !other.exists() {
+            return Ok(());
+        }
+        let is_whole = |path: &Path| {
+            let scanned = File::open(path).map(|file| scan(&file, &mut |_, _| Ok(())));
+            matches!(scanned, Ok(Ok(Scanned { is_whole: true, .. })))
+        };
+        if !is_whole(&self.path) && is_whole(&other) {
+            return atomic_file::put(&other, &self.path)
+                .map_err(|error| self.failed("write", error));
+        }
+        // In a folder that cannot be written it stays, and does no harm.
+        let _ = fs::remove_file(other);
+        Ok(())
+    }
+
+    fn open_to_write(&mut self) -> io::Result<()> {
+        if self.is_writable {
+            return Ok(());
+        }
+        let is_new = self.file.is_none();
+        let options = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.path)?;
+        if is_new {
+            atomic_file::sync_folder(&self.path)?;
+        }
+        self.file = Some(options);
+        self.is_writable = true;
+        Ok(())
+    }
+
+    fn write_frame(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.open_to_write()?;
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut self.has_rest, true) {
+            file.set_len(self.end)?;
+        }
+        file.seek(SeekFrom::Start(self.end))?;
+        if self.end == 0 {
+            file.write_all(FIRST_LINE)?;
+        }
+        file.write_all(frame)?;
+        file.sync_data()?;
+        self.end = file.stream_position()?;
+        self.has_rest = false;
+        Ok(())
+    }
+
+    /// Copies the rows at these places to another file.
+    fn copy(&self, places: &[u64], to: &mut File) -> Result<(), Error> {
+        let failed = |error| self.failed("write", error);
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        to.write_all(FIRST_LINE).map_err(failed)?;
+        let mut places = places.iter().peekable();
+        let mut frame = Frame::new();
+        let scanned = scan(file, &mut |place, row| {
+            if places.next_if_eq(&&place).is_some() {
+                frame.push(row);
+                if frame.0.len() > FRAME {
+                    let full = std::mem::replace(&mut frame, Frame::new());
+                    to.write_all(&full.finish()?).map_err(failed)?;
+                }
+            }
+            Ok(())
+        });
+        scanned.map_err(|error| self.explain(error))?;
+        to.write_all(&frame.finish()?).map_err(failed)
+    }
+
+    fn explain(&self, error: ScanError) -> Error {
+        match error {
+            ScanError::Io(error) => self.failed("read", error),
+            ScanError::Damaged(why) => damaged(&self.name(), why),
+            ScanError::Caller(error) => error,
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("the snapshot {}", self.path.display())
+    }
+}
+
+impl SnapshotStore for FileStore {
+    fn load(
+        &mut self,
+        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
+        (self.file, self.is_writable, self.end, self.has_rest) = (None, false, 0, false);
+        self.recover()?;
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(self.failed("read", error)),
+        };
+        let scanned = scan(&file, each).map_err(|error| self.explain(error))?;
+        self.file = Some(file);
+        self.end = scanned.end;
+        self.has_rest = !scanned.is_whole;
+        if self.has_rest {
+            log::warn!(
+                "the last write to the snapshot {} was interrupted: it is left out",
+                self.path.display()
+            );
+        }
+        Ok(scanned.is_whole)
+    }
+
+    fn read(&mut self, place: u64) -> Result<Vec<u8>, Error> {
+        let mut read = || {
+            let Some(file) = &mut self.file else {
+                return Err(io::Error::from(io::ErrorKind::NotFound));
+            };
+            file.seek(SeekFrom::Start(place))?;
+            let mut length = [0; ROW_HEAD];
+            file.read_exact(&mut length)?;
+            let length = u32::from_le_bytes(length);
+            let mut row = Vec::new();
+            file.take(length.into()).read_to_end(&mut row)?;
+            Ok(row)
+        };
+        read().map_err(|error| io_error("read", &self.path, error))
+    }
+
+    fn append(&mut self, rows: &[Vec<u8>]) -> Result<Vec<u64>, Error> {
+        let start = self.end.max(FIRST_LINE.len() as u64);
+        let mut frame = Frame::new();
+        let places = rows.iter().map(|row| start + frame.push(row)).collect();
+        let frame = frame.finish()?;
+        self.write_frame(&frame)
+            .map_err(|error| self.failed("write", error))?;
+        Ok(places)
+    }
+
+    fn retain(&mut self, places: &[u64]) -> Result<(), Error> {
+        let failed = |error| self.failed("write", error);
+        let other = beside(&self.path, "tmp").map_err(failed)?;
+        let written = atomic_file::create_like(&other, &self.path)
+            .map_err(failed)
+            .and_then(|mut file| {
+                self.copy(places, &mut file)?;
+                file.sync_all().map_err(failed)
+            });
+        written.inspect_err(|_| {
+            // An error of the removal would hide the cause.
+            let _ = fs::remove_file(&other);
+        })?;
+        atomic_file::put(&other, &self.path).map_err(failed)
+    }
+}
+
+/// A frame that is being put together.
+struct Frame(Vec<u8>);
+
+impl Frame {
+    fn new() -> Self {
+        Self(vec![0; FRAME_HEAD])
+    }
+
+    /// Adds a row, and returns its position in the frame.
+    fn push(&mut self, row: &[u8]) -> u64 {
+        let position = self.0.len() as u64;
+        let length = u32::try_from(row.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(row);
+        position
+    }
+
+    /// Returns the frame with its head; nothing, if it has no rows.
+    fn finish(mut self) -> Result<Vec<u8>, Error> {
+        let (head, rows) = self.0.split_at_mut(FRAME_HEAD);
+        let length = u32::try_from(rows.len()).map_err(|_| {
+            let message = "more than 4 GiB are written to a snapshot at once";
+            Error::new(ErrorKind::Io, message)
+        })?;
+        head[..4].copy_from_slice(&length.to_le_bytes());
+        head[4..8].copy_from_slice(&(!length).to_le_bytes());
+        head[8..].copy_from_slice(&checksum(rows).to_le_bytes());
+        if rows.is_empty() {
+            self.0.clear();
+        }
+        Ok(self.0)
+    }
+}
+
+struct Scanned {
+    /// The position behind the last good frame.
+    end: u64,
+    /// Whether nothing follows it.
+    is_whole: bool,
+}
+
+enum ScanError {
+    Io(io::Error),
+    Damaged(&'static str),
+    Caller(Error),
+}
+
+impl From<io::Error> for ScanError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Passes each row to `each`, with its position in the file.
+fn scan(
+    mut file: &File,
+    each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+) -> Result<Scanned, ScanError> {
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::with_capacity(64 << 10, file);
+    let mut first_line = Vec::new();
+    reader
+        .by_ref()
+        .take(FIRST_LINE.len() as u64)
+        .read_to_end(&mut first_line)?;
+    let mut end = first_line.len() as u64;
+    if first_line != FIRST_LINE {
+        // An empty file is how one is made for a container to mount; a shorter line is one that was interrupted.
+        let is_whole = first_line.is_empty();
+        let is_zero = first_line.iter().all(|byte| *byte == 0) && is_zero(&mut reader)?;
+        if FIRST_LINE.starts_with(&first_line) || is_zero {
+            return Ok(Scanned { end: 0, is_whole });
+        }
+        let version = FIRST_LINE.len() - 2;
+        return Err(ScanError::Damaged(
+            if first_line.get(..version) == FIRST_LINE.get(..version) {
+                "it is of a newer version of this library"
+            } else {
+                "it is not a snapshot"
+            },
+        ));
+    }
+    let mut rows = Vec::new();
+    while end < length {
+        let rest = length - end;
+        let interrupted = Ok(Scanned {
+            end,
+            is_whole: false,
+        });
+        let mut head = [0; FRAME_HEAD];
+        if rest < FRAME_HEAD as u64 {
+            return interrupted;
+        }
+        reader.read_exact(&mut head)?;
+        let [frame, complement] = [&head[..4], &head[4..8]]
+            .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default()));
+        if frame != !complement {
+            // After a power failure, what was not written may read as zeros.
+            return if is_zero(&mut reader)? {
+                interrupted
+            } else {
+                Err(ScanError::Damaged("a frame of it is wrong"))
+            };
+        }
+        let next = end + FRAME_HEAD as u64 + u64::from(frame);
+        if next > length {
+            return interrupted;
+        }
+        rows.clear();
+        reader.by_ref().take(frame.into()).read_to_end(&mut rows)?;
+        if checksum(&rows).to_le_bytes() != head[8..] {
+            return if next == length {
+                interrupted
+            } else {
+                Err(ScanError::Damaged("a checksum of it is wrong"))
+            };
+        }
+        let mut place = end + FRAME_HEAD as u64;
+        let mut rest = &rows[..];
+        while let Some((row_length, after)) = rest.split_first_chunk() {
+            let row_length = u32::from_le_bytes(*row_length) as usize;
+            let Some((row, after)) = after.split_at_checked(row_length) else {
+                return Err(ScanError::Damaged("a row of it is wrong"));
+            };
+            each(place, row).map_err(ScanError::Caller)?;
+            place += (ROW_HEAD + row_length) as u64;
+            rest = after;
+        }
+        end = next;
+    }
+    Ok(Scanned {
+        end,
+        is_whole: true,
+    })
+}
+
+fn is_zero(reader: &mut impl io::BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        let length = bytes.len();
+        if length == 0 {
+            return Ok(true);
+        }
+        reader.consume(length);
+    }
+}
+
+/// The lock of a snapshot's file, as long as this is not dropped and the process has not ended.
+struct Lock(File);
+
+impl Drop for Lock {
+    /// A child process that is just being started shares the open file, so closing it would not unlock it.
+    fn drop(&mut self) {
+        // An error would leave the lock to the end of the process: the next run reports it.
+        let _ = fs4::FileExt::unlock(&self.0);
+    }
+}
+
+/// Locks the snapshot by a file beside it, or the file itself if its folder cannot be written: then the file is never
+/// replaced either.
+fn lock(path: &Path) -> Result<Lock, Error> {
+    let failed = |error| io_error("lock", path, error);
+    let other = beside(path, "lock").map_err(failed)?;
+    let file = File::create(&other).or_else(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            File::open(path).map_err(|_| error)
+        }
+        _ => Err(error),
+    });
+    let file = file.map_err(failed)?;
+    match fs4::FileExt::try_lock(&file) {
+        Ok(()) => Ok(Lock(file)),
+        Err(fs4::TryLockError::WouldBlock) => {
+            let message = format!(
+                "the snapshot {} is in use by another run: wait for its end",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::Io, message))
+        }
+        Err(fs4::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn io_error(verb: &str, path: &Path, error: io::Error) -> Error {
+    let message = format!("cannot {verb} the snapshot {}", path.display());
+    Error::new(ErrorKind::Io, message).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(store: &mut FileStore) -> Result<(Vec<Vec<u8>>, bool), Error> {
+        let mut rows = Vec::new();
+        let is_whole = store.load(&mut |_, row| {
+            rows.push(row.to_vec());
+            Ok(())
+        })?;
+        Ok((rows, is_whole))
+    }
+
+    #[test]
+    fn a_child_that_shares_the_open_file_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let first = lock(&path).unwrap();
+        let shared = first.0.try_clone().unwrap();
+        assert!(lock(&path).is_err());
+        drop(first);
+        lock(&path).unwrap();
+        drop(shared);
+    }
+
+    #[test]
+    fn rows_are_read_where_they_were_appended_and_retained() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = FileStore::open(folder.path().join("snapshot")).unwrap();
+        assert_eq!(rows(&mut store).unwrap(), (Vec::new(), true));
+        let large = vec![7; 2 * FRAME];
+        let all = [b"one".to_vec(), Vec::new(), large.clone(), b"four".to_vec()];
+        let mut places = store.append(&all[..2]).unwrap();
+        places.extend(store.append(&all[2..]).unwrap());
+        for (place, row) in places.iter().zip(&all) {
+            assert_eq!(store.read(*place).unwrap(), *row);
+        }
+        store.retain(&[places[1], places[2], places[3]]).unwrap();
+        let kept = vec![Vec::new(), large, b"four".to_vec()];
+        assert_eq!(rows(&mut store).unwrap(), (kept, true));
+        assert!(!folder.path().join("snapshot.tmp").exists());
+    }
+
+    #[test]
+    fn a_write_that_was_interrupted_at_any_byte_is_left_out_and_other_damage_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        let appends = [
+            &[b"one".to_vec(), b"two".to_vec()][..],
+            &[b"three".to_vec()],
+        ];
+        let mut ends = vec![0];
+        for rows in appends {
+            store.append(rows).unwrap();
+            ends.push(fs::metadata(&path).unwrap().len());
+        }
+        let good = fs::read(&path).unwrap();
+        for length in 0..good.len() {
+            let before = ends.partition_point(|end| *end <= length as u64) - 1;
+            let expected: Vec<_> = appends[..before].concat();
+            // After a power failure, what was not written may read as zeros.
+            let zeros = usize::try_from(ends[before + 1]).unwrap() - length;
+            for zeros in [0, zeros] {
+                fs::write(&path, [&good[..length], &vec![0; zeros]].concat()).unwrap();
+                if zeros > 0 && (1..FIRST_LINE.len()).contains(&length) {
+                    continue; // No part of a page.
+                }
+                let (found, is_whole) = rows(&mut store).unwrap();
+                assert_eq!(found, expected, "{length}");
+                let is_end = ends.contains(&(length as u64)) || length == FIRST_LINE.len();
+                assert_eq!(is_whole, zeros == 0 && is_end, "{length}");
+                // The next write takes the place of the interrupted one.
+                store.append(&[b"next".to_vec()]).unwrap();
+                let next = [&expected[..], &[b"next".to_vec()]].concat();
+                assert_eq!(rows(&mut store).unwrap(), (next, true), "{length}");
+            }
+        }
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bad).unwrap();
+            match rows(&mut store) {
+                // Damage of the last write looks as if it was interrupted.
+                Ok((found, is_whole)) => {
+                    assert_eq!((found, is_whole), (appends[0].to_vec(), false));
+                    assert!(bit / 8 >= usize::try_from(ends[1]).unwrap());
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+                    assert_eq!(fs::read(&path).unwrap(), bad);
+                }
+            }
+        }
+    }
+}

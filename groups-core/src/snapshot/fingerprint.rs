@@ -1,0 +1,319 @@
+//! The hash of all properties of a struct: equal if no property has changed.
+//!
+//! A struct is serialized to tokens, without formatting floats or escaping text. The order of a map's members and of a
+//! `$union` list does not count: they are sorted. What is the same value in another type may have other tokens; the
+//! comparison that follows then finds no difference.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+
+use crate::group::operation::FIELD_OPERATIONS;
+use crate::group::{Group, Property};
+use crate::json::item::Item;
+use crate::json::members::check_readable;
+use crate::json::sink::{Parts, Scalar, Shape};
+use crate::json::{EncodeError, Json, Key, Sink};
+use crate::record::MixpanelGroup;
+use crate::record::visit::Visitor;
+use crate::util::siphash::HashKey;
+
+/// The buffers of fingerprints, which are made one after the other.
+pub(super) struct Fingerprints {
+    key: HashKey,
+    /// The hash of the struct's properties: their names and operations.
+    layout: [u8; 16],
+    tokens: Vec<u8>,
+    /// The members of the maps that are being written, outer ones first.
+    members: Vec<(usize, usize)>,
+    sorted: Vec<u8>,
+}
+
+impl Fingerprints {
+    pub(super) fn new(key: HashKey, properties: &[Property]) -> Self {
+        let mut layout = Vec::new();
+        for property in properties {
+            for text in [property.key, property.field, property.operation.name()] {
+                layout.extend_from_slice(text.as_bytes());
+                layout.push(TEXT_END);
+            }
+        }
+        Self {
+            key,
+            layout: key.hash(&layout).to_le_bytes(),
+            tokens: Vec::new(),
+            members: Vec::new(),
+            sorted: Vec::new(),
+        }
+    }
+
+    /// Returns the hash of a group's key and id.
+    pub(super) fn name(&mut self, key: &str, id: &str) -> u128 {
+        self.tokens.clear();
+        self.tokens.extend_from_slice(key.as_bytes());
+        self.tokens.push(TEXT_END);
+        self.tokens.extend_from_slice(id.as_bytes());
+        self.key.hash(&self.tokens)
+    }
+
+    /// Returns the fingerprint, or `None` if a value cannot be serialized.
+    pub(super) fn of<T: MixpanelGroup>(&mut self, group: &T, target: &Group<'_>) -> Option<u128> {
+        self.tokens.clear();
+        self.members.clear();
+        self.tokens.extend_from_slice(&self.layout);
+        match target.company_id() {
+            Some(company_id) => self.text(b's', company_id.as_str()),
+            None => self.tokens.push(b'z'),
+        }
+        let visited = FIELD_OPERATIONS
+            .into_iter()
+            .try_for_each(|operation| group.visit_properties(group, operation, self));
+        visited.ok().map(|()| self.key.hash(&self.tokens))
+    }
+
+    #[inline]
+    fn text(&mut self, kind: u8, text: &str) {
+        self.tokens.push(kind);
+        self.tokens.extend_from_slice(text.as_bytes());
+        self.tokens.push(TEXT_END);
+    }
+
+    /// Sorts the members from `first` on, which end the tokens.
+    fn sort(&mut self, first: usize) {
+        let Self {
+            tokens, members, ..
+        } = self;
+        let list = &mut members[first..];
+        let bytes = |(start, end): (usize, usize)| &tokens[start..end];
+        if !list.is_sorted_by(|one, other| bytes(*one) <= bytes(*other)) {
+            let start = list[0].0;
+            list.sort_unstable_by(|one, other| bytes(*one).cmp(bytes(*other)));
+            self.sorted.clear();
+            for member in list {
+                self.sorted.extend_from_slice(bytes(*member));
+            }
+            self.tokens[start..].copy_from_slice(&self.sorted);
+        }
+        self.members.truncate(first);
+    }
+}
+
+/// The end of a text: a byte that UTF-8 does not use.
+const TEXT_END: u8 = 0xFF;
+
+impl Visitor for Fingerprints {
+    #[inline]
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        value: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        Tokens {
+            to: self,
+            is_set: false,
+        }
+        .write(value)
+    }
+
+    #[inline]
+    fn list<T: Serialize + ?Sized>(
+        &mut self,
+        _property: &'static Property,
+        value: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        Tokens {
+            to: self,
+            is_set: true,
+        }
+        .write(value)
+    }
+}
+
+/// A sink that writes tokens. Each begins with a byte for its kind, and where it ends follows from its bytes.
+struct Tokens<'a> {
+    to: &'a mut Fingerprints,
+    /// Whether a list is one of `$union`.
+    is_set: bool,
+}
+
+struct Compound<'a> {
+    to: &'a mut Fingerprints,
+    kind: Kind,
+    end: u8,
+    /// The members of this value begin here.
+    first: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Ordered,
+    Sorted,
+    RawJson,
+}
+
+impl fmt::Write for Fingerprints {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        self.tokens.extend_from_slice(piece.as_bytes());
+        Ok(())
+    }
+}
+
+#[allow(clippy::inline_always)] // Callers pass constants: once inlined, one arm is left.
+impl<'a> Sink for Tokens<'a> {
+    type Ok = ();
+    type Error = EncodeError;
+    type Parts = Compound<'a>;
+
+    #[inline]
+    fn null(self) -> Result<(), EncodeError> {
+        self.to.tokens.push(b'z');
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn scalar(self, scalar: Scalar) -> Result<(), EncodeError> {
+        let out = &mut self.to.tokens;
+        match scalar {
+            Scalar::Bool(value) => out.push(if value { b'y' } else { b'n' }),
+            Scalar::F32(value) if value.is_finite() => {
+                out.push(b'f');
+                out.extend_from_slice(&(value + 0.0).to_le_bytes()); // Negative zero is zero.
+            }
+            Scalar::F64(value) if value.is_finite() => {
+                out.push(b'd');
+                out.extend_from_slice(&(value + 0.0).to_le_bytes());
+            }
+            Scalar::F32(_) | Scalar::F64(_) => out.push(b'z'),
+            integer => {
+                Json { out: &mut *out }.scalar(integer)?;
+                out.push(b',');
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn text(self, text: &str) -> Result<(), EncodeError> {
+        self.to.text(b's', text);
+        Ok(())
+    }
+
+    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        self.to.tokens.push(b's');
+        write!(self.to, "{value}")
+            .map_err(|fmt::Error| EncodeError::new("its `Display` implementation failed"))?;
+        self.to.tokens.push(TEXT_END);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn open(self, shape: Shape) -> Result<Compound<'a>, EncodeError> {
+        let to = self.to;
+        let mut kind = Kind::Ordered;
+        let mut end = b')';
+        match shape {
+            Shape::List => {
+                to.tokens.push(b'[');
+                if self.is_set {
+                    kind = Kind::Sorted;
+                }
+            }
+            Shape::Map => {
+                to.tokens.push(b'{');
+                kind = Kind::Sorted;
+            }
+            Shape::Struct => to.tokens.push(b'$'),
+            Shape::RawJson => {
+                to.tokens.push(b'=');
+                kind = Kind::RawJson;
+                end = TEXT_END;
+            }
+            Shape::NewtypeVariant(name) => to.text(b'v', name),
+            Shape::TupleVariant(name) => to.text(b'(', name),
+            Shape::StructVariant(name) => to.text(b'<', name),
+        }
+        Ok(Compound {
+            first: to.members.len(),
+            to,
+            kind,
+            end,
+        })
+    }
+}
+
+impl Compound<'_> {
+    #[inline]
+    fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        Tokens {
+            to: self.to,
+            is_set: false,
+        }
+        .write(value)
+    }
+}
+
+impl Parts for Compound<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let start = self.to.tokens.len();
+        self.write(value)?;
+        if self.kind == Kind::Sorted {
+            let end = self.to.tokens.len();
+            self.to.members.push((start, end));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        let out = &mut self.to.tokens;
+        let start = out.len();
+        Key { out }.write(key)?;
+        self.to.members.push((start, start));
+        Ok(())
+    }
+
+    #[inline]
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.write(value)?;
+        let end = self.to.tokens.len();
+        if let Some(member) = self.to.members.last_mut() {
+            member.1 = end;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        if self.kind != Kind::RawJson {
+            self.to.text(b'.', key);
+            return self.write(value);
+        }
+        // JSON text, which serde passes as a string.
+        let mut json = Vec::new();
+        Json { out: &mut json }.write(value)?;
+        let text: String = serde_json::from_slice(&json)?;
+        check_readable(&text).map_err(EncodeError::new)?;
+        let canonical = Item::parse(&text).into_json();
+        self.to.tokens.extend_from_slice(canonical.as_bytes());
+        Ok(())
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), EncodeError> {
+        if self.kind == Kind::Sorted {
+            self.to.sort(self.first);
+        }
+        self.to.tokens.push(self.end);
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+use std::sync::PoisonError;
+
+use super::row::{STATE, State};
+use super::store::SnapshotStore;
+use crate::record::Error;
+use crate::util::sync::{Mutex, MutexGuard};
+
+/// How many bytes of rows wait before they are written in any case.
+const MAX_WAITING: usize = 256 << 10;
+
+/// The rows that a run adds to a store. They wait until a request depends on them, so that there is one write for all
+/// groups of a request.
+///
+/// The run adds rows on the caller's thread. The threads that send write them, before each request.
+pub(super) struct Journal<'s>(Mutex<Rows<'s>>);
+
+struct Rows<'s> {
+    store: &'s mut dyn SnapshotStore,
+    /// The row before all others, until it is added.
+    begin: Option<State>,
+    waiting: Vec<Vec<u8>>,
+    /// The name of each waiting row.
+    names: Vec<u128>,
+    bytes: usize,
+    placed: Vec<(u128, u64)>,
+    /// Why nothing more can be written.
+    failed: Option<Error>,
+}
+
+impl<'s> Journal<'s> {
+    /// A journal that begins with this state once there is anything to write.
+    pub(super) fn new(store: &'s mut dyn SnapshotStore, begin: State) -> Self {
+        Self(Mutex::new(Rows {
+            store,
+            begin: Some(begin),
+            waiting: Vec::new(),
+            names: Vec::new(),
+            bytes: 0,
+            placed: Vec::new(),
+            failed: None,
+        }))
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows<'s>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a row, and returns whether the run can continue.
+    pub(super) fn add(&self, name: u128, row: Vec<u8>) -> bool {
+        let mut rows = self.rows();
+        if rows.failed.is_none() {
+            if let Some(begin) = rows.begin.take() {
+                rows.push(STATE, begin.encode());
+            }
+            rows.push(name, row);
+        }
+        rows.bytes < MAX_WAITING && rows.failed.is_none() || rows.write()
+    }
+
+    /// Writes the waiting rows, and returns whether the run can continue.
+    pub(super) fn write(&self) -> bool {
+        self.rows().write()
+    }
+
+    /// Reads a row; `None` if that failed.
+    pub(super) fn read(&self, place: u64) -> Option<Vec<u8>> {
+        let mut rows = self.rows();
+        let row = rows.store.read(place);
+        row.map_err(|error| rows.fail(error)).ok()
+    }
+
+    /// Keeps an error, which ends the run.
+    pub(super) fn fail(&self, error: Error) {
+        self.rows().fail(error);
+    }
+
+    /// Takes the names and places of what was written.
+    pub(super) fn take_placed(&self) -> Vec<(u128, u64)> {
+        std::mem::take(&mut self.rows().placed)
+    }
+
+    /// Returns whether anything was added.
+    pub(super) fn has_begun(&self) -> bool {
+        self.rows().begin.is_none()
+    }
+
+    /// Returns why the run could not continue.
+    pub(super) fn into_failed(self) -> Option<Error> {
+        let rows = self.0.into_inner();
+        rows.unwrap_or_else(PoisonError::into_inner).failed
+    }
+}
+
+impl Rows<'_> {
+    fn push(&mut self, name: u128, row: Vec<u8>) {
+        self.bytes += row.len();
+        self.waiting.push(row);
+        self.names.push(name);
+    }
+
+    fn write(&mut self) -> bool {
+        if self.failed.is_none() && !self.waiting.is_empty() {
+            match self.store.append(&self.waiting) {
+                Ok(places) => {
+                    self.placed.extend(self.names.drain(..).zip(places));
+                    self.waiting.clear();
+                    self.bytes = 0;
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+        self.failed.is_none()
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+}
