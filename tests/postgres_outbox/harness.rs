@@ -84,7 +84,11 @@ pub fn seats(group: &str, seats: u64) -> Update<'static> {
 }
 
 pub fn stored(group: &str, number: u64) -> EncodedUpdate {
-    EncodedUpdate::new(&seats(group, number)).unwrap().unwrap()
+    encoded(&seats(group, number))
+}
+
+pub fn encoded(update: &Update<'_>) -> EncodedUpdate {
+    EncodedUpdate::new(update).unwrap().unwrap()
 }
 
 /// Group and number of each update.

@@ -5,4 +5,5 @@ mod harness;
 mod order;
 mod relays;
 mod server;
+mod sql;
 mod tables;
