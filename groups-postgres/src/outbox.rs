@@ -321,7 +321,8 @@ impl Shared {
             return Ok(());
         }
         let (runtime, writer) = (self.runtime()?, Arc::clone(&self.writer));
-        let append = async move { writer.append(updates, UNLIMITED).await.map(drop) };
+        let queued = writer.queue(updates, UNLIMITED)?;
+        let append = async move { writer.append(queued).await.map(drop) };
         runtime.join(self.settings.timeout, append).await
     }
 }
@@ -341,8 +342,9 @@ impl Outbox for PostgresOutbox {
         if updates.is_empty() {
             return Ok(true);
         }
-        let (writer, updates) = (Arc::clone(&self.0.writer), updates.to_vec());
-        let append = async move { writer.append(updates, capacity).await };
+        let writer = Arc::clone(&self.0.writer);
+        let queued = writer.queue(updates.to_vec(), capacity)?;
+        let append = async move { writer.append(queued).await };
         self.0.wait(self.0.settings.timeout, append)
     }
 

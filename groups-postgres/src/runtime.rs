@@ -69,7 +69,12 @@ impl Runtime {
         time: Duration,
         job: impl Future<Output = Result<R, Error>> + Send + 'static,
     ) -> Result<R, Error> {
-        match self.handle.spawn(timeout(time, job)).await {
+        // The timeout is made on the thread: the caller's runtime may have no timers.
+        match self
+            .handle
+            .spawn(async move { timeout(time, job).await })
+            .await
+        {
             Ok(outcome) => outcome.unwrap_or_else(|_| Err(too_slow(time))),
             Err(_) => Err(panicked()),
         }

@@ -18,6 +18,9 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// The most calls of `append` that wait for one transaction.
 const MAX_WAITING: usize = 10_000;
 
+/// How long a call yields to threads that are about to join it.
+const YIELD: Duration = Duration::from_micros(200);
+
 /// How many rows of counts are left to add up.
 const MAX_COUNTS: i64 = 100;
 
@@ -39,6 +42,8 @@ struct WriterState {
     /// The measured depth, and what this process has appended since.
     depth: Depth,
     measured: Option<Instant>,
+    /// How many calls the last transaction was for.
+    last_calls: usize,
 }
 
 struct Append {
@@ -46,6 +51,9 @@ struct Append {
     capacity: Capacity,
     reply: oneshot::Sender<Result<bool, Arc<Error>>>,
 }
+
+/// What becomes of a queued call.
+pub(crate) type Reply = oneshot::Receiver<Result<bool, Arc<Error>>>;
 
 struct WriterStatements {
     publish: String,
@@ -68,6 +76,7 @@ impl Writer {
                 encoding: Arc::clone(encoding),
                 depth: Depth::default(),
                 measured: None,
+                last_calls: 0,
             }),
             statements: WriterStatements {
                 publish: publish_statement(names),
@@ -89,23 +98,45 @@ impl Writer {
         state.connection.batch(what, &statements).await
     }
 
-    /// Appends updates. Returns `false` if there is no room for them.
-    pub(crate) async fn append(
+    /// Queues updates for the next transaction, which `append` writes.
+    pub(crate) fn queue(
         &self,
         updates: Vec<EncodedUpdate>,
         capacity: Capacity,
-    ) -> Result<bool, Error> {
+    ) -> Result<Reply, Error> {
         let (reply, outcome) = oneshot::channel();
-        self.push(Append {
+        let mut pending = self.pending();
+        if pending.len() >= MAX_WAITING {
+            let message = format!("{MAX_WAITING} calls wait for the outbox's database");
+            return Err(Error::new(ErrorKind::Full, message));
+        }
+        pending.push(Append {
             updates,
             capacity,
             reply,
-        })?;
+        });
+        Ok(outcome)
+    }
+
+    /// Takes all calls that wait. The threads of the last transaction are likely to be back in a moment, so this yields to
+    /// them first; otherwise it would write one alone and make the others wait for the next transaction.
+    async fn take_pending(&self, last_calls: usize) -> Vec<Append> {
+        let start = Instant::now();
+        while self.pending().len() < last_calls && start.elapsed() < YIELD {
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+        mem::take(&mut *self.pending())
+    }
+
+    /// Appends what was queued. Returns `false` if there is no room for it.
+    pub(crate) async fn append(&self, outcome: Reply) -> Result<bool, Error> {
         let mut state = self.state.lock().await;
-        // Another call may have written this one meanwhile; what waits now is written by this one.
-        let mut batch = mem::take(&mut *self.pending());
-        batch.retain(|append| !append.reply.is_closed());
-        if !batch.is_empty() {
+        // Another call may have written this one meanwhile. Otherwise this one writes all that wait.
+        if outcome.is_empty() {
+            let mut batch = self.take_pending(state.last_calls).await;
+            state.last_calls = batch.len();
+            batch.retain(|append| !append.reply.is_closed());
             self.write(&mut state, batch).await;
         }
         drop(state);
@@ -121,16 +152,6 @@ impl Writer {
             let shared = Error::new(error.kind(), "cannot publish to the outbox");
             Arc::try_unwrap(error).unwrap_or_else(|error| shared.with_source(error))
         })
-    }
-
-    fn push(&self, append: Append) -> Result<(), Error> {
-        let mut pending = self.pending();
-        if pending.len() >= MAX_WAITING {
-            let message = format!("{MAX_WAITING} calls wait for the outbox's database");
-            return Err(Error::new(ErrorKind::Full, message));
-        }
-        pending.push(append);
-        Ok(())
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Append>> {
