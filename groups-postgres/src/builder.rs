@@ -83,7 +83,7 @@ impl PostgresOutboxBuilder {
         self
     }
 
-    /// Sets whether publishing wakes relays at once, by `NOTIFY`. The default is `true`. Without it, a
+    /// Sets whether publishing wakes relays at once, by `NOTIFY` and `LISTEN`. The default is `true`. Without it, a
     /// relay polls once in a
     /// [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval).
     ///

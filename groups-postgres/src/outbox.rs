@@ -57,9 +57,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19; a function for notices that the
 /// configuration has is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
-/// publish otherwise and for the depth, one to relay. They keep no state in their sessions, so a pooler in transaction
-/// mode, such as `PgBouncer`, may be in between. `NOTIFY` does not pass such a pooler: a relay behind it finds updates
-/// when it polls, once in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval).
+/// publish otherwise and for the depth, one to relay. They keep no state in their sessions but `LISTEN`, so a pooler in
+/// transaction mode, such as `PgBouncer`, may be in between. `NOTIFY` does not pass it: a relay behind it finds updates
+/// when it polls, once in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval). With
+/// [`notify(false)`](PostgresOutboxBuilder::notify) it does not `LISTEN` at all.
 ///
 /// # Other drivers, and SQL
 /// [`MIGRATION`](Self::MIGRATION) brings a function that publishes, from any driver, a trigger or `psql`. It takes one
@@ -404,6 +405,9 @@ impl Outbox for PostgresOutbox {
     }
 
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
+        if !self.0.settings.notify {
+            return;
+        }
         let (relay, statement) = (Arc::downgrade(&self.0.relay), self.0.names.listen());
         let started = self
             .0

@@ -153,7 +153,7 @@ fn a_backend_that_is_stopped() {
     // A new connection is opened after the one that failed, and is not stopped.
     for call in [
         &(|| drop(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap_err())) as &dyn Fn(),
-        &|| drop(outbox.hold(SOON).unwrap_err()),
+        &|| drop(outbox.hold(Duration::from_secs(3_600)).unwrap_err()),
     ] {
         let start = Instant::now();
         call();

@@ -4,6 +4,7 @@ mod crash;
 mod deadlines;
 mod harness;
 mod order;
+mod pooler;
 mod relays;
 mod runtimes;
 mod server;

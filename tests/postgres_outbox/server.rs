@@ -59,7 +59,7 @@ pub fn programs() -> Option<PathBuf> {
 }
 
 /// PostgreSQL does not run as root.
-fn unprivileged(program: &Path) -> Command {
+pub fn unprivileged(program: &Path) -> Command {
     let is_root = Command::new("id")
         .arg("-u")
         .output()
