@@ -3,15 +3,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connection::Connect;
+use crate::names::Names;
 use crate::outbox::PostgresOutbox;
-use crate::sql::TableNames;
 use mixpanel_groups::Error;
 
 /// The settings of a [`PostgresOutbox`], from [`PostgresOutbox::builder`].
 #[must_use = "a builder does nothing before `build`"]
 pub struct PostgresOutboxBuilder {
-    connect: Arc<Connect>,
-    names: TableNames,
+    connect: Arc<dyn Connect>,
+    names: Names,
     settings: OutboxSettings,
 }
 
@@ -19,7 +19,7 @@ pub struct PostgresOutboxBuilder {
 pub(crate) struct OutboxSettings {
     pub(crate) keep_accepted: Duration,
     pub(crate) keep_rejected: Duration,
-    pub(crate) grace: Duration,
+    pub(crate) timeout: Duration,
     pub(crate) notify: bool,
 }
 
@@ -28,17 +28,17 @@ impl Default for OutboxSettings {
         Self {
             keep_accepted: Duration::ZERO,
             keep_rejected: Duration::from_secs(30 * 24 * 60 * 60),
-            grace: Duration::from_secs(2),
+            timeout: Duration::from_secs(5),
             notify: true,
         }
     }
 }
 
 impl PostgresOutboxBuilder {
-    pub(crate) fn new(connect: Arc<Connect>) -> Self {
+    pub(crate) fn new(connect: Arc<dyn Connect>) -> Self {
         Self {
             connect,
-            names: TableNames::default(),
+            names: Names::default(),
             settings: OutboxSettings::default(),
         }
     }
@@ -74,23 +74,22 @@ impl PostgresOutboxBuilder {
         self
     }
 
-    /// Sets how long a relay waits at least before it takes over updates of another relay that was lost. The
-    /// default is 2 s. If a request can still be under way, it waits for that too: up to the client's
-    /// [timeout](mixpanel_groups::ClientBuilder::timeout) and five seconds.
-    ///
-    /// A relay that has lost its connection, but still runs, notices it and stops sending within the
-    /// default. With a shorter time, the old and the new relay may send updates of one group at once.
-    pub fn grace(mut self, time: Duration) -> Self {
-        self.settings.grace = time;
+    /// Sets how long a call may take in which the database does not answer; the default is 5 s. Then it fails. The depth,
+    /// which [`stats`](mixpanel_groups::BufferedClient::stats), `flush` and `shutdown` read at their end, gets a second
+    /// at most. Publishing waits for transactions that have published for the same group and not ended yet, so the time
+    /// should be longer than these.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = timeout;
         self
     }
 
-    /// Sets whether publishing wakes relays at once, by `NOTIFY`. The default is `true`. Without it, a
+    /// Sets whether publishing wakes relays at once, by `NOTIFY` and `LISTEN`. The default is `true`. Without it, a
     /// relay polls once in a
     /// [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval).
     ///
     /// PostgreSQL commits transactions that notify one after the other. With thousands of publishing
-    /// transactions a second that costs throughput: turn it off there, and shorten the flush interval.
+    /// transactions a second that costs throughput: turn it off there, and shorten the flush interval. Turn it
+    /// off, too, if transactions in which you publish end with `PREPARE TRANSACTION`, which `NOTIFY` excludes.
     pub fn notify(mut self, notify: bool) -> Self {
         self.settings.notify = notify;
         self
@@ -103,7 +102,7 @@ impl PostgresOutboxBuilder {
     /// form above.
     pub fn build(self) -> Result<PostgresOutbox, Error> {
         self.names.check()?;
-        let (connect, names) = (&self.connect, self.names);
+        let (connect, names) = (self.connect, self.names);
         Ok(PostgresOutbox::from_parts(connect, names, self.settings))
     }
 }

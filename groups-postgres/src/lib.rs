@@ -1,28 +1,32 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-// Threads: `publish_in` and the methods of `Outbox` work in the calling thread. One background thread,
-// the `Listener`, starts when a buffered client registers its hooks; it wakes the sender when updates
-// arrive and stops it when the relay loses its lease. It ends within half a second after the outbox is
-// dropped.
+// Threads: `publish_in` works in the calling thread, on the application's connection. Everything else is a job on one
+// background thread, the `Runtime`, which starts when it is needed and ends after the outbox is dropped. Callers wait for
+// their job with a deadline; then the job is dropped, wherever it is, and the server is requested to break off.
 //
-// Ownership: `PostgresOutbox` owns the `Writer` (the connection of `append`, `migrate` and the counts),
-// the `Relay` (what this process has taken, and the connection whose advisory locks are its lease), and
-// the `Listener` (a connection of its own). `Writer` and `Relay` have a mutex each, so publishers do
-// not wait for the sender. The listener thread holds a weak reference to the relay, and locks it only
-// if nobody else does.
+// Ownership: the clones of a `PostgresOutbox` share the `Writer` (the connection that appends, measures and drops) and the
+// `Relay` (the connection that takes, holds and settles, with what this process has taken). Each has a mutex of its own,
+// so publishers do not wait for the sender.
 //
-// Every connection is a `ReconnectingClient`: it is opened when it is needed, and again after it broke.
+// Each statement is a transaction of its own, so no `Connection` keeps anything in its session but `LISTEN`.
 
 mod builder;
 mod connection;
-mod listener;
+#[cfg(feature = "diesel")]
+mod diesel;
+mod names;
 mod outbox;
 mod publish;
 mod relay;
-mod sql;
+mod runtime;
 mod writer;
 
 pub use self::builder::PostgresOutboxBuilder;
 pub use self::outbox::PostgresOutbox;
+#[cfg(feature = "diesel")]
+#[cfg_attr(docsrs, doc(cfg(feature = "diesel")))]
+pub use self::publish::Diesel;
+pub use self::publish::{Postgres, PublishIn};

@@ -1,49 +1,51 @@
--- Tables for updates that wait to be sent to Mixpanel. This can be run again at any time.
+-- The tables and functions of an outbox for updates that wait to be sent to Mixpanel. This can be run again at any time.
 
--- Updates that wait. Within a group, ids are in the order of commits; for that, the sequence must keep
--- its CACHE of 1.
+-- Updates that wait. Within a group, ids are in the order of commits; for that, the sequence must keep its CACHE of 1.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox (
-    id        bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- Relays divide the work by partition. All updates of a group are in one.
-    partition smallint    NOT NULL CHECK (partition BETWEEN 0 AND 63),
-    since     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- The update as it is sent, without the token.
-    body      json        NOT NULL,
-    bytes     integer     NOT NULL GENERATED ALWAYS AS (octet_length(body::text)) STORED
+    id    bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- What it is. A relay leaves alone what it does not know.
+    kind  text        NOT NULL DEFAULT 'update' CHECK (kind IN ('update', 'event')),
+    since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    -- The JSON as it is sent, without the token.
+    body  json        NOT NULL,
+    bytes integer     NOT NULL GENERATED ALWAYS AS (pg_catalog.octet_length(body::text)) STORED
 ) WITH (
     -- Rows come and go all the time, so vacuum by their number, not by their share of the table.
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
     autovacuum_vacuum_insert_threshold = -1
 );
-CREATE UNIQUE INDEX IF NOT EXISTS mixpanel_outbox_by_partition
-    ON public.mixpanel_outbox (partition, id);
 
--- A publishing transaction locks the row of each of its groups until it ends. The row is chosen by a
--- hash of group key and id; 256 slots make a partition.
+-- Ids must not start again below what waits, as they would after a switch to a logical replica, which has the rows but
+-- not the state of the sequence. One at a time, so that a sequence never goes back.
+DO $do$ BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
+    PERFORM pg_catalog.setval('public.mixpanel_outbox_id_seq', waiting.last)
+    FROM (SELECT pg_catalog.max(id) AS last FROM public.mixpanel_outbox) AS waiting
+    WHERE waiting.last > (SELECT last_value FROM public.mixpanel_outbox_id_seq);
+END $do$;
+
+-- A publishing transaction locks the row of each of its groups until it ends. A hash of group key and id chooses the row.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_slot (
     slot smallint PRIMARY KEY
 );
 INSERT INTO public.mixpanel_outbox_slot
-    SELECT generate_series(0, 64 * 256 - 1) ON CONFLICT DO NOTHING;
+    SELECT pg_catalog.generate_series(0, 16383) ON CONFLICT DO NOTHING;
 
--- A relay that takes updates of a partition writes its random id here, and removes it when they are
--- settled. An id without its relay's lock means that the relay may still be sending.
-CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_partition (
-    partition  smallint    PRIMARY KEY,
-    relay      bigint,
-    not_before timestamptz NOT NULL DEFAULT '-infinity',
-    -- No request of that relay is under way after this time; held_since is when that was said.
-    held_since timestamptz NOT NULL DEFAULT '-infinity',
-    held_until timestamptz NOT NULL DEFAULT '-infinity'
+-- Who may send, and until when: one row. After that time the holder has no request under way.
+CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_lease (
+    one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    holder text,
+    since  timestamptz NOT NULL DEFAULT '-infinity',
+    until  timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 10);
-INSERT INTO public.mixpanel_outbox_partition (partition)
-    SELECT generate_series(0, 63) ON CONFLICT DO NOTHING;
+INSERT INTO public.mixpanel_outbox_lease DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 -- Updates that Mixpanel refused, with its message.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_rejected (
     id          bigint      PRIMARY KEY,
+    kind        text        NOT NULL,
     since       timestamptz NOT NULL,
-    rejected_at timestamptz NOT NULL DEFAULT now(),
+    rejected_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     message     text        NOT NULL,
     body        json        NOT NULL
 );
@@ -53,32 +55,174 @@ CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_at
 -- Updates that Mixpanel accepted, if the outbox is set to keep them.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
     id          bigint      PRIMARY KEY,
+    kind        text        NOT NULL,
     since       timestamptz NOT NULL,
-    accepted_at timestamptz NOT NULL DEFAULT now(),
+    accepted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     body        json        NOT NULL
 );
 CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_at
     ON public.mixpanel_outbox_accepted (accepted_at);
 
--- For people: the updates that wait, with their groups. Key and id are NULL where the JSON has an
--- escape that PostgreSQL cannot read.
+-- How much waits is the sum of these rows. Each statement on mixpanel_outbox adds one, so no two wait for each other;
+-- relays and publishers merge them.
+CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_count (
+    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    updates bigint NOT NULL,
+    bytes   bigint NOT NULL
+) WITH (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_insert_threshold = -1
+);
+
+CREATE OR REPLACE FUNCTION public.mixpanel_outbox_count_change() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO public.mixpanel_outbox_count (updates, bytes)
+            SELECT -count(*), -sum(bytes) FROM gone HAVING count(*) > 0;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO public.mixpanel_outbox_count (updates, bytes)
+            SELECT count(*), sum(bytes) FROM added HAVING count(*) > 0;
+    END IF;
+    RETURN NULL;
+END $function$;
+
+CREATE OR REPLACE FUNCTION public.mixpanel_outbox_count_truncate() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+    DELETE FROM public.mixpanel_outbox_count;
+    RETURN NULL;
+END $function$;
+
+CREATE OR REPLACE TRIGGER mixpanel_outbox_inserted AFTER INSERT ON public.mixpanel_outbox
+    REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
+CREATE OR REPLACE TRIGGER mixpanel_outbox_deleted AFTER DELETE ON public.mixpanel_outbox
+    REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
+CREATE OR REPLACE TRIGGER mixpanel_outbox_updated AFTER UPDATE ON public.mixpanel_outbox
+    REFERENCING OLD TABLE AS gone NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
+CREATE OR REPLACE TRIGGER mixpanel_outbox_truncated AFTER TRUNCATE ON public.mixpanel_outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_truncate();
+
+-- Text of a JSON string in which backslashes are form feeds, and those of Unicode escapes are backspaces: with each escape
+-- that this database's encoding has a character for as that character. The others stay, so the same text is the same
+-- group however it was written.
+CREATE OR REPLACE FUNCTION public.mixpanel_outbox_text(marked text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $function$
+BEGIN
+    RETURN replace(replace(to_json(marked)::text, '\f', '\\'), '\b', '\')::json #>> '{}';
+EXCEPTION WHEN data_exception OR feature_not_supported THEN
+    RETURN lower(marked);
+END $function$;
+
+-- Checks that a text is an update, and returns its group: key and id.
+CREATE OR REPLACE FUNCTION public.mixpanel_outbox_group_of(body text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $function$
+DECLARE
+    object     json;
+    group_key  text;
+    group_id   text;
+    operations integer;
+    has_token  boolean;
+BEGIN
+    -- PostgreSQL reads no member of an object that has, anywhere, an escape of NUL or of a character that the database's
+    -- encoding lacks. So the escapes are marked first: in valid JSON, backslashes come in pairs, from the left.
+    IF strpos(body, '\') = 0 THEN
+        object := body;
+    ELSE
+        object := replace(replace(body, '\\', '\f'), '\u', '\bu');
+    END IF;
+    IF json_typeof(object) = 'object' THEN
+        SELECT max(value #>> '{}') FILTER (WHERE key = '$group_key' AND json_typeof(value) = 'string'),
+               max(value #>> '{}') FILTER (WHERE key = '$group_id' AND json_typeof(value) = 'string'),
+               count(*) FILTER (WHERE key IN ('$set', '$set_once', '$union', '$unset', '$remove', '$delete')),
+               coalesce(bool_or(key = '$token'), false)
+        INTO group_key, group_id, operations, has_token
+        FROM json_each(object);
+    END IF;
+    IF coalesce(group_key, '') = '' OR coalesce(group_id, '') = '' OR operations <> 1 OR has_token THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = 'not an update for the outbox: ' || coalesce(left(body, 200), 'NULL'),
+            HINT = 'Expected an object with $group_key and $group_id as text that is not empty, exactly one of $set, '
+                || '$set_once, $union, $unset, $remove and $delete, and no $token.';
+    END IF;
+    IF group_key ~ '[\b\f]' THEN
+        group_key := public.mixpanel_outbox_text(group_key);
+    END IF;
+    IF group_id ~ '[\b\f]' THEN
+        group_id := public.mixpanel_outbox_text(group_id);
+    END IF;
+    RETURN group_key || ' ' || group_id;
+END $function$;
+
+-- Publishes updates, in order, as part of the transaction: each a JSON object as it goes over the wire, without $token.
+-- Without `notify`, relays find them at their next look: for PREPARE TRANSACTION, which NOTIFY excludes, and for thousands
+-- of transactions a second, which NOTIFY commits one after the other.
+--
+-- First it locks the slots of all groups, in the order of their keys and ids, and only then it takes ids. PostgreSQL releases row locks when
+-- others see the commit. So of two transactions with updates of one group, the second takes its ids after it can see what
+-- the first has committed: in a group, ids are in the order of commits, and whoever sees an update sees all earlier ones.
+-- A rollback, also one to a savepoint, removes rows and locks; a prepared transaction keeps both.
+CREATE OR REPLACE FUNCTION public.mixpanel_outbox_publish(bodies text[], notify boolean DEFAULT true) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $function$
+DECLARE
+    slots  smallint[];
+    locked bigint;
+BEGIN
+    SELECT array_agg(slot ORDER BY first_group) INTO slots FROM (
+        SELECT hashtextextended(of_group, 0) & 16383 AS slot, min(of_group COLLATE "C") AS first_group
+        FROM (SELECT public.mixpanel_outbox_group_of(new.body) AS of_group FROM unnest(bodies) AS new (body)) AS groups
+        GROUP BY slot
+    ) AS chosen;
+    IF slots IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM FROM unnest(slots) WITH ORDINALITY AS wanted (slot, n)
+    JOIN public.mixpanel_outbox_slot AS o USING (slot) ORDER BY wanted.n FOR UPDATE OF o;
+    GET DIAGNOSTICS locked = ROW_COUNT;
+    IF locked < cardinality(slots) THEN
+        RAISE data_corrupted USING MESSAGE = 'rows are missing in the table of slots of the outbox: run the migration again';
+    END IF;
+    INSERT INTO public.mixpanel_outbox (body)
+        SELECT new.body::json FROM unnest(bodies) WITH ORDINALITY AS new (body, n) ORDER BY new.n;
+    IF notify THEN
+        PERFORM pg_notify('public.mixpanel_outbox', '');
+    END IF;
+END $function$;
+
+-- The same for one update.
+CREATE OR REPLACE FUNCTION public.mixpanel_outbox_publish(body text, notify boolean DEFAULT true) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+    PERFORM public.mixpanel_outbox_publish(ARRAY[body], notify);
+END $function$;
+
+-- Only the owner publishes, and who has been granted EXECUTE.
+REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_publish(text[], boolean), public.mixpanel_outbox_publish(text, boolean),
+    public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text) FROM PUBLIC;
+
+-- For people: the updates that wait, with their groups. Key and id are NULL where the JSON has an escape that PostgreSQL
+-- cannot read.
 CREATE OR REPLACE VIEW public.mixpanel_outbox_waiting AS
-    SELECT id, partition, since, clock_timestamp() - since AS age,
+    SELECT id, kind, since, pg_catalog.clock_timestamp() - since AS age,
            CASE WHEN readable THEN body ->> '$group_key' END AS group_key,
            CASE WHEN readable THEN body ->> '$group_id' END AS group_id,
            body
-    FROM (SELECT *, body::text !~* '\\u(0000|d[89a-f])' AS readable FROM public.mixpanel_outbox) AS o
+    FROM (SELECT *, body::text !~* CASE pg_catalog.getdatabaseencoding() WHEN 'UTF8' THEN '[\\]u(0000|d[89a-f])'
+                                        ELSE '[\\]u' END AS readable
+          FROM public.mixpanel_outbox) AS o
     ORDER BY id;
 
--- For people: how much waits in each partition, and the server process of the relay that holds it.
-CREATE OR REPLACE VIEW public.mixpanel_outbox_partitions AS
-    SELECT p.partition, count(o.id) AS waiting, coalesce(sum(o.bytes), 0) AS bytes,
-           clock_timestamp() - min(o.since) AS oldest,
-           (SELECT min(l.pid) FROM pg_locks AS l
-            WHERE l.locktype = 'advisory' AND l.granted
-              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-              AND l.classid = 'public.mixpanel_outbox'::regclass
-              AND l.objid = p.partition::integer::oid) AS pid
-    FROM public.mixpanel_outbox_partition AS p
-    LEFT JOIN public.mixpanel_outbox AS o USING (partition)
-    GROUP BY p.partition ORDER BY p.partition;
+-- For people and for monitoring: how much waits, for how long, and who sends it.
+CREATE OR REPLACE VIEW public.mixpanel_outbox_status AS
+    SELECT (SELECT coalesce(pg_catalog.sum(updates), 0)::bigint FROM public.mixpanel_outbox_count) AS waiting,
+           (SELECT coalesce(pg_catalog.sum(bytes), 0)::bigint FROM public.mixpanel_outbox_count) AS waiting_bytes,
+           (SELECT pg_catalog.clock_timestamp() - since FROM public.mixpanel_outbox ORDER BY id LIMIT 1) AS oldest,
+           (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_rejected) AS rejected,
+           CASE WHEN until > pg_catalog.clock_timestamp() THEN holder END AS sender,
+           until - pg_catalog.clock_timestamp() AS sender_for
+    FROM public.mixpanel_outbox_lease;

@@ -1,23 +1,34 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use postgres::tls::{MakeTlsConnect, TlsConnect};
-use postgres::{Config, GenericClient, Socket};
+use postgres::{Config, Socket};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::{sleep, timeout};
 
 use crate::builder::{OutboxSettings, PostgresOutboxBuilder};
-use crate::connection::{Connect, connector};
-use crate::listener::Listener;
-use crate::relay::{Relay, message};
-use crate::sql::TableNames;
-use crate::writer::Writer;
+use crate::connection::{Connect, Connection, Connector, Wake};
+use crate::names::Names;
+use crate::publish::{Encoding, PublishIn, publish, publish_statement};
+use crate::relay::Relay;
+use crate::runtime::Runtime;
+use crate::writer::{UNLIMITED, Writer};
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{EncodedUpdate, Error, Outbox, Rejection, Update};
+
+/// The longest time for the depth, and for the release in a drop.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// How often the connection that listens is opened again, if it was closed.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// An outbox in a PostgreSQL database (15 or newer), for applications on several machines.
 ///
 /// Updates are published [inside the application's own transactions](Self::publish_in). Any number of
-/// processes send them: each process that drains the outbox is a *relay*.
+/// processes stand by to send them, and one at a time does: it is the *relay*.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -44,73 +55,98 @@ use mixpanel_groups::{EncodedUpdate, Error, Outbox, Rejection, Update};
 /// # }
 /// ```
 ///
-/// `config` and the TLS connector are those of the crate `postgres`, version 0.19. The outbox opens a
-/// connection when it needs one: none for `publish_in`, one for [`append`](Outbox::append), two for a
-/// relay. A relay's connections must keep their session, so they go to the server directly or through a
-/// pooler in session mode; publishers may use any pooler.
+/// `config` and the TLS connector are those of the crate `postgres`, version 0.19; a function for notices that the
+/// configuration has is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
+/// publish otherwise and for the depth, one to relay. They keep no state in their sessions but `LISTEN`, so a pooler in
+/// transaction mode, such as `PgBouncer`, may be in between. `NOTIFY` does not pass it: a relay behind it finds updates
+/// when it polls, once in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval). With
+/// [`notify(false)`](PostgresOutboxBuilder::notify) it does not `LISTEN` at all.
+///
+/// # Other drivers, and SQL
+/// [`MIGRATION`](Self::MIGRATION) brings a function that publishes, from any driver, a trigger or `psql`. It takes one
+/// update as text, or an array of them, as [`EncodedUpdate::as_json`] returns them:
+///
+/// ```sql
+/// SELECT mixpanel_outbox_publish('{"$group_key":"company","$group_id":"acme","$set":{"plan":"pro"}}');
+/// GRANT EXECUTE ON FUNCTION mixpanel_outbox_publish(text, boolean), mixpanel_outbox_publish(text[], boolean) TO app;
+/// ```
+///
+/// What is not an update is an error. A second argument `false` leaves out `NOTIFY`, which `PREPARE TRANSACTION`
+/// excludes. In a database whose encoding is not UTF-8, pass JSON that is ASCII, with escapes for other characters, as
+/// `publish_in` does.
+///
+/// # In async programs
+/// The outbox has a thread of its own for its connections. All methods may be called within any runtime: they wait for
+/// the database, and block the thread that calls them meanwhile. [`publish_async`](Self::publish_async) does not.
 ///
 /// # Order
-/// The updates of a group are sent in the order in which their transactions committed, also when
-/// transactions overlap; those of one transaction in the order of publishing. Ids from a sequence do not
-/// ensure that by themselves: a transaction may take its id first and commit last. Hence:
+/// The updates of a group are sent in the order in which their transactions committed, also when transactions overlap;
+/// those of one transaction in the order of publishing. Ids from a sequence do not ensure that by themselves: a
+/// transaction may take its id first and commit last. So the function that publishes locks the group until the
+/// transaction ends, and only then takes an id. The argument is written at the function in
+/// [`MIGRATION`](Self::MIGRATION).
 ///
-/// 1. A publishing transaction locks a row of the table `…_slot` for each of its groups, and takes ids
-///    only then. The row is chosen by a hash of group key and id, out of 16,384. PostgreSQL releases row
-///    locks after the commit is visible to others. So of two transactions with updates of one group, the
-///    second takes its ids after the first has committed: within a group, ids are in the order of
-///    commits, and a relay that sees an update sees all earlier ones. A rollback, also one to a
-///    savepoint, removes the rows and the lock; a prepared transaction keeps both.
-/// 2. All updates of a group are in one of 64 partitions. A relay takes them from the lowest id on, and
-///    its session holds an advisory lock on the partition until they are settled. So no two relays send
-///    updates of one group at a time.
-/// 3. A session can end while its relay still runs: a network fails, the server restarts. A relay checks
-///    its session every half second, and stops the request under way if the session has ended. The next
-///    relay sees in the table `…_partition` that the outcome of the partition's updates is not known,
-///    and until when a request of that relay can be under way: before each request a relay writes that
-///    down, and starts none if it has lost the partition. So the next relay waits until then, and at least
-///    for a [grace period](PostgresOutboxBuilder::grace). Then it sends what was not settled again, in
-///    order, which leaves the profiles the same. What no client can prevent is that Mixpanel applies a
-///    request after its client gave it up.
+/// One relay at a time sends. It holds a lease: a row that says until when, by the database's clock. Before each request
+/// it extends the lease by the time that the request can take, and starts none without. When it ends, another takes over
+/// at once. When it was killed, another takes over after a second, or, if a request can still be under way, after the
+/// client's [timeout](mixpanel_groups::ClientBuilder::timeout) and up to five seconds. Then it sends what was not
+/// settled again, in order, which leaves the profiles the same. What no client can prevent is that Mixpanel applies a
+/// request after its client gave it up.
 ///
 /// # What the application should do
-/// - Change your own row before you publish, so that all transactions lock the row and the slot in the
-///   same order.
-/// - Publish shortly before the commit: other transactions that publish for the same group wait from then
-///   on.
-/// - Publish for several groups in one call of [`publish_all_in`](Self::publish_all_in), which locks the
-///   slots in the order of the groups' keys and ids.
+/// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.
+/// - Publish shortly before the commit: other transactions that publish for the same group wait from then on.
+/// - Publish for several groups in one call of [`publish_all_in`](Self::publish_all_in), which locks them in one order.
 ///
 /// Otherwise two transactions may deadlock; PostgreSQL then ends one of them, which can be repeated.
 ///
+/// # Replicas
+/// A standby that takes over has what was committed with `synchronous_commit = remote_apply` (or `remote_write` and
+/// `on`, with `synchronous_standby_names`). What was committed without may be lost with its transaction; and where the
+/// lease was among it, two relays may send at a time until the request of the first has ended. After a switch to a
+/// *logical* replica, run [`migrate`](Self::migrate) there before anything is published: such a replica does not have
+/// the state of the sequence, and the ids must go on above those that wait.
+///
 /// # Tables
-/// [`MIGRATION`](Self::MIGRATION) has a comment on each table. `…_rejected` keeps what Mixpanel refused,
-/// with its message, for 30 days by default. `…_accepted` keeps what it accepted, if
-/// [that is set](PostgresOutboxBuilder::keep_accepted). The views `…_waiting` and `…_partitions` are for
-/// people:
+/// [`MIGRATION`](Self::MIGRATION) has a comment on each table. `…_rejected` keeps what Mixpanel refused, with its message,
+/// for 30 days by default. `…_accepted` keeps what it accepted, if
+/// [that is set](PostgresOutboxBuilder::keep_accepted). The views `…_waiting` and `…_status` are for people and for
+/// monitoring:
 ///
 /// ```sql
+/// SELECT waiting, oldest, sender FROM mixpanel_outbox_status;
 /// SELECT age, body FROM mixpanel_outbox_waiting WHERE group_id = 'acme';
 /// SELECT rejected_at, message, body FROM mixpanel_outbox_rejected ORDER BY rejected_at DESC;
 /// ```
 ///
-/// An application's role needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables, and no other
-/// privilege. Any transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which
-/// slows relays down.
-pub struct PostgresOutbox {
-    names: TableNames,
+/// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A relay's role needs
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. Any transaction that stays open for hours keeps PostgreSQL
+/// from vacuuming the table, which slows relays down.
+#[derive(Clone)]
+pub struct PostgresOutbox(Arc<Shared>);
+
+/// What the clones share.
+struct Shared {
+    names: Names,
     settings: OutboxSettings,
-    /// The statement that appends updates.
+    /// The statement that publishes.
     publish: String,
-    writer: Mutex<Writer>,
-    relay: Arc<Mutex<Relay>>,
-    listener: Arc<Listener>,
+    encoding: Arc<Encoding>,
+    writer: Arc<Writer>,
+    relay: Arc<AsyncMutex<Relay>>,
+    /// The highest id that is taken.
+    last_taken: Arc<AtomicI64>,
+    /// Whether this process has relayed.
+    has_taken: AtomicBool,
+    /// The thread of the connections, once one is needed.
+    runtime: Mutex<Option<Arc<Runtime>>>,
 }
 
 /// A constant of its own, so that the documentation shows its name instead of its text.
 const MIGRATION: &str = include_str!("migration.sql");
 
 impl PostgresOutbox {
-    /// The tables and views as SQL, for the default names. [`migration`](Self::migration) returns it for
+    /// The tables, functions and views as SQL, for the default names. [`migration`](Self::migration) returns it for
     /// others.
     pub const MIGRATION: &'static str = MIGRATION;
 
@@ -132,6 +168,7 @@ impl PostgresOutbox {
     ///
     /// Unless `config` sets them, the connect timeout and the TCP user timeout are 5 s, and the application
     /// name is `mixpanel-groups`.
+    #[allow(clippy::needless_pass_by_value)] // As it was always written.
     pub fn builder<T>(config: Config, tls: T) -> PostgresOutboxBuilder
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -139,53 +176,65 @@ impl PostgresOutbox {
         T::Stream: Send,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        PostgresOutboxBuilder::new(connector(config, tls))
+        PostgresOutboxBuilder::new(Arc::new(Connector::new(&config, tls)))
     }
 
     pub(crate) fn from_parts(
-        connect: &Arc<Connect>,
-        names: TableNames,
+        connect: Arc<dyn Connect>,
+        names: Names,
         settings: OutboxSettings,
     ) -> Self {
-        let relay = Arc::new(Mutex::new(Relay::new(connect, &names, &settings)));
-        Self {
-            publish: crate::publish::statement(&names, settings.notify),
-            writer: Mutex::new(Writer::new(connect, &names)),
-            listener: Listener::new(connect, &names, &relay),
-            relay,
+        let (encoding, last_taken) = <(Arc<Encoding>, Arc<AtomicI64>)>::default();
+        let connection = || Connection::new(&connect);
+        let relay = Relay::new(connection(), &names, &settings, &last_taken);
+        let writer = Writer::new(connection(), &names, &encoding, settings.notify);
+        Self(Arc::new(Shared {
+            publish: publish_statement(&names),
             names,
             settings,
-        }
+            encoding,
+            writer: Arc::new(writer),
+            relay: Arc::new(AsyncMutex::new(relay)),
+            last_taken,
+            has_taken: AtomicBool::new(false),
+            runtime: Mutex::new(None),
+        }))
     }
 
     /// Returns [`MIGRATION`](Self::MIGRATION) for this outbox's names.
     #[must_use]
     pub fn migration(&self) -> String {
-        self.names.apply_to(Self::MIGRATION)
+        self.0.names.apply_to(Self::MIGRATION)
     }
 
-    /// Creates the tables and views, if they do not exist. Several processes may call it at a time.
+    /// Creates the tables, functions and views, if they do not exist. Several processes may call it at a time; it waits
+    /// for up to a minute.
     ///
     /// # Errors
     /// [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does
     /// not exist or the role lacks the privilege.
     pub fn migrate(&self) -> Result<(), Error> {
-        self.writer().migrate(&self.migration())
+        const TIMEOUT: Duration = Duration::from_secs(60);
+        let (writer, migration) = (Arc::clone(&self.0.writer), self.migration());
+        self.0
+            .wait(TIMEOUT, async move { writer.migrate(&migration).await })
     }
 
     /// Publishes an update as part of a transaction: it is sent once the transaction commits. An empty
     /// update, such as `set` without properties, is left out.
     ///
-    /// With a [`postgres::Client`] in place of a transaction, the update is published at once.
+    /// The transaction is a [`postgres::Transaction`], or with the feature `diesel` any connection of Diesel 2 to
+    /// PostgreSQL, pooled or not. Outside a transaction the update is published at once. How long that may take is the
+    /// connection's own business.
     ///
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if the update cannot be sent. The
     ///   transaction is not affected.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if slots are missing: run [`migrate`](Self::migrate).
-    pub fn publish_in<'u>(
+    pub fn publish_in<'u, D>(
         &self,
-        transaction: &mut impl GenericClient,
+        transaction: &mut impl PublishIn<D>,
         update: impl Into<Update<'u>>,
     ) -> Result<(), Error> {
         self.publish_all_in(transaction, [update]).map(drop)
@@ -196,94 +245,226 @@ impl PostgresOutbox {
     ///
     /// # Errors
     /// As [`publish_in`](Self::publish_in).
-    pub fn publish_all_in<'u, I>(
+    pub fn publish_all_in<'u, D, I>(
         &self,
-        transaction: &mut impl GenericClient,
+        transaction: &mut impl PublishIn<D>,
         updates: I,
     ) -> Result<usize, Error>
     where
         I: IntoIterator,
         I::Item: Into<Update<'u>>,
     {
-        let encoded: Vec<_> = updates
-            .into_iter()
-            .filter_map(|update| EncodedUpdate::new(&update.into()).transpose())
-            .collect::<Result<_, _>>()?;
-        crate::publish::publish(transaction, &self.publish, &encoded)?;
+        let shared = &*self.0;
+        let encoded = encode(updates)?;
+        let notify = shared.settings.notify;
+        publish(
+            transaction,
+            &shared.encoding,
+            &shared.publish,
+            notify,
+            &encoded,
+        )?;
         Ok(encoded.len())
     }
 
-    fn relay(&self) -> MutexGuard<'_, Relay> {
-        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Publishes updates in a transaction of their own, and awaits the commit, in any async runtime. Calls that overlap
+    /// share a transaction. No capacity applies.
+    ///
+    /// If this is dropped before its end, the updates may be published or not.
+    ///
+    /// # Errors
+    /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if an update cannot be sent. None is published.
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails or is too slow, in which case they may be published
+    ///   all the same.
+    /// - [`Full`](mixpanel_groups::ErrorKind::Full) if 10,000 calls wait already.
+    pub async fn publish_async<'u, I>(&self, updates: I) -> Result<(), Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<Update<'u>>,
+    {
+        let encoded = encode(updates);
+        self.0.publish_async(encoded?).await
     }
 }
 
+fn encode<'u, I>(updates: I) -> Result<Vec<EncodedUpdate>, Error>
+where
+    I: IntoIterator,
+    I::Item: Into<Update<'u>>,
+{
+    let updates = updates.into_iter();
+    let encoded = updates.filter_map(|update| EncodedUpdate::new(&update.into()).transpose());
+    encoded.collect()
+}
+
+impl Shared {
+    /// Returns the thread of the connections, starting it if necessary.
+    fn runtime(&self) -> Result<Arc<Runtime>, Error> {
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*runtime {
+            return Ok(Arc::clone(runtime));
+        }
+        let started = Arc::new(Runtime::start()?);
+        *runtime = Some(Arc::clone(&started));
+        Ok(started)
+    }
+
+    fn wait<R: Send + 'static>(
+        &self,
+        time: Duration,
+        job: impl Future<Output = Result<R, Error>> + Send + 'static,
+    ) -> Result<R, Error> {
+        self.runtime()?.wait(time, job)
+    }
+
+    async fn publish_async(&self, updates: Vec<EncodedUpdate>) -> Result<(), Error> {
+        if updates.is_empty() {
+            return Ok(());
+        }
+        let (runtime, writer) = (self.runtime()?, Arc::clone(&self.writer));
+        let queued = writer.queue(updates, UNLIMITED)?;
+        let append = async move { writer.append(queued).await.map(drop) };
+        runtime.join(self.settings.timeout, append).await
+    }
+}
+
+/// No call takes much longer than the [timeout](PostgresOutboxBuilder::timeout).
+///
 /// The capacity applies to a depth that is measured at most once a second, plus what this process has
 /// appended since. So several processes together may exceed it. It does not apply to
 /// [`publish_in`](Self::publish_in): no transaction of the application fails because Mixpanel cannot be
 /// reached.
 ///
-/// If the connection breaks during a commit, `append` returns an error although the updates may have
-/// been published.
+/// If the connection breaks during a commit, or the commit takes too long, `append` returns an error although the
+/// updates may have been published.
 impl Outbox for PostgresOutbox {
+    /// Calls that overlap share a transaction.
     fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
-        self.writer().append(&self.publish, updates, capacity)
+        if updates.is_empty() {
+            return Ok(true);
+        }
+        let writer = Arc::clone(&self.0.writer);
+        let queued = writer.queue(updates.to_vec(), capacity)?;
+        let append = async move { writer.append(queued).await };
+        self.0.wait(self.0.settings.timeout, append)
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        self.relay().take(most)
+        self.0.has_taken.store(true, Ordering::Relaxed);
+        let relay = Arc::clone(&self.0.relay);
+        let take = async move { relay.lock().await.take(most).await };
+        self.0.wait(self.0.settings.timeout, take)
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        let rejected: Vec<_> = rejected
+        let (relay, accepted) = (Arc::clone(&self.0.relay), accepted.to_vec());
+        let rejected = rejected
             .iter()
-            .map(|(id, rejection)| (*id, message(rejection)))
-            .collect();
-        self.relay().settle(accepted, &rejected)
+            .map(|(id, rejection)| (*id, message(rejection)));
+        let rejected: Vec<_> = rejected.collect();
+        let settle = async move { relay.lock().await.settle(accepted, rejected).await };
+        self.0.wait(self.0.settings.timeout, settle)
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
-        self.relay().hold(time)
+        let relay = Arc::clone(&self.0.relay);
+        let hold = async move { relay.lock().await.hold(time).await };
+        self.0.wait(self.0.settings.timeout, hold)
     }
 
     fn release(&self) -> Result<(), Error> {
-        self.relay().release()
+        let relay = Arc::clone(&self.0.relay);
+        let release = async move { relay.lock().await.release().await };
+        self.0.wait(self.0.settings.timeout, release)
     }
 
-    /// The removed updates may be among those that other processes have taken; these are sent all the same.
+    /// Removes some more than necessary, a thousandth of the capacity. The removed updates may be among those that
+    /// another process has taken, which are sent all the same.
+    ///
+    /// Where more waits than the capacity and a quarter of it, other processes have a larger one, or publish in
+    /// transactions: then nothing is removed.
     fn drop_oldest(
         &self,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let taken = self.relay().taken();
-        self.writer().drop_oldest(&taken, updates, bytes, capacity)
+        let writer = Arc::clone(&self.0.writer);
+        let last_taken = self.0.last_taken.load(Ordering::Relaxed);
+        let drop = async move {
+            let dropped = writer.drop_oldest(last_taken, updates, bytes, capacity);
+            dropped.await
+        };
+        self.0.wait(self.0.settings.timeout, drop)
     }
 
-    /// Reads the whole table.
     fn depth(&self) -> Result<Depth, Error> {
-        self.writer().measure()
+        let writer = Arc::clone(&self.0.writer);
+        let time = SHORT.min(self.0.settings.timeout);
+        self.0.wait(time, async move { writer.depth().await })
     }
 
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
-        self.listener.register(|hooks| hooks.wake = Some(wake));
+        if !self.0.settings.notify {
+            return;
+        }
+        let (relay, statement) = (Arc::downgrade(&self.0.relay), self.0.names.listen());
+        let started = self
+            .0
+            .runtime()
+            .map(|runtime| runtime.spawn(listen(relay, statement, wake)));
+        if let Err(error) = started {
+            log::error!("cannot listen to the outbox, so the sender polls it: {error:#}");
+        }
     }
+}
 
-    fn on_loss(&self, stop: Arc<dyn Fn() + Send + Sync>) {
-        self.listener.register(|hooks| hooks.stop = Some(stop));
+/// Keeps a connection that listens, as long as there is the relay.
+async fn listen(relay: Weak<AsyncMutex<Relay>>, statement: String, wake: Wake) {
+    if let Some(relay) = relay.upgrade() {
+        relay.lock().await.connection.listen(statement, wake);
+    }
+    while let Some(relay) = relay.upgrade() {
+        // What uses the connection opens it.
+        if let Ok(mut relay) = relay.try_lock() {
+            let opened = timeout(SHORT, relay.connection.ensure_open()).await;
+            if let Ok(Err(error)) = opened {
+                log::debug!("cannot listen to the outbox, so the sender polls it: {error:#}");
+            }
+        }
+        drop(relay);
+        sleep(CHECK_EVERY).await;
+    }
+}
+
+/// Lets another process send at once.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !*self.has_taken.get_mut() {
+            return;
+        }
+        let relay = Arc::clone(&self.relay);
+        let release = async move { relay.lock().await.release().await };
+        if let Err(error) = self.wait(SHORT, release) {
+            log::warn!("another process must wait for the lease of this one to end: {error:#}");
+        }
     }
 }
 
 impl fmt::Debug for PostgresOutbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresOutbox")
-            .field("names", &self.names)
-            .field("settings", &self.settings)
+            .field("names", &self.0.names)
+            .field("settings", &self.0.settings)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the message of a rejected update, as the table keeps it: PostgreSQL's text cannot contain NUL.
+fn message(rejection: &Rejection) -> String {
+    let message = match &rejection.field {
+        Some(field) => format!("{field}: {}", rejection.message),
+        None => rejection.message.clone(),
+    };
+    message.replace('\0', "\u{fffd}")
 }

@@ -1,117 +1,150 @@
-//! The statement that appends updates, in a transaction of the application or of the writer.
+//! Publishing in a transaction of the application.
 
-use std::collections::{BTreeMap, HashSet};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
 
 use postgres::GenericClient;
 use postgres::types::Type;
 
 use crate::connection::{Params, failed};
-use crate::sql::TableNames;
-use mixpanel_groups::{EncodedUpdate, Error, ErrorKind};
+use crate::names::Names;
+use mixpanel_groups::{EncodedUpdate, Error};
 
-/// The number of partitions: relays divide the work by them.
-pub(crate) const PARTITIONS: i16 = 64;
+/// The most bytes of updates in one statement.
+const MAX_BYTES: usize = 64 << 20;
 
-/// The number of slots in a partition: publishers lock a slot for each of their groups.
-const SLOTS_PER_PARTITION: i16 = 256;
-
-/// The most updates, and the most bytes of them, in one statement.
-const MAX_UPDATES: usize = 10_000;
-const MAX_BYTES: usize = 16 << 20;
-
-/// Returns the statement that appends updates. It takes ids only after it has locked all slots, in the
-/// order in which they are given.
-pub(crate) fn statement(names: &TableNames, notify: bool) -> String {
-    let mut sql = names.apply_to(
-        "WITH locked AS MATERIALIZED (
-             SELECT slot
-             FROM unnest($1::smallint[]) WITH ORDINALITY AS wanted (slot, n)
-             JOIN public.mixpanel_outbox_slot AS o USING (slot)
-             ORDER BY wanted.n FOR UPDATE OF o
-         ), written AS (
-             INSERT INTO public.mixpanel_outbox (partition, body)
-             SELECT new.partition, new.body::json
-             FROM (SELECT count(*) FROM locked) AS after_locking,
-                  unnest($2::smallint[], $3::text[]) WITH ORDINALITY AS new (partition, body, n)
-             ORDER BY new.n
-         )
-         SELECT count(*) FROM locked",
-    );
-    if notify {
-        // PostgreSQL delivers the notification when the transaction commits.
-        let channel = names.channel();
-        sql.push_str(&[", (SELECT pg_notify('", &channel, "', '')) AS notified"].concat());
-    }
-    sql
+/// Returns the statement that publishes an array of updates.
+pub(crate) fn publish_statement(names: &Names) -> String {
+    names.apply_to("SELECT public.mixpanel_outbox_publish($1, $2)")
 }
 
-/// Appends updates in order.
+/// A connection or transaction of the application in which [`publish_in`](crate::PostgresOutbox::publish_in) publishes:
+/// a `Client` or `Transaction` of the crate `postgres`, and with the feature `diesel` a connection of Diesel.
 ///
-/// The slots of all groups are locked first, in the order of the groups, so two calls with some of the
-/// same groups cannot deadlock.
-pub(crate) fn publish(
-    client: &mut impl GenericClient,
+/// The parameter tells these two kinds apart, and is inferred.
+pub trait PublishIn<Driver>: sealed::Run<Driver> {}
+
+/// The crate `postgres`, as a parameter of [`PublishIn`].
+#[derive(Debug)]
+pub enum Postgres {}
+
+/// Diesel, as a parameter of [`PublishIn`].
+#[cfg(feature = "diesel")]
+#[derive(Debug)]
+pub enum Diesel {}
+
+impl<D, C: sealed::Run<D>> PublishIn<D> for C {}
+
+pub(crate) mod sealed {
+    use std::borrow::Cow;
+
+    use mixpanel_groups::Error;
+
+    /// Runs statements on a connection.
+    pub trait Run<Driver> {
+        fn publish(
+            &mut self,
+            statement: &str,
+            bodies: &[Cow<'_, str>],
+            notify: bool,
+        ) -> Result<(), Error>;
+        fn encoding(&mut self) -> Result<String, Error>;
+    }
+}
+
+const WHAT: &str = "publish to the outbox";
+
+impl<C: GenericClient> sealed::Run<Postgres> for C {
+    fn publish(
+        &mut self,
+        statement: &str,
+        bodies: &[Cow<'_, str>],
+        notify: bool,
+    ) -> Result<(), Error> {
+        let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&notify, Type::BOOL)];
+        let published = self.query_typed(statement, params);
+        published.map(drop).map_err(|error| failed(WHAT, error))
+    }
+
+    fn encoding(&mut self) -> Result<String, Error> {
+        let rows = self.query_typed(Encoding::QUERY, &[]);
+        let name = rows.and_then(|rows| rows.first().map(|row| row.try_get(0)).transpose());
+        Ok(name
+            .map_err(|error| failed(WHAT, error))?
+            .unwrap_or_default())
+    }
+}
+
+/// Publishes updates in order, in one statement unless they are very many.
+pub(crate) fn publish<D>(
+    connection: &mut impl PublishIn<D>,
+    encoding: &Encoding,
     statement: &str,
+    notify: bool,
     updates: &[EncodedUpdate],
 ) -> Result<(), Error> {
-    let groups: BTreeMap<&[u8], i16> = updates
-        .iter()
-        .map(|update| (update.group_bytes(), slot(update)))
-        .collect();
-    let mut seen = HashSet::new();
-    let mut locks: Vec<i16> = groups.into_values().collect();
-    locks.retain(|slot| seen.insert(*slot));
+    let is_ascii = updates.iter().all(|update| update.as_json().is_ascii());
+    if !is_ascii && encoding.is_unknown() {
+        encoding.set(Some(connection.encoding()?));
+    }
     let mut rest = updates;
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fit = rest.iter().take(MAX_UPDATES).take_while(|update| {
-            bytes += update.as_json().len();
+        let fit = rest.iter().take_while(|update| {
+            bytes += update.len();
             bytes <= MAX_BYTES
         });
         let (now, later) = rest.split_at(fit.count().max(1));
-        // The first statement takes all locks; the transaction holds them to its end.
-        publish_chunk(client, statement, &std::mem::take(&mut locks), now)?;
+        connection.publish(statement, &encoding.bodies(now), notify)?;
         rest = later;
     }
     Ok(())
 }
 
-fn publish_chunk(
-    client: &mut impl GenericClient,
-    statement: &str,
-    locks: &[i16],
-    updates: &[EncodedUpdate],
-) -> Result<(), Error> {
-    let failed = |error| failed("publish to the outbox", error);
-    let slots = updates.iter().map(slot);
-    let partitions: Vec<i16> = slots.map(|slot| slot / SLOTS_PER_PARTITION).collect();
-    let bodies: Vec<&str> = updates.iter().map(EncodedUpdate::as_json).collect();
-    let params: &Params<'_> = &[
-        (&locks, Type::INT2_ARRAY),
-        (&partitions, Type::INT2_ARRAY),
-        (&bodies, Type::TEXT_ARRAY),
-    ];
-    let rows = client.query_typed(statement, params).map_err(failed)?;
-    let locked = rows.first().map(|row| row.try_get::<_, i64>(0));
-    let locked = locked.transpose().map_err(failed)?;
-    if locked == i64::try_from(locks.len()).ok() {
-        Ok(())
-    } else {
-        let message = "rows are missing in the outbox's table of slots: run `migrate` to add them";
-        Err(Error::new(ErrorKind::Damaged, message))
+/// Whether the database's encoding has all characters, once that is known. Where it has not, a character in a parameter
+/// would fail the transaction, and its escape in JSON does not.
+#[derive(Debug, Default)]
+pub(crate) struct Encoding(OnceLock<bool>);
+
+impl Encoding {
+    pub(crate) const QUERY: &str = "SELECT pg_catalog.getdatabaseencoding()::text";
+
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.0.get().is_none()
+    }
+
+    /// Records the name of the encoding.
+    pub(crate) fn set(&self, name: Option<String>) {
+        // Another thread may have been faster, with the same.
+        _ = self.0.set(name.as_deref() == Some("UTF8"));
+    }
+
+    /// Returns the JSON of updates in ASCII, if that is necessary.
+    pub(crate) fn bodies<'a>(&self, updates: &'a [EncodedUpdate]) -> Vec<Cow<'a, str>> {
+        let has_all = self.0.get().copied().unwrap_or_default();
+        let bodies = updates.iter().map(EncodedUpdate::as_json);
+        bodies
+            .map(|json| if has_all { json.into() } else { ascii(json) })
+            .collect()
     }
 }
 
-/// Returns the slot that a publisher of this group locks.
-fn slot(update: &EncodedUpdate) -> i16 {
-    let group = String::from_utf8_lossy(update.group_bytes());
-    let slots = u64::from((PARTITIONS * SLOTS_PER_PARTITION).unsigned_abs());
-    i16::try_from(fnv_1a(&group) % slots).unwrap_or_default()
-}
-
-/// Hashes a text by FNV-1a. Processes with different versions of this crate must agree on it.
-fn fnv_1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+/// Returns the same JSON with an escape in place of each character beyond ASCII.
+fn ascii(json: &str) -> Cow<'_, str> {
+    if json.is_ascii() {
+        return json.into();
+    }
+    let mut ascii = String::with_capacity(json.len() * 2);
+    for char in json.chars() {
+        if char.is_ascii() {
+            ascii.push(char);
+            continue;
+        }
+        for unit in char.encode_utf16(&mut [0; 2]) {
+            // Writing to a text does not fail.
+            _ = write!(ascii, "\\u{unit:04x}");
+        }
+    }
+    ascii.into()
 }

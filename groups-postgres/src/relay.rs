@@ -1,303 +1,220 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
-use postgres::types::Type;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
-use crate::connection::{Connect, Params, ReconnectingClient, failed, random_bits};
-use crate::publish::PARTITIONS;
-use crate::sql::{RelayStatements, TableNames};
+use crate::connection::{Connection, Params, failed, random_bits};
+use crate::names::Names;
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry};
-use mixpanel_groups::{Error, Rejection};
+use mixpanel_groups::{Error, ErrorKind};
+
+/// How long a lease lasts before the first request extends it.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// The most bytes of JSON that a `take` reads. A single update may exceed it.
 const MAX_BYTES: i64 = 32 << 20;
 
-/// How often the relays are counted.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// How often the rows that count are merged.
+const MERGE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often old rows of `rejected` and `accepted` are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What this process has taken to send it, and the connection whose advisory locks are its lease.
+/// The connection that takes, holds and settles, with what this process has taken.
+///
+/// The lease is one row of the database, by whose clock it goes. It ends when it is released, or when its time has passed
+/// without that, since its holder was killed. No request starts that it does not outlast
+/// ([`Outbox::hold`](mixpanel_groups::Outbox::hold)). So a successor sends nothing before every request of its
+/// predecessor has ended for its client.
 pub(crate) struct Relay {
-    connection: ReconnectingClient,
-    statements: RelayStatements,
+    pub(crate) connection: Connection,
+    statements: Arc<RelayStatements>,
     settings: OutboxSettings,
-    /// The locked partitions.
-    held: Vec<i16>,
-    /// The ids of the taken updates that are not settled, with their partitions.
-    taken: HashMap<i64, i16>,
-    /// Until when no other relay takes over, as far as is known.
+    holder: String,
+    /// Until when the lease is held, as far as is known.
     until: Option<HeldUntil>,
-    /// The random id under which it claims partitions, a new one for each connection.
-    claim_id: i64,
-    /// The number of relays, this one included.
-    relays: usize,
-    counted: Option<Instant>,
+    /// The ids of the taken updates that are not settled.
+    taken: HashSet<i64>,
+    /// The highest of them, for other threads.
+    last_taken: Arc<AtomicI64>,
+    merged: Option<Instant>,
     swept: Option<Instant>,
 }
 
 impl Relay {
     pub(crate) fn new(
-        connect: &Arc<Connect>,
-        names: &TableNames,
+        connection: Connection,
+        names: &Names,
         settings: &OutboxSettings,
+        last_taken: &Arc<AtomicI64>,
     ) -> Self {
-        let statements = RelayStatements::new(names, settings);
         Self {
-            connection: ReconnectingClient::new(connect, &statements.prepare),
-            statements,
+            connection,
+            statements: Arc::new(RelayStatements::new(names, settings)),
             settings: settings.clone(),
-            held: Vec::new(),
-            taken: HashMap::new(),
+            holder: format!("{}-{:016x}", process::id(), random_bits()),
             until: None,
-            claim_id: 0,
-            relays: 0,
-            counted: None,
+            taken: HashSet::new(),
+            last_taken: Arc::clone(last_taken),
+            merged: None,
             swept: None,
         }
     }
 
-    /// Returns the connection, opening one if necessary, and its statements. A new connection holds no
-    /// locks.
-    fn client(&mut self) -> Result<(&mut Client, &RelayStatements), Error> {
-        if self.connection.ensure_open()? {
-            self.claim_id = i64::from_ne_bytes(random_bits().to_ne_bytes());
-            self.counted = None;
-            self.held.clear();
-        }
-        Ok((self.connection.client()?, &self.statements))
+    fn covers(&self, time: Duration) -> bool {
+        self.until.is_some_and(|until| until.covers(time))
     }
 
-    /// Takes a share of the partitions in which something waits, and reads them.
-    pub(crate) fn take(&mut self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        self.release()?;
-        self.until = None;
-        let failed = |error| failed("read the outbox", error);
-        self.client()?;
-        self.count_relays()?;
-        self.sweep()?;
-        self.lock_share()?;
-        if self.held.is_empty() {
-            return Ok(Vec::new());
+    /// Takes the lease, unless another has it or nothing waits, and reads what waits.
+    pub(crate) async fn take(&mut self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+        const WHAT: &str = "read the outbox";
+        self.tidy().await?;
+        let statements = Arc::clone(&self.statements);
+        if !self.covers(FIRST / 2) {
+            self.until = None;
+            let until = HeldUntil::after(FIRST);
+            let first = FIRST.as_secs_f64();
+            let params: &Params<'_> = &[(&self.holder, Type::TEXT), (&first, Type::FLOAT8)];
+            let rows = self.connection.query(WHAT, &statements.take, params);
+            let [is_taken, is_there] = counts(WHAT, &rows.await?)?;
+            if is_there == 0 {
+                let message = "the outbox's table of the lease is empty: run `migrate` again";
+                return Err(Error::new(ErrorKind::Damaged, message));
+            }
+            if is_taken == 0 {
+                self.set_taken(HashSet::new());
+                return Ok(Vec::new());
+            }
+            self.until = Some(until);
         }
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let each = most / i64::try_from(self.held.len()).unwrap_or(1) + 1;
-        let held = self.held.clone();
-        let params: &Params<'_> = &[
-            (&held, Type::INT2_ARRAY),
-            (&each, Type::INT8),
-            (&most, Type::INT8),
-            (&MAX_BYTES, Type::INT8),
-        ];
-        // The connection that has the locks: a new one would read without them.
-        let client = self.connection.client()?;
-        let rows = client
-            .query_typed(&self.statements.read, params)
-            .map_err(failed)?;
-        let mut entries = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id = row.try_get(0).map_err(failed)?;
-            let partition = row.try_get(1).map_err(failed)?;
-            self.taken.insert(id, partition);
-            entries.push(OutboxEntry::read(id, row.try_get(2).map_err(failed)?));
+        let params: &Params<'_> = &[(&most, Type::INT8), (&MAX_BYTES, Type::INT8)];
+        let rows = self.connection.query(WHAT, &statements.read, params);
+        let entries = rows.await?.iter().map(read).collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(|error| failed(WHAT, error))?;
+        self.set_taken(entries.iter().map(|entry| entry.id).collect());
+        if entries.is_empty() {
+            self.release().await?;
         }
         Ok(entries)
     }
 
-    /// Keeps other relays from what is held for the time of a request, also when this one is lost. Returns whether it is
-    /// still held.
-    pub(crate) fn hold(&mut self, time: Duration) -> Result<bool, Error> {
-        if self.until.is_some_and(|until| until.covers(time)) {
+    /// Holds what was taken for the time of a request. Returns whether it is still held.
+    pub(crate) async fn hold(&mut self, time: Duration) -> Result<bool, Error> {
+        const WHAT: &str = "hold the lease of the outbox";
+        if self.covers(time) {
             return Ok(true);
-        }
-        if self.held.is_empty() || !self.connection.is_open() {
-            return Ok(false);
         }
         let lease = HeldUntil::lease(time);
         let until = HeldUntil::after(lease);
-        let is_held = self.write_hold(lease)?;
-        self.until = is_held.then_some(until);
-        Ok(is_held)
+        let lease = seconds(lease);
+        let params: &Params<'_> = &[(&self.holder, Type::TEXT), (&lease, Type::FLOAT8)];
+        let statements = Arc::clone(&self.statements);
+        let rows = self.connection.query(WHAT, &statements.hold, params);
+        let [is_held] = counts(WHAT, &rows.await?)?;
+        self.until = (is_held > 0).then_some(until);
+        Ok(self.until.is_some())
     }
 
-    fn write_hold(&mut self, lease: Duration) -> Result<bool, Error> {
-        let (held, claim_id, lease) = (self.held.clone(), self.claim_id, seconds(lease));
-        let params: &Params<'_> = &[
-            (&held, Type::INT2_ARRAY),
-            (&claim_id, Type::INT8),
-            (&lease, Type::FLOAT8),
-        ];
-        // The connection that has the locks: after another one was opened, others may have taken over.
-        let client = self.connection.client()?;
-        let updated = client.execute_typed(&self.statements.hold, params);
-        let updated = updated.map_err(|error| failed("hold partitions of the outbox", error))?;
-        Ok(u64::try_from(held.len()) == Ok(updated))
-    }
-
-    /// Counts the relays, this one included, if the last count is too old.
-    fn count_relays(&mut self) -> Result<(), Error> {
-        if self
-            .counted
-            .is_some_and(|then| then.elapsed() < COUNT_EVERY)
-        {
-            return Ok(());
-        }
-        let (client, statements) = self.client()?;
-        let count = client
-            .query_typed_one(&statements.count, &[])
-            .and_then(|row| row.try_get::<_, i64>(0))
-            .map_err(|error| failed("count the relays of the outbox", error))?;
-        self.relays = usize::try_from(count).unwrap_or_default().max(1);
-        self.counted = Some(Instant::now());
-        Ok(())
-    }
-
-    /// Locks a share of the partitions that have updates, and claims them under the relay's random id.
-    /// Those whose updates a lost relay may still be sending are unlocked again.
-    fn lock_share(&mut self) -> Result<(), Error> {
-        let failed = |error| failed("lock partitions of the outbox", error);
-        let mut all: Vec<i16> = (0..PARTITIONS).collect();
-        let share = i64::try_from(all.len().div_ceil(self.relays)).unwrap_or(1);
-        // Relays start at random partitions, so that they seldom compete for one.
-        let start = usize::try_from(random_bits() >> 32).unwrap_or_default() % all.len();
-        all.rotate_left(start);
-        let params: &Params<'_> = &[(&all, Type::INT2_ARRAY), (&share, Type::INT8)];
-        let (client, statements) = self.client()?;
-        let rows = client.query_typed(&statements.lock, params);
-        for row in rows.map_err(failed)? {
-            let partition = row.try_get(0).map_err(failed)?;
-            self.held.push(partition);
-        }
-        if self.held.is_empty() {
-            return Ok(());
-        }
-        let (locked, claim_id) = (self.held.clone(), self.claim_id);
-        let grace = seconds(self.settings.grace);
-        let params: &Params<'_> = &[
-            (&locked, Type::INT2_ARRAY),
-            (&claim_id, Type::INT8),
-            (&grace, Type::FLOAT8),
-        ];
-        let (client, statements) = self.client()?;
-        let rows = client.query_typed(&statements.claim, params);
-        let mut claimed: Vec<i16> = Vec::new();
-        for row in rows.map_err(failed)? {
-            claimed.extend(row.try_get::<_, Option<i16>>(0).map_err(failed)?);
-        }
-        let unclaimed = locked.iter().filter(|one| !claimed.contains(one));
-        let unclaimed: Vec<i16> = unclaimed.copied().collect();
-        self.unlock(&unclaimed)
-    }
-
-    fn unlock(&mut self, partitions: &[i16]) -> Result<(), Error> {
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        self.held.retain(|held| !partitions.contains(held));
-        let (client, statements) = self.client()?;
-        client
-            .query_typed(&statements.unlock, &[(&partitions, Type::INT2_ARRAY)])
-            .map(drop)
-            .map_err(|error| failed("unlock partitions of the outbox", error))
-    }
-
-    /// Deletes rows of `rejected` and `accepted` that have been kept long enough, once in a while.
-    fn sweep(&mut self) -> Result<(), Error> {
-        if self.swept.is_some_and(|then| then.elapsed() < SWEEP_EVERY) {
-            return Ok(());
-        }
-        let rejected = seconds(self.settings.keep_rejected);
-        let accepted = seconds(self.settings.keep_accepted);
-        let params: &Params<'_> = &[(&rejected, Type::FLOAT8), (&accepted, Type::FLOAT8)];
-        let (client, statements) = self.client()?;
-        client
-            .execute_typed(&statements.sweep, params)
-            .map_err(|error| {
-                failed(
-                    "delete old rejected and accepted updates of the outbox",
-                    error,
-                )
-            })?;
-        self.swept = Some(Instant::now());
-        Ok(())
-    }
-
-    /// Removes settled updates, and gives up the claim on partitions whose taken updates are all settled.
-    pub(crate) fn settle(
+    /// Removes settled updates, and releases the lease if no taken ones are left. Fails if another has taken the lease.
+    pub(crate) async fn settle(
         &mut self,
-        accepted: &[i64],
-        rejected: &[(i64, String)],
+        accepted: Vec<i64>,
+        rejected: Vec<(i64, String)>,
     ) -> Result<(), Error> {
-        // PostgreSQL's text cannot contain NUL.
-        let storable = |text: &String| text.replace('\0', "\u{fffd}");
-        let (ids, messages): (Vec<i64>, Vec<String>) = rejected
-            .iter()
-            .map(|(id, message)| (*id, storable(message)))
-            .unzip();
-        let mut taken = self.taken.clone();
+        const WHAT: &str = "settle updates in the outbox";
+        if accepted.is_empty() && rejected.is_empty() {
+            return Ok(());
+        }
+        let (ids, messages): (Vec<i64>, Vec<String>) = rejected.into_iter().unzip();
+        let mut left = self.taken.clone();
         for id in accepted.iter().chain(&ids) {
-            taken.remove(id);
+            left.remove(id);
         }
-        let unsettled: HashSet<i16> = taken.values().copied().collect();
-        let mut settled = self.held.clone();
-        settled.retain(|held| !unsettled.contains(held));
-        let claim_id = self.claim_id;
-        let run = |(client, statements): (&mut Client, &RelayStatements)| {
-            let mut transaction = client.transaction()?;
-            // If a crash of the server undoes this, the updates are sent again, which is harmless.
-            transaction.batch_execute("SET LOCAL synchronous_commit = off")?;
-            if !accepted.is_empty() {
-                transaction.execute_typed(&statements.accept, &[(&accepted, Type::INT8_ARRAY)])?;
-            }
-            if !ids.is_empty() {
-                let params: &Params<'_> =
-                    &[(&ids, Type::INT8_ARRAY), (&messages, Type::TEXT_ARRAY)];
-                transaction.execute_typed(&statements.reject, params)?;
-            }
-            transaction.execute_typed(
-                &statements.forget,
-                &[(&settled, Type::INT2_ARRAY), (&claim_id, Type::INT8)],
-            )?;
-            transaction.commit()
-        };
-        let mut result = run(self.client()?);
-        if result.is_err() && !self.connection.is_open() {
-            result = run(self.client()?);
+        let is_last = left.is_empty();
+        let params: &Params<'_> = &[
+            (&self.holder, Type::TEXT),
+            (&is_last, Type::BOOL),
+            (&accepted, Type::INT8_ARRAY),
+            (&ids, Type::INT8_ARRAY),
+            (&messages, Type::TEXT_ARRAY),
+        ];
+        let statements = Arc::clone(&self.statements);
+        let rows = self.connection.query(WHAT, &statements.settle, params);
+        let [is_mine] = counts(WHAT, &rows.await?)?;
+        if is_mine == 0 || is_last {
+            self.until = None;
         }
-        result.map_err(|error| failed("settle updates in the outbox", error))?;
+        if is_mine == 0 {
+            let message = "another process has taken over the outbox, and sends what was sent";
+            return Err(Error::new(ErrorKind::Io, message));
+        }
+        self.set_taken(left);
+        Ok(())
+    }
+
+    /// Gives back what was taken and not settled, and lets another process send at once.
+    pub(crate) async fn release(&mut self) -> Result<(), Error> {
+        self.set_taken(HashSet::new());
+        if self.until.take().is_none() {
+            return Ok(());
+        }
+        let statements = Arc::clone(&self.statements);
+        let params: &Params<'_> = &[(&self.holder, Type::TEXT)];
+        let what = "release the lease of the outbox";
+        let released = self.connection.query(what, &statements.release, params);
+        released.await.map(drop)
+    }
+
+    fn set_taken(&mut self, taken: HashSet<i64>) {
+        let last = taken.iter().max().copied().unwrap_or_default();
+        self.last_taken.store(last, Ordering::Relaxed);
         self.taken = taken;
+    }
+
+    /// Once in a while, merges the rows that count and deletes those of `rejected` and `accepted` that were kept long
+    /// enough.
+    async fn tidy(&mut self) -> Result<(), Error> {
+        let is_due = |done: Option<Instant>, every| done.is_none_or(|done| done.elapsed() >= every);
+        let statements = Arc::clone(&self.statements);
+        if is_due(self.merged, MERGE_EVERY) {
+            let merged = self.connection.query("count", &statements.merge, &[]).await;
+            // Another process may have been faster.
+            drop(merged.inspect_err(|error| log::debug!("cannot merge the counts: {error:#}")));
+            self.merged = Some(Instant::now());
+        }
+        if is_due(self.swept, SWEEP_EVERY) {
+            let rejected = seconds(self.settings.keep_rejected);
+            let accepted = seconds(self.settings.keep_accepted);
+            let params: &Params<'_> = &[(&rejected, Type::FLOAT8), (&accepted, Type::FLOAT8)];
+            let what = "delete old rejected and accepted updates of the outbox";
+            self.connection
+                .query(what, &statements.sweep, params)
+                .await?;
+            self.swept = Some(Instant::now());
+        }
         Ok(())
     }
+}
 
-    /// Unlocks the partitions for other relays. The claim stays on those with updates that are not settled,
-    /// because their outcome is not known.
-    pub(crate) fn release(&mut self) -> Result<(), Error> {
-        if !self.connection.is_open() {
-            self.held.clear();
-        }
-        if self.until.take().is_some() && !self.taken.is_empty() && !self.held.is_empty() {
-            // No request is under way any more.
-            self.write_hold(Duration::ZERO)?;
-        }
-        self.unlock(&self.held.clone())?;
-        self.taken.clear();
-        Ok(())
-    }
+fn read(row: &Row) -> Result<OutboxEntry, tokio_postgres::Error> {
+    Ok(OutboxEntry::read(row.try_get(0)?, row.try_get(1)?))
+}
 
-    /// Checks the connection that holds the lease, and closes it if it is dead. Returns whether the lease
-    /// was lost.
-    pub(crate) fn close_if_lease_lost(&mut self) -> bool {
-        self.connection.close_if_dead()
+/// Returns the numbers of the first row.
+pub(crate) fn counts<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N], Error> {
+    let mut counts = [0; N];
+    for (column, count) in counts.iter_mut().enumerate() {
+        let value = rows.first().map(|row| row.try_get(column));
+        let value = value.transpose().map_err(|error| failed(what, error))?;
+        *count = value.unwrap_or_default();
     }
-
-    /// Returns the ids of the taken updates that are not settled.
-    pub(crate) fn taken(&self) -> Vec<i64> {
-        self.taken.keys().copied().collect()
-    }
+    Ok(counts)
 }
 
 /// Converts a time for SQL, where a thousand years stand for forever: longer ones overflow.
@@ -306,10 +223,83 @@ fn seconds(time: Duration) -> f64 {
     time.min(FOREVER).as_secs_f64()
 }
 
-/// Returns the message of a rejected update, as the table keeps it.
-pub(crate) fn message(rejection: &Rejection) -> String {
-    match &rejection.field {
-        Some(field) => format!("{field}: {}", rejection.message),
-        None => rejection.message.clone(),
+/// Merges rows that count, some of them at a time.
+pub(crate) const MERGE: &str = "WITH gone AS (
+         DELETE FROM public.mixpanel_outbox_count WHERE id IN (
+             SELECT id FROM public.mixpanel_outbox_count ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED
+         ) RETURNING updates, bytes
+     ) INSERT INTO public.mixpanel_outbox_count (updates, bytes)
+     SELECT sum(updates), sum(bytes) FROM gone HAVING count(*) > 0";
+
+/// Each statement is a transaction of its own, which checks the lease.
+struct RelayStatements {
+    take: String,
+    read: String,
+    hold: String,
+    settle: String,
+    release: String,
+    merge: String,
+    sweep: String,
+}
+
+impl RelayStatements {
+    fn new(names: &Names, settings: &OutboxSettings) -> Self {
+        // A lease must survive a crash of the server; what was settled need not: sent again, it is harmless.
+        let durably = "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off'
+                       THEN pg_catalog.set_config('synchronous_commit', 'local', true) END";
+        let sql = |text: &str| names.apply_to(&text.replace("{durably}", durably));
+        let keep_accepted = if settings.keep_accepted.is_zero() {
+            ""
+        } else {
+            ", kept AS (
+                 INSERT INTO public.mixpanel_outbox_accepted (id, kind, since, body)
+                 SELECT id, kind, since, body FROM gone WHERE id = ANY ($3)
+             )"
+        };
+        Self {
+            // A clock that was set back, or a time that no lease lasts, holds nobody up. The clocks of a server and of
+            // its standby may differ by some seconds.
+            take: sql("WITH taken AS (
+                     UPDATE public.mixpanel_outbox_lease
+                     SET holder = $1, since = clock_timestamp(),
+                         until = clock_timestamp() + $2 * interval '1 second'
+                     WHERE (holder IS NULL OR holder = $1 OR until <= clock_timestamp()
+                            OR clock_timestamp() < since - interval '10 seconds')
+                       AND EXISTS (SELECT FROM public.mixpanel_outbox WHERE kind = 'update')
+                     RETURNING {durably}
+                 ) SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM public.mixpanel_outbox_lease)"),
+            read: sql("SELECT id, body::text FROM (
+                     SELECT first.*, sum(bytes) OVER (ORDER BY id) AS total FROM (
+                         SELECT id, body, bytes FROM public.mixpanel_outbox
+                         WHERE kind = 'update' ORDER BY id LIMIT $1
+                     ) AS first
+                 ) AS summed WHERE total - bytes < $2 ORDER BY id"),
+            hold: sql("WITH held AS (
+                     UPDATE public.mixpanel_outbox_lease
+                     SET since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
+                     WHERE holder = $1 RETURNING {durably}
+                 ) SELECT count(*) FROM held"),
+            settle: sql(&format!("WITH mine AS (
+                     UPDATE public.mixpanel_outbox_lease
+                     SET holder = CASE WHEN NOT $2 THEN holder END
+                     WHERE holder = $1 RETURNING set_config('synchronous_commit', 'off', true)
+                 ), gone AS (
+                     DELETE FROM public.mixpanel_outbox
+                     WHERE id = ANY ($3 || $4) AND EXISTS (SELECT FROM mine)
+                     RETURNING id, kind, since, body
+                 ), refused AS (
+                     INSERT INTO public.mixpanel_outbox_rejected (id, kind, since, message, body)
+                     SELECT id, kind, since, message, body
+                     FROM gone JOIN unnest($4, $5) AS why (id, message) USING (id)
+                 ){keep_accepted}
+                 SELECT count(*) FROM mine")),
+            release: sql("UPDATE public.mixpanel_outbox_lease SET holder = NULL WHERE holder = $1"),
+            merge: sql(MERGE),
+            sweep: sql("WITH rejected AS (
+                     DELETE FROM public.mixpanel_outbox_rejected
+                     WHERE rejected_at < now() - $1 * interval '1 second'
+                 ) DELETE FROM public.mixpanel_outbox_accepted
+                 WHERE accepted_at < now() - $2 * interval '1 second'"),
+        }
     }
 }

@@ -1,140 +1,342 @@
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use postgres::types::Type;
+use tokio::sync::{Mutex, oneshot};
+use tokio_postgres::types::Type;
 
-use crate::connection::{Connect, Params, ReconnectingClient, failed};
-use crate::publish::publish;
-use crate::sql::TableNames;
+use crate::connection::{Connection, Params, failed};
+use crate::names::Names;
+use crate::publish::{Encoding, publish_statement};
+use crate::relay::{MERGE, counts};
 use mixpanel_groups::outbox::{Capacity, Depth};
-use mixpanel_groups::{EncodedUpdate, Error};
+use mixpanel_groups::{EncodedUpdate, Error, ErrorKind};
 
 /// How long a measured depth is good enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
-/// The connection of `append`, `migrate` and the counts, with the depth as it was measured last.
+/// The most calls of `append` that wait for one transaction.
+const MAX_WAITING: usize = 10_000;
+
+/// How long a call yields to threads that are about to join it.
+const YIELD: Duration = Duration::from_micros(200);
+
+/// How many rows of counts are left to add up.
+const MAX_COUNTS: i64 = 100;
+
+/// The most updates that one statement drops.
+const DROP_CHUNK: usize = 10_000;
+
+/// Appends, measures and drops, on one connection. Calls of `append` that wait while another one writes share the next
+/// transaction.
 pub(crate) struct Writer {
-    connection: ReconnectingClient,
-    names: TableNames,
+    pending: std::sync::Mutex<Vec<Append>>,
+    state: Mutex<WriterState>,
+    statements: WriterStatements,
+    notify: bool,
+}
+
+struct WriterState {
+    connection: Connection,
+    encoding: Arc<Encoding>,
     /// The measured depth, and what this process has appended since.
     depth: Depth,
     measured: Option<Instant>,
+    /// How many calls the last transaction was for.
+    last_calls: usize,
+}
+
+struct Append {
+    updates: Vec<EncodedUpdate>,
+    capacity: Capacity,
+    reply: oneshot::Sender<Result<bool, Arc<Error>>>,
+}
+
+/// What becomes of a queued call.
+pub(crate) type Reply = oneshot::Receiver<Result<bool, Arc<Error>>>;
+
+struct WriterStatements {
+    publish: String,
+    depth: String,
+    merge: String,
+    drop: String,
 }
 
 impl Writer {
-    pub(crate) fn new(connect: &Arc<Connect>, names: &TableNames) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        names: &Names,
+        encoding: &Arc<Encoding>,
+        notify: bool,
+    ) -> Self {
         Self {
-            connection: ReconnectingClient::new(connect, ""),
-            names: names.clone(),
-            depth: Depth::default(),
-            measured: None,
+            pending: std::sync::Mutex::default(),
+            state: Mutex::new(WriterState {
+                connection,
+                encoding: Arc::clone(encoding),
+                depth: Depth::default(),
+                measured: None,
+                last_calls: 0,
+            }),
+            statements: WriterStatements {
+                publish: publish_statement(names),
+                depth: names.apply_to(DEPTH),
+                merge: names.apply_to(MERGE),
+                drop: names.apply_to(DROP),
+            },
+            notify,
         }
     }
 
     /// Runs the migration in a transaction, one process at a time.
-    pub(crate) fn migrate(&mut self, migration: &str) -> Result<(), Error> {
-        let client = self.connection.get()?;
-        let mut run = || {
-            let mut transaction = client.transaction()?;
-            transaction.batch_execute(
-                "SELECT pg_advisory_xact_lock(hashtext('mixpanel-groups'), hashtext('migrate'))",
-            )?;
-            transaction.batch_execute(migration)?;
-            transaction.commit()
-        };
-        run().map_err(|error| failed("create the outbox's tables", error))
+    pub(crate) async fn migrate(&self, migration: &str) -> Result<(), Error> {
+        let lock =
+            "SELECT pg_advisory_xact_lock(hashtext('mixpanel-groups'), hashtext('migrate'));";
+        let mut state = self.state.lock().await;
+        let statements = [lock, migration].concat();
+        let what = "create the outbox's tables";
+        state.connection.batch(what, &statements).await
     }
 
-    /// Appends updates in one transaction. Returns `false` if there is no room for them.
-    pub(crate) fn append(
-        &mut self,
-        statement: &str,
-        updates: &[EncodedUpdate],
+    /// Queues updates for the next transaction, which `append` writes.
+    pub(crate) fn queue(
+        &self,
+        updates: Vec<EncodedUpdate>,
         capacity: Capacity,
-    ) -> Result<bool, Error> {
-        let bytes = updates.iter().map(EncodedUpdate::len).sum();
-        if !self.measure_room(updates.len(), bytes, capacity)? {
-            return Ok(false);
+    ) -> Result<Reply, Error> {
+        let (reply, outcome) = oneshot::channel();
+        let mut pending = self.pending();
+        if pending.len() >= MAX_WAITING {
+            let message = format!("{MAX_WAITING} calls wait for the outbox's database");
+            return Err(Error::new(ErrorKind::Full, message));
         }
-        let client = self.connection.get()?;
-        let failed = |error| failed("publish to the outbox", error);
-        let mut transaction = client.transaction().map_err(failed)?;
-        publish(&mut transaction, statement, updates)?;
-        transaction.commit().map_err(failed)?;
-        self.depth.updates += updates.len();
-        self.depth.bytes += bytes;
-        Ok(true)
+        pending.push(Append {
+            updates,
+            capacity,
+            reply,
+        });
+        Ok(outcome)
     }
 
-    /// Measures the depth, which reads the whole table.
-    pub(crate) fn measure(&mut self) -> Result<Depth, Error> {
-        let failed = |error| failed("measure the depth of the outbox", error);
-        let sql = self.names.apply_to(
-            "SELECT count(*), coalesce(sum(bytes), 0)::bigint,
-                    extract(epoch FROM clock_timestamp() - min(since))::float8
-             FROM public.mixpanel_outbox",
-        );
-        let client = self.connection.get()?;
-        let row = client.query_typed_one(&sql, &[]).map_err(failed)?;
-        let number = |column| -> Result<usize, Error> {
-            let number: i64 = row.try_get(column).map_err(failed)?;
-            Ok(usize::try_from(number).unwrap_or_default())
+    /// Takes all calls that wait. The threads of the last transaction are likely to be back in a moment, so this yields to
+    /// them first; otherwise it would write one alone and make the others wait for the next transaction.
+    async fn take_pending(&self, last_calls: usize) -> Vec<Append> {
+        let start = Instant::now();
+        while self.pending().len() < last_calls && start.elapsed() < YIELD {
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+        mem::take(&mut *self.pending())
+    }
+
+    /// Appends what was queued. Returns `false` if there is no room for it.
+    pub(crate) async fn append(&self, outcome: Reply) -> Result<bool, Error> {
+        let mut state = self.state.lock().await;
+        // Another call may have written this one meanwhile. Otherwise this one writes all that wait.
+        if outcome.is_empty() {
+            let mut batch = self.take_pending(state.last_calls).await;
+            state.last_calls = batch.len();
+            batch.retain(|append| !append.reply.is_closed());
+            self.write(&mut state, batch).await;
+        }
+        drop(state);
+        let broken_off = |_| {
+            let message = "the database was too slow: updates may have been published or not";
+            Arc::new(Error::new(ErrorKind::Io, message))
         };
-        let oldest: Option<f64> = row.try_get(2).map_err(failed)?;
-        let oldest = oldest.map(|age| Duration::try_from_secs_f64(age).unwrap_or_default());
-        let depth = Depth::new(number(0)?, number(1)?).with_oldest(oldest);
-        (self.depth, self.measured) = (depth, Some(Instant::now()));
-        Ok(depth)
+        let outcome = outcome
+            .await
+            .map_err(broken_off)
+            .and_then(|outcome| outcome);
+        outcome.map_err(|error| {
+            let shared = Error::new(error.kind(), "cannot publish to the outbox");
+            Arc::try_unwrap(error).unwrap_or_else(|error| shared.with_source(error))
+        })
     }
 
-    /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none,
-    /// the depth is measured again.
-    fn measure_room(
-        &mut self,
+    fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Append>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes those for which there is room, in one transaction.
+    async fn write(&self, state: &mut WriterState, batch: Vec<Append>) {
+        let (mut bodies, mut replies) = (Vec::new(), Vec::new());
+        let (mut updates, mut bytes) = (0, 0);
+        let mut non_ascii = false;
+        for append in batch {
+            let more: usize = append.updates.iter().map(EncodedUpdate::len).sum();
+            let (all, all_bytes) = (updates + append.updates.len(), bytes + more);
+            if !self.has_room(state, all, all_bytes, append.capacity).await {
+                drop(append.reply.send(Ok(false)));
+                continue;
+            }
+            (updates, bytes) = (all, all_bytes);
+            non_ascii |= append
+                .updates
+                .iter()
+                .any(|update| !update.as_json().is_ascii());
+            bodies.extend(append.updates);
+            replies.push(append.reply);
+        }
+        let written = if bodies.is_empty() {
+            Ok(())
+        } else {
+            self.publish(state, &bodies, non_ascii).await
+        };
+        if written.is_ok() {
+            state.depth.updates += updates;
+            state.depth.bytes += bytes;
+        }
+        let written = written.map(|()| true).map_err(Arc::new);
+        for reply in replies {
+            drop(reply.send(written.clone()));
+        }
+    }
+
+    async fn publish(
+        &self,
+        state: &mut WriterState,
+        updates: &[EncodedUpdate],
+        non_ascii: bool,
+    ) -> Result<(), Error> {
+        const WHAT: &str = "publish to the outbox";
+        if non_ascii && state.encoding.is_unknown() {
+            let rows = state.connection.query(WHAT, Encoding::QUERY, &[]).await?;
+            let name = rows.first().map(|row| row.try_get(0)).transpose();
+            state
+                .encoding
+                .set(name.map_err(|error| failed(WHAT, error))?);
+        }
+        let bodies = state.encoding.bodies(updates);
+        let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&self.notify, Type::BOOL)];
+        let published = state
+            .connection
+            .query(WHAT, &self.statements.publish, params);
+        published.await.map(drop)
+    }
+
+    /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured
+    /// again. A depth that cannot be measured is no reason to refuse.
+    async fn has_room(
+        &self,
+        state: &mut WriterState,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
-    ) -> Result<bool, Error> {
-        let is_recent = self
-            .measured
-            .is_some_and(|then| then.elapsed() < MEASURE_EVERY);
-        let has_room = |depth: Depth| depth.has_room(updates, bytes, capacity);
-        Ok((is_recent && has_room(self.depth)) || has_room(self.measure()?))
+    ) -> bool {
+        if capacity == UNLIMITED {
+            return true;
+        }
+        let measured = state.measured;
+        let is_recent = measured.is_some_and(|then| then.elapsed() < MEASURE_EVERY);
+        if is_recent && state.depth.has_room(updates, bytes, capacity) {
+            return true;
+        }
+        match self.measure(state).await {
+            Ok(depth) => depth.has_room(updates, bytes, capacity),
+            Err(error) => {
+                log::warn!("{error:#}: published whatever waits");
+                true
+            }
+        }
     }
 
-    /// Removes the oldest updates that are not taken, until there is room. Returns how many were removed.
-    pub(crate) fn drop_oldest(
-        &mut self,
-        taken: &[i64],
+    pub(crate) async fn depth(&self) -> Result<Depth, Error> {
+        self.measure(&mut *self.state.lock().await).await
+    }
+
+    async fn measure(&self, state: &mut WriterState) -> Result<Depth, Error> {
+        const WHAT: &str = "measure the depth of the outbox";
+        let rows = state.connection.query(WHAT, &self.statements.depth, &[]);
+        let rows = rows.await?;
+        let [updates, bytes, counts] = counts(WHAT, &rows)?;
+        let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
+        let oldest = oldest.transpose().map_err(|error| failed(WHAT, error))?;
+        let oldest = oldest.flatten().map(|age| Duration::try_from_secs_f64(age));
+        let size = |size| usize::try_from(size).unwrap_or_default();
+        let depth = Depth::new(size(updates), size(bytes));
+        let depth = depth.with_oldest(oldest.map(Result::unwrap_or_default));
+        (state.depth, state.measured) = (depth, Some(Instant::now()));
+        if counts > MAX_COUNTS {
+            let merged = state.connection.query(WHAT, &self.statements.merge, &[]);
+            // Another process may have been faster.
+            drop(merged.await.inspect_err(|error| log::debug!("{error:#}")));
+        }
+        Ok(depth)
+    }
+
+    /// Removes the oldest updates behind the last one that is taken, until there is room, and where much may wait, for
+    /// some more. Returns how many were removed.
+    pub(crate) async fn drop_oldest(
+        &self,
+        last_taken: i64,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let depth = self.measure()?;
-        let over = |depth: usize, more: usize, most: usize| -> i64 {
+        const WHAT: &str = "drop updates from the outbox";
+        let mut state = self.state.lock().await;
+        let depth = self.measure(&mut state).await?;
+        // A process with a small capacity does not drop what others with a larger one keep.
+        let is_foreign = |waiting: usize, most: usize| waiting > most.saturating_add(most / 4);
+        if depth.has_room(updates, bytes, capacity)
+            || is_foreign(depth.updates, capacity.updates)
+            || is_foreign(depth.bytes, capacity.bytes)
+        {
+            return Ok(0);
+        }
+        let over = |depth: usize, more: usize, most: usize| {
             let over = depth.saturating_add(more).saturating_sub(most);
-            i64::try_from(over).unwrap_or(i64::MAX)
+            if over > 0 { over + most / 1_024 } else { 0 }
         };
-        let sql = self.names.apply_to(
-            "DELETE FROM public.mixpanel_outbox WHERE id IN (
-                 SELECT id FROM (
-                     SELECT id, row_number() OVER oldest AS n,
-                            sum(bytes) OVER oldest - bytes AS before
-                     FROM public.mixpanel_outbox WHERE id <> ALL ($1)
-                     WINDOW oldest AS (ORDER BY id)
-                 ) AS untaken WHERE n <= $2 OR before < $3
-             )",
-        );
-        let params: &Params<'_> = &[
-            (&taken, Type::INT8_ARRAY),
-            (&over(depth.updates, updates, capacity.updates), Type::INT8),
-            (&over(depth.bytes, bytes, capacity.bytes), Type::INT8),
-        ];
-        let client = self.connection.get()?;
-        let dropped = client
-            .execute_typed(&sql, params)
-            .map_err(|error| failed("drop updates from the outbox", error))?;
-        self.measured = None;
-        Ok(usize::try_from(dropped).unwrap_or(usize::MAX))
+        let mut excess = over(depth.updates, updates, capacity.updates);
+        let mut excess_bytes = over(depth.bytes, bytes, capacity.bytes);
+        let mut dropped = 0;
+        while excess > 0 || excess_bytes > 0 {
+            let chunk = if excess_bytes > 0 {
+                DROP_CHUNK
+            } else {
+                excess.min(DROP_CHUNK)
+            };
+            let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            let params: &Params<'_> = &[
+                (&last_taken, Type::INT8),
+                (&number(chunk), Type::INT8),
+                (&number(excess), Type::INT8),
+                (&number(excess_bytes), Type::INT8),
+            ];
+            let gone = state.connection.query(WHAT, &self.statements.drop, params);
+            let [gone, gone_bytes] = counts(WHAT, &gone.await?)?;
+            let (gone, gone_bytes) = (usize::try_from(gone), usize::try_from(gone_bytes));
+            let (gone, gone_bytes) = (gone.unwrap_or_default(), gone_bytes.unwrap_or_default());
+            if gone == 0 {
+                break;
+            }
+            dropped += gone;
+            excess = excess.saturating_sub(gone);
+            excess_bytes = excess_bytes.saturating_sub(gone_bytes);
+        }
+        state.measured = None;
+        Ok(dropped)
     }
 }
+
+/// No capacity.
+pub(crate) const UNLIMITED: Capacity = Capacity::new(usize::MAX, usize::MAX);
+
+const DEPTH: &str =
+    "SELECT coalesce(sum(updates), 0)::bigint, coalesce(sum(bytes), 0)::bigint, count(*),
+        (SELECT extract(epoch FROM clock_timestamp() - since)::float8
+         FROM public.mixpanel_outbox ORDER BY id LIMIT 1)
+     FROM public.mixpanel_outbox_count";
+
+const DROP: &str = "WITH gone AS (
+         DELETE FROM public.mixpanel_outbox WHERE id IN (
+             SELECT id FROM (
+                 SELECT id, row_number() OVER oldest AS n, sum(bytes) OVER oldest - bytes AS before
+                 FROM (SELECT id, bytes FROM public.mixpanel_outbox
+                       WHERE id > $1 ORDER BY id LIMIT $2) AS first
+                 WINDOW oldest AS (ORDER BY id)
+             ) AS untaken WHERE n <= $3 OR before < $4
+         ) RETURNING bytes
+     ) SELECT count(*), coalesce(sum(bytes), 0)::bigint FROM gone";

@@ -49,11 +49,7 @@ fn relay_process() {
         .buffered()
         .flush_interval(Duration::from_millis(100))
         .coalesce(variable(FOLD) == "true")
-        .outbox(outbox(
-            &config,
-            &variable(SCHEMA),
-            Duration::from_millis(1500),
-        ))
+        .outbox(outbox(&config, &variable(SCHEMA)))
         .start()
         .unwrap();
     // Until it is killed, or the test ends.
@@ -299,8 +295,7 @@ fn all_that_is_committed_arrives_in_order_and_nothing_else() {
             }
         }
     });
-    // What a killed relay had taken is left alone for the time of grace; a relay that is told to end
-    // meanwhile does not wait for it.
+    // What a killed relay had taken is left alone until its lease ends; a relay that ends meanwhile does not wait for it.
     let deadline = Instant::now() + Duration::from_secs(60);
     while scene.harness.count("mixpanel_outbox") > 0 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(50));

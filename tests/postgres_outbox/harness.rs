@@ -33,7 +33,7 @@ impl Harness {
                 "DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}"
             ))
             .unwrap();
-        let outbox = outbox(&config, &schema, Duration::ZERO);
+        let outbox = outbox(&config, &schema);
         outbox.migrate().unwrap();
         Some(Self {
             config,
@@ -44,11 +44,7 @@ impl Harness {
 
     /// The same outbox as another process sees it.
     pub fn another(&self) -> PostgresOutbox {
-        outbox(&self.config, &self.schema, Duration::ZERO)
-    }
-
-    pub fn with_grace(&self, grace: Duration) -> PostgresOutbox {
-        outbox(&self.config, &self.schema, grace)
+        outbox(&self.config, &self.schema)
     }
 
     /// A connection that finds the outbox's tables without their schema.
@@ -76,10 +72,9 @@ impl Drop for Harness {
     }
 }
 
-pub fn outbox(config: &Config, schema: &str, grace: Duration) -> PostgresOutbox {
+pub fn outbox(config: &Config, schema: &str) -> PostgresOutbox {
     PostgresOutbox::builder(config.clone(), NoTls)
         .schema(schema)
-        .grace(grace)
         .build()
         .unwrap()
 }
@@ -89,7 +84,11 @@ pub fn seats(group: &str, seats: u64) -> Update<'static> {
 }
 
 pub fn stored(group: &str, number: u64) -> EncodedUpdate {
-    EncodedUpdate::new(&seats(group, number)).unwrap().unwrap()
+    encoded(&seats(group, number))
+}
+
+pub fn encoded(update: &Update<'_>) -> EncodedUpdate {
+    EncodedUpdate::new(update).unwrap().unwrap()
 }
 
 /// Group and number of each update.

@@ -1,8 +1,13 @@
 //! `PostgresOutbox` against a real server.
 
+mod counts;
 mod crash;
+mod deadlines;
 mod harness;
 mod order;
+mod pooler;
 mod relays;
+mod runtimes;
 mod server;
+mod sql;
 mod tables;

@@ -1,222 +1,168 @@
-//! Who sends what: shares, locks, lost connections, news.
+//! Who sends what, and when: the lease, lost connections, news.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mixpanel_groups::{Client, Group, Outbox, RetryPolicy};
-use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
 use serde_json::json;
 
 use crate::harness::{Harness, NO_LIMIT, drain, eventually, ids, outbox, read, seats, stored};
 
-/// Ends the sessions that hold partitions, as an administrator can; how many those were.
-fn cut_relays(harness: &Harness) -> i64 {
-    let sql = "SELECT count(pg_terminate_backend(pid)) FROM (
-                   SELECT DISTINCT pid FROM mixpanel_outbox_partitions WHERE pid IS NOT NULL
-               ) AS relays";
-    harness.client().query_one(sql, &[]).unwrap().get(0)
+/// An outbox with one update, and two relays.
+fn two_relays(harness: &Harness) -> (PostgresOutbox, PostgresOutbox) {
+    append(harness, 1);
+    (harness.another(), harness.another())
 }
 
-fn publish(harness: &Harness, groups: u64) {
-    let updates: Vec<_> = (0..groups)
-        .map(|number| stored(&format!("group_{number}"), number))
-        .collect();
-    assert!(harness.outbox.append(&updates, NO_LIMIT).unwrap());
+fn append(harness: &Harness, number: u64) {
+    let update = [stored("acme", number)];
+    assert!(harness.outbox.append(&update, NO_LIMIT).unwrap());
+}
+
+fn sql(harness: &Harness, statement: &str) {
+    harness.client().batch_execute(statement).unwrap();
 }
 
 #[test]
-fn a_group_is_with_one_relay_at_a_time() {
+fn one_relay_at_a_time_sends() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    let (one, other) = (harness.another(), harness.another());
-    harness
-        .outbox
-        .append(&[stored("acme", 1)], NO_LIMIT)
-        .unwrap();
+    let (one, other) = two_relays(&harness);
     let taken = one.take(10).unwrap();
-    harness
-        .outbox
-        .append(&[stored("acme", 2)], NO_LIMIT)
-        .unwrap();
+    assert!(one.hold(Duration::from_secs(3_600)).unwrap());
+    append(&harness, 2);
     assert!(other.take(10).unwrap().is_empty());
+    // Whoever settles all that it has taken lets others go on.
     one.settle(&ids(&taken), &[]).unwrap();
-    assert!(other.take(10).unwrap().is_empty());
-    one.release().unwrap();
     let next = other.take(10).unwrap();
     assert_eq!(read(&next), [("acme".to_owned(), 2)]);
-}
-
-#[test]
-fn relays_share_the_partitions() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    publish(&harness, 2000);
-    let relays = [harness.another(), harness.another(), harness.another()];
-    // Once, to be counted.
-    for relay in &relays {
-        relay.take(1).unwrap();
-        relay.release().unwrap();
-    }
-    std::thread::sleep(Duration::from_millis(1100)); // until they count again
-    let mut seen = BTreeSet::new();
-    for relay in &relays {
-        let taken = relay.take(10_000).unwrap();
-        assert!((300..=900).contains(&taken.len()), "{}", taken.len());
-        for id in ids(&taken) {
-            assert!(seen.insert(id), "{id} is with two");
-        }
-    }
-    assert!(seen.len() > 1900, "{}", seen.len());
-}
-
-/// Two relays, and one update that waits for them.
-fn two_relays_and_an_update(
-    harness: &Harness,
-    grace: Duration,
-) -> (PostgresOutbox, PostgresOutbox) {
-    let update = [stored("acme", 1)];
-    harness.outbox.append(&update, NO_LIMIT).unwrap();
-    (harness.with_grace(grace), harness.with_grace(grace))
-}
-
-#[test]
-fn what_a_lost_relay_had_is_left_alone_for_the_grace() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    let grace = Duration::from_millis(700);
-    let (one, other) = two_relays_and_an_update(&harness, grace);
-    let taken = one.take(10).unwrap();
-    assert_eq!(taken.len(), 1);
-    let cut = Instant::now();
-    assert_eq!(cut_relays(&harness), 1);
-    eventually("taken over", || !other.take(10).unwrap().is_empty());
-    assert!(cut.elapsed() >= grace, "{:?}", cut.elapsed());
-    // What the first knows by now is settled all the same, and not sent again after that.
-    one.settle(&ids(&taken), &[]).unwrap();
+    assert!(other.hold(Duration::from_secs(3_600)).unwrap());
     assert!(one.take(10).unwrap().is_empty());
-    other.release().unwrap();
-    assert!(drain(&other).is_empty());
+    // So does one that ends.
+    drop(other);
+    assert_eq!(one.take(10).unwrap(), next);
 }
 
 #[test]
-fn a_successor_takes_nothing_before_the_last_request_of_a_lost_relay_can_have_ended() {
+fn a_successor_sends_nothing_before_the_last_request_of_a_lost_relay_can_have_ended() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    let grace = Duration::from_millis(1);
-    let (one, other) = two_relays_and_an_update(&harness, grace);
-    assert_eq!(one.take(10).unwrap().len(), 1);
+    append(&harness, 1);
+    let mut config = harness.config.clone();
+    config.application_name(&harness.schema);
+    let (one, other) = (outbox(&config, &harness.schema), harness.another());
+    let taken = one.take(10).unwrap();
     let request = Duration::from_millis(1_500);
-    assert!(one.hold(request).unwrap());
     let held = Instant::now();
-    assert_eq!(cut_relays(&harness), 1);
+    assert!(one.hold(request).unwrap());
+    // The first one's connections do not matter.
+    sql(
+        &harness,
+        &format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'",
+            harness.schema
+        ),
+    );
     eventually("taken over", || !other.take(10).unwrap().is_empty());
     assert!(held.elapsed() >= request, "{:?}", held.elapsed());
-    // The first one starts no request from now on.
-    assert!(!one.hold(Duration::from_millis(1)).unwrap_or(false));
+    // The first one starts no request from now on, and settles nothing.
+    eventually("connected again", || one.hold(request).is_ok());
+    assert!(!one.hold(request).unwrap());
+    assert!(one.settle(&ids(&taken), &[]).is_err());
+    assert_eq!(harness.outbox.depth().unwrap().updates, 1);
+    assert_eq!(drain(&other).len(), 1);
 }
 
 #[test]
-fn what_was_given_back_after_its_requests_ended_waits_for_the_grace_alone() {
+fn one_that_was_killed_before_its_first_request_is_followed_soon() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    let grace = Duration::from_millis(1);
-    let (one, other) = two_relays_and_an_update(&harness, grace);
+    let (one, other) = two_relays(&harness);
+    assert_eq!(one.take(10).unwrap().len(), 1);
+    std::mem::forget(one);
+    let taken = Instant::now();
+    eventually("taken over", || !other.take(10).unwrap().is_empty());
+    assert!(
+        taken.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        taken.elapsed()
+    );
+}
+
+/// A clock that was set back, as the table shows it, by more than the clocks of two servers differ.
+#[test]
+fn a_lease_from_the_future_is_not_believed() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let (one, other) = two_relays(&harness);
     assert_eq!(one.take(10).unwrap().len(), 1);
     assert!(one.hold(Duration::from_secs(3_600)).unwrap());
-    one.release().unwrap();
-    eventually("taken over", || !other.take(10).unwrap().is_empty());
+    let set_back = |seconds| {
+        let update = format!(
+            "UPDATE mixpanel_outbox_lease SET since = since + interval '{seconds} s', \
+             until = until + interval '{seconds} s'"
+        );
+        sql(&harness, &update);
+    };
+    set_back(5);
+    assert!(other.take(10).unwrap().is_empty());
+    set_back(3_600);
+    assert_eq!(other.take(10).unwrap().len(), 1);
 }
 
-/// Gave it back without knowing what became of it: others wait, itself it knows.
 #[test]
-fn what_was_given_back_unsettled_is_left_alone_by_others() {
+fn missing_rows_are_an_error_that_names_the_way_out() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    let grace = Duration::from_millis(700);
-    let (one, other) = two_relays_and_an_update(&harness, grace);
-    for _ in 0..3 {
-        assert_eq!(one.take(10).unwrap().len(), 1);
-        one.release().unwrap();
-    }
-    let start = Instant::now();
-    eventually("taken over", || !other.take(10).unwrap().is_empty());
-    assert!(start.elapsed() >= grace, "{:?}", start.elapsed());
+    append(&harness, 1);
+    sql(&harness, "DELETE FROM mixpanel_outbox_lease");
+    let error = harness.outbox.take(1).unwrap_err();
+    assert_eq!(error.kind(), mixpanel_groups::ErrorKind::Damaged);
+    assert!(error.to_string().contains("migrate"), "{error}");
+    harness.outbox.migrate().unwrap();
+    assert_eq!(drain(&harness.outbox), [("acme".to_owned(), 1)]);
 }
 
 #[test]
-fn what_was_settled_can_be_taken_over_at_once() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    let hour = Duration::from_secs(3600);
-    let (one, other) = (harness.with_grace(hour), harness.with_grace(hour));
-    publish(&harness, 100);
-    let taken = one.take(1000).unwrap();
-    assert_eq!(taken.len(), 100);
-    one.settle(&ids(&taken), &[]).unwrap();
-    assert_eq!(cut_relays(&harness), 1);
-    publish(&harness, 100);
-    let mut sent = 0;
-    eventually("taken over", || {
-        sent += drain(&other).len();
-        sent == 100
-    });
-}
-
-#[test]
-fn the_relay_is_told_of_commits_and_of_a_lost_connection() {
+fn commits_wake_the_relay_also_after_its_connection_was_cut() {
     let Some(harness) = Harness::new() else {
         return;
     };
     let mut config = harness.config.clone();
     config.application_name(&harness.schema);
-    let relay = outbox(&config, &harness.schema, Duration::ZERO);
-    let count = || Arc::new(AtomicUsize::new(0));
-    let (news, losses) = (count(), count());
-    let (its_news, its_losses) = (Arc::clone(&news), Arc::clone(&losses));
+    let relay = outbox(&config, &harness.schema);
+    let news = Arc::new(AtomicUsize::new(0));
+    let its_news = Arc::clone(&news);
     relay.on_append(Arc::new(move || {
         its_news.fetch_add(1, Ordering::Relaxed);
     }));
-    relay.on_loss(Arc::new(move || {
-        its_losses.fetch_add(1, Ordering::Relaxed);
-    }));
-    eventually("listens", || news.load(Ordering::Relaxed) > 0);
-    let before = news.load(Ordering::Relaxed);
+    let news = || news.load(Ordering::Relaxed);
     let mut client = harness.client();
-    let mut transaction = client.transaction().unwrap();
     let outbox = &harness.outbox;
-    outbox
-        .publish_in(&mut transaction, seats("acme", 1))
-        .unwrap();
-    transaction.rollback().unwrap();
-    outbox.publish_in(&mut client, seats("acme", 2)).unwrap();
-    eventually("told", || news.load(Ordering::Relaxed) > before);
-    assert_eq!(relay.take(10).unwrap().len(), 1);
-    assert_eq!(losses.load(Ordering::Relaxed), 0);
-    assert_eq!(cut_relays(&harness), 1);
-    eventually("lost", || losses.load(Ordering::Relaxed) == 1);
-    assert_eq!(relay.take(10).unwrap().len(), 1);
-
-    // The connection that listens is opened again, too.
-    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-               WHERE application_name = $1";
-    let cut: i64 = client.query_one(sql, &[&harness.schema]).unwrap().get(0);
-    assert_eq!(cut, 2);
-    let before = news.load(Ordering::Relaxed);
-    eventually("listens again", || news.load(Ordering::Relaxed) > before);
-    let before = news.load(Ordering::Relaxed);
-    outbox.publish_in(&mut client, seats("acme", 3)).unwrap();
-    eventually("told again", || news.load(Ordering::Relaxed) > before);
-    // It ends with the outbox.
+    for number in 1..=2 {
+        // A new connection is news, since no notification came for what was published before.
+        eventually("listens", || news() == 2 * number - 1);
+        let mut transaction = client.transaction().unwrap();
+        let update = seats("acme", number as u64);
+        outbox.publish_in(&mut transaction, &update).unwrap();
+        transaction.rollback().unwrap();
+        assert_eq!(news(), 2 * number - 1);
+        outbox.publish_in(&mut client, &update).unwrap();
+        eventually("woken", || news() == 2 * number);
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                   WHERE application_name = $1";
+        let cut: i64 = client.query_one(sql, &[&harness.schema]).unwrap().get(0);
+        assert_eq!(cut, 1);
+    }
+    // The connection ends with the outbox.
     drop(relay);
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
     eventually("ends", || {
@@ -225,58 +171,17 @@ fn the_relay_is_told_of_commits_and_of_a_lost_connection() {
     });
 }
 
-fn client(emulator: &Emulator, retry: RetryPolicy) -> Client {
+fn relay(emulator: &Emulator, outbox: PostgresOutbox) -> mixpanel_groups::BufferedClient {
     Client::builder("TOKEN")
         .endpoint(emulator.endpoint())
-        .retry(retry)
+        .retry(RetryPolicy::default())
         .build()
         .unwrap()
-}
-
-fn relay(emulator: &Emulator, outbox: PostgresOutbox) -> mixpanel_groups::BufferedClient {
-    client(emulator, RetryPolicy::default())
         .buffered()
         .flush_interval(Duration::from_millis(200))
         .outbox(outbox)
         .start()
         .unwrap()
-}
-
-/// A relay whose connection is cut while it tries and tries again stops; the next one goes on, and
-/// nothing of the first comes later.
-#[test]
-fn a_relay_that_lost_its_connection_stops_sending() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    let (cut_off, working) = (Emulator::start().unwrap(), Emulator::start().unwrap());
-    cut_off.fail_always(Fault::Status(503));
-    harness
-        .outbox
-        .append(&[stored("acme", 1)], NO_LIMIT)
-        .unwrap();
-    // Woken once when it begins to listen; then it does not compete with the other.
-    let one = client(&cut_off, RetryPolicy::default())
-        .buffered()
-        .flush_interval(Duration::from_secs(3600))
-        .outbox(harness.with_grace(Duration::from_secs(2)))
-        .start()
-        .unwrap();
-    eventually("sent", || !cut_off.requests().is_empty());
-    let cut = Instant::now();
-    assert_eq!(cut_relays(&harness), 1);
-    let other = relay(&working, harness.with_grace(Duration::from_secs(2)));
-    eventually("sent by one of them", || {
-        working.profile("company", "acme").is_some() || cut.elapsed() > Duration::from_secs(30)
-    });
-    let stops = one.shutdown(Duration::from_secs(5));
-    assert_eq!(stops.stats.accepted, 0);
-    let drained = other.shutdown(Duration::from_secs(30));
-    assert!(drained.is_complete(), "{drained:?}");
-    assert_eq!(
-        working.profile("company", "acme").unwrap(),
-        json!({"seats": 1})
-    );
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn find_or_start() -> Result<String, String> {
 }
 
 /// Where the newest server's programs are.
-fn programs() -> Option<PathBuf> {
+pub fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
     let version = versions
         .filter_map(|folder| folder.ok()?.file_name().to_str()?.parse::<u32>().ok())
@@ -59,7 +59,7 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// PostgreSQL does not run as root.
-fn unprivileged(program: &Path) -> Command {
+pub fn unprivileged(program: &Path) -> Command {
     let is_root = Command::new("id")
         .arg("-u")
         .output()
@@ -103,7 +103,7 @@ fn start(programs: &Path) -> Result<String, String> {
     // The shell ends the server when its standard input ends, which is when this process does,
     // however it does.
     let script = r#""$0" -D "$1" -p "$2" -k "" -c listen_addresses=127.0.0.1 \
-        -c track_commit_timestamp=on -c log_min_messages=panic 2>"$1/log" </dev/null &
+        -c track_commit_timestamp=on -c max_prepared_transactions=10 -c log_min_messages=panic 2>"$1/log" </dev/null &
         read -r _; kill -INT $!; wait $!; rm -rf "$1""#;
     let mut shell = unprivileged(Path::new("sh"))
         .args(["-c", script])

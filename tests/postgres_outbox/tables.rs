@@ -12,7 +12,7 @@ use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::{Config, NoTls};
 use serde_json::json;
 
-use crate::harness::{Harness, NO_LIMIT, drain, eventually, ids, seats, stored};
+use crate::harness::{Harness, NO_LIMIT, drain, eventually, ids, outbox, seats, stored};
 
 #[test]
 fn processes_may_migrate_at_a_time_and_again() {
@@ -236,12 +236,17 @@ fn every_text_passes_and_people_can_look() {
     assert_eq!(rows.len(), texts.len());
     assert_eq!(rows[0].get::<_, &str>(0), "company");
     assert_eq!(rows[0].get::<_, &str>(1), "plain");
-    let partitions = "SELECT count(*), sum(waiting)::bigint, count(pid) \
-                      FROM mixpanel_outbox_partitions";
     let taken = harness.outbox.take(100).unwrap();
-    let row = client.query_one(partitions, &[]).unwrap();
-    assert_eq!((row.get(0), row.get(1)), (64_i64, 6_i64));
-    assert!(row.get::<_, i64>(2) > 0);
+    let status = "SELECT waiting, waiting_bytes > 0, oldest >= '0 s'::interval, rejected,
+                         sender IS NOT NULL, sender_for > '0 s'::interval FROM mixpanel_outbox_status";
+    let row = client.query_one(status, &[]).unwrap();
+    assert_eq!((row.get(0), row.get(3)), (6_i64, 0_i64));
+    assert!(
+        [1, 2, 4, 5]
+            .map(|column| row.get(column))
+            .iter()
+            .all(|is_so| *is_so)
+    );
     let mut sent: Vec<_> = taken
         .iter()
         .map(|waiting| waiting.update.as_ref().unwrap().group())
@@ -259,9 +264,9 @@ fn a_row_that_is_not_an_update_is_rejected_and_counted() {
         return;
     };
     let mut client = harness.client();
-    let by_hand = "INSERT INTO mixpanel_outbox (partition, body) VALUES (0, '{\"a\": 1}'), \
-                   (0, '{\"$group_key\": \"a\\u0000\", \"$group_id\": \"\", \"$set\": {}}'), \
-                   (0, '{\"$group_key\": \"company\", \"$group_id\": \"acme\", \
+    let by_hand = "INSERT INTO mixpanel_outbox (body) VALUES ('{\"a\": 1}'), \
+                   ('{\"$group_key\": \"a\\u0000\", \"$group_id\": \"\", \"$set\": {}}'), \
+                   ('{\"$group_key\": \"company\", \"$group_id\": \"acme\", \
                          \"$set\": {\"seats\": 5}}')";
     client.execute(by_hand, &[]).unwrap();
 
@@ -289,7 +294,6 @@ fn what_is_settled_may_be_kept_for_ever() {
         .schema(&harness.schema)
         .keep_accepted(Duration::MAX)
         .keep_rejected(Duration::MAX)
-        .grace(Duration::MAX)
         .build()
         .unwrap();
     let mut application = harness.client();
@@ -332,34 +336,52 @@ fn appending_keeps_within_the_capacity() {
     assert_eq!((depth.updates, depth.bytes, depth.oldest), (0, 0, None));
 }
 
-/// The application's role needs no more than the docs say.
+/// The application's role needs no more than the docs say, and no other has that.
 #[test]
 fn a_role_without_other_rights_will_do() {
     let Some(harness) = Harness::new() else {
         return;
     };
     let schema = &harness.schema;
-    let role = format!("{schema}_app");
+    let [app, relay] = ["app", "relay"].map(|name| format!("{schema}_{name}"));
     let mut client = harness.client();
     client
         .batch_execute(&format!(
-            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role};
-             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}"
+            "CREATE ROLE {app} LOGIN; CREATE ROLE {relay} LOGIN;
+             GRANT USAGE ON SCHEMA {schema} TO {app}, {relay};
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {relay}"
         ))
         .unwrap();
-    let mut config = harness.config.clone();
-    config.user(&role);
-    let outbox = PostgresOutbox::builder(config.clone(), NoTls)
-        .schema(schema)
-        .build()
-        .unwrap();
-    let mut application = config.connect(NoTls).unwrap();
-    outbox
-        .publish_in(&mut application, seats("acme", 1))
-        .unwrap();
-    assert_eq!(drain(&outbox), [("acme".to_owned(), 1)]);
-    drop((outbox, application));
+    let [app_config, relay_config] = [&app, &relay].map(|role| {
+        let mut config = harness.config.clone();
+        config.user(role);
+        config
+    });
+    let mut application = app_config.connect(NoTls).unwrap();
+    let mut publish = |number| {
+        let update = seats("acme", number);
+        harness.outbox.publish_in(&mut application, update)
+    };
+    let error = publish(0).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(
+        format!("{source:?}").contains("permission denied"),
+        "{source:?}"
+    );
     client
-        .batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .batch_execute(&format!(
+            "GRANT EXECUTE ON FUNCTION mixpanel_outbox_publish(text[], boolean) TO {app}"
+        ))
+        .unwrap();
+    publish(1).unwrap();
+    assert_eq!(
+        drain(&outbox(&relay_config, schema)),
+        [("acme".to_owned(), 1)]
+    );
+    drop(application);
+    client
+        .batch_execute(&format!(
+            "DROP OWNED BY {app}, {relay}; DROP ROLE {app}, {relay}"
+        ))
         .unwrap();
 }
