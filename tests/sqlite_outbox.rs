@@ -852,3 +852,43 @@ fn a_durability_has_a_name() {
         assert_eq!(error.to_string(), message);
     }
 }
+
+/// Diesel's defaults: no patience at all, and transactions that take the write lock at their first write.
+fn refused_transactions(interval: Duration) -> usize {
+    const TRANSACTIONS: usize = 2_000;
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered().outbox(outbox);
+    let buffered = buffered.flush_interval(interval).start().unwrap();
+    let mut db = Connection::open(&path).unwrap();
+    db.busy_timeout(Duration::ZERO).unwrap();
+    db.execute_batch("CREATE TABLE companies (id INTEGER, plan TEXT)")
+        .unwrap();
+    let mut refused = 0;
+    for number in 0..TRANSACTIONS {
+        let mut publish = || -> Result<(), Box<dyn std::error::Error>> {
+            let transaction = db.transaction()?;
+            transaction.execute("INSERT INTO companies VALUES (?1, 'pro')", [number as i64])?;
+            let company = Group::new("company", number % 50);
+            SqliteOutbox::publish_in(&transaction, company.set(json!({"number": number})))?;
+            Ok(transaction.commit()?)
+        };
+        refused += usize::from(publish().is_err());
+        thread::sleep(Duration::from_millis(1)); // What else the application does.
+    }
+    let outcome = buffered.shutdown(Duration::from_secs(60));
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(outcome.stats.accepted, TRANSACTIONS - refused);
+    refused
+}
+
+#[test]
+fn an_application_without_patience_is_hardly_refused_by_the_relay() {
+    for (interval, most) in [(1_000, 20), (10, 200)] {
+        let refused = refused_transactions(Duration::from_millis(interval));
+        println!("interval {interval} ms: {refused} of 2000 transactions were refused");
+        assert!(refused <= most, "{refused} at an interval of {interval} ms");
+    }
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use mixpanel_groups::outbox::HeldUntil;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-/// How long a lease lasts before the first request extends it.
+/// How long a lease lasts before the first request of a process extends it.
 const FIRST: Duration = Duration::from_secs(1);
 
 /// Who may send, and until when: one row of the file, by the clock of the machine.
@@ -17,6 +17,8 @@ pub(crate) struct Lease {
     holder: String,
     /// Until when it is held, as far as is known.
     until: Option<HeldUntil>,
+    /// How long to take it for: as long as the last request could take, so that the next need not extend it.
+    time: Duration,
 }
 
 impl Lease {
@@ -28,6 +30,7 @@ impl Lease {
         Self {
             holder: format!("{}-{number}-{}", process::id(), since.as_nanos()),
             until: None,
+            time: FIRST,
         }
     }
 
@@ -53,7 +56,7 @@ impl Lease {
             return Ok(false);
         }
         if holder.is_none() || !self.covers(FIRST / 2) {
-            self.write(db, FIRST)?;
+            self.write(db, self.time)?;
         }
         Ok(true)
     }
@@ -64,7 +67,8 @@ impl Lease {
             self.until = None;
             return Ok(false);
         }
-        self.write(db, HeldUntil::lease(time))?;
+        self.time = HeldUntil::lease(time);
+        self.write(db, self.time)?;
         Ok(true)
     }
 

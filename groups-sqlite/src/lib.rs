@@ -3,19 +3,25 @@
 #![warn(missing_docs)]
 
 // Threads: the crate starts none. Whichever thread calls `append` first while nobody writes becomes the
-// leader and writes for all threads that wait (`group_commit`); the other methods lock the same
-// `Engine` and do their work in the calling thread.
+// leader and writes for all threads that wait (`group_commit`); the other methods do their work in the
+// calling thread.
 //
-// Ownership: `SqliteOutbox` owns the `GroupCommit`, which owns the `Engine`, which owns two
-// connections. One is to the database. The other is to the empty file beside it whose name ends with
-// `-relay`: an open transaction there is this process's lease on what it has taken, and it ends with
-// the process.
+// Ownership: `SqliteOutbox` owns three connections, each with a lock, so that none waits for what another
+// does: one appends (`appender`), one takes and settles (`relay`), one reads the depth. What they share is
+// the `OutboxFile`: the path and whether it still names the open file, how long to wait for other
+// connections, and up to where rows are taken. Beside the file is another that keeps room on the disk
+// (`reserve`).
 
+mod appender;
 mod durability;
-mod engine;
+mod failure;
+mod file;
 mod group_commit;
+mod identity;
 mod lease;
 mod outbox;
+mod relay;
+mod reserve;
 
 pub use self::durability::Durability;
 pub use self::outbox::SqliteOutbox;

@@ -1,13 +1,17 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{ErrorCode, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
+use crate::appender::{Append, Appender};
 use crate::durability::Durability;
-use crate::engine::{Append, Engine, RejectedRow, VERSION, insert, now};
+use crate::failure::Failure;
+use crate::file::{self, OutboxFile, VERSION, insert, now, patiently};
 use crate::group_commit::GroupCommit;
+use crate::lease::Lease;
+use crate::relay::{RejectedRow, Relay};
 use mixpanel_groups::Outbox;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
@@ -57,12 +61,15 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 /// among those that another process is sending.
 pub struct SqliteOutbox {
     path: PathBuf,
-    engine: GroupCommit<Engine, Append, Result<bool, Arc<rusqlite::Error>>>,
+    file: Arc<OutboxFile>,
+    appender: GroupCommit<Appender, Append, Result<bool, Failure>>,
+    relay: Mutex<Relay>,
+    reader: Mutex<Connection>,
 }
 
 impl SqliteOutbox {
     /// The tables as SQL, which [`open`](Self::open) runs if they are missing.
-    pub const SCHEMA: &'static str = crate::engine::SCHEMA;
+    pub const SCHEMA: &'static str = file::SCHEMA;
 
     /// Opens the file, or creates it if it does not exist. Published updates survive power loss
     /// ([`Durability::Full`]).
@@ -93,23 +100,45 @@ impl SqliteOutbox {
             );
             return Err(Error::new(ErrorKind::Config, message));
         }
-        let failed = |error| failed(path, "open", error);
-        let mut engine = Engine::open(path).map_err(failed)?;
-        let version = engine.version().map_err(failed)?;
-        let other = version.filter(|version| *version != VERSION);
+        Self::connect(path, durability).map_err(|failure| failure.of(path, "open"))?
+    }
+
+    /// Opens the file; the inner error says that its tables are of another version.
+    fn connect(path: &Path, durability: Durability) -> Result<Result<Self, Error>, Failure> {
+        let reader = file::connect(path)?;
+        let other = file::version(&reader)?.filter(|version| *version != VERSION);
         if let Some(other) = other {
             let path = path.display();
             let message = format!(
                 "the outbox {path} has tables of version {other}: expected {VERSION}, as this version of \
                  mixpanel-groups-sqlite uses"
             );
-            return Err(Error::new(ErrorKind::Damaged, message));
+            return Ok(Err(Error::new(ErrorKind::Damaged, message)));
         }
-        engine.set_up(durability).map_err(failed)?;
-        Ok(Self {
+        file::create_tables_in(&reader, path)?;
+        let connect = |durability| {
+            let db = file::connect(path)?;
+            file::set_up(&db, durability).map(|()| db)
+        };
+        let file = Arc::new(OutboxFile::of(path));
+        let appender = Appender {
+            db: connect(durability)?,
+            file: Arc::clone(&file),
+        };
+        let relay = Relay {
+            // What is removed and comes back after a power loss is sent once more, in the same order. So it does not
+            // wait for the disk, and others wait less for it.
+            db: connect(Durability::Normal)?,
+            file: Arc::clone(&file),
+            lease: Lease::new(),
+        };
+        Ok(Ok(Self {
             path: path.to_owned(),
-            engine: GroupCommit::new(engine),
-        })
+            file,
+            appender: GroupCommit::new(appender),
+            relay: Mutex::new(relay),
+            reader: Mutex::new(reader),
+        }))
     }
 
     /// Publishes an update in a transaction of your own: it takes effect when the transaction commits,
@@ -161,7 +190,7 @@ impl SqliteOutbox {
         let path = || Path::new(transaction.path().unwrap_or_default());
         insert()
             .map(drop)
-            .map_err(|error| failed(path(), "write to", error))
+            .map_err(|error| Failure::from(error).of(path(), "write to"))
     }
 }
 
@@ -171,18 +200,18 @@ impl Outbox for SqliteOutbox {
             updates: updates.to_vec(),
             capacity,
         };
-        let written = self.engine.join(append, Engine::append_all);
+        let written = self.appender.join(append, Appender::append_all);
         let written = written.ok_or_else(|| {
             let path = self.path.display();
             let message = format!("cannot write to the outbox {path}: the writing thread panicked");
             Error::new(ErrorKind::Io, message)
         })?;
-        written.map_err(|error| self.failed("write to", error))
+        written.map_err(|failure| self.failed("write to", failure))
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        let rows = self.engine.writer().take(most);
-        let rows = rows.map_err(|error| self.failed("take from", error))?;
+        let rows = self.relay().take(most);
+        let rows = rows.map_err(|failure| self.failed("take from", failure))?;
         let entries = rows.into_iter().map(|(id, json)| match json {
             Ok(json) => OutboxEntry::read(id, &json),
             Err(error) => OutboxEntry::unreadable(id, "", error.to_string()),
@@ -199,26 +228,18 @@ impl Outbox for SqliteOutbox {
                 message: rejection.message.clone(),
             })
             .collect();
-        let settled = self.engine.writer().settle(accepted, &rejected);
-        if settled.map_err(|error| self.failed("remove from", error))?
-            || accepted.len() + rejected.len() == 0
-        {
-            return Ok(());
-        }
-        let path = self.path.display();
-        let message =
-            format!("another process has taken over the outbox {path}, and sends what was sent");
-        Err(Error::new(ErrorKind::Io, message))
+        let settled = self.relay().settle(accepted, &rejected);
+        settled.map_err(|failure| self.failed("remove from", failure))
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
-        let held = self.engine.writer().hold(time);
-        held.map_err(|error| self.failed("write to", error))
+        let held = self.relay().hold(time);
+        held.map_err(|failure| self.failed("write to", failure))
     }
 
     fn release(&self) -> Result<(), Error> {
-        let released = self.engine.writer().release();
-        released.map_err(|error| self.failed("write to", error))
+        let released = self.relay().release();
+        released.map_err(|failure| self.failed("write to", failure))
     }
 
     fn drop_oldest(
@@ -227,19 +248,28 @@ impl Outbox for SqliteOutbox {
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let dropped = self.engine.writer().drop_oldest(updates, bytes, capacity);
-        dropped.map_err(|error| self.failed("remove from", error))
+        let appender = self.appender.writer();
+        let dropped = appender.drop_oldest(updates, bytes, capacity);
+        dropped.map_err(|failure| self.failed("remove from", failure))
     }
 
+    /// Does not wait for those who write.
     fn depth(&self) -> Result<Depth, Error> {
-        let depth = self.engine.writer().depth();
-        depth.map_err(|error| self.failed("read", error))
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let depth = patiently(self.file.deadline(), || file::depth(&reader));
+        depth.map_err(|error| self.failed("read", error.into()))
+    }
+
+    fn set_timeout(&self, timeout: Duration) -> bool {
+        self.file.set_timeout(timeout);
+        true
     }
 }
 
-/// Lets another process send at once.
+/// Lets another process send at once, unless the file is busy: that one need not wait long either.
 impl Drop for SqliteOutbox {
     fn drop(&mut self) {
+        self.file.set_timeout(Duration::from_millis(100));
         if let Err(error) = self.release() {
             log::warn!("another process must wait for the lease of this one to end: {error:#}");
         }
@@ -247,29 +277,13 @@ impl Drop for SqliteOutbox {
 }
 
 impl SqliteOutbox {
-    fn failed(&self, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
-        failed(&self.path, verb, error)
+    fn relay(&self) -> MutexGuard<'_, Relay> {
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn failed(path: &Path, verb: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
-    let error = error.into();
-    if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) {
-        let message = format!(
-            "the outbox {} is read-only: make the file writable",
-            path.display()
-        );
-        return Error::new(ErrorKind::Io, message).with_source(error);
+    fn failed(&self, verb: &str, failure: Failure) -> Error {
+        failure.of(&self.path, verb)
     }
-    let kind = match error.sqlite_error_code() {
-        // An error without a code of its own means that a table or a column is missing.
-        None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
-            ErrorKind::Damaged
-        }
-        Some(_) => ErrorKind::Io,
-    };
-    let message = format!("cannot {verb} the outbox {}", path.display());
-    Error::new(kind, message).with_source(error)
 }
 
 impl fmt::Debug for SqliteOutbox {

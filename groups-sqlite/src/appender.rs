@@ -1,0 +1,120 @@
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+
+use mixpanel_groups::EncodedUpdate;
+use mixpanel_groups::outbox::Capacity;
+
+use crate::failure::Failure;
+use crate::file::{OutboxFile, delete, held, insert, now, size};
+use crate::reserve;
+
+/// The arguments of one call of `append`.
+pub(crate) struct Append {
+    pub(crate) updates: Vec<EncodedUpdate>,
+    pub(crate) capacity: Capacity,
+}
+
+/// The connection of those who publish. One thread uses it at a time.
+pub(crate) struct Appender {
+    pub(crate) db: Connection,
+    pub(crate) file: Arc<OutboxFile>,
+}
+
+impl Appender {
+    /// Appends the updates of several calls in one transaction. The result of each call says whether
+    /// there was room for it.
+    pub(crate) fn append_all(&mut self, appends: &[Append]) -> Vec<Result<bool, Failure>> {
+        match self.try_append_all(appends) {
+            Ok(appended) => appended.into_iter().map(Ok).collect(),
+            Err(failure) => appends.iter().map(|_| Err(failure.clone())).collect(),
+        }
+    }
+
+    fn try_append_all(&self, appends: &[Append]) -> Result<Vec<bool>, Failure> {
+        let transaction = self.file.begin(&self.db)?;
+        self.check_oldest(&transaction)?;
+        self.check_disk(&transaction, appends)?;
+        let now = now(&transaction)?;
+        let mut held = held(&transaction)?;
+        let mut insert = insert(&transaction)?;
+        let mut appended = Vec::with_capacity(appends.len());
+        for append in appends {
+            let (updates, bytes) = (append.updates.len(), append.bytes());
+            let has_room = held.has_room(updates, bytes, append.capacity);
+            if has_room {
+                for update in &append.updates {
+                    insert.execute(params![now, update.as_json()])?;
+                }
+                held.updates += updates;
+                held.bytes += bytes;
+            }
+            appended.push(has_room);
+        }
+        drop(insert);
+        self.file.check()?;
+        transaction.commit()?;
+        Ok(appended)
+    }
+
+    /// Returns an error if the oldest row cannot be read: nothing behind it would ever be sent.
+    fn check_oldest(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
+        let sql = "SELECT body FROM mixpanel_outbox ORDER BY id LIMIT 1";
+        let mut oldest = transaction.prepare_cached(sql)?;
+        oldest
+            .query_row([], |row| row.get_ref(0).map(drop))
+            .optional()?;
+        Ok(())
+    }
+
+    /// Returns an error if the disk was full and the database would grow.
+    fn check_disk(&self, transaction: &Transaction<'_>, appends: &[Append]) -> Result<(), Failure> {
+        if !self.file.reserve.is_spent() {
+            return Ok(());
+        }
+        let pragma = |name| -> rusqlite::Result<usize> {
+            transaction.pragma_query_value(None, name, |row| size(row, 0))
+        };
+        let free = pragma("freelist_count")?.saturating_mul(pragma("page_size")?);
+        // A page holds less than its bytes of updates.
+        let needed: usize = appends.iter().map(Append::bytes).sum::<usize>() * 2;
+        if free < needed.saturating_add(reserve::SIZE) {
+            return Err(Failure::Full);
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest rows that are not taken, until there is room. Returns how many were removed.
+    pub(crate) fn drop_oldest(
+        &self,
+        updates: usize,
+        bytes: usize,
+        capacity: Capacity,
+    ) -> Result<usize, Failure> {
+        let transaction = self.file.begin(&self.db)?;
+        let taken = self.file.taken();
+        let mut held = held(&transaction)?;
+        let mut last = *taken;
+        let sql = "SELECT id, length(CAST(body AS BLOB)) FROM mixpanel_outbox
+                   WHERE id > ?1 ORDER BY id";
+        let mut select = transaction.prepare_cached(sql)?;
+        let mut rows = select.query([*taken])?;
+        while !held.has_room(updates, bytes, capacity) {
+            let Some(row) = rows.next()? else { break };
+            last = row.get(0)?;
+            held.updates = held.updates.saturating_sub(1);
+            held.bytes = held.bytes.saturating_sub(size(row, 1)?);
+        }
+        drop(rows);
+        drop(select);
+        let dropped = delete(&transaction)?.execute((*taken + 1, last))?;
+        transaction.commit()?;
+        Ok(dropped)
+    }
+}
+
+impl Append {
+    fn bytes(&self) -> usize {
+        self.updates.iter().map(EncodedUpdate::len).sum()
+    }
+}

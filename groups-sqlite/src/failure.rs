@@ -1,0 +1,84 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::ErrorCode;
+
+use mixpanel_groups::{Error, ErrorKind};
+
+/// Why a call of the outbox failed.
+#[derive(Clone)]
+pub(crate) enum Failure {
+    Sqlite(Arc<rusqlite::Error>),
+    /// The file at the path is not the one that is open.
+    Replaced,
+    /// The disk was full, and what is left of it is for sending.
+    Full,
+    /// Another process has taken over.
+    TakenOver,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl Failure {
+    /// Returns whether the disk or the database is full.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Sqlite(error) => is_full(error),
+            Self::Replaced | Self::TakenOver => false,
+        }
+    }
+
+    /// Returns the error for the user: what cannot be done with the outbox at that path.
+    pub(crate) fn of(self, path: &Path, verb: &str) -> Error {
+        let path = path.display();
+        let error = match self {
+            Self::Sqlite(error) => error,
+            Self::Replaced => {
+                let message = format!(
+                    "the file of the outbox {path} was removed or replaced: what is published would be lost with this \
+                     process; open the outbox again"
+                );
+                return Error::new(ErrorKind::Io, message);
+            }
+            Self::Full => {
+                let message = format!(
+                    "cannot {verb} the outbox {path}: its disk was full, and is kept free for sending what waits"
+                );
+                return Error::new(ErrorKind::Io, message);
+            }
+            Self::TakenOver => {
+                let message = format!(
+                    "another process has taken over the outbox {path}, and sends what was sent"
+                );
+                return Error::new(ErrorKind::Io, message);
+            }
+        };
+        if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) {
+            let message = format!("the outbox {path} is read-only: make the file writable");
+            return Error::new(ErrorKind::Io, message).with_source(error);
+        }
+        let kind = match error.sqlite_error_code() {
+            // An error without a code of its own means that a table or a column is missing.
+            None
+            | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
+                ErrorKind::Damaged
+            }
+            Some(_) => ErrorKind::Io,
+        };
+        let message = format!("cannot {verb} the outbox {path}");
+        Error::new(kind, message).with_source(error)
+    }
+}
+
+/// Returns whether an error means that there is no room: on the disk, also for the index of the write-ahead log.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(error, _) = error else {
+        return false;
+    };
+    error.code == ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+}

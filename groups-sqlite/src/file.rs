@@ -1,0 +1,219 @@
+//! The file of an outbox, and the connections to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rusqlite::{
+    CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, Transaction,
+    TransactionBehavior,
+};
+
+use mixpanel_groups::outbox::Depth;
+
+use crate::durability::Durability;
+use crate::failure::Failure;
+use crate::identity::Identity;
+use crate::reserve::{Reserve, with_reserve};
+
+pub(crate) const SCHEMA: &str = include_str!("schema.sql");
+/// The version of the schema.
+pub(crate) const VERSION: i64 = 2;
+/// The longest wait for another connection that writes to the file, unless the client says otherwise.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most bytes of the write-ahead log that stay when it is empty.
+const MAX_JOURNAL: i64 = 4 << 20;
+
+/// The file, which several connections of this process share.
+pub(crate) struct OutboxFile {
+    pub(crate) path: PathBuf,
+    pub(crate) reserve: Reserve,
+    identity: Identity,
+    /// How many milliseconds a call waits for another connection that writes.
+    timeout: AtomicU64,
+    /// The highest id that this process has taken; every row up to it is taken too. Locked after the file, if both are.
+    taken: Mutex<i64>,
+}
+
+impl OutboxFile {
+    /// Returns the file of that connection, in which the tables are.
+    pub(crate) fn of(path: &Path) -> Self {
+        // SQLite has resolved the path too.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Self {
+            reserve: Reserve::of(&path),
+            identity: Identity::of(&path),
+            path,
+            timeout: AtomicU64::new(millis(BUSY_TIMEOUT)),
+            taken: Mutex::new(0),
+        }
+    }
+
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        self.timeout.store(millis(timeout), Ordering::Relaxed);
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let timeout = Duration::from_millis(self.timeout.load(Ordering::Relaxed));
+        Instant::now().checked_add(timeout)
+    }
+
+    pub(crate) fn taken(&self) -> MutexGuard<'_, i64> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a transaction that holds the write lock from its beginning, so it cannot fail with `SQLITE_BUSY` later.
+    pub(crate) fn begin<'db>(&self, db: &'db Connection) -> rusqlite::Result<Transaction<'db>> {
+        patiently(self.deadline(), || begin(db))
+    }
+
+    /// Returns an error if the file at the path is not the one that is open.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.identity.is_at(&self.path) {
+            return Ok(());
+        }
+        Err(Failure::Replaced)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(Duration::ZERO)?; // `patiently` waits.
+    Ok(db)
+}
+
+/// Returns the version of the tables, or `None` if there are no tables yet.
+pub(crate) fn version(db: &Connection) -> rusqlite::Result<Option<i64>> {
+    let deadline = Some(Instant::now() + BUSY_TIMEOUT);
+    let exists = "SELECT 1 FROM sqlite_schema WHERE name = 'mixpanel_outbox_state'";
+    if !patiently(deadline, || db.prepare(exists)?.exists([]))? {
+        return Ok(None);
+    }
+    let version = "SELECT version FROM mixpanel_outbox_state";
+    patiently(deadline, || db.query_row(version, [], |row| row.get(0))).map(Some)
+}
+
+/// Creates the tables, if they are missing.
+pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
+    let deadline = Some(Instant::now() + BUSY_TIMEOUT);
+    patiently(deadline, || {
+        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+    })?;
+    let transaction = patiently(deadline, || begin(db))?;
+    if version(db)?.is_none() {
+        transaction.execute_batch(SCHEMA)?;
+    }
+    // A file that cannot be written is an error now, not when something is published.
+    transaction.execute("UPDATE mixpanel_outbox_state SET version = version", [])?;
+    transaction.commit()
+}
+
+/// The same, also on a full disk.
+pub(crate) fn create_tables_in(db: &Connection, path: &Path) -> Result<(), Failure> {
+    let reserve = Reserve::of(path);
+    with_reserve(&reserve, || Ok(create_tables(db)?))
+}
+
+/// Sets what holds for one connection only.
+pub(crate) fn set_up(db: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    let full = durability == Durability::Full;
+    db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
+    // On macOS, a plain `fsync` does not reach the disk.
+    db.pragma_update(None, "fullfsync", full)?;
+    db.pragma_update_and_check(None, "journal_size_limit", MAX_JOURNAL, |_| Ok(()))
+}
+
+fn begin(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    Transaction::new_unchecked(db, TransactionBehavior::Immediate)
+}
+
+/// Repeats what fails while another connection writes, until the deadline.
+///
+/// SQLite's own handler waits longer each time, so beside a busy process it may never get its turn; and while another
+/// process turns on WAL mode, SQLite does not call it.
+pub(crate) fn patiently<R>(
+    deadline: Option<Instant>,
+    mut call: impl FnMut() -> rusqlite::Result<R>,
+) -> rusqlite::Result<R> {
+    loop {
+        match call() {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+            {
+                sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Returns the depth, with the age of the oldest row.
+pub(crate) fn depth(db: &Connection) -> rusqlite::Result<Depth> {
+    let sql = "SELECT (julianday('now') - julianday(since)) * 86400.0
+               FROM mixpanel_outbox ORDER BY id LIMIT 1";
+    let mut select = db.prepare_cached(sql)?;
+    let seconds: Option<Option<f64>> = select.query_row([], |row| row.get(0)).optional()?;
+    // The clock may have been set back, and an SQL statement may have written any text as the time.
+    let oldest = seconds.map(|seconds| {
+        let age = Duration::try_from_secs_f64(seconds.unwrap_or_default());
+        age.unwrap_or_default()
+    });
+    Ok(held(db)?.with_oldest(oldest))
+}
+
+/// Returns the depth without the age of the oldest row.
+pub(crate) fn held(db: &Connection) -> rusqlite::Result<Depth> {
+    let sql = "SELECT updates, bytes FROM mixpanel_outbox_state";
+    let mut select = db.prepare_cached(sql)?;
+    match select.query_row([], |row| Ok(Depth::new(size(row, 0)?, size(row, 1)?))) {
+        Err(rusqlite::Error::IntegralValueOutOfRange(..)) => recount(db),
+        held => held,
+    }
+}
+
+/// Reads a count, which is an error below zero.
+pub(crate) fn size(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
+    let size: i64 = row.get(column)?;
+    usize::try_from(size).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, size))
+}
+
+/// Counts the rows, since the counts that were kept are wrong: only an SQL statement of somebody else can write such.
+/// Corrects them if the connection is writing.
+fn recount(db: &Connection) -> rusqlite::Result<Depth> {
+    log::warn!("the counts of the outbox were below zero: its rows are counted again");
+    let sql = "SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM mixpanel_outbox";
+    let (updates, bytes): (i64, i64) =
+        db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if !db.is_autocommit() {
+        let sql = "UPDATE mixpanel_outbox_state SET updates = ?1, bytes = ?2";
+        db.execute(sql, (updates, bytes))?;
+    }
+    let size = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
+    Ok(Depth::new(size(updates), size(bytes)))
+}
+
+/// Returns the current time as the tables write it.
+pub(crate) fn now(db: &Connection) -> rusqlite::Result<String> {
+    let sql = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+    db.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// Prepares the statement that appends a row, from its time and body.
+pub(crate) fn insert(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    db.prepare_cached("INSERT INTO mixpanel_outbox (since, body) VALUES (?1, ?2)")
+}
+
+/// Prepares the statement that deletes rows, from the first id and the last.
+pub(crate) fn delete(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    db.prepare_cached("DELETE FROM mixpanel_outbox WHERE id BETWEEN ?1 AND ?2")
+}

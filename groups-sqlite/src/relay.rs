@@ -1,0 +1,226 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::failure::Failure;
+use crate::file::{OutboxFile, delete, patiently};
+use crate::lease::Lease;
+use crate::reserve::with_reserve;
+
+/// The most bytes of JSON that are taken at once, unless one update has more.
+const MAX_BYTES: usize = 16 << 20;
+/// The most rejected updates that are kept.
+const MAX_REJECTED: i64 = 100_000;
+
+/// The connection of the one who sends. One thread uses it at a time.
+pub(crate) struct Relay {
+    pub(crate) db: Connection,
+    pub(crate) file: Arc<OutboxFile>,
+    pub(crate) lease: Lease,
+}
+
+/// A row to move to `mixpanel_outbox_rejected`.
+pub(crate) struct RejectedRow {
+    pub(crate) id: i64,
+    pub(crate) field: Option<String>,
+    pub(crate) message: String,
+}
+
+/// A row whose fate is known: its id, and why it was rejected, if it was.
+type Settled<'a> = (i64, Option<&'a RejectedRow>);
+
+/// An id, and the text in its row.
+type TakenRow = (i64, rusqlite::Result<String>);
+
+impl Relay {
+    /// Changes the lease in a transaction.
+    fn change_lease<R>(
+        &mut self,
+        change: impl Fn(&mut Lease, &Connection) -> rusqlite::Result<R>,
+    ) -> Result<R, Failure> {
+        let Self { db, file, lease } = self;
+        with_reserve(&file.reserve, || {
+            let transaction = file.begin(db)?;
+            let changed = change(lease, &transaction);
+            let committed = changed.and_then(|changed| transaction.commit().map(|()| changed));
+            if committed.is_err() {
+                lease.forget();
+            }
+            Ok(committed?)
+        })
+    }
+
+    /// Takes the oldest rows, at most `most`. Returns none while the lease is another's.
+    pub(crate) fn take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
+        // Most looks find nothing: they do not write.
+        if !patiently(self.file.deadline(), || self.has_rows())? {
+            self.release()?;
+            return Ok(Vec::new());
+        }
+        if !self.change_lease(Lease::take)? {
+            return Ok(Vec::new());
+        }
+        let mut taken = self.file.taken();
+        let rows = patiently(self.file.deadline(), || self.oldest(most))?;
+        *taken = rows.last().map_or(0, |(last, _)| *last);
+        Ok(rows)
+    }
+
+    fn has_rows(&self) -> rusqlite::Result<bool> {
+        self.db
+            .prepare_cached("SELECT 1 FROM mixpanel_outbox")?
+            .exists([])
+    }
+
+    fn oldest(&self, most: usize) -> rusqlite::Result<Vec<TakenRow>> {
+        let sql = "SELECT id, body FROM mixpanel_outbox ORDER BY id LIMIT ?1";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let mut select = self.db.prepare_cached(sql)?;
+        let mut rows = select.query([most])?;
+        let (mut oldest, mut bytes) = (Vec::new(), 0);
+        loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                // What stands before a damaged page can be sent.
+                Err(_) if !oldest.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            let body: rusqlite::Result<String> = row.get(1);
+            bytes += body.as_ref().map_or(0, String::len);
+            if bytes > MAX_BYTES && !oldest.is_empty() {
+                break;
+            }
+            oldest.push((row.get(0)?, body));
+        }
+        Ok(oldest)
+    }
+
+    /// Extends the lease, so that a request may start that takes so long. Returns `false` if another has it.
+    pub(crate) fn hold(&mut self, time: Duration) -> Result<bool, Failure> {
+        if self.lease.covers(time) {
+            return Ok(true);
+        }
+        self.change_lease(|lease, db| lease.extend(db, time))
+    }
+
+    /// Gives up the lease, so that another can take what is not settled.
+    pub(crate) fn release(&mut self) -> Result<(), Failure> {
+        *self.file.taken() = 0;
+        if self.lease.is_held() {
+            self.change_lease(Lease::release)?;
+        }
+        self.refill_reserve();
+        Ok(())
+    }
+
+    /// Removes accepted rows and moves rejected ones. Once all taken rows are settled, any process may
+    /// take the next. It is an error if the lease is another's: that one may be sending them again.
+    pub(crate) fn settle(
+        &mut self,
+        accepted: &[i64],
+        rejected: &[RejectedRow],
+    ) -> Result<(), Failure> {
+        let rejected = rejected
+            .iter()
+            .map(|rejected| (rejected.id, Some(rejected)));
+        let mut settled: Vec<Settled<'_>> = accepted
+            .iter()
+            .map(|id| (*id, None))
+            .chain(rejected)
+            .collect();
+        settled.sort_unstable_by_key(|(id, _)| *id);
+        let result = self.settle_in_parts(&settled);
+        self.refill_reserve();
+        result
+    }
+
+    /// Settles all at once, or, on a full disk, so many at a time as it has room for: the oldest first, so that what
+    /// cannot be settled, and is sent once more, are the last ones.
+    fn settle_in_parts(&mut self, settled: &[Settled<'_>]) -> Result<(), Failure> {
+        let reserve = &self.file.reserve;
+        let is_full = match with_reserve(reserve, || {
+            Self::settle_part(&self.db, &self.file, &mut self.lease, settled)
+        }) {
+            Err(failure) if failure.is_full() => failure,
+            result => return result,
+        };
+        self.checkpoint();
+        let (first, rest) = settled.split_at(settled.len() / 2);
+        if first.is_empty() {
+            return Err(is_full);
+        }
+        self.settle_in_parts(first)?;
+        self.checkpoint();
+        self.settle_in_parts(rest)
+    }
+
+    /// Moves what is in the log to where it belongs, so that the log begins anew and needs no more room.
+    fn checkpoint(&self) {
+        let sql = "PRAGMA wal_checkpoint(RESTART)";
+        let _ = self.db.query_row(sql, [], |_| Ok(()));
+    }
+
+    fn settle_part(
+        db: &Connection,
+        file: &OutboxFile,
+        lease: &mut Lease,
+        settled: &[Settled<'_>],
+    ) -> Result<(), Failure> {
+        let transaction = file.begin(db)?;
+        if !lease.is_mine(&transaction)? {
+            if settled.is_empty() {
+                return Ok(());
+            }
+            return Err(Failure::TakenOver);
+        }
+        let mut is_any_rejected = false;
+        for rejected in settled.iter().filter_map(|(_, rejected)| *rejected) {
+            rejected.copy(&transaction)?;
+            is_any_rejected = true;
+        }
+        if is_any_rejected {
+            let sql = "DELETE FROM mixpanel_outbox_rejected WHERE rowid <=
+                       (SELECT max(rowid) FROM mixpanel_outbox_rejected) - ?1";
+            transaction.prepare_cached(sql)?.execute([MAX_REJECTED])?;
+        }
+        let mut delete = delete(&transaction)?;
+        for run in settled.chunk_by(|(id, _), (next, _)| next - id <= 1) {
+            if let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) {
+                delete.execute((first, last))?;
+            }
+        }
+        drop(delete);
+        let mut taken = file.taken();
+        let sql = "SELECT 1 FROM mixpanel_outbox WHERE id <= ?1";
+        let is_some_left = transaction.prepare_cached(sql)?.exists([*taken])?;
+        let gives_up = !is_some_left && lease.is_held();
+        if gives_up {
+            lease.release(&transaction)?;
+        }
+        transaction.commit()?;
+        if gives_up {
+            *taken = 0;
+        }
+        Ok(())
+    }
+
+    /// Keeps room for sending again, when nothing is taken and the room was needed before.
+    fn refill_reserve(&self) {
+        if !self.lease.is_held() && self.file.reserve.is_spent() {
+            self.file.reserve.refill();
+        }
+    }
+}
+
+impl RejectedRow {
+    /// Copies the row to `mixpanel_outbox_rejected`.
+    fn copy(&self, db: &Connection) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO mixpanel_outbox_rejected (id, since, body, field, message)
+                   SELECT id, since, body, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
+        let mut copy = db.prepare_cached(sql)?;
+        copy.execute((self.id, &self.field, &self.message))
+            .map(drop)
+    }
+}

@@ -1,0 +1,81 @@
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// Room on the disk that is kept for sending what waits.
+///
+/// To remove an update SQLite must write, and an outbox that has filled its disk could never be emptied. So a file beside
+/// it keeps some room. The one who sends empties it when the disk is full, and fills it again when there is room. While
+/// it is empty, updates are appended only where the database needs no more room for them.
+pub(crate) struct Reserve(PathBuf);
+
+/// As many bytes as SQLite may have to write for what was appended last, and then to send it.
+pub(crate) const SIZE: usize = 8 << 20;
+
+impl Reserve {
+    /// Returns the reserve of an outbox. Fills it if it is new.
+    pub(crate) fn of(outbox: &Path) -> Self {
+        let mut path = outbox.as_os_str().to_owned();
+        path.push("-reserve");
+        let reserve = Self(path.into());
+        match fs::metadata(&reserve.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => reserve.refill(),
+            _ => {}
+        }
+        reserve
+    }
+
+    /// Returns whether it was emptied and not filled again.
+    pub(crate) fn is_spent(&self) -> bool {
+        fs::metadata(&self.0).is_ok_and(|file| file.len() == 0)
+    }
+
+    /// Gives its room to the one who sends. Returns whether that is more room than there was.
+    pub(crate) fn spend(&self) -> bool {
+        if !fs::metadata(&self.0).is_ok_and(|file| file.len() > 0) {
+            return false;
+        }
+        let emptied = File::options().write(true).open(&self.0);
+        let emptied = emptied.and_then(|file| file.set_len(0));
+        log::warn!("the disk of the outbox is full: what waits is sent, and little more is taken");
+        emptied.is_ok()
+    }
+
+    /// Fills it, if there is room for it and as much again: else the next write would spend it.
+    pub(crate) fn refill(&self) {
+        let mut twin = self.0.as_os_str().to_owned();
+        twin.push("-new");
+        let twin = PathBuf::from(twin);
+        let filled = fill(&twin, 2 * SIZE).and_then(|file| {
+            file.set_len(SIZE as u64)?;
+            fs::rename(&twin, &self.0)
+        });
+        if let Err(error) = filled {
+            let _ = fs::remove_file(&twin);
+            log::warn!("no room is kept for sending should the disk be full: {error}");
+        }
+    }
+}
+
+/// Writes that many bytes, since a file with holes needs no room.
+fn fill(path: &Path, size: usize) -> io::Result<File> {
+    const CHUNK: usize = 1 << 20;
+    let mut file = File::create(path)?;
+    for _ in 0..size / CHUNK {
+        file.write_all(&vec![0x6d; CHUNK])?;
+    }
+    Ok(file)
+}
+
+/// Calls the function, and once more with the room of the reserve if the disk is full.
+pub(crate) fn with_reserve<R>(
+    reserve: &Reserve,
+    mut call: impl FnMut() -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    match call() {
+        Err(failure) if failure.is_full() && reserve.spend() => call(),
+        result => result,
+    }
+}
