@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use mixpanel_groups::{Group, GroupId, Id, MixpanelGroup, Operation, Update};
 use serde::{Serialize, Serializer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 mod says;
 use says::{all, says};
@@ -586,4 +586,186 @@ fn a_group_key_may_start_with_a_dollar() {
         json.as_deref(),
         Some(r#"{"$group_key":"$group_id","$group_id":"acme","$delete":""}"#)
     );
+}
+
+#[test]
+fn a_flattened_enum_with_data_is_one_property_as_serde_json_has_it() {
+    #[derive(Serialize)]
+    enum Plan {
+        Trial {
+            days: u8,
+            note: Option<&'static str>,
+        },
+        Seats(u32),
+        Range(u8, u8),
+        Nested(HashMap<&'static str, [u8; 2]>),
+        Free,
+    }
+
+    #[derive(MixpanelGroup, Serialize)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        #[serde(skip)]
+        id: u8,
+        size: u8,
+        #[mixpanel(flatten)]
+        #[serde(flatten)]
+        plan: Plan,
+    }
+    let of = |plan| Company {
+        id: 1,
+        size: 2,
+        plan,
+    };
+    for plan in [
+        Plan::Trial {
+            days: 3,
+            note: None,
+        },
+        Plan::Seats(4),
+        Plan::Range(5, 6),
+        Plan::Nested([("a \"", [7, 8])].into()),
+    ] {
+        let company = of(plan);
+        let expected = serde_json::to_value(&company).unwrap();
+        assert_eq!(says(&company.set()), expected);
+        assert!(company.changes_since(&of(Plan::Seats(9))).next().is_some());
+        assert!(company.changes_since(&company).next().is_none());
+    }
+    // A property that is `null` is absent.
+    let free = of(Plan::Free);
+    assert_eq!(serde_json::to_value(&free).unwrap()["Free"], Value::Null);
+    assert_eq!(says(&free.set()), json!({"size": 2}));
+}
+
+#[test]
+fn a_packed_struct_is_copied_field_by_field() {
+    #[derive(Clone, Copy, MixpanelGroup)]
+    #[repr(C, packed(2))]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        first: u8,
+        #[mixpanel(group_id(prefix = "c_"))]
+        id: u64,
+        #[mixpanel(company_id)]
+        parent: &'static str,
+        #[mixpanel(set_once)]
+        year: u32,
+        #[mixpanel(union)]
+        sizes: [u16; 2],
+        #[mixpanel(skip_if = "is_zero")]
+        seats: u32,
+        #[mixpanel(with = "text")]
+        shown: u64,
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_zero(number: &u32) -> bool {
+        *number == 0
+    }
+
+    fn text<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    let company = Company {
+        first: 1,
+        id: 2,
+        parent: "acme",
+        year: 2009,
+        sizes: [3, 4],
+        seats: 0,
+        shown: 5,
+    };
+    assert_eq!(
+        all(&company),
+        json!({
+            "$set": {"first": 1, "shown": "5"},
+            "$set_once": {"year": 2009},
+            "$union": {"sizes": [3, 4]},
+        })
+    );
+    assert_eq!(company.group().id().as_str(), "c_2");
+    let mut after = company;
+    after.seats = 6;
+    let changes: Vec<_> = after.changes_since(&company).collect();
+    assert_eq!(changes.len(), 1);
+    assert_eq!(says(&changes[0]), json!({"seats": 6}));
+}
+
+macro_rules! number_of {
+    ($what:literal) => {
+        concat!("The number of ", $what, ".")
+    };
+}
+
+#[test]
+fn docs_from_macros_are_in_the_tracking_plan() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[doc = number_of!("seats")]
+        seats: u8,
+        /// From a file:
+        #[doc = include_str!("says/plan.md")]
+        plan: u8,
+    }
+    let docs: Vec<_> = Company::PROPERTIES.iter().map(|p| p.doc).collect();
+    assert_eq!(
+        docs,
+        [
+            "The number of seats.",
+            " From a file:\nThe plan that the company pays for.\n"
+        ]
+    );
+    let company = Company {
+        id: 1,
+        seats: 2,
+        plan: 3,
+    };
+    assert_eq!(says(&company.set()), json!({"seats": 2, "plan": 3}));
+}
+
+#[test]
+fn numbers_that_are_never_zero_are_ids() {
+    use std::num::{NonZeroI8, NonZeroU64};
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: NonZeroU64,
+        #[mixpanel(company_id)]
+        parent: NonZeroI8,
+    }
+    let company = Company {
+        id: NonZeroU64::MAX,
+        parent: NonZeroI8::MIN,
+    };
+    assert_eq!(company.group().id().as_str(), u64::MAX.to_string());
+    assert_eq!(company.group().company_id().unwrap().as_str(), "-128");
+}
+
+#[test]
+fn a_list_of_another_crate_is_named_by_the_function_that_serializes_it() {
+    /// As if it were in another crate.
+    #[derive(Serialize)]
+    struct SmallVec([&'static str; 2]);
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(union, with = "serde::Serialize::serialize")]
+        tags: SmallVec,
+    }
+    let company = Company {
+        id: 1,
+        tags: SmallVec(["a", "b"]),
+    };
+    assert_eq!(says(&company.union()), json!({"tags": ["a", "b"]}));
 }

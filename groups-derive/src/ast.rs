@@ -1,14 +1,17 @@
 //! The model of a struct: what to generate, independent of how the user wrote it.
 
-use proc_macro2::{Ident, Span};
+use proc_macro2::{Ident, Span, TokenStream};
 use syn::ext::IdentExt as _;
-use syn::{Data, DeriveInput, ExprPath, Fields, Generics, LitStr, Path, Type, WherePredicate};
+use syn::{
+    Attribute, Data, DeriveInput, ExprPath, Fields, Generics, LitStr, Path, Type, WherePredicate,
+};
 
 use crate::attr::read_mixpanel;
 use crate::check;
 use crate::ctxt::Ctxt;
 use crate::doc::doc;
 use crate::keys::{FieldAttrs, StructAttrs};
+use crate::value::skip_value;
 
 /// A struct that maps to a group.
 pub(crate) struct Group<'a> {
@@ -23,9 +26,17 @@ pub(crate) struct Group<'a> {
     pub(crate) bound: Option<Vec<WherePredicate>>,
 }
 
+/// The name of a field.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) ident: Ident,
+    /// In a struct with `repr(packed)` there are no references to fields, so each is copied.
+    pub(crate) is_copied: bool,
+}
+
 /// A field that holds the id of the group or of its company.
 pub(crate) struct Id<'a> {
-    pub(crate) member: Ident,
+    pub(crate) member: Member,
     pub(crate) ty: &'a Type,
     pub(crate) prefix: Option<LitStr>,
     pub(crate) with: Option<ExprPath>,
@@ -33,12 +44,12 @@ pub(crate) struct Id<'a> {
 
 /// A field that is sent as one property, or as many if it is flattened.
 pub(crate) struct Property<'a> {
-    pub(crate) member: Ident,
+    pub(crate) member: Member,
     pub(crate) ty: &'a Type,
     /// The name on the wire. A flattened field does not have one.
     pub(crate) name: Option<Name>,
     pub(crate) operation: Operation,
-    pub(crate) doc: String,
+    pub(crate) doc: TokenStream,
     pub(crate) skip_if: Option<ExprPath>,
     pub(crate) with: Option<ExprPath>,
     pub(crate) unset_none: bool,
@@ -59,7 +70,7 @@ pub(crate) enum Operation {
 
 /// A field and its attributes.
 pub(crate) struct Field<'a> {
-    pub(crate) ident: &'a Ident,
+    pub(crate) member: Member,
     pub(crate) source: &'a syn::Field,
     pub(crate) attrs: FieldAttrs,
 }
@@ -72,9 +83,10 @@ impl<'a> Group<'a> {
         attrs: &StructAttrs,
     ) -> Option<Self> {
         let fields = named_fields(ctxt, input)?;
+        let is_packed = is_packed(&input.attrs);
         let fields: Vec<Field<'a>> = fields
             .iter()
-            .filter_map(|field| Field::read(ctxt, field, attrs.serde.is_given()))
+            .filter_map(|field| Field::read(ctxt, field, is_packed, attrs.serde.is_given()))
             .collect();
         let key = check::group_key(ctxt, &input.ident, attrs);
         let id = check::group_id(ctxt, &input.ident, &fields).map(Field::id);
@@ -111,16 +123,29 @@ fn named_fields<'a>(ctxt: &mut Ctxt, input: &'a DeriveInput) -> Option<&'a Field
     None
 }
 
+fn is_packed(attrs: &[Attribute]) -> bool {
+    let mut is_packed = false;
+    for attr in attrs.iter().filter(|attr| attr.path().is_ident("repr")) {
+        // A mistake in it is the compiler's to report.
+        let _ = attr.parse_nested_meta(|meta| {
+            is_packed |= meta.path.is_ident("packed");
+            skip_value(meta.input);
+            Ok(())
+        });
+    }
+    is_packed
+}
+
 impl<'a> Field<'a> {
-    fn read(ctxt: &mut Ctxt, field: &'a syn::Field, serde: bool) -> Option<Self> {
+    fn read(ctxt: &mut Ctxt, field: &'a syn::Field, is_copied: bool, serde: bool) -> Option<Self> {
         let mut attrs: FieldAttrs = read_mixpanel(ctxt, &field.attrs);
         check::keys(ctxt, &attrs);
         if serde && !attrs.is_id() && !attrs.skip.is_given() {
             attrs.read_serde(&field.attrs);
         }
-        let ident = field.ident.as_ref()?;
+        let ident = field.ident.clone()?;
         Some(Self {
-            ident,
+            member: Member { ident, is_copied },
             source: field,
             attrs,
         })
@@ -129,7 +154,7 @@ impl<'a> Field<'a> {
     fn id(&self) -> Id<'a> {
         let attrs = self.attrs.group_id.value();
         Id {
-            member: self.ident.clone(),
+            member: self.member.clone(),
             ty: ungroup(&self.source.ty),
             prefix: attrs.and_then(|id| id.prefix.value()).cloned(),
             with: attrs.and_then(|id| id.with.value()).cloned(),
@@ -145,7 +170,7 @@ impl<'a> Field<'a> {
         let is_flat = attrs.flatten.is_given();
         let unset_none = attrs.unset_none.is_given() || struct_attrs.unset_none.is_given();
         Some(Property {
-            member: self.ident.clone(),
+            member: self.member.clone(),
             ty: ungroup(&self.source.ty),
             name: (!is_flat).then(|| self.name(struct_attrs)),
             operation: if attrs.union.is_given() {
@@ -169,14 +194,14 @@ impl<'a> Field<'a> {
                 span: name.span(),
             };
         }
-        let field = self.ident.unraw().to_string();
+        let field = self.member.ident.unraw().to_string();
         let text = match struct_attrs.rename_all.value() {
             Some(rule) => rule.apply(&field),
             None => field,
         };
         Name {
             text,
-            span: self.ident.span(),
+            span: self.member.ident.span(),
         }
     }
 }

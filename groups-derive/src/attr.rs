@@ -58,12 +58,25 @@ impl StructAttrs {
     pub(crate) fn read(ctxt: &mut Ctxt, attrs: &[Attribute]) -> Self {
         let mut read: Self = read_mixpanel(ctxt, attrs);
         if read.serde.is_given() {
-            read_serde(attrs, |key, input| {
-                if key == "rename_all" {
+            read_serde(attrs, |key, input| match key.to_string().as_str() {
+                "rename_all" => {
                     let rule = serialize_string(input).map(|rule| rule.value());
                     let rule = rule.and_then(|rule| Rule::from_name(&rule));
                     read.rename_all.or_from_serde(key, rule);
                 }
+                "into" | "tag" | "transparent" => {
+                    let what = match key.to_string().as_str() {
+                        "into" => "serializes another type in the struct's place",
+                        "tag" => "adds a member with the struct's name",
+                        _ => "serializes the struct as its only field",
+                    };
+                    let message = format!(
+                        "`serde({key})` {what}, and the properties are this struct's fields"
+                    );
+                    let hint = "write `mixpanel` attributes instead of `mixpanel(serde)`";
+                    ctxt.error(key, format!("{message}: {hint}"));
+                }
+                _ => {}
             });
         }
         read

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt as _;
-use syn::{PathArguments, Type};
+use syn::{ExprPath, PathArguments, Type};
 
 use crate::ast::{Field, Property, ungroup};
 use crate::ctxt::Ctxt;
@@ -61,6 +61,9 @@ fn id_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs, whose: &str) {
 }
 
 fn property_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
+    if let Some(with) = attrs.with.value() {
+        serializer(ctxt, with);
+    }
     if let (Some(one), Some(other)) = (attrs.set_once.ident(), attrs.union.ident()) {
         let message = "a property has one operation: remove `set_once` or `union`";
         ctxt.twice([one.span(), other.span()], message);
@@ -75,6 +78,36 @@ fn property_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
         ctxt.error(
             key,
             format!("{message}, named by the value's own fields: remove one of the two"),
+        );
+    }
+}
+
+/// Functions of the standard library that users name in the place of one that serializes.
+const CONVERSIONS: [&str; 5] = [
+    "Clone::clone",
+    "Into::into",
+    "String::from",
+    "ToOwned::to_owned",
+    "ToString::to_string",
+];
+
+/// Checks that the function of `with` is not a conversion. Of other functions the compiler says what is wrong.
+fn serializer(ctxt: &mut Ctxt, function: &ExprPath) {
+    let names: Vec<_> = function
+        .path
+        .segments
+        .iter()
+        .map(|segment| segment.ident.to_string())
+        .collect();
+    let end = names[names.len().saturating_sub(2)..].join("::");
+    if CONVERSIONS.contains(&&*end) {
+        let message =
+            "`with` takes a function that serializes, `fn(&T, S) -> Result<S::Ok, S::Error>`";
+        let hint = "write one, as for serde's `serialize_with`: \
+                    `fn text<T: Display, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> { s.collect_str(value) }`";
+        ctxt.error(
+            function,
+            format!("{message}, and this one converts: {hint}"),
         );
     }
 }

@@ -1,9 +1,25 @@
-use syn::{Attribute, Expr, ExprLit, Lit, LitStr, Meta};
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::{Attribute, Expr, ExprLit, Lit, Meta};
 
-/// Returns the doc comment, without the indentation that all its lines share.
-pub(crate) fn doc(attrs: &[Attribute]) -> String {
-    let text: Vec<String> = attrs.iter().filter_map(text).collect();
-    let text = text.join("\n");
+/// Returns the doc comment: a text without the indentation that all its lines share, or, where a part of it comes from a
+/// macro such as `include_str!`, an expression with every part as it is.
+pub(crate) fn doc(attrs: &[Attribute]) -> TokenStream {
+    let parts: Vec<_> = attrs.iter().filter_map(part).collect();
+    let text: Option<Vec<_>> = parts.iter().map(|part| literal(part)).collect();
+    match text {
+        Some(text) => dedent(&text.join("\n")).into_token_stream(),
+        None => {
+            let lines = parts.iter().enumerate().map(|(index, part)| {
+                let end = (index > 0).then(|| quote!("\n",));
+                quote!(#end #part)
+            });
+            quote!(::core::concat!(#(#lines),*))
+        }
+    }
+}
+
+fn dedent(text: &str) -> String {
     let lines = || text.lines().map(str::trim_end);
     let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
     let shared = lines()
@@ -16,23 +32,27 @@ pub(crate) fn doc(attrs: &[Attribute]) -> String {
     lines.join("\n").trim_matches('\n').to_owned()
 }
 
-fn text(attr: &Attribute) -> Option<String> {
+fn part(attr: &Attribute) -> Option<&Expr> {
     match &attr.meta {
-        Meta::NameValue(meta) if meta.path.is_ident("doc") => {
-            literal(&meta.value).map(LitStr::value)
-        }
+        Meta::NameValue(meta) if meta.path.is_ident("doc") => Some(ungroup(&meta.value)),
         _ => None,
     }
 }
 
-/// Returns the string literal, also within the invisible parentheses that macros leave.
-fn literal(expr: &Expr) -> Option<&LitStr> {
+fn literal(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
             ..
-        }) => Some(text),
-        Expr::Group(group) => literal(&group.expr),
+        }) => Some(text.value()),
         _ => None,
+    }
+}
+
+/// Removes the invisible parentheses that macros leave.
+fn ungroup(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Group(group) => ungroup(&group.expr),
+        _ => expr,
     }
 }

@@ -7,7 +7,7 @@ use quote::{ToTokens, quote};
 use syn::ext::IdentExt as _;
 use syn::{ExprPath, Path};
 
-use crate::ast::{Group, Id, Operation, Property};
+use crate::ast::{Group, Id, Member, Operation, Property};
 use crate::bound::where_clause;
 
 const OPERATIONS: [Operation; 3] = [Operation::Set, Operation::SetOnce, Operation::Union];
@@ -59,7 +59,7 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
 /// Returns one entry of `PROPERTIES`.
 fn constant(property: &Property<'_>) -> TokenStream {
     let name = property.name.as_ref().map_or("", |name| &name.text);
-    let field = property.member.unraw().to_string();
+    let field = property.member.ident.unraw().to_string();
     let operation = operation(property.operation);
     let doc = &property.doc;
     let key = json_key(name);
@@ -115,6 +115,9 @@ fn id_value(krate: &Path, id: &Id<'_>) -> TokenStream {
         let value = field("self", &id.member, id.ty);
         quote!(#krate::GroupId::group_id(#value))
     };
+    // An id may borrow from the field, and a copy does not last.
+    let owned = id.member.is_copied.then(|| quote!(.into_owned()));
+    let value = quote!(#value #owned);
     match &id.prefix {
         Some(prefix) => quote!(#value.with_prefix(#prefix)),
         None => value,
@@ -196,18 +199,21 @@ fn serialize_with<'a>(group: &'a Group<'_>) -> impl Iterator<Item = (Literal, To
 }
 
 /// Returns `function(&self.member)`, at the span of the function.
-fn call(function: &ExprPath, of: &str, member: &Ident) -> TokenStream {
+fn call(function: &ExprPath, of: &str, member: &Member) -> TokenStream {
     let value = field(of, member, function);
     spanned(quote!(#function(#value)), function)
 }
 
 /// Returns `&self.member`, at the span of what requires something of the field.
-fn field(of: &str, member: &Ident, place: impl ToTokens) -> TokenStream {
+fn field(of: &str, member: &Member, place: impl ToTokens) -> TokenStream {
     let place = place.into_token_stream();
     let of = Ident::new(of, Span::call_site());
     let of = spanned(quote!(#of), &place);
-    let member = call_site(member);
-    spanned(quote!(&#of.#member), place)
+    let name = call_site(&member.ident);
+    if member.is_copied {
+        return spanned(quote!(&{ #of.#name }), place);
+    }
+    spanned(quote!(&#of.#name), place)
 }
 
 /// Moves the code to the span of `place`, which the user wrote: the compiler's errors point there.

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -163,7 +164,7 @@ impl Hash for Id<'_> {
 /// A type whose values identify a group: the type of a field with `#[mixpanel(group_id)]` or
 /// `#[mixpanel(company_id)]`.
 ///
-/// Implemented for text and integers, for references, boxes and shared pointers of these, and for
+/// Implemented for text and integers (also `NonZeroU64` and its like), for references, boxes and shared pointers of these, and for
 /// `uuid::Uuid` with the feature `uuid`. A newtype forwards to its field:
 ///
 /// ```
@@ -182,9 +183,9 @@ impl Hash for Id<'_> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a group id",
     label = "not a group id: text, an integer or a type that implements `GroupId` is needed",
-    note = "for a newtype, write `impl mixpanel_groups::GroupId for {Self}` with \
+    note = "for a newtype of your own, implement `mixpanel_groups::GroupId` with \
             `fn group_id(&self) -> mixpanel_groups::Id<'_> {{ self.0.group_id() }}`; \
-            for any other type, name a function: `#[mixpanel(group_id(with = \"path\"))]`",
+            for a type of another crate, name a function: `#[mixpanel(group_id(with = \"ToString::to_string\"))]`",
     note = "an `Option` cannot be one: an update without an id would belong to no group"
 )]
 pub trait GroupId {
@@ -245,6 +246,26 @@ macro_rules! integers {
 }
 
 integers!(
+    u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize
+);
+
+macro_rules! non_zero {
+    ($($type:ty),*) => {$(
+        impl GroupId for NonZero<$type> {
+            fn group_id(&self) -> Id<'_> {
+                Id::from(self.get())
+            }
+        }
+
+        impl From<NonZero<$type>> for Id<'_> {
+            fn from(id: NonZero<$type>) -> Self {
+                Id::from(id.get())
+            }
+        }
+    )*};
+}
+
+non_zero!(
     u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize
 );
 

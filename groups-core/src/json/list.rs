@@ -24,13 +24,18 @@ use crate::json::{EncodeError, Json, Written, close};
 ///
 /// impl mixpanel_groups::List for Tags {}
 /// ```
+///
+/// For a type of another crate that serializes as a list, such as `SmallVec` or `IndexSet`, name the function that
+/// serializes it: `#[mixpanel(union, with = "serde::Serialize::serialize")]`. Whether it is a list is checked when it is
+/// encoded then.
 #[diagnostic::on_unimplemented(
     message = "`$union` takes a list or a set, which `{Self}` is not",
     label = "not a list or a set",
     note = "use `Vec`, `VecDeque`, a slice, an array of at most 32 items, `HashSet`, `BTreeSet` or \
             an `Option` of one; without `union` the property is sent with `$set`",
-    note = "for your own type that serializes as a list, write \
-            `impl mixpanel_groups::List for {Self} {{}}`"
+    note = "for a type of your own that serializes as a list, implement `mixpanel_groups::List`; for one of another \
+            crate, such as `SmallVec` or `IndexSet`, write \
+            `#[mixpanel(union, with = \"serde::Serialize::serialize\")]`"
 )]
 pub trait List: Serialize {}
 

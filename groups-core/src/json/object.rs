@@ -121,23 +121,95 @@ pub(crate) struct Object<'a> {
     pub(crate) names: &'a mut Names,
 }
 
-/// The entries of a map or struct that is being written.
-pub(crate) struct Entries<'a> {
+/// The entries of a map or struct that is being written, or the one entry of an enum's variant with data.
+pub(crate) enum Entries<'a> {
+    Members(MemberEntries<'a>),
+    Variant(VariantEntry<'a>),
+}
+
+pub(crate) struct MemberEntries<'a> {
     object: Object<'a>,
     /// The position of the last entry.
     start: usize,
 }
 
-impl Entries<'_> {
-    /// Returns the name that was written last.
-    fn name(&self) -> Result<String, EncodeError> {
-        Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
+/// A variant with data is one property of its name, as `serde_json` has it.
+pub(crate) struct VariantEntry<'a> {
+    object: Object<'a>,
+    name: &'static str,
+    /// The brackets of the value.
+    brackets: &'static [u8],
+    json: Vec<u8>,
+}
+
+impl VariantEntry<'_> {
+    fn separate(&mut self) {
+        if !self.json.is_empty() && !self.json.ends_with(b":") {
+            self.json.push(b',');
+        }
+    }
+
+    fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let out = &mut self.json;
+        Json { out }
+            .write(value)
+            .map(drop)
+            .map_err(|error| error.of(self.name))
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        let (open, close) = self.brackets.split_at(self.brackets.len() / 2);
+        let json = [open, &self.json, close].concat();
+        let json: Box<RawValue> = serde_json::from_slice(&json)?;
+        self.object.write(&BTreeMap::from([(self.name, json)]))
     }
 }
 
 impl Parts for Entries<'_> {
     type Ok = ();
     type Error = EncodeError;
+
+    fn item<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), EncodeError> {
+        let Self::Variant(variant) = self else {
+            unreachable!("a map or struct has keys")
+        };
+        variant.separate();
+        variant.write(item)
+    }
+
+    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        match self {
+            Self::Members(members) => members.key(key),
+            Self::Variant(variant) => {
+                variant.separate();
+                let out = &mut variant.json;
+                Key { out }.write(key)?;
+                variant.json.push(b':');
+                Ok(())
+            }
+        }
+    }
+
+    fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        match self {
+            Self::Members(members) => members.value(value),
+            Self::Variant(variant) => variant.write(value),
+        }
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        match self {
+            Self::Members(_) => Ok(()),
+            Self::Variant(variant) => variant.end(),
+        }
+    }
+}
+
+impl MemberEntries<'_> {
+    /// Returns the name that was written last.
+    fn name(&self) -> Result<String, EncodeError> {
+        Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
+    }
 
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
         let out = &mut *self.object.out;
@@ -163,10 +235,6 @@ impl Parts for Entries<'_> {
         }
         Ok(())
     }
-
-    fn end(self) -> Result<(), EncodeError> {
-        Ok(())
-    }
 }
 
 impl<'a> Sink for Object<'a> {
@@ -180,14 +248,30 @@ impl<'a> Sink for Object<'a> {
         Ok(())
     }
 
+    /// Writes nothing: for `serde_json` it is a property of that name that is `null`, so it is absent.
+    fn unit_variant(self, _name: &'static str) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
     fn open(self, shape: Shape) -> Result<Entries<'a>, EncodeError> {
-        match shape {
-            Shape::Map | Shape::Struct => Ok(Entries {
-                start: self.out.len(),
-                object: self,
-            }),
-            _ => Err(EncodeError::new(Self::REFUSAL)),
-        }
+        let (name, brackets): (_, &[u8]) = match shape {
+            Shape::Map | Shape::Struct => {
+                return Ok(Entries::Members(MemberEntries {
+                    start: self.out.len(),
+                    object: self,
+                }));
+            }
+            Shape::NewtypeVariant(name) => (name, b""),
+            Shape::TupleVariant(name) => (name, b"[]"),
+            Shape::StructVariant(name) => (name, b"{}"),
+            Shape::List | Shape::RawJson => return Err(EncodeError::new(Self::REFUSAL)),
+        };
+        Ok(Entries::Variant(VariantEntry {
+            object: self,
+            name,
+            brackets,
+            json: Vec::new(),
+        }))
     }
 }
 

@@ -54,7 +54,13 @@ pub(crate) trait Sink: Sized {
         Err(ser::Error::custom(Self::REFUSAL))
     }
 
-    /// Takes text, a character or the name of a unit variant.
+    /// Takes a variant without data: as its name, by default.
+    #[inline]
+    fn unit_variant(self, name: &'static str) -> Result<Self::Ok, Self::Error> {
+        self.text(name)
+    }
+
+    /// Takes text or a character.
     #[inline]
     fn text(self, _text: &str) -> Result<Self::Ok, Self::Error> {
         Err(ser::Error::custom(Self::REFUSAL))
@@ -211,7 +217,7 @@ impl<S: Sink> Serializer for IntoSink<S> {
         _index: u32,
         variant: &'static str,
     ) -> Result<S::Ok, S::Error> {
-        self.0.text(variant)
+        self.0.unit_variant(variant)
     }
 
     #[inline]

@@ -3,8 +3,8 @@
 //! replace. There are no threads, and the buffers are the only state.
 
 pub(crate) mod atomic_file;
-pub(crate) mod panic;
 pub(crate) mod checksum;
+pub(crate) mod panic;
 pub(crate) mod random;
 #[cfg(simulation)]
 pub(crate) mod simulated;

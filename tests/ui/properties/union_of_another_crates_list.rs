@@ -1,0 +1,16 @@
+use std::collections::{BTreeMap, BinaryHeap};
+
+use mixpanel_groups::MixpanelGroup;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: String,
+    #[mixpanel(union)]
+    tags: BinaryHeap<u8>,
+    #[mixpanel(union)]
+    seats: BTreeMap<String, u8>,
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+use mixpanel_groups::MixpanelGroup;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: String,
+    #[mixpanel(with = "ToString::to_string")]
+    seats: u32,
+    #[mixpanel(with = "std::string::String::from")]
+    plan: char,
+}
+
+fn main() {}
