@@ -10,4 +10,5 @@ mod relays;
 mod runtimes;
 mod server;
 mod sql;
+mod standby;
 mod tables;
