@@ -10,6 +10,8 @@
 //! 8. [Errors, and what to do about each](errors)
 //! 9. [Migrating](migrating): from hand-written JSON, from mixpanel-rs
 //! 10. [Questions that come up](faq): why nothing shows up in Mixpanel, for instance
+//! 11. [In an async server](in_an_async_server): which calls wait, and what to do about it; metrics
+//! 12. [With Diesel, sqlx and others](with_diesel_sqlx_and_others): publishing in a transaction of your own
 
 macro_rules! pages {
     ($($name:ident = $file:literal),*) => {$(
@@ -28,5 +30,7 @@ pages!(
     testing = "7_testing",
     errors = "8_errors",
     migrating = "9_migrating",
-    faq = "10_faq"
+    faq = "10_faq",
+    in_an_async_server = "11_in_an_async_server",
+    with_diesel_sqlx_and_others = "12_with_diesel_sqlx_and_others"
 );

@@ -102,7 +102,7 @@ impl PostgresOutboxBuilder {
     /// form above.
     pub fn build(self) -> Result<PostgresOutbox, Error> {
         self.names.check()?;
-        let (connect, names) = (self.connect, self.names);
+        let (connect, names) = (&self.connect, self.names);
         Ok(PostgresOutbox::from_parts(connect, names, self.settings))
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Row};
 
+use crate::names::Names;
 use mixpanel_groups::{Error, ErrorKind};
 
 /// The parameters of a statement, with their types.
@@ -59,21 +60,17 @@ impl<T> Connector<T> {
 /// Copies all settings. A function that the configuration calls with the server's notices cannot be copied.
 fn copy(config: &postgres::Config) -> Config {
     let mut copy = Config::new();
-    if let Some(user) = config.get_user() {
-        copy.user(user);
+    macro_rules! copy {
+        ($value:ident as $copied:expr, $($get:ident $set:ident)+) => {$(
+            if let Some($value) = config.$get() {
+                copy.$set($copied);
+            }
+        )+};
     }
-    if let Some(password) = config.get_password() {
-        copy.password(password);
-    }
-    if let Some(dbname) = config.get_dbname() {
-        copy.dbname(dbname);
-    }
-    if let Some(options) = config.get_options() {
-        copy.options(options);
-    }
-    if let Some(name) = config.get_application_name() {
-        copy.application_name(name);
-    }
+    copy!(value as value, get_application_name application_name get_dbname dbname
+        get_keepalives_interval keepalives_interval get_keepalives_retries keepalives_retries
+        get_options options get_password password get_user user);
+    copy!(time as *time, get_connect_timeout connect_timeout get_tcp_user_timeout tcp_user_timeout);
     for host in config.get_hosts() {
         match host {
             postgres::config::Host::Tcp(host) => copy.host(host),
@@ -86,18 +83,6 @@ fn copy(config: &postgres::Config) -> Config {
     }
     for port in config.get_ports() {
         copy.port(*port);
-    }
-    if let Some(time) = config.get_connect_timeout() {
-        copy.connect_timeout(*time);
-    }
-    if let Some(time) = config.get_tcp_user_timeout() {
-        copy.tcp_user_timeout(*time);
-    }
-    if let Some(time) = config.get_keepalives_interval() {
-        copy.keepalives_interval(time);
-    }
-    if let Some(retries) = config.get_keepalives_retries() {
-        copy.keepalives_retries(retries);
     }
     copy.keepalives(config.get_keepalives())
         .keepalives_idle(config.get_keepalives_idle())
@@ -141,6 +126,7 @@ where
 /// pauses. It keeps no state in the session, so that it may pass a pooler.
 pub(crate) struct Connection {
     connect: Arc<dyn Connect>,
+    names: Names,
     /// The statement to run on each new connection, and the function to call when a notification arrives.
     listen: Option<(String, Wake)>,
     client: Option<Client>,
@@ -151,9 +137,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(connect: &Arc<dyn Connect>) -> Self {
+    pub(crate) fn new(connect: &Arc<dyn Connect>, names: &Names) -> Self {
         Self {
             connect: Arc::clone(connect),
+            names: names.clone(),
             listen: None,
             client: None,
             failures: 0,
@@ -166,18 +153,19 @@ impl Connection {
         (self.listen, self.client) = (Some((statement, wake)), None);
     }
 
-    /// Runs one statement, which is a transaction of its own.
+    /// Runs one statement, which is a transaction of its own. It is written for the default names.
     pub(crate) async fn query(
         &mut self,
         what: &str,
         statement: &str,
         params: &Params<'_>,
     ) -> Result<Vec<Row>, Error> {
+        let statement = &*self.names.apply_to(statement);
         let work = async |client: &Client| client.query_typed(statement, params).await;
         self.run(what, work).await
     }
 
-    /// Runs several statements without parameters, in one transaction.
+    /// Runs several statements without parameters, in one transaction, as they are.
     pub(crate) async fn batch(&mut self, what: &str, statements: &str) -> Result<(), Error> {
         let work = async |client: &Client| client.batch_execute(statements).await;
         self.run(what, work).await

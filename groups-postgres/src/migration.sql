@@ -95,17 +95,24 @@ BEGIN
     RETURN NULL;
 END $function$;
 
-CREATE OR REPLACE TRIGGER mixpanel_outbox_inserted AFTER INSERT ON public.mixpanel_outbox
-    REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
-CREATE OR REPLACE TRIGGER mixpanel_outbox_deleted AFTER DELETE ON public.mixpanel_outbox
-    REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
-CREATE OR REPLACE TRIGGER mixpanel_outbox_updated AFTER UPDATE ON public.mixpanel_outbox
-    REFERENCING OLD TABLE AS gone NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
-CREATE OR REPLACE TRIGGER mixpanel_outbox_truncated AFTER TRUNCATE ON public.mixpanel_outbox
-    FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_truncate();
+-- Only if they are missing: to create one again would wait for every transaction that has published.
+DO $do$ BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_trigger
+               WHERE tgrelid = 'public.mixpanel_outbox'::regclass AND tgname = 'mixpanel_outbox_truncated') THEN
+        RETURN;
+    END IF;
+    CREATE TRIGGER mixpanel_outbox_inserted AFTER INSERT ON public.mixpanel_outbox
+        REFERENCING NEW TABLE AS added
+        FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
+    CREATE TRIGGER mixpanel_outbox_deleted AFTER DELETE ON public.mixpanel_outbox
+        REFERENCING OLD TABLE AS gone
+        FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
+    CREATE TRIGGER mixpanel_outbox_updated AFTER UPDATE ON public.mixpanel_outbox
+        REFERENCING OLD TABLE AS gone NEW TABLE AS added
+        FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_change();
+    CREATE TRIGGER mixpanel_outbox_truncated AFTER TRUNCATE ON public.mixpanel_outbox
+        FOR EACH STATEMENT EXECUTE FUNCTION public.mixpanel_outbox_count_truncate();
+END $do$;
 
 -- Text of a JSON string in which backslashes are form feeds, and those of Unicode escapes are backspaces: with each escape
 -- that this database's encoding has a character for as that character. The others stay, so the same text is the same
@@ -203,7 +210,8 @@ END $function$;
 
 -- Only the owner publishes, and who has been granted EXECUTE.
 REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_publish(text[], boolean), public.mixpanel_outbox_publish(text, boolean),
-    public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text) FROM PUBLIC;
+    public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text),
+    public.mixpanel_outbox_count_change(), public.mixpanel_outbox_count_truncate() FROM PUBLIC;
 
 -- For people: the updates that wait, with their groups. Key and id are NULL where the JSON has an escape that PostgreSQL
 -- cannot read.

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::builder::{OutboxSettings, PostgresOutboxBuilder};
 use crate::connection::{Connect, Connection, Connector, Wake};
 use crate::names::Names;
-use crate::publish::{Encoding, PublishIn, publish, publish_statement};
+use crate::publish::{Encoding, PUBLISH, PublishIn, publish};
 use crate::relay::Relay;
 use crate::runtime::Runtime;
 use crate::writer::{UNLIMITED, Writer};
@@ -58,7 +58,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19; a function for notices that the
 /// configuration has is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
 /// publish otherwise and for the depth, one to relay. They keep no state in their sessions but `LISTEN`, so a pooler in
-/// transaction mode, such as `PgBouncer`, may be in between. `NOTIFY` does not pass it: a relay behind it finds updates
+/// transaction mode, such as PgBouncer, may be in between. `NOTIFY` does not pass it: a relay behind it finds updates
 /// when it polls, once in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval). With
 /// [`notify(false)`](PostgresOutboxBuilder::notify) it does not `LISTEN` at all.
 ///
@@ -180,16 +180,16 @@ impl PostgresOutbox {
     }
 
     pub(crate) fn from_parts(
-        connect: Arc<dyn Connect>,
+        connect: &Arc<dyn Connect>,
         names: Names,
         settings: OutboxSettings,
     ) -> Self {
         let (encoding, last_taken) = <(Arc<Encoding>, Arc<AtomicI64>)>::default();
-        let connection = || Connection::new(&connect);
-        let relay = Relay::new(connection(), &names, &settings, &last_taken);
-        let writer = Writer::new(connection(), &names, &encoding, settings.notify);
+        let connection = || Connection::new(connect, &names);
+        let relay = Relay::new(connection(), &settings, &last_taken);
+        let writer = Writer::new(connection(), &encoding, settings.notify);
         Self(Arc::new(Shared {
-            publish: publish_statement(&names),
+            publish: names.apply_to(PUBLISH),
             names,
             settings,
             encoding,

@@ -8,16 +8,13 @@ use postgres::GenericClient;
 use postgres::types::Type;
 
 use crate::connection::{Params, failed};
-use crate::names::Names;
 use mixpanel_groups::{EncodedUpdate, Error};
 
 /// The most bytes of updates in one statement.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Returns the statement that publishes an array of updates.
-pub(crate) fn publish_statement(names: &Names) -> String {
-    names.apply_to("SELECT public.mixpanel_outbox_publish($1, $2)")
-}
+/// Publishes an array of updates.
+pub(crate) const PUBLISH: &str = "SELECT public.mixpanel_outbox_publish($1, $2)";
 
 /// A connection or transaction of the application in which [`publish_in`](crate::PostgresOutbox::publish_in) publishes:
 /// a `Client` or `Transaction` of the crate `postgres`, and with the feature `diesel` a connection of Diesel.
@@ -84,9 +81,8 @@ pub(crate) fn publish<D>(
     notify: bool,
     updates: &[EncodedUpdate],
 ) -> Result<(), Error> {
-    let is_ascii = updates.iter().all(|update| update.as_json().is_ascii());
-    if !is_ascii && encoding.is_unknown() {
-        encoding.set(Some(connection.encoding()?));
+    if encoding.is_missing_for(updates) {
+        encoding.set(&connection.encoding()?);
     }
     let mut rest = updates;
     while !rest.is_empty() {
@@ -110,14 +106,16 @@ pub(crate) struct Encoding(OnceLock<bool>);
 impl Encoding {
     pub(crate) const QUERY: &str = "SELECT pg_catalog.getdatabaseencoding()::text";
 
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.0.get().is_none()
+    /// Returns whether these updates need the encoding, and it is not known yet.
+    pub(crate) fn is_missing_for(&self, updates: &[EncodedUpdate]) -> bool {
+        let is_ascii = |update: &EncodedUpdate| update.as_json().is_ascii();
+        self.0.get().is_none() && !updates.iter().all(is_ascii)
     }
 
     /// Records the name of the encoding.
-    pub(crate) fn set(&self, name: Option<String>) {
+    pub(crate) fn set(&self, name: &str) {
         // Another thread may have been faster, with the same.
-        _ = self.0.set(name.as_deref() == Some("UTF8"));
+        _ = self.0.set(name == "UTF8");
     }
 
     /// Returns the JSON of updates in ASCII, if that is necessary.

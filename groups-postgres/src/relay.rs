@@ -9,7 +9,6 @@ use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
 use crate::connection::{Connection, Params, failed, random_bits};
-use crate::names::Names;
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry};
 use mixpanel_groups::{Error, ErrorKind};
 
@@ -33,11 +32,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// predecessor has ended for its client.
 pub(crate) struct Relay {
     pub(crate) connection: Connection,
-    statements: Arc<RelayStatements>,
     settings: OutboxSettings,
     holder: String,
     /// Until when the lease is held, as far as is known.
     until: Option<HeldUntil>,
+    /// Whether the database may have it as this one's.
+    may_hold: bool,
     /// The ids of the taken updates that are not settled.
     taken: HashSet<i64>,
     /// The highest of them, for other threads.
@@ -49,16 +49,15 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn new(
         connection: Connection,
-        names: &Names,
         settings: &OutboxSettings,
         last_taken: &Arc<AtomicI64>,
     ) -> Self {
         Self {
             connection,
-            statements: Arc::new(RelayStatements::new(names, settings)),
             settings: settings.clone(),
             holder: format!("{}-{:016x}", process::id(), random_bits()),
             until: None,
+            may_hold: false,
             taken: HashSet::new(),
             last_taken: Arc::clone(last_taken),
             merged: None,
@@ -74,19 +73,20 @@ impl Relay {
     pub(crate) async fn take(&mut self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
         const WHAT: &str = "read the outbox";
         self.tidy().await?;
-        let statements = Arc::clone(&self.statements);
         if !self.covers(FIRST / 2) {
             self.until = None;
+            self.may_hold = true;
             let until = HeldUntil::after(FIRST);
             let first = FIRST.as_secs_f64();
             let params: &Params<'_> = &[(&self.holder, Type::TEXT), (&first, Type::FLOAT8)];
-            let rows = self.connection.query(WHAT, &statements.take, params);
+            let rows = self.connection.query(WHAT, TAKE, params);
             let [is_taken, is_there] = counts(WHAT, &rows.await?)?;
             if is_there == 0 {
                 let message = "the outbox's table of the lease is empty: run `migrate` again";
                 return Err(Error::new(ErrorKind::Damaged, message));
             }
             if is_taken == 0 {
+                self.may_hold = false;
                 self.set_taken(HashSet::new());
                 return Ok(Vec::new());
             }
@@ -94,7 +94,7 @@ impl Relay {
         }
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let params: &Params<'_> = &[(&most, Type::INT8), (&MAX_BYTES, Type::INT8)];
-        let rows = self.connection.query(WHAT, &statements.read, params);
+        let rows = self.connection.query(WHAT, READ, params);
         let entries = rows.await?.iter().map(read).collect::<Result<Vec<_>, _>>();
         let entries = entries.map_err(|error| failed(WHAT, error))?;
         self.set_taken(entries.iter().map(|entry| entry.id).collect());
@@ -114,8 +114,7 @@ impl Relay {
         let until = HeldUntil::after(lease);
         let lease = seconds(lease);
         let params: &Params<'_> = &[(&self.holder, Type::TEXT), (&lease, Type::FLOAT8)];
-        let statements = Arc::clone(&self.statements);
-        let rows = self.connection.query(WHAT, &statements.hold, params);
+        let rows = self.connection.query(WHAT, HOLD, params);
         let [is_held] = counts(WHAT, &rows.await?)?;
         self.until = (is_held > 0).then_some(until);
         Ok(self.until.is_some())
@@ -136,19 +135,19 @@ impl Relay {
         for id in accepted.iter().chain(&ids) {
             left.remove(id);
         }
-        let is_last = left.is_empty();
+        let (is_last, keep) = (left.is_empty(), !self.settings.keep_accepted.is_zero());
         let params: &Params<'_> = &[
             (&self.holder, Type::TEXT),
             (&is_last, Type::BOOL),
             (&accepted, Type::INT8_ARRAY),
             (&ids, Type::INT8_ARRAY),
             (&messages, Type::TEXT_ARRAY),
+            (&keep, Type::BOOL),
         ];
-        let statements = Arc::clone(&self.statements);
-        let rows = self.connection.query(WHAT, &statements.settle, params);
+        let rows = self.connection.query(WHAT, SETTLE, params);
         let [is_mine] = counts(WHAT, &rows.await?)?;
         if is_mine == 0 || is_last {
-            self.until = None;
+            (self.until, self.may_hold) = (None, false);
         }
         if is_mine == 0 {
             let message = "another process has taken over the outbox, and sends what was sent";
@@ -161,14 +160,14 @@ impl Relay {
     /// Gives back what was taken and not settled, and lets another process send at once.
     pub(crate) async fn release(&mut self) -> Result<(), Error> {
         self.set_taken(HashSet::new());
-        if self.until.take().is_none() {
-            return Ok(());
+        self.until = None;
+        if self.may_hold {
+            let params: &Params<'_> = &[(&self.holder, Type::TEXT)];
+            let what = "release the lease of the outbox";
+            self.connection.query(what, RELEASE, params).await?;
+            self.may_hold = false;
         }
-        let statements = Arc::clone(&self.statements);
-        let params: &Params<'_> = &[(&self.holder, Type::TEXT)];
-        let what = "release the lease of the outbox";
-        let released = self.connection.query(what, &statements.release, params);
-        released.await.map(drop)
+        Ok(())
     }
 
     fn set_taken(&mut self, taken: HashSet<i64>) {
@@ -181,11 +180,8 @@ impl Relay {
     /// enough.
     async fn tidy(&mut self) -> Result<(), Error> {
         let is_due = |done: Option<Instant>, every| done.is_none_or(|done| done.elapsed() >= every);
-        let statements = Arc::clone(&self.statements);
         if is_due(self.merged, MERGE_EVERY) {
-            let merged = self.connection.query("count", &statements.merge, &[]).await;
-            // Another process may have been faster.
-            drop(merged.inspect_err(|error| log::debug!("cannot merge the counts: {error:#}")));
+            merge_counts(&mut self.connection).await;
             self.merged = Some(Instant::now());
         }
         if is_due(self.swept, SWEEP_EVERY) {
@@ -193,9 +189,7 @@ impl Relay {
             let accepted = seconds(self.settings.keep_accepted);
             let params: &Params<'_> = &[(&rejected, Type::FLOAT8), (&accepted, Type::FLOAT8)];
             let what = "delete old rejected and accepted updates of the outbox";
-            self.connection
-                .query(what, &statements.sweep, params)
-                .await?;
+            self.connection.query(what, SWEEP, params).await?;
             self.swept = Some(Instant::now());
         }
         Ok(())
@@ -223,83 +217,78 @@ fn seconds(time: Duration) -> f64 {
     time.min(FOREVER).as_secs_f64()
 }
 
-/// Merges rows that count, some of them at a time.
-pub(crate) const MERGE: &str = "WITH gone AS (
+/// Merges the rows that count, if they are many. What fails is done later: the sum is the same.
+pub(crate) async fn merge_counts(connection: &mut Connection) {
+    let merged = connection.query("merge the counts of the outbox", MERGE, &[]);
+    if let Err(error) = merged.await {
+        log::warn!("{error:#}");
+    }
+}
+
+/// Some at a time.
+const MERGE: &str = "WITH gone AS (
          DELETE FROM public.mixpanel_outbox_count WHERE id IN (
-             SELECT id FROM public.mixpanel_outbox_count ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED
+             SELECT id FROM public.mixpanel_outbox_count
+             WHERE (SELECT count(*) FROM (SELECT FROM public.mixpanel_outbox_count LIMIT 101) AS first) > 100
+             ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED
          ) RETURNING updates, bytes
      ) INSERT INTO public.mixpanel_outbox_count (updates, bytes)
      SELECT sum(updates), sum(bytes) FROM gone HAVING count(*) > 0";
 
-/// Each statement is a transaction of its own, which checks the lease.
-struct RelayStatements {
-    take: String,
-    read: String,
-    hold: String,
-    settle: String,
-    release: String,
-    merge: String,
-    sweep: String,
+/// A lease must survive a crash of the server. What was settled need not: sent again, it is harmless.
+macro_rules! durably {
+    () => {
+        "CASE current_setting('synchronous_commit') WHEN 'off'
+         THEN set_config('synchronous_commit', 'local', true) END"
+    };
 }
 
-impl RelayStatements {
-    fn new(names: &Names, settings: &OutboxSettings) -> Self {
-        // A lease must survive a crash of the server; what was settled need not: sent again, it is harmless.
-        let durably = "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off'
-                       THEN pg_catalog.set_config('synchronous_commit', 'local', true) END";
-        let sql = |text: &str| names.apply_to(&text.replace("{durably}", durably));
-        let keep_accepted = if settings.keep_accepted.is_zero() {
-            ""
-        } else {
-            ", kept AS (
-                 INSERT INTO public.mixpanel_outbox_accepted (id, kind, since, body)
-                 SELECT id, kind, since, body FROM gone WHERE id = ANY ($3)
-             )"
-        };
-        Self {
-            // A clock that was set back, or a time that no lease lasts, holds nobody up. The clocks of a server and of
-            // its standby may differ by some seconds.
-            take: sql("WITH taken AS (
-                     UPDATE public.mixpanel_outbox_lease
-                     SET holder = $1, since = clock_timestamp(),
-                         until = clock_timestamp() + $2 * interval '1 second'
-                     WHERE (holder IS NULL OR holder = $1 OR until <= clock_timestamp()
-                            OR clock_timestamp() < since - interval '10 seconds')
-                       AND EXISTS (SELECT FROM public.mixpanel_outbox WHERE kind = 'update')
-                     RETURNING {durably}
-                 ) SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM public.mixpanel_outbox_lease)"),
-            read: sql("SELECT id, body::text FROM (
-                     SELECT first.*, sum(bytes) OVER (ORDER BY id) AS total FROM (
-                         SELECT id, body, bytes FROM public.mixpanel_outbox
-                         WHERE kind = 'update' ORDER BY id LIMIT $1
-                     ) AS first
-                 ) AS summed WHERE total - bytes < $2 ORDER BY id"),
-            hold: sql("WITH held AS (
-                     UPDATE public.mixpanel_outbox_lease
-                     SET since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
-                     WHERE holder = $1 RETURNING {durably}
-                 ) SELECT count(*) FROM held"),
-            settle: sql(&format!("WITH mine AS (
-                     UPDATE public.mixpanel_outbox_lease
-                     SET holder = CASE WHEN NOT $2 THEN holder END
-                     WHERE holder = $1 RETURNING set_config('synchronous_commit', 'off', true)
-                 ), gone AS (
-                     DELETE FROM public.mixpanel_outbox
-                     WHERE id = ANY ($3 || $4) AND EXISTS (SELECT FROM mine)
-                     RETURNING id, kind, since, body
-                 ), refused AS (
-                     INSERT INTO public.mixpanel_outbox_rejected (id, kind, since, message, body)
-                     SELECT id, kind, since, message, body
-                     FROM gone JOIN unnest($4, $5) AS why (id, message) USING (id)
-                 ){keep_accepted}
-                 SELECT count(*) FROM mine")),
-            release: sql("UPDATE public.mixpanel_outbox_lease SET holder = NULL WHERE holder = $1"),
-            merge: sql(MERGE),
-            sweep: sql("WITH rejected AS (
-                     DELETE FROM public.mixpanel_outbox_rejected
-                     WHERE rejected_at < now() - $1 * interval '1 second'
-                 ) DELETE FROM public.mixpanel_outbox_accepted
-                 WHERE accepted_at < now() - $2 * interval '1 second'"),
-        }
-    }
-}
+/// A clock that was set back, or a time that no lease lasts, holds nobody up. The clocks of a server and of its standby may
+/// differ by some seconds.
+const TAKE: &str = concat!(
+    "WITH taken AS (
+         UPDATE public.mixpanel_outbox_lease
+         SET holder = $1, since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
+         WHERE (holder IS NULL OR holder = $1 OR until <= clock_timestamp()
+                OR clock_timestamp() < since - interval '10 seconds')
+           AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
+         RETURNING ",
+    durably!(),
+    ") SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM public.mixpanel_outbox_lease)"
+);
+
+const READ: &str = "SELECT id, body::text FROM (
+         SELECT first.*, sum(bytes) OVER (ORDER BY id) AS total FROM (
+             SELECT id, body, bytes FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT $1
+         ) AS first
+     ) AS summed WHERE total - bytes < $2 ORDER BY id";
+
+const HOLD: &str = concat!(
+    "WITH held AS (
+         UPDATE public.mixpanel_outbox_lease
+         SET since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
+         WHERE holder = $1 RETURNING ",
+    durably!(),
+    ") SELECT count(*) FROM held"
+);
+
+const SETTLE: &str = "WITH mine AS (
+         UPDATE public.mixpanel_outbox_lease SET holder = CASE WHEN NOT $2 THEN holder END
+         WHERE holder = $1 RETURNING set_config('synchronous_commit', 'off', true)
+     ), gone AS (
+         DELETE FROM public.mixpanel_outbox WHERE id = ANY ($3 || $4) AND EXISTS (SELECT FROM mine)
+         RETURNING id, kind, since, body
+     ), refused AS (
+         INSERT INTO public.mixpanel_outbox_rejected (id, kind, since, message, body)
+         SELECT id, kind, since, message, body
+         FROM gone JOIN unnest($4, $5) AS why (id, message) USING (id)
+     ), kept AS (
+         INSERT INTO public.mixpanel_outbox_accepted (id, kind, since, body)
+         SELECT id, kind, since, body FROM gone WHERE $6 AND id <> ALL ($4)
+     ) SELECT count(*) FROM mine";
+
+const RELEASE: &str = "UPDATE public.mixpanel_outbox_lease SET holder = NULL WHERE holder = $1";
+
+const SWEEP: &str = "WITH rejected AS (
+         DELETE FROM public.mixpanel_outbox_rejected WHERE rejected_at < now() - $1 * interval '1 second'
+     ) DELETE FROM public.mixpanel_outbox_accepted WHERE accepted_at < now() - $2 * interval '1 second'";

@@ -16,7 +16,9 @@ const SPARE: Duration = Duration::from_millis(200);
 /// A thread that runs the connections. It ends when this is dropped, and no one waits for that.
 pub(crate) struct Runtime {
     handle: Handle,
-    _end: oneshot::Sender<Infallible>,
+    /// Its drop ends the thread.
+    #[expect(dead_code)]
+    end: oneshot::Sender<Infallible>,
 }
 
 impl Runtime {
@@ -28,14 +30,14 @@ impl Runtime {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
         let handle = runtime.handle().clone();
-        let (_end, ended) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
         let run = move || {
             drop(runtime.block_on(ended));
             runtime.shutdown_background();
         };
         let thread = thread::Builder::new().name("mixpanel-outbox".to_owned());
         thread.spawn(run).map_err(failed)?;
-        Ok(Self { handle, _end })
+        Ok(Self { handle, end })
     }
 
     /// Runs a job on the thread, for which no one waits.

@@ -3,17 +3,20 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, oneshot};
+use tokio::time::timeout;
 use tokio_postgres::types::Type;
 
 use crate::connection::{Connection, Params, failed};
-use crate::names::Names;
-use crate::publish::{Encoding, publish_statement};
-use crate::relay::{MERGE, counts};
+use crate::publish::{Encoding, PUBLISH};
+use crate::relay::{counts, merge_counts};
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::{EncodedUpdate, Error, ErrorKind};
 
 /// How long a measured depth is good enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a measurement may hold up publishing.
+const MEASURE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The most calls of `append` that wait for one transaction.
 const MAX_WAITING: usize = 10_000;
@@ -32,13 +35,12 @@ const DROP_CHUNK: usize = 10_000;
 pub(crate) struct Writer {
     pending: std::sync::Mutex<Vec<Append>>,
     state: Mutex<WriterState>,
-    statements: WriterStatements,
+    encoding: Arc<Encoding>,
     notify: bool,
 }
 
 struct WriterState {
     connection: Connection,
-    encoding: Arc<Encoding>,
     /// The measured depth, and what this process has appended since.
     depth: Depth,
     measured: Option<Instant>,
@@ -55,35 +57,17 @@ struct Append {
 /// What becomes of a queued call.
 pub(crate) type Reply = oneshot::Receiver<Result<bool, Arc<Error>>>;
 
-struct WriterStatements {
-    publish: String,
-    depth: String,
-    merge: String,
-    drop: String,
-}
-
 impl Writer {
-    pub(crate) fn new(
-        connection: Connection,
-        names: &Names,
-        encoding: &Arc<Encoding>,
-        notify: bool,
-    ) -> Self {
+    pub(crate) fn new(connection: Connection, encoding: &Arc<Encoding>, notify: bool) -> Self {
         Self {
             pending: std::sync::Mutex::default(),
             state: Mutex::new(WriterState {
                 connection,
-                encoding: Arc::clone(encoding),
                 depth: Depth::default(),
                 measured: None,
                 last_calls: 0,
             }),
-            statements: WriterStatements {
-                publish: publish_statement(names),
-                depth: names.apply_to(DEPTH),
-                merge: names.apply_to(MERGE),
-                drop: names.apply_to(DROP),
-            },
+            encoding: Arc::clone(encoding),
             notify,
         }
     }
@@ -144,10 +128,7 @@ impl Writer {
             let message = "the database was too slow: updates may have been published or not";
             Arc::new(Error::new(ErrorKind::Io, message))
         };
-        let outcome = outcome
-            .await
-            .map_err(broken_off)
-            .and_then(|outcome| outcome);
+        let outcome = outcome.await.unwrap_or_else(|error| Err(broken_off(error)));
         outcome.map_err(|error| {
             let shared = Error::new(error.kind(), "cannot publish to the outbox");
             Arc::try_unwrap(error).unwrap_or_else(|error| shared.with_source(error))
@@ -161,30 +142,25 @@ impl Writer {
     /// Writes those for which there is room, in one transaction.
     async fn write(&self, state: &mut WriterState, batch: Vec<Append>) {
         let (mut bodies, mut replies) = (Vec::new(), Vec::new());
-        let (mut updates, mut bytes) = (0, 0);
-        let mut non_ascii = false;
+        let (mut bytes, mut is_fresh) = (0, false);
         for append in batch {
-            let more: usize = append.updates.iter().map(EncodedUpdate::len).sum();
-            let (all, all_bytes) = (updates + append.updates.len(), bytes + more);
-            if !self.has_room(state, all, all_bytes, append.capacity).await {
+            let all = bodies.len() + append.updates.len();
+            let all_bytes = bytes + total_bytes(&append.updates);
+            let room = self.has_room(state, &mut is_fresh, all, all_bytes, append.capacity);
+            if room.await {
+                bytes = all_bytes;
+                bodies.extend(append.updates);
+                replies.push(append.reply);
+            } else {
                 drop(append.reply.send(Ok(false)));
-                continue;
             }
-            (updates, bytes) = (all, all_bytes);
-            non_ascii |= append
-                .updates
-                .iter()
-                .any(|update| !update.as_json().is_ascii());
-            bodies.extend(append.updates);
-            replies.push(append.reply);
         }
-        let written = if bodies.is_empty() {
-            Ok(())
-        } else {
-            self.publish(state, &bodies, non_ascii).await
-        };
+        if replies.is_empty() {
+            return;
+        }
+        let written = self.publish(state, &bodies).await;
         if written.is_ok() {
-            state.depth.updates += updates;
+            state.depth.updates += bodies.len();
             state.depth.bytes += bytes;
         }
         let written = written.map(|()| true).map_err(Arc::new);
@@ -197,29 +173,27 @@ impl Writer {
         &self,
         state: &mut WriterState,
         updates: &[EncodedUpdate],
-        non_ascii: bool,
     ) -> Result<(), Error> {
         const WHAT: &str = "publish to the outbox";
-        if non_ascii && state.encoding.is_unknown() {
+        let encoding = Arc::clone(&self.encoding);
+        if encoding.is_missing_for(updates) {
             let rows = state.connection.query(WHAT, Encoding::QUERY, &[]).await?;
             let name = rows.first().map(|row| row.try_get(0)).transpose();
-            state
-                .encoding
-                .set(name.map_err(|error| failed(WHAT, error))?);
+            let name: Option<&str> = name.map_err(|error| failed(WHAT, error))?;
+            encoding.set(name.unwrap_or_default());
         }
-        let bodies = state.encoding.bodies(updates);
+        let bodies = encoding.bodies(updates);
         let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&self.notify, Type::BOOL)];
-        let published = state
-            .connection
-            .query(WHAT, &self.statements.publish, params);
+        let published = state.connection.query(WHAT, PUBLISH, params);
         published.await.map(drop)
     }
 
     /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured
-    /// again. A depth that cannot be measured is no reason to refuse.
+    /// again, unless it is fresh. A depth that cannot be measured is no reason to refuse.
     async fn has_room(
         &self,
         state: &mut WriterState,
+        is_fresh: &mut bool,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
@@ -229,16 +203,17 @@ impl Writer {
         }
         let measured = state.measured;
         let is_recent = measured.is_some_and(|then| then.elapsed() < MEASURE_EVERY);
-        if is_recent && state.depth.has_room(updates, bytes, capacity) {
+        if (is_recent || *is_fresh) && state.depth.has_room(updates, bytes, capacity) {
             return true;
         }
-        match self.measure(state).await {
-            Ok(depth) => depth.has_room(updates, bytes, capacity),
-            Err(error) => {
-                log::warn!("{error:#}: published whatever waits");
-                true
-            }
+        if mem::replace(is_fresh, true) {
+            return false;
         }
+        if let Ok(Ok(depth)) = timeout(MEASURE_TIMEOUT, self.measure(state)).await {
+            return depth.has_room(updates, bytes, capacity);
+        }
+        log::warn!("the depth of the outbox is unknown: published whatever waits");
+        true
     }
 
     pub(crate) async fn depth(&self) -> Result<Depth, Error> {
@@ -247,20 +222,18 @@ impl Writer {
 
     async fn measure(&self, state: &mut WriterState) -> Result<Depth, Error> {
         const WHAT: &str = "measure the depth of the outbox";
-        let rows = state.connection.query(WHAT, &self.statements.depth, &[]);
+        let rows = state.connection.query(WHAT, DEPTH, &[]);
         let rows = rows.await?;
         let [updates, bytes, counts] = counts(WHAT, &rows)?;
         let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
         let oldest = oldest.transpose().map_err(|error| failed(WHAT, error))?;
-        let oldest = oldest.flatten().map(|age| Duration::try_from_secs_f64(age));
+        let oldest = oldest.flatten().map(Duration::try_from_secs_f64);
         let size = |size| usize::try_from(size).unwrap_or_default();
         let depth = Depth::new(size(updates), size(bytes));
         let depth = depth.with_oldest(oldest.map(Result::unwrap_or_default));
         (state.depth, state.measured) = (depth, Some(Instant::now()));
         if counts > MAX_COUNTS {
-            let merged = state.connection.query(WHAT, &self.statements.merge, &[]);
-            // Another process may have been faster.
-            drop(merged.await.inspect_err(|error| log::debug!("{error:#}")));
+            merge_counts(&mut state.connection).await;
         }
         Ok(depth)
     }
@@ -305,7 +278,7 @@ impl Writer {
                 (&number(excess), Type::INT8),
                 (&number(excess_bytes), Type::INT8),
             ];
-            let gone = state.connection.query(WHAT, &self.statements.drop, params);
+            let gone = state.connection.query(WHAT, DROP, params);
             let [gone, gone_bytes] = counts(WHAT, &gone.await?)?;
             let (gone, gone_bytes) = (usize::try_from(gone), usize::try_from(gone_bytes));
             let (gone, gone_bytes) = (gone.unwrap_or_default(), gone_bytes.unwrap_or_default());
@@ -319,6 +292,10 @@ impl Writer {
         state.measured = None;
         Ok(dropped)
     }
+}
+
+fn total_bytes(updates: &[EncodedUpdate]) -> usize {
+    updates.iter().map(EncodedUpdate::len).sum()
 }
 
 /// No capacity.

@@ -3,6 +3,7 @@
 mod counts;
 mod crash;
 mod deadlines;
+mod examples;
 mod harness;
 mod order;
 mod pooler;
@@ -10,4 +11,5 @@ mod relays;
 mod runtimes;
 mod server;
 mod sql;
+mod standby;
 mod tables;

@@ -30,7 +30,8 @@ impl Pooler {
         if !fs::exists(PROGRAM).unwrap() {
             let message = "skipped: the tests through PgBouncer: apt-get install pgbouncer";
             assert!(env::var_os("CI").is_none(), "{message}");
-            writeln!(io::stderr(), "{message}").unwrap();
+            // Not `eprintln!`, which is shown for failed tests only.
+            writeln!(io::stderr(), "{message}").expect("stderr");
             return None;
         }
         let free = TcpListener::bind("127.0.0.1:0").unwrap();

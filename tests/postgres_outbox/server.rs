@@ -4,7 +4,7 @@
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
@@ -74,57 +74,77 @@ pub fn unprivileged(program: &Path) -> Command {
 }
 
 fn start(programs: &Path) -> Result<String, String> {
-    let started = Instant::now();
     let data = env::temp_dir().join(format!("mixpanel-groups-postgres.{}", process::id()));
-    let failed = |what: &str, error: io::Error| format!("cannot {what}: {error}");
-    let initdb = unprivileged(&programs.join("initdb"))
+    run(unprivileged(&programs.join("initdb"))
         .args([
             "--auth=trust",
             "--username=test",
             "--encoding=UTF8",
             "--locale=C",
+            "--no-sync",
+            "--pgdata",
         ])
-        .arg("--no-sync")
-        .arg("--pgdata")
-        .arg(&data)
-        .current_dir("/")
-        .output()
-        .map_err(|error| failed("run initdb", error))?;
-    if !initdb.status.success() {
-        return Err(format!(
-            "initdb failed: {}",
-            String::from_utf8_lossy(&initdb.stderr)
-        ));
+        .arg(&data))?;
+    let options = "-c track_commit_timestamp=on -c max_prepared_transactions=10";
+    let (server, port) = serve(programs, &data, options)?;
+    // Never closed: it is open as long as this process lives.
+    std::mem::forget(server);
+    let config = connection_string_of(port);
+    wait_for(&config, &data)?;
+    Ok(config)
+}
+
+pub fn connection_string_of(port: u16) -> String {
+    format!("host=127.0.0.1 port={port} user=test dbname=postgres")
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.current_dir("/").stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
     }
+    Err(format!(
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
+
+/// Starts a server on a folder and a free port. It ends, and the folder goes, when what this returns is dropped or this
+/// process ends, however it does.
+pub fn serve(programs: &Path, data: &Path, options: &str) -> Result<(ChildStdin, u16), String> {
+    let failed = |what: &str, error: io::Error| format!("cannot {what}: {error}");
     let port = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .map_err(|error| failed("find a free port", error))?
         .port();
-    // The shell ends the server when its standard input ends, which is when this process does,
-    // however it does.
     let script = r#""$0" -D "$1" -p "$2" -k "" -c listen_addresses=127.0.0.1 \
-        -c track_commit_timestamp=on -c max_prepared_transactions=10 -c log_min_messages=panic 2>"$1/log" </dev/null &
+        -c log_min_messages=panic $3 2>"$1/log" </dev/null &
         read -r _; kill -INT $!; wait $!; rm -rf "$1""#;
     let mut shell = unprivileged(Path::new("sh"))
         .args(["-c", script])
         .arg(programs.join("postgres"))
-        .arg(&data)
-        .arg(port.to_string())
+        .arg(data)
+        .args([&port.to_string(), options])
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| failed("start the server", error))?;
-    // Never closed: it is open as long as this process lives.
-    std::mem::forget(shell.stdin.take());
-    let config = format!("host=127.0.0.1 port={port} user=test dbname=postgres");
-    while let Err(error) = Client::connect(&config, NoTls) {
+    Ok((shell.stdin.take().expect("piped"), port))
+}
+
+/// Waits until a server answers.
+pub fn wait_for(config: &str, data: &Path) -> Result<(), String> {
+    let started = Instant::now();
+    while let Err(error) = Client::connect(config, NoTls) {
         if started.elapsed() > Duration::from_secs(60) {
             let log = fs::read_to_string(data.join("log")).unwrap_or_default();
             return Err(format!("the server does not answer: {error}\n{log}"));
         }
         thread::sleep(Duration::from_millis(20));
     }
-    Ok(config)
+    Ok(())
 }

@@ -41,6 +41,27 @@ fn processes_may_migrate_at_a_time_and_again() {
     assert!(!other.migration().contains("public."));
 }
 
+/// A transaction that has published and stays open holds up no migration, behind which others would wait.
+#[test]
+fn migrating_again_waits_for_no_publisher() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let mut transaction = client.transaction().unwrap();
+    let outbox = &harness.outbox;
+    outbox
+        .publish_in(&mut transaction, seats("acme", 1))
+        .unwrap();
+    let mut config = harness.config.clone();
+    config.options("-c lock_timeout=1s");
+    crate::harness::outbox(&config, &harness.schema)
+        .migrate()
+        .unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(drain(outbox), [("acme".to_owned(), 1)]);
+}
+
 #[test]
 fn the_migration_runs_as_it_is_printed() {
     let Some(harness) = Harness::new() else {

@@ -1,0 +1,129 @@
+//! An async web server that keeps Mixpanel in sync, with the outbox in PostgreSQL.
+//!
+//! ```sh
+//! DATABASE_URL=postgres://user@localhost/scratch cargo run --example axum
+//! curl -X POST 'http://127.0.0.1:8000/companies/acme/plan/enterprise' # from another terminal
+//! curl http://127.0.0.1:8000/metrics
+//! ```
+//!
+//! With `--demo` it makes such requests to itself and ends. It creates the tables of the outbox in the schema `public`.
+//!
+//! A handler awaits the commit of its update, which holds up no other handler. The relay is a thread of its own, which
+//! sends what was committed, also by other servers. Ctrl-C ends the server, after what waits has been sent. Mixpanel is a
+//! stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use mixpanel_groups::{BufferedClient, Client, MixpanelGroup};
+use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups_postgres::PostgresOutbox;
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+
+/// What a request changes: a struct may map only some of a group's properties.
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct PlanChange {
+    #[mixpanel(group_id)]
+    company: String,
+    plan: String,
+}
+
+/// What handlers share; clones are cheap.
+#[derive(Clone)]
+struct Shared {
+    outbox: PostgresOutbox,
+    relay: BufferedClient,
+}
+
+/// Publishes an update. A handler that changes rows publishes in their transaction instead: see the guide's page "With
+/// Diesel, sqlx and others".
+async fn change_plan(
+    State(shared): State<Shared>,
+    Path((company, plan)): Path<(String, String)>,
+) -> Result<&'static str, (StatusCode, String)> {
+    let change = PlanChange { company, plan };
+    match shared.outbox.publish_async([change.set()]).await {
+        Ok(()) => Ok("changed\n"), // In the database, whatever happens to this process.
+        Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> String {
+    // Reads the depth from the database, so it blocks.
+    let stats = spawn_blocking(move || shared.relay.stats()).await;
+    let stats = stats.expect("no panic");
+    let waiting = stats
+        .queued
+        .map_or("unknown".to_owned(), |queued| queued.to_string());
+    format!(
+        "waiting {waiting}\naccepted {}\nrejected {}\n",
+        stats.accepted, stats.rejected
+    )
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL to a database")?;
+    let emulator = Emulator::start()?;
+    let client = if std::env::var_os("MIXPANEL_TOKEN").is_some() {
+        Client::from_env()?
+    } else {
+        Client::builder("PROJECT_TOKEN")
+            .endpoint(emulator.endpoint())
+            .build()?
+    };
+    let outbox = PostgresOutbox::new(url.parse()?, postgres::NoTls)?;
+    outbox.migrate()?; // Blocks; nothing else runs yet.
+    let relay = client.buffered().outbox(outbox.clone()).start()?;
+
+    let demo = std::env::args().any(|argument| argument == "--demo");
+    let listener = TcpListener::bind(if demo {
+        "127.0.0.1:0"
+    } else {
+        "127.0.0.1:8000"
+    })
+    .await?;
+    let address = listener.local_addr()?;
+    println!("http://{address}");
+    let router = Router::new()
+        .route("/companies/{company}/plan/{plan}", post(change_plan))
+        .route("/metrics", get(metrics))
+        .with_state(Shared {
+            outbox,
+            relay: relay.clone(),
+        });
+    let end = async move {
+        if demo {
+            let requests = spawn_blocking(move || request_plans(&format!("http://{address}")));
+            println!("{:?}", requests.await);
+        } else {
+            drop(tokio::signal::ctrl_c().await);
+        }
+    };
+    axum::serve(listener, router)
+        .with_graceful_shutdown(end)
+        .await?;
+
+    let outcome = spawn_blocking(move || relay.shutdown(Duration::from_secs(10))).await?;
+    println!("{outcome}");
+    for ((key, id), profile) in emulator.profiles() {
+        println!("{key} {id}: {}", serde_json::to_string(&profile)?);
+    }
+    Ok(())
+}
+
+fn request_plans(server: &str) -> Result<String, ureq::Error> {
+    for (company, plan) in [("acme", "free"), ("globex", "free"), ("acme", "enterprise")] {
+        ureq::post(format!("{server}/companies/{company}/plan/{plan}")).send_empty()?;
+    }
+    ureq::get(format!("{server}/metrics"))
+        .call()?
+        .body_mut()
+        .read_to_string()
+}
