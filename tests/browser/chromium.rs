@@ -163,7 +163,9 @@ impl Browser {
     pub(crate) fn accessibility(&mut self) -> Vec<String> {
         let tree = self.call("Accessibility.getFullAXTree", &json!({}));
         let nodes = tree["nodes"].as_array().unwrap().iter();
-        let nodes = nodes.filter(|node| node["ignored"] == false);
+        let texts = ["StaticText", "InlineTextBox", "generic", "none"];
+        let is_text = |node: &Value| texts.iter().any(|role| node["role"]["value"] == *role);
+        let nodes = nodes.filter(|node| node["ignored"] == false && !is_text(node));
         nodes
             .map(|node| {
                 let mut line = format!(
