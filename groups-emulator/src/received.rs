@@ -41,6 +41,8 @@ pub struct ReceivedRequest {
     pub error: Option<String>,
     /// When the request came, in milliseconds since 1970.
     pub(crate) at: u64,
+    /// The version of the memory when the request was kept.
+    pub(crate) version: u64,
 }
 
 /// A record of a request that the emulator did not keep, from [`ReceivedRequest::dropped`].
@@ -88,6 +90,7 @@ impl ReceivedRequest {
             dropped: Vec::new(),
             error: None,
             at: milliseconds_since_1970(),
+            version: 0,
         }
     }
 

@@ -103,9 +103,10 @@ impl Service {
         self.changed.notify_all();
     }
 
-    fn log(&self, request: ReceivedRequest) {
+    fn log(&self, mut request: ReceivedRequest) {
         let mut memory = self.memory();
         memory.version += 1;
+        request.version = memory.version;
         memory.log.push(request);
         drop(memory);
         self.changed.notify_all();

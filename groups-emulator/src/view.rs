@@ -1,16 +1,18 @@
 //! The page that shows the emulator's state in a browser: one HTML file, and the JSON that it polls.
 //!
+//! A poll names the version that the page shows, and gets what came after it; the whole view, one page
+//! long, only where there is more than that. Long values are cut, and so is a view that is too large.
 //! Nothing is rendered under the memory's lock: what is shown is taken out of it, shared, and a search
-//! takes the groups in parts. A view is one page long, and long values are cut. Viewers take turns.
+//! takes the groups in parts. Viewers take turns.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use ureq_proto::http::{Method, Request, StatusCode, header};
 
-use crate::memory::{KnownGroup, is_linked};
+use crate::memory::{GroupSummary, KnownGroup, is_linked};
 use crate::origin;
 use crate::received::ReceivedRequest;
 use crate::reply::Reply;
@@ -35,6 +37,8 @@ const MAX_TEXT: usize = 1_000;
 const MAX_LIST: usize = 100;
 /// The most members of an object that are shown: all of an event's.
 const MAX_MEMBERS: usize = 255;
+/// About the most bytes of values in each part of a view.
+const MAX_BYTES: usize = 256 * 1024;
 
 /// Returns whether the request is for the page or its JSON.
 pub(crate) fn handles(request: &Request<()>) -> bool {
@@ -53,11 +57,15 @@ pub(crate) fn reply(request: &Request<()>, service: &Service) -> Reply {
     let query: BTreeMap<Cow<'_, str>, Cow<'_, str>> =
         form_urlencoded::parse(query.as_bytes()).collect();
     let parameter = |name| query.get(name).map_or("", |value| &**value);
-    let version = {
+    let (epoch, version) = {
         let memory = service.memory();
-        format!("{}-{}", memory.epoch, memory.version)
+        (memory.epoch.clone(), memory.version)
     };
-    let is_known = parameter("since") == version;
+    // What the page knows, if it is of this memory.
+    let since = parameter("since").strip_prefix(&*epoch);
+    let since = since.and_then(|version| version.strip_prefix('-')?.parse().ok());
+    let since = since.filter(|since| *since <= version);
+    let is_known = since == Some(version);
     let mut view = match (request.uri().path(), request.method()) {
         ("/", _) => return Reply::html(PAGE).with_header(header::X_FRAME_OPTIONS, "DENY"),
         ("/emulator/reset", &Method::POST) => {
@@ -69,21 +77,73 @@ pub(crate) fn reply(request: &Request<()>, service: &Service) -> Reply {
         ("/emulator/groups" | "/emulator/group" | "/emulator/requests", _) if is_known => json!({}),
         ("/emulator/groups", _) => {
             let before = parameter("before").parse().unwrap_or(u64::MAX);
-            groups(service, parameter("key"), parameter("search"), before)
+            let filter = Filter::new(parameter("key"), parameter("search"));
+            let changed = since.and_then(|since| changed_groups(service, &filter, since));
+            let mut view = changed.unwrap_or_else(|| groups(service, &filter, before));
+            add_totals(&mut view, service);
+            view
         }
-        ("/emulator/group", _) => group(service, parameter("key"), parameter("id")),
-        ("/emulator/requests", _) => requests(service),
+        ("/emulator/group", _) => {
+            let (key, id) = (parameter("key"), parameter("id"));
+            let changed = since.and_then(|since| changed_group(service, key, id, since));
+            changed.unwrap_or_else(|| group(service, key, id))
+        }
+        ("/emulator/requests", _) => requests(service, since),
         (path, _) => return Reply::not_found(path),
     };
-    view["version"] = version.into();
+    view["version"] = format!("{epoch}-{version}").into();
     Reply::json(StatusCode::OK, &view)
 }
 
-/// Returns the group keys, and a page of the groups that match, the last changed first. `only` is a
-/// group key; `search` is found in ids and properties, ignoring case. An empty one matches everything.
-/// `before` is the `next` of the page before.
-fn groups(service: &Service, only: &str, search: &str, mut before: u64) -> Value {
-    let search = search.trim().to_lowercase();
+/// Which groups are listed: those of a group key, with a text in id or properties, ignoring case. Empty
+/// texts match everything.
+struct Filter<'a> {
+    key: &'a str,
+    search: String,
+}
+
+impl<'a> Filter<'a> {
+    fn new(key: &'a str, search: &str) -> Self {
+        let search = search.trim().to_lowercase();
+        Self { key, search }
+    }
+
+    fn matches(&self, group: &GroupSummary) -> bool {
+        let text = || format!("{} {}", group.id, group.profile).to_lowercase();
+        (self.key.is_empty() || *self.key == *group.key)
+            && (self.search.is_empty() || text().contains(&self.search))
+    }
+}
+
+/// Returns the groups that have changed since a version, the last changed first, and those of them that
+/// do not match any more. `None`, if they are more than one page.
+fn changed_groups(service: &Service, filter: &Filter<'_>, since: u64) -> Option<Value> {
+    let _turn = service.view_turn();
+    let changed: Vec<_> = {
+        let memory = service.memory();
+        let groups = memory.profiles.changed(since, u64::MAX);
+        groups
+            .take(MAX_GROUPS + 1)
+            .map(KnownGroup::summary)
+            .collect()
+    };
+    if changed.len() > MAX_GROUPS {
+        return None;
+    }
+    let (found, others): (Vec<_>, Vec<_>) = changed.iter().partition(|group| filter.matches(group));
+    let others = others
+        .iter()
+        .map(|group| json!({"key": *group.key, "id": *group.id}));
+    Some(json!({
+        "since": since,
+        "groups": found.into_iter().map(summary_to_json).collect::<Vec<_>>(),
+        "unlisted": others.collect::<Vec<_>>(),
+    }))
+}
+
+/// Returns a page of the groups that match, the last changed first. `before` is the `next` of the page
+/// before.
+fn groups(service: &Service, filter: &Filter<'_>, mut before: u64) -> Value {
     let mut found = Vec::new();
     let mut searched = 0;
     let mut is_complete = false;
@@ -104,48 +164,52 @@ fn groups(service: &Service, only: &str, search: &str, mut before: u64) -> Value
             }
             before = group.version;
             searched += 1;
-            let text = || format!("{} {}", group.id, group.profile).to_lowercase();
-            if (only.is_empty() || *only == *group.key)
-                && (search.is_empty() || text().contains(&search))
-            {
+            if filter.matches(&group) {
                 found.push(group);
             }
         }
     }
-    let groups = found.iter().map(|group| {
-        json!({
-            "key": *group.key,
-            "id": *group.id,
-            "name": group.profile.get("$name").map(shown),
-            "exists": group.profile.exists(),
-            "changed": group.at,
-        })
-    });
-    let groups: Vec<_> = groups.collect();
+    json!({
+        "groups": found.iter().map(summary_to_json).collect::<Vec<_>>(),
+        "next": (!is_complete).then_some(before),
+    })
+}
+
+fn summary_to_json(group: &GroupSummary) -> Value {
+    json!({
+        "key": *group.key,
+        "id": *group.id,
+        "name": group.profile.get("$name").map(|name| Cutter::default().value(name)),
+        "exists": group.profile.exists(),
+        "changed": group.at,
+        "version": group.version,
+    })
+}
+
+/// Adds the group keys, and how many there are of everything.
+fn add_totals(view: &mut Value, service: &Service) {
     let memory = service.memory();
     let keys = memory.profiles.keys();
     let more_keys = keys.len().saturating_sub(MAX_ITEMS);
     let keys: Vec<_> = keys
         .take(MAX_ITEMS)
-        .map(|(key, groups)| json!({"key": key, "groups": groups}))
+        .map(|(key, groups)| (key.to_owned(), groups))
         .collect();
-    let totals = (
-        memory.profiles.len(),
-        memory.events.len(),
-        memory.log.received,
-        memory.log.failed,
-    );
+    let totals = [
+        ("known", memory.profiles.len()),
+        ("events", memory.events.len()),
+        ("requests", memory.log.received),
+        ("failed", memory.log.failed),
+        ("more_keys", more_keys),
+    ];
     drop(memory);
-    json!({
-        "keys": keys,
-        "more_keys": more_keys,
-        "groups": groups,
-        "next": (!is_complete).then_some(before),
-        "known": totals.0,
-        "events": totals.1,
-        "requests": totals.2,
-        "failed": totals.3,
-    })
+    for (name, total) in totals {
+        view[name] = total.into();
+    }
+    let keys = keys
+        .iter()
+        .map(|(key, groups)| json!({"key": key, "groups": groups}));
+    view["keys"] = keys.collect();
 }
 
 /// Returns one group: its profile, and its last updates and events, the newest first.
@@ -153,65 +217,113 @@ fn group(service: &Service, key: &str, id: &str) -> Value {
     let _turn = service.view_turn();
     let group = service.memory().profiles.get(key, id).cloned();
     let group = group.as_ref();
-    let history = group.map(|group| {
-        let newest = group.history.iter().rev().take(MAX_ITEMS);
-        newest
-            .map(|update| update_to_json(update))
-            .collect::<Vec<_>>()
-    });
     let profile = group.map(|group| &*group.profile);
     json!({
         "profile": profile.map(shown_profile),
         "properties": profile.map_or(0, |profile| profile.iter().count()),
         "updates": group.map_or(0, |group| group.history.len()),
-        "history": history.unwrap_or_default(),
-        "events": events_of(service, key, id),
+        "history": group.map(|group| shown_history(group, 0)).unwrap_or_default(),
+        "events": events_of(service, key, id, 0),
     })
+}
+
+/// Returns what has changed of a group since a version: the properties that its updates name, these
+/// updates, and events. `None`, if that is more than the whole view has.
+fn changed_group(service: &Service, key: &str, id: &str, since: u64) -> Option<Value> {
+    let _turn = service.view_turn();
+    let group = service.memory().profiles.get(key, id).cloned()?;
+    let updates = group.history.iter().rev();
+    let updates = updates.take_while(|update| update.version > since);
+    let mut names = BTreeSet::new();
+    let mut count = 0;
+    for update in updates {
+        count += 1;
+        names.extend(update.changes.iter().map(|change| &*change.name));
+    }
+    // Where all that is kept is newer, there may have been more.
+    if count == group.history.len() || count > MAX_ITEMS || names.len() > MAX_PROPERTIES {
+        return None;
+    }
+    let mut cutter = Cutter::default();
+    let (mut set, mut removed) = (serde_json::Map::new(), Vec::new());
+    for name in names {
+        match group.profile.get(name) {
+            Some(value) => _ = set.insert(name.to_owned(), cutter.value(value)),
+            None => removed.push(name),
+        }
+    }
+    Some(json!({
+        "since": since,
+        "exists": group.profile.exists(),
+        "set": set,
+        "removed": removed,
+        "properties": group.profile.iter().count(),
+        "updates": group.history.len(),
+        "history": shown_history(&group, since),
+        "events": events_of(service, key, id, since),
+    }))
 }
 
 fn shown_profile(profile: &Profile) -> Value {
     if !profile.exists() {
         return Value::Null;
     }
+    let mut cutter = Cutter::default();
     let properties = profile.iter().take(MAX_PROPERTIES);
     properties
-        .map(|(name, value)| (name.to_owned(), shown(value)))
+        .map(|(name, value)| (name.to_owned(), cutter.value(value)))
         .collect()
 }
 
-fn update_to_json(update: &AppliedUpdate) -> Value {
+/// Returns the last updates after a version, the newest first.
+fn shown_history(group: &KnownGroup, since: u64) -> Vec<Value> {
+    let mut cutter = Cutter::default();
+    let newest = group.history.iter().rev().take(MAX_ITEMS);
+    let newest = newest.take_while(|update| update.version > since || since == 0);
+    newest
+        .map(|update| update_to_json(update, &mut cutter))
+        .collect()
+}
+
+fn update_to_json(update: &AppliedUpdate, cutter: &mut Cutter) -> Value {
+    let value = cutter.value(&update.value);
     let changes = update.changes.iter().take(MAX_ITEMS).map(|change| {
         let mut json = json!({"name": change.name});
         for (member, value) in [("before", &change.before), ("after", &change.after)] {
             if let Some(value) = value {
-                json[member] = shown(value);
+                json[member] = cutter.value(value);
             }
         }
         json
     });
+    let changes: Vec<_> = changes.collect();
     json!({
         "at": update.at,
         "version": update.version,
         "operation": update.operation.name(),
-        "value": shown(&update.value),
-        "changes": changes.collect::<Vec<_>>(),
+        "value": value,
+        "changes": changes,
         "more_changes": update.changes.len().saturating_sub(MAX_ITEMS),
         "request": update.request,
     })
 }
 
-fn events_of(service: &Service, key: &str, id: &str) -> Vec<Value> {
+/// Returns the last events of a group after a version, the newest first.
+fn events_of(service: &Service, key: &str, id: &str, since: u64) -> Vec<Value> {
     let mut found = Vec::new();
+    let mut cutter = Cutter::default();
     let mut before = u64::MAX;
     loop {
-        let part = service.memory().events.before(before, PART);
+        let part = service.memory().events.between(since, before, PART);
         let Some((oldest, _)) = part.last() else {
             return found;
         };
         before = *oldest;
-        for (_, event) in part {
+        for (version, event) in part {
             if is_linked(&event, key, id) {
-                found.push(shown(&event));
+                let mut event = cutter.value(&event);
+                event["version"] = version.into();
+                found.push(event);
                 if found.len() == MAX_ITEMS {
                     return found;
                 }
@@ -220,19 +332,22 @@ fn events_of(service: &Service, key: &str, id: &str) -> Vec<Value> {
     }
 }
 
-/// Returns the last requests, the newest first, without their bodies.
-fn requests(service: &Service) -> Value {
+/// Returns the last requests, the newest first, without their bodies: those that were logged after the
+/// version that the page knows.
+fn requests(service: &Service, since: Option<u64>) -> Value {
     let (requests, received, failed) = {
         let memory = service.memory();
         (memory.log.all(), memory.log.received, memory.log.failed)
     };
-    let shown = requests.iter().rev().take(MAX_ITEMS).map(request_to_json);
+    let newest = || {
+        let newest = requests.iter().rev();
+        newest.filter(|request| request.version > since.unwrap_or_default())
+    };
     json!({
-        "requests": shown.collect::<Vec<_>>(),
+        "since": since,
+        "requests": newest().take(MAX_ITEMS).map(request_to_json).collect::<Vec<_>>(),
         // Failed ones may be older than the last requests of all.
-        "failures": requests
-            .iter()
-            .rev()
+        "failures": newest()
             .filter(|request| request.is_failed())
             .take(MAX_ITEMS)
             .map(request_to_json)
@@ -243,50 +358,83 @@ fn requests(service: &Service) -> Value {
 }
 
 fn request_to_json(request: &Arc<ReceivedRequest>) -> Value {
-    let dropped = request.dropped.iter().take(MAX_ITEMS);
+    let dropped = request.dropped.iter().take(MAX_ITEMS).map(|record| {
+        let [field, message] = [&record.field, &record.message].map(|text| cut(text, MAX_TEXT));
+        json!({"position": record.position, "field": field, "message": message})
+    });
     json!({
         "number": request.number,
         "at": request.at,
         "method": request.method,
-        "path": cut(&request.path),
+        "path": cut(&request.path, MAX_TEXT),
         "status": request.status,
         "accepted": request.accepted,
         "dropped": dropped.collect::<Vec<_>>(),
         "more_dropped": request.dropped.len().saturating_sub(MAX_ITEMS),
-        "error": request.error.as_deref().map(cut),
+        "error": request.error.as_deref().map(|error| cut(error, MAX_TEXT)),
         "is_failed": request.is_failed(),
     })
 }
 
-/// Returns a value with long texts and lists cut, which then end in a text that says so.
-fn shown(value: &Value) -> Value {
-    match value {
-        Value::String(text) => cut(text).into(),
-        Value::Array(items) => {
-            let mut shown: Vec<_> = items.iter().take(MAX_LIST).map(shown).collect();
-            if items.len() > MAX_LIST {
-                shown.push(format!("… and {} more", items.len() - MAX_LIST).into());
-            }
-            shown.into()
-        }
-        Value::Object(members) => {
-            let mut shown: serde_json::Map<_, _> = members
-                .iter()
-                .take(MAX_MEMBERS)
-                .map(|(name, value)| (name.clone(), shown(value)))
-                .collect();
-            if members.len() > MAX_MEMBERS {
-                let more = members.len() - MAX_MEMBERS;
-                shown.insert("…".into(), format!("and {more} more").into());
-            }
-            shown.into()
-        }
-        other => other.clone(),
+/// Cuts long texts and lists, which then end in a text that says so, and everything once there is too much.
+struct Cutter {
+    /// How many bytes may still be shown.
+    left: usize,
+}
+
+impl Default for Cutter {
+    fn default() -> Self {
+        Self { left: MAX_BYTES }
     }
 }
 
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
+impl Cutter {
+    fn value(&mut self, value: &Value) -> Value {
+        // What a value takes beside its text.
+        self.left = self.left.saturating_sub(8);
+        match value {
+            Value::String(text) => self.text(text).into(),
+            Value::Array(items) => {
+                let mut shown = Vec::new();
+                for item in items.iter().take(MAX_LIST) {
+                    if self.left == 0 {
+                        break;
+                    }
+                    shown.push(self.value(item));
+                }
+                if items.len() > shown.len() {
+                    shown.push(format!("… and {} more", items.len() - shown.len()).into());
+                }
+                shown.into()
+            }
+            Value::Object(members) => {
+                let mut shown = serde_json::Map::new();
+                for (name, value) in members.iter().take(MAX_MEMBERS) {
+                    if self.left == 0 {
+                        break;
+                    }
+                    let name = self.text(name);
+                    shown.insert(name, self.value(value));
+                }
+                if members.len() > shown.len() {
+                    let more = members.len() - shown.len();
+                    shown.insert("…".into(), format!("and {more} more").into());
+                }
+                shown.into()
+            }
+            other => other.clone(),
+        }
+    }
+
+    fn text(&mut self, text: &str) -> String {
+        let most = MAX_TEXT.min(self.left);
+        self.left = self.left.saturating_sub(text.len().min(most));
+        cut(text, most)
+    }
+}
+
+fn cut(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
         None => text.to_owned(),
     }

@@ -144,6 +144,48 @@ impl Browser {
         self.call("Input.insertText", &json!({"text": text}));
     }
 
+    /// Presses a key: `Tab` or `Enter`.
+    pub(crate) fn press(&mut self, key: &str) {
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            _ => (13, "\r"),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let parameters = json!({
+                "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text,
+            });
+            self.call("Input.dispatchKeyEvent", &parameters);
+        }
+    }
+
+    /// What a screen reader is given, a line an element: its role and name, and some of its states.
+    pub(crate) fn accessibility(&mut self) -> Vec<String> {
+        let tree = self.call("Accessibility.getFullAXTree", &json!({}));
+        let nodes = tree["nodes"].as_array().unwrap().iter();
+        let texts = ["StaticText", "InlineTextBox", "generic", "none"];
+        let is_text = |node: &Value| texts.iter().any(|role| node["role"]["value"] == *role);
+        let nodes = nodes.filter(|node| node["ignored"] == false && !is_text(node));
+        nodes
+            .map(|node| {
+                let mut line = format!(
+                    "{} {}",
+                    node["role"]["value"].as_str().unwrap_or_default(),
+                    json!(node["name"]["value"].as_str().unwrap_or_default())
+                );
+                for property in node["properties"].as_array().into_iter().flatten() {
+                    let name = property["name"].as_str().unwrap_or_default();
+                    if ["level", "pressed", "live"].contains(&name) {
+                        let value = &property["value"]["value"];
+                        let value = value.as_str().map_or(value.to_string(), str::to_owned);
+                        line += &format!(" {name} {value}");
+                    }
+                }
+                line
+            })
+            .collect()
+    }
+
     /// Looks with another preference: `light` or `dark`.
     pub(crate) fn prefer(&mut self, scheme: &str) {
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});

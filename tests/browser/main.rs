@@ -308,6 +308,8 @@ fn picture(browser: &mut Browser, client: &Client, company: &Company) {
         .into_result()
         .unwrap();
     shows(browser, "#counts", "7 groups");
+    // Away from the list, where it would mark a group.
+    browser.click("document.querySelector('h1')");
     std::thread::sleep(std::time::Duration::from_secs(3));
     std::fs::write(&file, browser.screenshot()).unwrap();
     browser.prefer("dark");
@@ -317,4 +319,199 @@ fn picture(browser: &mut Browser, client: &Client, company: &Company) {
     )
     .unwrap();
     browser.prefer("light");
+}
+
+#[test]
+fn a_hundred_thousand_groups_stay_usable() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let updates = (0..100_000).map(|id| {
+        let plan = if id == 0 { "the oldest" } else { "free" };
+        Group::new("company", format!("c{id}")).set(json!({"plan": plan}))
+    });
+    assert_eq!(client.send(updates).unwrap().accepted, 100_000);
+    browser.open(&emulator.endpoint());
+    shows(browser, "#counts", "100,000 groups");
+    browser.wait("document.querySelectorAll('#groups li').length === 200");
+
+    // A group that changes comes first, and the others stay as they are.
+    browser.eval("document.querySelector('#groups li:nth-child(2)').kept = true");
+    let changed = Group::new("company", "c5").set(json!({"plan": "pro"}));
+    client.send([changed]).unwrap().into_result().unwrap();
+    shows(browser, "#groups li:first-child", "c5");
+    browser.wait("document.querySelectorAll('#groups li').length === 200");
+    browser.wait("document.querySelector('#groups li:nth-child(3)').kept === true");
+    browser.click("document.querySelector('#more-groups')");
+    browser.wait("document.querySelectorAll('#groups li').length === 400");
+
+    // A search goes through all of them.
+    browser.click("document.querySelector('#search')");
+    browser.write("the oldest");
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    shows(browser, "#groups", "c0");
+    browser.write(", or none");
+    shows(browser, "#more", "Nothing found.");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+/// What has the focus, and whether that is seen.
+const FOCUS: &str = "(() => { const element = document.activeElement; \
+    const { outlineStyle, outlineWidth } = getComputedStyle(element); \
+    return `${element.id || element.innerText} ${outlineStyle !== 'none' && outlineWidth}`; })()";
+
+#[test]
+fn a_keyboard_is_enough() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let group = |key: &'static str, id: &'static str| Group::new(key, id);
+    let text = "long ".repeat(100);
+    client
+        .send([
+            group("team", "blue").set(json!({"a": 1})),
+            group("company", "acme").set(json!({"plan": "free", "text": text})),
+            group("company", "globex").set(json!({"plan": "free"})),
+        ])
+        .unwrap()
+        .into_result()
+        .unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "#groups", "blue");
+    shows(browser, "main h2", "globex");
+
+    // The order of the page, each seen.
+    for expected in [
+        "skip 2px",
+        "requests-button 2px",
+        "clear 2px",
+        "search 2px",
+        "all 3 2px",
+        "company 2 2px",
+        "team 1 2px",
+    ] {
+        browser.press("Tab");
+        assert_eq!(browser.eval(FOCUS), expected);
+    }
+    for id in ["globex", "acme"] {
+        browser.press("Tab");
+        let focus = browser.eval(FOCUS);
+        assert!(focus.as_str().unwrap().starts_with(id), "{focus}");
+        assert!(focus.as_str().unwrap().ends_with(" 2px"), "{focus}");
+    }
+
+    // What changes meanwhile takes the focus from nobody.
+    let changed = group("company", "acme").set(json!({"plan": "pro"}));
+    client.send([changed]).unwrap().into_result().unwrap();
+    shows(browser, "#groups li:first-child", "acme");
+    browser.wait("document.activeElement.innerText?.startsWith('acme')");
+
+    // Enter shows the group, and goes there.
+    browser.press("Enter");
+    shows(browser, "main h2", "acme");
+    assert_eq!(browser.eval(FOCUS), "group 2px");
+
+    // A folded text unfolds, and stays so when the group changes.
+    browser.press("Tab");
+    assert_eq!(browser.eval("document.activeElement.tagName"), "SUMMARY");
+    browser.press("Enter");
+    browser.wait("document.querySelector('#profile details').open");
+    let changed = group("company", "acme").set(json!({"plan": "enterprise"}));
+    client.send([changed]).unwrap().into_result().unwrap();
+    shows(browser, "#profile", "enterprise");
+    assert_eq!(
+        browser.eval("document.querySelector('#profile details').open"),
+        true
+    );
+    assert_eq!(browser.eval("document.activeElement.tagName"), "SUMMARY");
+
+    // The list can be skipped.
+    browser.eval("document.querySelector('#skip').focus()");
+    browser.press("Enter");
+    assert_eq!(browser.eval(FOCUS), "group 2px");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn a_screen_reader_gets_through() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let acme = Group::new("company", "acme");
+    let updates = [
+        acme.set(json!({"plan": "free"})),
+        Group::new("team", "blue").set(json!({"a": 1})),
+        Group::new("team", "blue").delete(),
+        acme.set(json!({"seats": 5})),
+    ];
+    client.send(updates).unwrap().into_result().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main h2", "acme");
+    shows(browser, "#history", "seats");
+
+    let read = browser.accessibility();
+    for expected in [
+        "heading \"Local Mixpanel\" level 1",
+        "button \"Skip to the group\"",
+        "button \"Clear\"",
+        "navigation \"Groups\"",
+        "searchbox \"Search ids and properties\"",
+        "group \"Group keys\"",
+        "button \"all 2\" pressed true",
+        "button \"team 1\" pressed false",
+        "main \"Group\"",
+        "heading \"acme\" level 2",
+        // In capitals, as they are seen.
+        "heading \"PROFILE\" level 3",
+        "heading \"HISTORY\" level 3",
+        "heading \"LINKED EVENTS\" level 3",
+        "table \"Profile\"",
+        "list \"History\"",
+        "columnheader \"Property\"",
+        "columnheader \"Value\"",
+        "rowheader \"plan\"",
+        "rowheader \"seats\"",
+        "status \"\" live polite",
+    ] {
+        assert!(
+            read.iter().any(|line| line == expected),
+            "{expected} is not in {read:#?}"
+        );
+    }
+    let button = |id: &str, end: &str| {
+        let found = read
+            .iter()
+            .find(|line| line.starts_with(&format!("button \"{id}")));
+        let found = found.unwrap_or_else(|| panic!("{id} is not in {read:#?}"));
+        assert!(found.contains(end), "{found}");
+    };
+    button("acme", "company\"");
+    button("blue", "deleted\"");
+    // Nothing to press or to fill in has no name.
+    let nameless = read.iter().find(|line| {
+        let role = line.split(' ').next().unwrap();
+        ["button", "link", "searchbox", "textbox"].contains(&role) && line.contains("\"\"")
+    });
+    assert_eq!(nameless, None, "{read:#?}");
+
+    // What happens is said.
+    client
+        .send([acme.unset(["seats"])])
+        .unwrap()
+        .into_result()
+        .unwrap();
+    shows(browser, "#news", "acme: $unset");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
 }

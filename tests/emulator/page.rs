@@ -253,3 +253,210 @@ fn it_is_for_this_machine_only() {
         }
     }
 }
+
+/// The versions differ with each run.
+fn without_versions(mut view: Value) -> Value {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(members) => {
+                for name in ["at", "changed", "version", "since", "time", "$insert_id"] {
+                    members.remove(name);
+                }
+                members.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    strip(&mut view);
+    view
+}
+
+fn since(emulator: &Emulator, path: &str, known: &Value) -> Value {
+    let version = known["version"].as_str().unwrap();
+    view(emulator, &format!("{path}&since={version}"))
+}
+
+fn send<'u>(emulator: &Emulator, updates: impl IntoIterator<Item = mixpanel_groups::Update<'u>>) {
+    let report = client(emulator).send(updates.into_iter().collect::<Vec<_>>());
+    report.unwrap().into_result().unwrap();
+}
+
+#[test]
+fn a_known_list_of_groups_is_told_what_changed() {
+    let emulator = Emulator::start().unwrap();
+    let group = |id: usize| Group::new("company", id);
+    send(
+        &emulator,
+        (0..450).map(|id| group(id).set(json!({"plan": "free"}))),
+    );
+    // A group that is changed, a new one, and what becomes of each in a list.
+    for (path, changed, new, listed, unlisted) in [
+        (
+            "/emulator/groups?key=",
+            7,
+            451,
+            ["7", "451"].as_slice(),
+            [].as_slice(),
+        ),
+        ("/emulator/groups?search=FREE", 8, 452, &["452"], &["8"]),
+        ("/emulator/groups?key=team", 9, 453, &[], &["9", "453"]),
+    ] {
+        let known = view(&emulator, path);
+        let updates = [(new, "free"), (changed, "pro")];
+        send(
+            &emulator,
+            updates.map(|(id, plan)| group(id).set(json!({"plan": plan}))),
+        );
+        let difference = since(&emulator, path, &known);
+        let ids = |name: &str| {
+            let groups = difference[name].as_array().unwrap().iter();
+            groups
+                .map(|group| group["id"].as_str().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (ids("groups"), ids("unlisted")),
+            (listed.to_vec(), unlisted.to_vec()),
+            "{path}"
+        );
+        assert_eq!(difference.get("next"), None);
+    }
+    // More than a page comes as a whole.
+    let known = view(&emulator, "/emulator/groups?key=");
+    send(
+        &emulator,
+        (0..201).map(|id| group(id).set(json!({"plan": "new"}))),
+    );
+    let whole = since(&emulator, "/emulator/groups?key=", &known);
+    assert_eq!(whole.get("since"), None);
+    assert_eq!(whole["groups"].as_array().unwrap().len(), 200);
+    // So does what follows a version of another emulator, or of the time before a reset.
+    emulator.reset();
+    let whole = since(&emulator, "/emulator/groups?key=", &known);
+    assert_eq!((whole.get("since"), &whole["groups"]), (None, &json!([])));
+}
+
+#[test]
+fn a_known_group_is_told_what_changed() {
+    let emulator = Emulator::start().unwrap();
+    let acme = Group::new("company", "acme");
+    let path = "/emulator/group?key=company&id=acme";
+    let large: Value = (0..400)
+        .map(|n| (format!("p{n:03}"), json!("x".repeat(200))))
+        .collect();
+    send(&emulator, [acme.set(&large)]);
+    let known = view(&emulator, path);
+    assert_eq!(known["profile"].as_object().unwrap().len(), 400);
+
+    // Another group's update changes nothing here.
+    send(
+        &emulator,
+        [Group::new("company", "globex").set(json!({"a": 1}))],
+    );
+    let nothing = without_versions(since(&emulator, path, &known));
+    let expected = json!({
+        "exists": true, "set": {}, "removed": [], "properties": 400, "updates": 1, "history": [], "events": [],
+    });
+    assert_eq!(nothing, expected);
+
+    send(
+        &emulator,
+        [acme.set(json!({"p000": "new"})), acme.unset(["p001"])],
+    );
+    let event = Event::new("Purchase").distinct_id("").group(&acme);
+    client(&emulator)
+        .import([event])
+        .unwrap()
+        .into_result()
+        .unwrap();
+    let difference = since(&emulator, path, &known);
+    assert!(difference.to_string().len() < 2_000, "{difference}");
+    let difference = without_versions(difference);
+    assert_eq!(difference["set"], json!({"p000": "new"}));
+    assert_eq!(difference["removed"], json!(["p001"]));
+    assert_eq!(difference["properties"], 399);
+    assert_eq!(difference["history"].as_array().unwrap().len(), 2);
+    assert_eq!(difference["history"][0]["operation"], "$unset");
+    assert_eq!(difference["events"][0]["event"], "Purchase");
+
+    let known = view(&emulator, path);
+    send(&emulator, [acme.delete()]);
+    let difference = since(&emulator, path, &known);
+    assert_eq!(
+        (&difference["exists"], &difference["set"]),
+        (&json!(false), &json!({}))
+    );
+
+    // More updates than a view shows come as a whole.
+    let known = view(&emulator, path);
+    send(&emulator, (0..60).map(|n| acme.set(json!({"n": n}))));
+    let whole = since(&emulator, path, &known);
+    assert_eq!(
+        (whole.get("since"), &whole["profile"]),
+        (None, &json!({"n": 59}))
+    );
+}
+
+#[test]
+fn known_requests_are_not_repeated() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    for _ in 0..20 {
+        sender.send("", &json!({}));
+    }
+    let known = view(&emulator, "/emulator/requests?a=b");
+    assert_eq!(known["failures"].as_array().unwrap().len(), 20);
+    sender.send("", &json!([]));
+    let difference = since(&emulator, "/emulator/requests?a=b", &known);
+    assert_eq!(difference["requests"].as_array().unwrap().len(), 1);
+    assert_eq!(difference["requests"][0]["number"], 20);
+    assert_eq!(difference["received"], 21);
+}
+
+#[test]
+fn no_view_is_larger_than_a_megabyte() {
+    let emulator = Emulator::builder()
+        .truncate_like_mixpanel(false)
+        .start()
+        .unwrap();
+    let sender = Sender::new(&emulator);
+    let list: Vec<_> = (0..900)
+        .map(|n| format!("{n} {}", "x".repeat(990)))
+        .collect();
+    for n in 0..60 {
+        let update = crate::wire::update("acme", "$set", json!({format!("list{n}"): list}));
+        assert_eq!(sender.send("", &update).body, "1");
+    }
+    for path in [
+        "/emulator/groups",
+        "/emulator/group?key=company&id=acme",
+        "/emulator/requests",
+    ] {
+        let len = get(&emulator, path).len();
+        assert!(len < 1_000_000, "{path}: {len} bytes");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_groups_are_searched_in_parts() {
+    let emulator = Emulator::start().unwrap();
+    let updates = (0..100_000).map(|id| {
+        let plan = if id == 0 { "the oldest" } else { "free" };
+        Group::new("company", id).set(json!({"plan": plan}))
+    });
+    assert_eq!(client(&emulator).send(updates).unwrap().accepted, 100_000);
+    let first = view(&emulator, "/emulator/groups");
+    assert_eq!(first["known"], 100_000);
+    assert_eq!(first["groups"].as_array().unwrap().len(), 200);
+    // The last of ten parts has it.
+    let mut before = u64::MAX.to_string();
+    let mut found = Vec::new();
+    for _ in 0..10 {
+        let path = format!("/emulator/groups?search=the+oldest&before={before}");
+        let part = view(&emulator, &path);
+        found.push(part["groups"].as_array().unwrap().len());
+        before = part["next"].to_string();
+    }
+    assert_eq!(found, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+}

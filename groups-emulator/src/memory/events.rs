@@ -60,10 +60,13 @@ impl EventStore {
         self.by_version.values().cloned().collect()
     }
 
-    /// Returns up to `count` events before a version, the newest first, each with its version.
-    pub(crate) fn before(&self, version: u64, count: usize) -> Vec<(u64, Arc<Value>)> {
-        let events = self.by_version.range(..version).rev().take(count);
+    /// Returns up to `count` events between two versions, without these, the newest first, each with its
+    /// version.
+    pub(crate) fn between(&self, since: u64, before: u64, count: usize) -> Vec<(u64, Arc<Value>)> {
+        let events = self.by_version.range(..before).rev();
+        let events = events.take_while(|(version, _)| **version > since);
         events
+            .take(count)
             .map(|(&version, event)| (version, Arc::clone(event)))
             .collect()
     }
