@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::group::operation::FIELD_OPERATIONS;
-use crate::group::{Group, Property};
+use crate::group::{Group, Operation, Property};
 use crate::json::escape::write_str;
 use crate::json::item::Item;
 use crate::json::members::check_readable;
@@ -164,17 +164,32 @@ impl Visitor for Fingerprints {
         }
         .write(value)
     }
+
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        _all: &'static [Property],
+        value: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        Tokens {
+            to: self,
+            is_set: property.operation == Operation::Union,
+        }
+        .write(value)
+    }
 }
 
 /// A sink that writes tokens. Each begins with a byte for its kind, and where it ends follows from its bytes.
 struct Tokens<'a> {
     to: &'a mut Fingerprints,
-    /// Whether a list is one of `$union`.
+    /// Whether a list is one of `$union`, or a map holds such lists.
     is_set: bool,
 }
 
 struct Compound<'a> {
     to: &'a mut Fingerprints,
+    is_set: bool,
     kind: Kind,
     end: u8,
     /// The members of this value begin here.
@@ -231,13 +246,13 @@ impl<'a> Sink for Tokens<'a> {
 
     #[inline(always)]
     fn open(self, shape: Shape) -> Result<Compound<'a>, EncodeError> {
-        let to = self.to;
+        let Self { to, is_set } = self;
         let mut kind = Kind::Ordered;
         let mut end = b')';
         match shape {
             Shape::List => {
                 to.tokens.push(b'[');
-                if self.is_set {
+                if is_set {
                     kind = Kind::Sorted;
                 }
             }
@@ -267,6 +282,7 @@ impl<'a> Sink for Tokens<'a> {
         Ok(Compound {
             first: to.members.len(),
             to,
+            is_set,
             kind,
             end,
         })
@@ -278,7 +294,7 @@ impl Compound<'_> {
     fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         Tokens {
             to: self.to,
-            is_set: false,
+            is_set: self.is_set,
         }
         .write(value)
     }
