@@ -16,6 +16,8 @@ mod engine;
 mod group_commit;
 mod lease;
 mod outbox;
+mod snapshot;
 
 pub use self::durability::Durability;
 pub use self::outbox::SqliteOutbox;
+pub use self::snapshot::SqliteSnapshot;

@@ -2,6 +2,7 @@
 
 mod files;
 mod model;
+mod sqlite;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use mixpanel_groups::{Client, MixpanelGroup, Report, Snapshot};
 use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_sqlite::SqliteSnapshot;
 use proptest::prelude::*;
 
 use crate::store::Memory;
-use crate::{client, comparable, expected, fault};
+use crate::{Folder, client, comparable, expected, fault};
 
 /// The struct of one release.
 #[derive(MixpanelGroup)]
@@ -152,50 +153,117 @@ fn sync(
     }
 }
 
+/// Where the snapshot is. A store in memory can be killed at each write.
+enum Store {
+    Memory(Memory),
+    File(Folder),
+    Sqlite(Folder),
+}
+
+impl Store {
+    fn open(&self) -> Snapshot {
+        let snapshot = match self {
+            Self::Memory(store) => Snapshot::open_in(store.clone()),
+            Self::File(folder) => Snapshot::open(folder.file()),
+            Self::Sqlite(folder) => SqliteSnapshot::open(folder.file()).and_then(Snapshot::open_in),
+        };
+        snapshot.unwrap().delete_gone(true)
+    }
+
+    /// Kills the process at that write, where that can be.
+    fn kill_at(&self, (write, rows): (usize, usize)) {
+        if let Self::Memory(store) = self {
+            store.kill_at(write, rows);
+        }
+    }
+
+    fn restart(&self) {
+        if let Self::Memory(store) = self {
+            store.restart();
+        }
+    }
+
+    /// Changes if anything is written.
+    fn version(&self) -> u64 {
+        match self {
+            Self::Memory(store) => store.writes() as u64,
+            Self::File(folder) => std::fs::metadata(folder.file()).map_or(0, |file| file.len()),
+            Self::Sqlite(_) => 0,
+        }
+    }
+}
+
+fn check(nights: &[Night], store: &Store) -> Result<(), TestCaseError> {
+    let emulator = Emulator::start().unwrap();
+    let client = client(&emulator);
+    let mut snapshot = store.open();
+    for night in nights {
+        for fault in &night.faults {
+            emulator.fail_next(fault.clone());
+        }
+        night.killed_at.iter().for_each(|at| store.kill_at(*at));
+        drop(sync(&mut snapshot, &client, night, night.fails_after));
+        store.restart();
+        if night.restarts {
+            drop(snapshot);
+            snapshot = store.open();
+        }
+    }
+    emulator.recover();
+    let last = nights.last().unwrap();
+    let report = sync(&mut snapshot, &client, last, None).unwrap();
+    prop_assert_eq!(report.rejected, vec![]);
+
+    // A group that is there twice is as it was last.
+    let groups = last.groups.iter().map(|values| (values.id, values));
+    let groups: BTreeMap<_, _> = groups.collect();
+    for id in 0..4 {
+        let expected = groups.get(&id).map(|values| {
+            if last.is_new {
+                expected(&values.new())
+            } else {
+                expected(&values.old())
+            }
+        });
+        let profile = emulator.profile("company", &id.to_string());
+        prop_assert_eq!(comparable(profile), comparable(expected), "company {}", id);
+    }
+    // Every value is built anew, with other hash seeds: nothing is sent, and nothing is written.
+    if groups.len() == last.groups.len() {
+        let version = store.version();
+        let again = sync(&mut snapshot, &client, last, None);
+        prop_assert_eq!(again.unwrap(), Report::default());
+        drop(snapshot);
+        let again = sync(&mut store.open(), &client, last, None);
+        prop_assert_eq!(again.unwrap(), Report::default());
+        prop_assert_eq!(store.version(), version);
+    }
+    Ok(())
+}
+
+fn nights() -> impl Strategy<Value = Vec<Night>> {
+    prop::collection::vec(night(), 1..6)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn whatever_happens_the_next_good_run_ends_in_sync(nights in prop::collection::vec(night(), 1..6)) {
-        let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
-        let client = client(&emulator);
-        let mut snapshot = store.open();
-        for night in &nights {
-            for fault in &night.faults {
-                emulator.fail_next(fault.clone());
-            }
-            if let Some((write, rows)) = night.killed_at {
-                store.kill_at(write, rows);
-            }
-            drop(sync(&mut snapshot, &client, night, night.fails_after));
-            store.restart();
-            if night.restarts {
-                drop(snapshot);
-                snapshot = store.open();
-            }
-        }
-        emulator.recover();
-        let last = nights.last().unwrap();
-        let report = sync(&mut snapshot, &client, last, None).unwrap();
-        prop_assert_eq!(report.rejected, vec![]);
+    fn whatever_happens_the_next_good_run_ends_in_sync(nights in nights()) {
+        check(&nights, &Store::Memory(Memory::default()))?;
+    }
+}
 
-        // A group that is there twice is as it was last.
-        let groups: BTreeMap<_, _> = last.groups.iter().map(|values| (values.id, values)).collect();
-        for id in 0..4 {
-            let expected = groups.get(&id).map(|values| {
-                if last.is_new { expected(&values.new()) } else { expected(&values.old()) }
-            });
-            let profile = emulator.profile("company", &id.to_string());
-            prop_assert_eq!(comparable(profile), comparable(expected), "company {}", id);
-        }
-        // Every value is built anew, with other hash seeds: nothing is sent, and nothing is written.
-        if groups.len() == last.groups.len() {
-            let writes = store.writes();
-            prop_assert_eq!(sync(&mut snapshot, &client, last, None).unwrap(), Report::default());
-            drop(snapshot);
-            let again = sync(&mut store.open(), &client, last, None);
-            prop_assert_eq!(again.unwrap(), Report::default());
-            prop_assert_eq!(store.writes(), writes);
-        }
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(50))]
+
+    #[test]
+    fn whatever_happens_the_next_good_run_ends_in_sync_with_a_file(nights in nights()) {
+        check(&nights, &Store::File(Folder::new()))?;
+    }
+
+    #[test]
+    fn whatever_happens_the_next_good_run_ends_in_sync_with_a_database(nights in nights()) {
+        check(&nights, &Store::Sqlite(Folder::new()))?;
     }
 }
