@@ -11,6 +11,7 @@ mod background;
 mod restart;
 mod send;
 mod server;
+mod snapshot;
 mod store;
 mod updates;
 
