@@ -22,6 +22,8 @@ mod lease;
 mod outbox;
 mod relay;
 mod reserve;
+mod snapshot;
 
 pub use self::durability::Durability;
 pub use self::outbox::SqliteOutbox;
+pub use self::snapshot::SqliteSnapshot;

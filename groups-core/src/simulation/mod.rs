@@ -12,6 +12,7 @@ mod events;
 mod restart;
 mod send;
 mod server;
+mod snapshot;
 mod store;
 mod updates;
 

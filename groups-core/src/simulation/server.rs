@@ -222,7 +222,8 @@ impl Server {
 pub(super) struct Process {
     pub(super) id: u64,
     disk_faults: u32,
-    store: Arc<Store>,
+    /// The outbox that it may send from only while it has the lease.
+    store: Option<Arc<Store>>,
     is_dead: AtomicBool,
 }
 
@@ -231,7 +232,17 @@ impl Process {
         Self {
             id,
             disk_faults,
-            store: Arc::clone(store),
+            store: Some(Arc::clone(store)),
+            is_dead: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns a process without an outbox.
+    pub(super) fn alone(disk_faults: u32) -> Self {
+        Self {
+            id: 0,
+            disk_faults,
+            store: None,
             is_dead: AtomicBool::new(false),
         }
     }
@@ -252,7 +263,8 @@ impl Process {
     /// Whether it can start a request. The moment between its look at the lease and the request is not simulated: no
     /// client can close that gap.
     fn can_start(&self, is_import: bool) -> bool {
-        !self.is_dead() && self.store.covers_a_request(self.id, is_import)
+        let store = self.store.as_ref();
+        !self.is_dead() && store.is_none_or(|store| store.covers_a_request(self.id, is_import))
     }
 }
 

@@ -120,25 +120,18 @@ impl FileStore {
     }
 
     /// Copies the rows at these places to another file.
-    fn copy(&self, places: &[u64], to: &mut File) -> Result<(), Error> {
-        let failed = |error| self.failed("write", error);
-        let Some(file) = &self.file else {
-            return Ok(());
-        };
+    fn copy(&mut self, places: &[u64], to: &mut File) -> Result<(), Error> {
+        let path = self.path.clone();
+        let failed = |error| io_error("write", &path, error);
         to.write_all(FIRST_LINE).map_err(failed)?;
-        let mut places = places.iter().peekable();
         let mut frame = Frame::new();
-        let scanned = scan(file, &mut |place, row| {
-            if places.next_if_eq(&&place).is_some() {
-                frame.push(row);
-                if frame.0.len() > FRAME {
-                    let full = std::mem::replace(&mut frame, Frame::new());
-                    to.write_all(&full.finish()?).map_err(failed)?;
-                }
+        for place in places {
+            frame.push(&self.read(*place)?);
+            if frame.0.len() > FRAME {
+                let full = std::mem::replace(&mut frame, Frame::new());
+                to.write_all(&full.finish()?).map_err(failed)?;
             }
-            Ok(())
-        });
-        scanned.map_err(|error| self.explain(error))?;
+        }
         to.write_all(&frame.finish()?).map_err(failed)
     }
 
@@ -207,9 +200,10 @@ impl SnapshotStore for FileStore {
     }
 
     fn retain(&mut self, places: &[u64]) -> Result<(), Error> {
-        let failed = |error| self.failed("write", error);
-        let other = beside(&self.path, "tmp").map_err(failed)?;
-        let written = atomic_file::create_like(&other, &self.path)
+        let path = self.path.clone();
+        let failed = |error| io_error("write", &path, error);
+        let other = beside(&path, "tmp").map_err(failed)?;
+        let written = atomic_file::create_like(&other, &path)
             .map_err(failed)
             .and_then(|mut file| {
                 self.copy(places, &mut file)?;
@@ -219,7 +213,7 @@ impl SnapshotStore for FileStore {
             // An error of the removal would hide the cause.
             let _ = fs::remove_file(&other);
         })?;
-        atomic_file::put(&other, &self.path).map_err(failed)
+        atomic_file::put(&other, &path).map_err(failed)
     }
 }
 
@@ -441,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_read_where_they_were_appended_and_retained() {
+    fn rows_are_read_where_they_were_appended_and_retained_in_the_order_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = FileStore::open(folder.path().join("snapshot")).unwrap();
         assert_eq!(rows(&mut store).unwrap(), (Vec::new(), true));
@@ -452,8 +446,8 @@ mod tests {
         for (place, row) in places.iter().zip(&all) {
             assert_eq!(store.read(*place).unwrap(), *row);
         }
-        store.retain(&[places[1], places[2], places[3]]).unwrap();
-        let kept = vec![Vec::new(), large, b"four".to_vec()];
+        store.retain(&[places[3], places[2], places[1]]).unwrap();
+        let kept = vec![b"four".to_vec(), large, Vec::new()];
         assert_eq!(rows(&mut store).unwrap(), (kept, true));
         assert!(!folder.path().join("snapshot.tmp").exists());
     }

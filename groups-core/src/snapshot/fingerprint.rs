@@ -1,17 +1,19 @@
 //! The hash of all properties of a struct: equal if no property has changed.
 //!
-//! A struct is serialized to tokens, without formatting floats or escaping text. The order of a map's members and of a
+//! A struct is serialized to tokens, without formatting numbers. The order of a map's members and of a
 //! `$union` list does not count: they are sorted. What is the same value in another type may have other tokens; the
 //! comparison that follows then finds no difference.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 
 use crate::group::operation::FIELD_OPERATIONS;
-use crate::group::{Group, Property};
+use crate::group::{Group, Operation, Property};
+use crate::json::escape::write_str;
 use crate::json::item::Item;
 use crate::json::members::check_readable;
+use crate::json::serializer::write_displayed;
 use crate::json::sink::{Parts, Scalar, Shape};
 use crate::json::{EncodeError, Json, Key, Sink};
 use crate::record::MixpanelGroup;
@@ -21,17 +23,27 @@ use crate::util::siphash::HashKey;
 /// The buffers of fingerprints, which are made one after the other.
 pub(super) struct Fingerprints {
     key: HashKey,
-    /// The hash of the struct's properties: their names and operations.
+    /// The hash of the struct's group key and properties: their names and operations.
     layout: [u8; 16],
     tokens: Vec<u8>,
     /// The members of the maps that are being written, outer ones first.
-    members: Vec<(usize, usize)>,
+    members: Vec<Member>,
     sorted: Vec<u8>,
 }
 
+/// A member of a map or of a set.
+#[derive(Clone, Copy)]
+struct Member {
+    /// What members are sorted by first: some bytes of the key or item.
+    order: u64,
+    start: usize,
+    end: usize,
+}
+
 impl Fingerprints {
-    pub(super) fn new(key: HashKey, properties: &[Property]) -> Self {
-        let mut layout = Vec::new();
+    pub(super) fn new(key: HashKey, group_key: &str, properties: &[Property]) -> Self {
+        let mut layout = group_key.as_bytes().to_vec();
+        layout.push(TEXT_END);
         for property in properties {
             for text in [property.key, property.field, property.operation.name()] {
                 layout.extend_from_slice(text.as_bytes());
@@ -56,13 +68,14 @@ impl Fingerprints {
         self.key.hash(&self.tokens)
     }
 
-    /// Returns the fingerprint, or `None` if a value cannot be serialized.
+    /// Returns the fingerprint of a group with its id, or `None` if a value cannot be serialized.
     pub(super) fn of<T: MixpanelGroup>(&mut self, group: &T, target: &Group<'_>) -> Option<u128> {
         self.tokens.clear();
         self.members.clear();
         self.tokens.extend_from_slice(&self.layout);
+        write_str(&mut self.tokens, target.id().as_str());
         match target.company_id() {
-            Some(company_id) => self.text(b's', company_id.as_str()),
+            Some(company_id) => write_str(&mut self.tokens, company_id.as_str()),
             None => self.tokens.push(b'z'),
         }
         let visited = FIELD_OPERATIONS
@@ -71,30 +84,52 @@ impl Fingerprints {
         visited.ok().map(|()| self.key.hash(&self.tokens))
     }
 
+    /// Adds a member that begins there, with the key or item that ends the tokens.
     #[inline]
-    fn text(&mut self, kind: u8, text: &str) {
-        self.tokens.push(kind);
-        self.tokens.extend_from_slice(text.as_bytes());
-        self.tokens.push(TEXT_END);
+    fn member(&mut self, start: usize) {
+        let bytes = &self.tokens[start..];
+        let [first, last] = match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => [*first, *last],
+            _ => {
+                let mut all = [0; 8];
+                all[..bytes.len()].copy_from_slice(bytes);
+                [all, [0; 8]]
+            }
+        };
+        let [first, last] = [first, last].map(u64::from_be_bytes);
+        self.members.push(Member {
+            order: first ^ last.rotate_left(32),
+            start,
+            end: self.tokens.len(),
+        });
     }
 
-    /// Sorts the members from `first` on, which end the tokens.
+    /// Sorts the members from `first` on, which end the tokens, in an order that depends on nothing but their bytes.
     fn sort(&mut self, first: usize) {
         let Self {
             tokens, members, ..
         } = self;
         let list = &mut members[first..];
-        let bytes = |(start, end): (usize, usize)| &tokens[start..end];
-        if !list.is_sorted_by(|one, other| bytes(*one) <= bytes(*other)) {
-            let start = list[0].0;
-            list.sort_unstable_by(|one, other| bytes(*one).cmp(bytes(*other)));
+        if let [Member { start, .. }, _, ..] = *list {
+            let bytes = |member: &Member| &tokens[member.start..member.end];
+            list.sort_unstable_by(|one, other| {
+                let order = one.order.cmp(&other.order);
+                order.then_with(|| bytes(one).cmp(bytes(other)))
+            });
             self.sorted.clear();
             for member in list {
-                self.sorted.extend_from_slice(bytes(*member));
+                self.sorted.extend_from_slice(bytes(member));
             }
             self.tokens[start..].copy_from_slice(&self.sorted);
         }
         self.members.truncate(first);
+    }
+
+    /// Writes a number whose bytes are all of it.
+    #[inline]
+    fn number<const N: usize>(&mut self, kind: u8, bytes: [u8; N]) {
+        self.tokens.push(kind);
+        self.tokens.extend_from_slice(&bytes);
     }
 }
 
@@ -129,17 +164,32 @@ impl Visitor for Fingerprints {
         }
         .write(value)
     }
+
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        _all: &'static [Property],
+        value: &T,
+        _old: &T,
+    ) -> Result<(), EncodeError> {
+        Tokens {
+            to: self,
+            is_set: property.operation == Operation::Union,
+        }
+        .write(value)
+    }
 }
 
 /// A sink that writes tokens. Each begins with a byte for its kind, and where it ends follows from its bytes.
 struct Tokens<'a> {
     to: &'a mut Fingerprints,
-    /// Whether a list is one of `$union`.
+    /// Whether a list is one of `$union`, or a map holds such lists.
     is_set: bool,
 }
 
 struct Compound<'a> {
     to: &'a mut Fingerprints,
+    is_set: bool,
     kind: Kind,
     end: u8,
     /// The members of this value begin here.
@@ -151,13 +201,6 @@ enum Kind {
     Ordered,
     Sorted,
     RawJson,
-}
-
-impl fmt::Write for Fingerprints {
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.tokens.extend_from_slice(piece.as_bytes());
-        Ok(())
-    }
 }
 
 #[allow(clippy::inline_always)] // Callers pass constants: once inlined, one arm is left.
@@ -174,49 +217,42 @@ impl<'a> Sink for Tokens<'a> {
 
     #[inline(always)]
     fn scalar(self, scalar: Scalar) -> Result<(), EncodeError> {
-        let out = &mut self.to.tokens;
+        let to = self.to;
         match scalar {
-            Scalar::Bool(value) => out.push(if value { b'y' } else { b'n' }),
-            Scalar::F32(value) if value.is_finite() => {
-                out.push(b'f');
-                out.extend_from_slice(&(value + 0.0).to_le_bytes()); // Negative zero is zero.
-            }
-            Scalar::F64(value) if value.is_finite() => {
-                out.push(b'd');
-                out.extend_from_slice(&(value + 0.0).to_le_bytes());
-            }
-            Scalar::F32(_) | Scalar::F64(_) => out.push(b'z'),
-            integer => {
-                Json { out: &mut *out }.scalar(integer)?;
-                out.push(b',');
-            }
+            Scalar::Bool(value) => to.tokens.push(if value { b'y' } else { b'n' }),
+            Scalar::U64(value) => to.number(b'u', value.to_le_bytes()),
+            // The same number of another type is the same.
+            Scalar::I64(value @ 0..) => to.number(b'u', value.to_le_bytes()),
+            Scalar::I64(value) => to.number(b'i', value.to_le_bytes()),
+            Scalar::U128(value) => to.number(b'U', value.to_le_bytes()),
+            Scalar::I128(value) => to.number(b'I', value.to_le_bytes()),
+            // Negative zero is zero.
+            Scalar::F32(value) if value.is_finite() => to.number(b'f', (value + 0.0).to_le_bytes()),
+            Scalar::F64(value) if value.is_finite() => to.number(b'd', (value + 0.0).to_le_bytes()),
+            Scalar::F32(_) | Scalar::F64(_) => to.tokens.push(b'z'),
         }
         Ok(())
     }
 
     #[inline]
     fn text(self, text: &str) -> Result<(), EncodeError> {
-        self.to.text(b's', text);
+        write_str(&mut self.to.tokens, text);
         Ok(())
     }
 
     fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        self.to.tokens.push(b's');
-        write!(self.to, "{value}")
-            .map_err(|fmt::Error| EncodeError::new("its `Display` implementation failed"))?;
-        self.to.tokens.push(TEXT_END);
-        Ok(())
+        write_displayed(&mut self.to.tokens, value)
     }
 
     #[inline(always)]
     fn open(self, shape: Shape) -> Result<Compound<'a>, EncodeError> {
-        let to = self.to;
+        let Self { to, is_set } = self;
         let mut kind = Kind::Ordered;
         let mut end = b')';
         match shape {
             Shape::List => {
                 to.tokens.push(b'[');
-                if self.is_set {
+                if is_set {
                     kind = Kind::Sorted;
                 }
             }
@@ -230,13 +266,23 @@ impl<'a> Sink for Tokens<'a> {
                 kind = Kind::RawJson;
                 end = TEXT_END;
             }
-            Shape::NewtypeVariant(name) => to.text(b'v', name),
-            Shape::TupleVariant(name) => to.text(b'(', name),
-            Shape::StructVariant(name) => to.text(b'<', name),
+            Shape::NewtypeVariant(name) => {
+                to.tokens.push(b'v');
+                write_str(&mut to.tokens, name);
+            }
+            Shape::TupleVariant(name) => {
+                to.tokens.push(b'(');
+                write_str(&mut to.tokens, name);
+            }
+            Shape::StructVariant(name) => {
+                to.tokens.push(b'<');
+                write_str(&mut to.tokens, name);
+            }
         }
         Ok(Compound {
             first: to.members.len(),
             to,
+            is_set,
             kind,
             end,
         })
@@ -248,7 +294,7 @@ impl Compound<'_> {
     fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         Tokens {
             to: self.to,
-            is_set: false,
+            is_set: self.is_set,
         }
         .write(value)
     }
@@ -263,8 +309,7 @@ impl Parts for Compound<'_> {
         let start = self.to.tokens.len();
         self.write(value)?;
         if self.kind == Kind::Sorted {
-            let end = self.to.tokens.len();
-            self.to.members.push((start, end));
+            self.to.member(start);
         }
         Ok(())
     }
@@ -274,7 +319,7 @@ impl Parts for Compound<'_> {
         let out = &mut self.to.tokens;
         let start = out.len();
         Key { out }.write(key)?;
-        self.to.members.push((start, start));
+        self.to.member(start);
         Ok(())
     }
 
@@ -283,7 +328,7 @@ impl Parts for Compound<'_> {
         self.write(value)?;
         let end = self.to.tokens.len();
         if let Some(member) = self.to.members.last_mut() {
-            member.1 = end;
+            member.end = end;
         }
         Ok(())
     }
@@ -295,7 +340,7 @@ impl Parts for Compound<'_> {
         value: &T,
     ) -> Result<(), EncodeError> {
         if self.kind != Kind::RawJson {
-            self.to.text(b'.', key);
+            write_str(&mut self.to.tokens, key);
             return self.write(value);
         }
         // JSON text, which serde passes as a string.

@@ -1,6 +1,6 @@
 use std::sync::PoisonError;
 
-use super::row::{STATE, State};
+use super::row::State;
 use super::store::SnapshotStore;
 use crate::record::Error;
 use crate::util::sync::{Mutex, MutexGuard};
@@ -19,10 +19,10 @@ struct Rows<'s> {
     /// The row before all others, until it is added.
     begin: Option<State>,
     waiting: Vec<Vec<u8>>,
-    /// The name of each waiting row.
-    names: Vec<u128>,
+    /// The slot of each waiting row's group; `None` of a state.
+    slots: Vec<Option<u32>>,
     bytes: usize,
-    placed: Vec<(u128, u64)>,
+    placed: Vec<(Option<u32>, u64)>,
     /// Why nothing more can be written.
     failed: Option<Error>,
 }
@@ -34,7 +34,7 @@ impl<'s> Journal<'s> {
             store,
             begin: Some(begin),
             waiting: Vec::new(),
-            names: Vec::new(),
+            slots: Vec::new(),
             bytes: 0,
             placed: Vec::new(),
             failed: None,
@@ -46,13 +46,13 @@ impl<'s> Journal<'s> {
     }
 
     /// Adds a row, and returns whether the run can continue.
-    pub(super) fn add(&self, name: u128, row: Vec<u8>) -> bool {
+    pub(super) fn add(&self, slot: Option<u32>, row: Vec<u8>) -> bool {
         let mut rows = self.rows();
         if rows.failed.is_none() {
             if let Some(begin) = rows.begin.take() {
-                rows.push(STATE, begin.encode());
+                rows.push(None, begin.encode());
             }
-            rows.push(name, row);
+            rows.push(slot, row);
         }
         rows.bytes < MAX_WAITING && rows.failed.is_none() || rows.write()
     }
@@ -74,8 +74,8 @@ impl<'s> Journal<'s> {
         self.rows().fail(error);
     }
 
-    /// Takes the names and places of what was written.
-    pub(super) fn take_placed(&self) -> Vec<(u128, u64)> {
+    /// Takes the slots and places of what was written.
+    pub(super) fn take_placed(&self) -> Vec<(Option<u32>, u64)> {
         std::mem::take(&mut self.rows().placed)
     }
 
@@ -92,17 +92,17 @@ impl<'s> Journal<'s> {
 }
 
 impl Rows<'_> {
-    fn push(&mut self, name: u128, row: Vec<u8>) {
+    fn push(&mut self, slot: Option<u32>, row: Vec<u8>) {
         self.bytes += row.len();
         self.waiting.push(row);
-        self.names.push(name);
+        self.slots.push(slot);
     }
 
     fn write(&mut self) -> bool {
         if self.failed.is_none() && !self.waiting.is_empty() {
             match self.store.append(&self.waiting) {
                 Ok(places) => {
-                    self.placed.extend(self.names.drain(..).zip(places));
+                    self.placed.extend(self.slots.drain(..).zip(places));
                     self.waiting.clear();
                     self.bytes = 0;
                 }

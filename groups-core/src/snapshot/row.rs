@@ -1,11 +1,12 @@
 //! The rows of a snapshot as bytes.
 //!
 //! ```text
-//! group: name (16) · fingerprint (16) · run (4) · kind (4) · key · id · company · after · before
+//! group: name (16) · fingerprint (16) · run (4) · kind (4) · slot (4) · key · id · company · after · before
 //! state: zeros (16) · version (4) · hash key (16) · next run (4) · open runs (4 each)
 //! ```
 //! Numbers are little-endian. A text is its length, as a variable number of bytes of 7 bits each, and its bytes. A
-//! later row of the same name replaces an earlier one.
+//! later row of the same name replaces an earlier one, which its slot finds: the groups have slots in the order in which
+//! their first rows were appended.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub(super) struct Head {
     pub(super) run: u32,
     /// The hash of the group key; its lowest bit is whether the group is deleted.
     pub(super) kind: u32,
+    pub(super) slot: u32,
 }
 
 /// What a row says of a group.
@@ -52,14 +54,6 @@ pub(super) struct State {
 pub(super) const DELETED: u32 = 1;
 
 impl Head {
-    /// The head of no group.
-    pub(super) const NONE: Self = Self {
-        name: STATE,
-        fingerprint: 0,
-        run: 0,
-        kind: 0,
-    };
-
     pub(super) fn is_deleted(&self) -> bool {
         self.kind & DELETED != 0
     }
@@ -77,6 +71,7 @@ impl Row {
         out.extend_from_slice(&head.fingerprint.to_le_bytes());
         out.extend_from_slice(&head.run.to_le_bytes());
         out.extend_from_slice(&head.kind.to_le_bytes());
+        out.extend_from_slice(&head.slot.to_le_bytes());
         write_text(&mut out, &self.name.0);
         write_text(&mut out, &self.name.1);
         let known = self.after.as_ref().unwrap_or(&self.before);
@@ -214,6 +209,7 @@ impl Reader<'_> {
             fingerprint: u128::from_le_bytes(self.array()?),
             run: self.u32()?,
             kind: self.u32()?,
+            slot: self.u32()?,
         })
     }
 
@@ -299,6 +295,7 @@ mod tests {
             fingerprint: 2 << 90,
             run: 3,
             kind: 8,
+            slot: 5,
         };
         let row = Row {
             name: ("company".to_owned(), "acme".to_owned()),

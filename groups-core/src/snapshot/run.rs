@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 
 use super::comparison::compare;
 use super::fingerprint::Fingerprints;
-use super::index::{Entry, Index, WAITING};
+use super::index::{Index, KIND, WAITING};
 use super::journal::Journal;
-use super::known::{Known, uncertain};
-use super::row::{DELETED, Head, Row, STATE, damaged};
+use super::known::{GroupName, Known, uncertain};
+use super::row::{DELETED, Head, Row, damaged};
 use crate::group::Group;
 use crate::record::diff::updates;
 use crate::record::error::outcome;
@@ -14,7 +14,7 @@ use crate::record::{Error, MixpanelGroup, Report, Update};
 /// One [`Snapshot::sync`](crate::Snapshot::sync).
 ///
 /// Before the updates of a group are sent, a row in the journal says what it will be and what else it may be. When the
-/// run ends, one row ends it, and groups with updates that were not accepted have rows of their own.
+/// run ends, a last row ends it, and groups with updates that were not accepted have rows of their own.
 pub(super) struct Run<'r, 's> {
     index: &'r mut Index,
     journal: &'r Journal<'s>,
@@ -22,23 +22,26 @@ pub(super) struct Run<'r, 's> {
     /// The kind of the struct's groups.
     kind: u32,
     number: u32,
-    /// Nothing is sent in truth, so nothing is kept.
+    /// Whether nothing is really sent, so that nothing is kept.
     is_dry: bool,
     has_failed: bool,
-    /// Which group's the updates are, by the position of its first one.
-    positions: Vec<(usize, u128)>,
+    /// Which group's the updates are, by the position of its first one; `None` if they cannot be sent.
+    positions: Vec<(usize, Option<u32>)>,
     next_position: usize,
-    deleted: Vec<u128>,
 }
 
 /// What is known of a group from before.
 #[derive(Default)]
 struct Before {
+    name: GroupName,
     /// What it is if what this run has sent of it is accepted.
     known: Option<Known>,
     /// What it may be in any case.
     may_be: Known,
 }
+
+/// The store failed; the journal has the error.
+struct Failed;
 
 impl<'r, 's> Run<'r, 's> {
     pub(super) fn new<T: MixpanelGroup>(
@@ -46,11 +49,12 @@ impl<'r, 's> Run<'r, 's> {
         journal: &'r Journal<'s>,
         is_dry: bool,
     ) -> Self {
+        index.begin();
         let key = index.state.key;
         let [a, b, c, d, ..] = key.hash(T::GROUP_KEY.as_bytes()).to_le_bytes();
         Self {
-            fingerprints: Fingerprints::new(key, T::PROPERTIES),
-            kind: u32::from_le_bytes([a, b, c, d]) & !DELETED,
+            fingerprints: Fingerprints::new(key, T::GROUP_KEY, T::PROPERTIES),
+            kind: u32::from_le_bytes([a, b, c, d]) & KIND,
             number: index.state.next_run,
             index,
             journal,
@@ -58,7 +62,6 @@ impl<'r, 's> Run<'r, 's> {
             has_failed: false,
             positions: Vec::new(),
             next_position: 0,
-            deleted: Vec::new(),
         }
     }
 
@@ -70,31 +73,35 @@ impl<'r, 's> Run<'r, 's> {
     /// Returns the updates of what has changed of a group, after adding it to the journal.
     pub(super) fn updates<T: MixpanelGroup>(&mut self, group: &T) -> Vec<Update<'static>> {
         let target = group.group();
-        let name = self.fingerprints.name(target.key(), target.id().as_str());
         let fingerprint = self.fingerprints.of(group, &target);
-        if let Some(entry) = self.index.groups.get_mut(&name) {
-            entry.seen = self.number;
-            let open = &self.index.state.open;
-            if fingerprint == Some(entry.head.fingerprint) && !open.contains(&entry.head.run) {
-                return Vec::new();
-            }
+        if fingerprint.is_some_and(|fingerprint| self.index.is_next(fingerprint)) {
+            return Vec::new();
         }
-        self.compare(group, &target, name, fingerprint)
-            .unwrap_or_else(|Failed| {
-                self.has_failed = true;
-                Vec::new()
-            })
+        let name = self.fingerprints.name(target.key(), target.id().as_str());
+        let slot = self.index.find(name);
+        let is_unchanged = slot.is_some_and(|slot| {
+            let entry = self.index.get(slot);
+            fingerprint == Some(entry.fingerprint) && self.index.is_certain(entry)
+        });
+        if is_unchanged {
+            return Vec::new();
+        }
+        let updates = self.changes(group, &target, (name, slot), fingerprint);
+        updates.unwrap_or_else(|Failed| {
+            self.has_failed = true;
+            Vec::new()
+        })
     }
 
-    fn compare<T: MixpanelGroup>(
+    fn changes<T: MixpanelGroup>(
         &mut self,
         group: &T,
         target: &Group<'_>,
-        name: u128,
+        (name, slot): (u128, Option<u32>),
         fingerprint: Option<u128>,
     ) -> Result<Vec<Update<'static>>, Failed> {
-        let found = self.find(name)?;
-        let Before { known, may_be } = found.map(|(_, before)| before).unwrap_or_default();
+        let before = slot.map(|slot| self.before(slot)).transpose()?;
+        let Before { known, may_be, .. } = before.unwrap_or_default();
         let company_id = target.company_id().map(ToString::to_string);
         // In another company, nothing was sent of it.
         let known = known.map(|known| {
@@ -106,124 +113,117 @@ impl<'r, 's> Run<'r, 's> {
         });
         let key = self.index.state.key;
         let (after, differences) = compare(group, known.as_ref(), company_id, key);
+        // An update that cannot be sent changes nothing.
         let is_valid = differences.is_ok();
         let updates = updates(differences, target);
-        // An update that cannot be sent changes nothing.
-        if is_valid {
-            let is_other = |(name, trace): &(String, _)| after.traces.get(name) != Some(trace);
-            let before = Known {
-                company_id: after.company_id.clone(),
-                traces: may_be.traces.into_iter().filter(is_other).collect(),
-            };
-            let row = Row {
-                name: (target.key().to_owned(), target.id().to_string()),
-                after: Some(after),
-                before,
-            };
-            self.add(name, self.number, fingerprint.unwrap_or_default(), &row)?;
+        if !is_valid {
+            self.count(None, &updates);
+            return Ok(updates);
         }
-        self.count(if is_valid { name } else { STATE }, &updates);
+        let is_other = |(name, trace): &(String, _)| after.traces.get(name) != Some(trace);
+        let before = Known {
+            company_id: after.company_id.clone(),
+            traces: may_be.traces.into_iter().filter(is_other).collect(),
+        };
+        let row = Row {
+            name: (target.key().to_owned(), target.id().to_string()),
+            after: Some(after),
+            before,
+        };
+        let head = Head {
+            name,
+            fingerprint: fingerprint.unwrap_or_default(),
+            run: self.number,
+            kind: self.kind,
+            slot: slot.unwrap_or_else(|| self.index.new_slot()),
+        };
+        self.add(&head, &row)?;
+        self.count(Some(head.slot), &updates);
         Ok(updates)
     }
 
-    /// Returns the names of the groups of the group key that have not come up, in the order of their rows.
-    pub(super) fn gone(&self) -> Vec<u128> {
-        let groups = self.index.groups.values();
-        let gone = groups
-            .filter(|entry| entry.seen != self.number && entry.head.kind & !DELETED == self.kind);
-        let mut gone: Vec<_> = gone.map(|entry| (entry.place, entry.head.name)).collect();
-        gone.sort_unstable();
-        gone.into_iter().map(|(_, name)| name).collect()
+    /// Returns the slots of the groups of the group key that have not come up.
+    pub(super) fn gone(&self) -> Vec<u32> {
+        self.index.gone(self.kind)
     }
 
     /// Returns the update that deletes a group, if it is of this group key.
-    pub(super) fn delete(&mut self, name: u128, key: &str) -> Option<Update<'static>> {
-        let deleted = self.try_delete(name, key);
+    pub(super) fn delete(&mut self, slot: u32, key: &str) -> Option<Update<'static>> {
+        let deleted = self.try_delete(slot, key);
         deleted.unwrap_or_else(|Failed| {
             self.has_failed = true;
             None
         })
     }
 
-    fn try_delete(&mut self, name: u128, key: &str) -> Result<Option<Update<'static>>, Failed> {
-        let found = self.find(name)?;
-        let Some((names, before)) = found.filter(|((other, _), _)| other == key) else {
+    fn try_delete(&mut self, slot: u32, key: &str) -> Result<Option<Update<'static>>, Failed> {
+        let Before { name, may_be, .. } = self.before(slot)?;
+        if name.0 != key {
             return Ok(None);
-        };
-        let mut group = Group::new(&*names.0, &*names.1);
-        if let Some(company_id) = before.may_be.company_id.as_deref() {
+        }
+        let mut group = Group::new(&*name.0, &*name.1);
+        if let Some(company_id) = may_be.company_id.as_deref() {
             group = group.in_company(company_id);
         }
         let update = group.delete();
-        let row = Row {
-            name: names,
-            after: None,
-            before: before.may_be,
+        let head = Head {
+            name: self.index.get(slot).name,
+            fingerprint: 0,
+            run: self.number,
+            kind: self.kind | DELETED,
+            slot,
         };
-        self.add(name, self.number, 0, &row)?;
-        self.deleted.push(name);
-        self.count(name, std::slice::from_ref(&update));
-        Ok(Some(update))
+        let row = Row {
+            name: name.clone(),
+            after: None,
+            before: may_be.clone(),
+        };
+        self.add(&head, &row)?;
+        self.count(Some(slot), std::slice::from_ref(&update));
+        Ok(Some(update.into_owned()))
     }
 
-    /// Returns the group's name and what is known of it.
-    #[allow(clippy::type_complexity)]
-    fn find(&mut self, name: u128) -> Result<Option<(super::known::GroupName, Before)>, Failed> {
-        let place = |run: &Self| run.index.groups.get(&name).map(|entry| entry.place);
-        if place(self) == Some(WAITING) {
+    /// Returns what is known of a group from before.
+    fn before(&mut self, slot: u32) -> Result<Before, Failed> {
+        if self.index.get(slot).place == WAITING {
             if !self.journal.write() {
                 return Err(Failed);
             }
             self.place();
         }
-        let Some(place) = place(self) else {
-            return Ok(None);
-        };
-        let row = self.journal.read(place).ok_or(Failed)?;
-        let Some((head, row)) = Row::decode(&row) else {
+        let entry = *self.index.get(slot);
+        let row = self.journal.read(entry.place).ok_or(Failed)?;
+        let Some((_, row)) = Row::decode(&row) else {
             let error = damaged("the snapshot", "the row of a group is wrong");
             self.journal.fail(error);
             return Err(Failed);
         };
-        // The head in memory counts: after damage, it is another.
-        let run = self
-            .index
-            .groups
-            .get(&name)
-            .map_or(head.run, |entry| entry.head.run);
-        let is_open = run == self.number || self.index.state.open.contains(&run);
-        let may_be = if is_open {
-            uncertain(Some(&row.before), row.after.as_ref())
-        } else {
+        let is_ours = entry.run == self.number;
+        let is_certain = !is_ours && self.index.is_certain(&entry);
+        let may_be = if is_certain {
             row.after.clone().unwrap_or_default()
+        } else {
+            uncertain(Some(&row.before), row.after.as_ref())
         };
-        let known = if run == self.number || !is_open {
+        let known = if is_ours || is_certain {
             row.after
         } else {
             Some(may_be.clone())
         };
-        Ok(Some((row.name, Before { known, may_be })))
+        Ok(Before {
+            name: row.name,
+            known,
+            may_be,
+        })
     }
 
-    fn add(&mut self, name: u128, run: u32, fingerprint: u128, row: &Row) -> Result<(), Failed> {
+    fn add(&mut self, head: &Head, row: &Row) -> Result<(), Failed> {
         if self.is_dry {
             return Ok(());
         }
-        let deleted = if row.after.is_none() { DELETED } else { 0 };
-        let head = Head {
-            name,
-            fingerprint,
-            run,
-            kind: self.kind | deleted,
-        };
-        let entry = Entry {
-            head,
-            place: WAITING,
-            seen: self.number,
-        };
-        self.index.groups.insert(name, entry);
+        self.index.set(head);
         self.index.rows += 1;
-        if self.journal.add(name, row.encode(&head)) {
+        if self.journal.add(Some(head.slot), row.encode(head)) {
             Ok(())
         } else {
             Err(Failed)
@@ -231,28 +231,25 @@ impl<'r, 's> Run<'r, 's> {
     }
 
     /// Counts the updates of a group, whose positions are those in the delivery.
-    fn count(&mut self, name: u128, updates: &[Update<'_>]) {
+    fn count(&mut self, slot: Option<u32>, updates: &[Update<'_>]) {
         if !updates.is_empty() {
-            self.positions.push((self.next_position, name));
+            self.positions.push((self.next_position, slot));
             self.next_position += updates.len();
         }
     }
 
     /// Notes where the rows are that were written.
     fn place(&mut self) {
-        for (name, place) in self.journal.take_placed() {
-            if name == STATE {
-                self.index.state_place = place;
-            } else if let Some(entry) = self.index.groups.get_mut(&name) {
-                // Of two rows of a group, the second one may still be waiting: it is written before it is read.
-                entry.place = place;
+        for (slot, place) in self.journal.take_placed() {
+            match slot {
+                Some(slot) => self.index.set_place(slot, place),
+                None => self.index.state_place = place,
             }
         }
     }
 
     /// Ends the run. Groups with updates that were not accepted may be as they were or as they were to be.
     pub(super) fn end(mut self, result: &Result<Report, Error>) {
-        // Also where nothing was written: what came up in this run has not come up in the next one.
         self.index.state.next_run = self.number + 1;
         if self.has_failed || !self.journal.has_begun() {
             return;
@@ -261,48 +258,42 @@ impl<'r, 's> Run<'r, 's> {
         let rejected = report.into_iter().flat_map(|report| &report.rejected);
         let rejected = rejected.map(|rejection| rejection.position);
         let undelivered = undelivered.positions().map(|(position, _)| position);
-        let names: BTreeSet<u128> = rejected
+        let slots: BTreeSet<u32> = rejected
             .chain(undelivered)
             .filter_map(|position| {
                 let after = self
                     .positions
                     .partition_point(|(first, _)| *first <= position);
-                let (_, name) = self.positions[..after].last()?;
-                Some(*name)
+                self.positions[..after].last()?.1
             })
-            .filter(|name| *name != STATE)
             .collect();
-        for name in names {
-            if self.set_uncertain(name).is_err() {
+        for slot in slots {
+            if self.set_uncertain(slot).is_err() {
                 return;
-            }
-        }
-        for name in std::mem::take(&mut self.deleted) {
-            let is_deleted = |entry: &Entry| entry.head.is_deleted();
-            if self.index.groups.get(&name).is_some_and(is_deleted) {
-                self.index.groups.remove(&name);
             }
         }
         self.index.rows += 2;
         let state = self.index.state.encode();
-        if self.journal.add(STATE, state) && self.journal.write() {
+        if self.journal.add(None, state) && self.journal.write() {
             self.place();
         }
     }
 
-    fn set_uncertain(&mut self, name: u128) -> Result<(), Failed> {
-        let Some((names, before)) = self.find(name)? else {
-            return Ok(());
+    fn set_uncertain(&mut self, slot: u32) -> Result<(), Failed> {
+        let Before { name, may_be, .. } = self.before(slot)?;
+        // No run has the number 0: it is certain that this much is not known.
+        let head = Head {
+            name: self.index.get(slot).name,
+            fingerprint: 0,
+            run: 0,
+            kind: self.kind,
+            slot,
         };
         let row = Row {
-            name: names,
-            after: Some(before.may_be),
+            name,
+            after: Some(may_be),
             before: Known::default(),
         };
-        // No run has the number 0: what the row says is certain, and it says that much is not known.
-        self.add(name, 0, 0, &row)
+        self.add(&head, &row)
     }
 }
-
-/// The store failed; the journal has the error.
-struct Failed;

@@ -98,13 +98,13 @@ impl Snapshot {
     /// Returns the number of groups.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.index.groups.len()
+        self.index.len()
     }
 
     /// Returns whether there are no groups.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.groups.is_empty()
+        self.index.len() == 0
     }
 
     /// Sends what has changed, and keeps what Mixpanel accepted.
@@ -194,8 +194,8 @@ impl Snapshot {
                 None => {}
             }
             let gone = gone.get_or_insert_with(|| run.gone().into_iter());
-            let name = gone.next()?;
-            Some(run.delete(name, T::GROUP_KEY).into_iter().collect())
+            let slot = gone.next()?;
+            Some(run.delete(slot, T::GROUP_KEY).into_iter().collect())
         });
         let permit = |_| journal.write();
         let result = via.permit(&permit).send(steps.flatten());
@@ -221,7 +221,7 @@ impl Snapshot {
     /// Removes outdated rows when they are more than half of all.
     fn tidy(&mut self) {
         const FEW: usize = 1_000;
-        if self.index.rows > 2 * self.index.groups.len() + FEW {
+        if self.index.rows > 2 * self.index.len() + FEW {
             self.is_loaded = false;
             if let Err(error) = self.store.retain(&self.index.places()) {
                 log::warn!("{} keeps outdated rows: {error:#}", self.name);
@@ -250,7 +250,7 @@ impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot")
             .field("name", &self.name)
-            .field("groups", &self.index.groups.len())
+            .field("groups", &self.index.len())
             .finish_non_exhaustive()
     }
 }

@@ -39,12 +39,12 @@ pub trait SnapshotStore: Send {
     /// If they cannot be written. Then some of them may have been, but no row without those before it.
     fn append(&mut self, rows: &[Vec<u8>]) -> Result<Vec<u64>, Error>;
 
-    /// Removes all rows except for those at these places, which are in ascending order. The places of the others may
-    /// change: the snapshot calls `load` before it uses the store again.
+    /// Keeps only the rows at these places, in this order: as if all rows were removed, and these appended again. Their
+    /// places may change: the snapshot calls `load` before it uses the store again.
     ///
     /// It frees space, and may be left undone: rows that stay do no harm.
     ///
     /// # Errors
-    /// If the rows cannot be removed. Then all of them are still there.
+    /// If the rows cannot be written. Then all of them are as they were.
     fn retain(&mut self, places: &[u64]) -> Result<(), Error>;
 }

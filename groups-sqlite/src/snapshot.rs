@@ -1,0 +1,181 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use mixpanel_groups::snapshot::SnapshotStore;
+use mixpanel_groups::{Error, ErrorKind};
+
+/// The table of a snapshot. Numbers are not used again after their rows are removed.
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS mixpanel_snapshot (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    row BLOB NOT NULL
+)";
+/// The longest wait for another connection that writes to the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A [`Snapshot`](mixpanel_groups::Snapshot) in an SQLite file, which may be a database of your own: in the table
+/// `mixpanel_snapshot`.
+///
+/// ```no_run
+/// use mixpanel_groups::{Client, Snapshot};
+/// use mixpanel_groups_sqlite::SqliteSnapshot;
+///
+/// # #[derive(mixpanel_groups::MixpanelGroup)]
+/// # #[mixpanel(group_key = "company")]
+/// # struct Company { #[mixpanel(group_id)] id: u64 }
+/// # fn main() -> Result<(), mixpanel_groups::Error> {
+/// # let (client, companies) = (Client::from_env()?, Vec::<Company>::new());
+/// let mut snapshot = Snapshot::open_in(SqliteSnapshot::open("shop.db")?)?;
+/// snapshot.sync(&client, &companies)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A second snapshot of the same file is refused, in this process or in another one on this machine, as long as the
+/// first one is open. A transaction on an empty SQLite file beside it, named with `-snapshot`, is for that; it ends with
+/// the process. The file stays. Your own connections are not held up, except while rows are written.
+pub struct SqliteSnapshot {
+    path: PathBuf,
+    db: Connection,
+    /// Holds a transaction as long as the store is open.
+    _lock: Connection,
+}
+
+impl SqliteSnapshot {
+    /// Opens the file, or creates it, and the table if it does not exist.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Io`] if the file cannot be read and written, or a snapshot of it is open.
+    /// - [`ErrorKind::Damaged`] if it is not an SQLite database.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let open = || {
+            let db = Connection::open(path)?;
+            db.busy_timeout(BUSY_TIMEOUT)?;
+            db.execute_batch(SCHEMA)?;
+            Ok(db)
+        };
+        let db = open().map_err(|error| failed(path, "open", error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            db,
+            _lock: lock(path)?,
+        })
+    }
+
+    fn failed(&self, verb: &str, error: rusqlite::Error) -> Error {
+        failed(&self.path, verb, error)
+    }
+}
+
+/// Locks the snapshot until the connection is closed.
+fn lock(path: &Path) -> Result<Connection, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push("-snapshot");
+    let lock = || {
+        let lock = Connection::open(path.with_file_name(name))?;
+        lock.busy_timeout(Duration::ZERO)?;
+        lock.execute_batch("BEGIN EXCLUSIVE")?;
+        Ok(lock)
+    };
+    lock().map_err(|error: rusqlite::Error| {
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) {
+            let path = path.display();
+            let message = format!("the snapshot {path} is in use by another run: wait for its end");
+            return Error::new(ErrorKind::Io, message);
+        }
+        failed(path, "lock", error)
+    })
+}
+
+fn append(transaction: &Transaction<'_>, row: &[u8]) -> rusqlite::Result<u64> {
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO mixpanel_snapshot (row) VALUES (?1)")?;
+    let id = insert.insert(params![row])?;
+    Ok(u64::try_from(id).unwrap_or_default())
+}
+
+fn read(db: &Connection, place: u64) -> rusqlite::Result<Vec<u8>> {
+    let mut select = db.prepare_cached("SELECT row FROM mixpanel_snapshot WHERE id = ?1")?;
+    let row = select.query_row(params![id(place)], |row| row.get(0));
+    row.optional()
+        .and_then(|row| row.ok_or(rusqlite::Error::QueryReturnedNoRows))
+}
+
+/// SQLite's numbers are signed.
+fn id(place: u64) -> i64 {
+    i64::try_from(place).unwrap_or(i64::MAX)
+}
+
+impl SnapshotStore for SqliteSnapshot {
+    fn load(
+        &mut self,
+        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
+        let failed = |error| self.failed("read", error);
+        let select = "SELECT id, row FROM mixpanel_snapshot ORDER BY id";
+        let mut select = self.db.prepare(select).map_err(failed)?;
+        let mut rows = select.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let id: i64 = row.get(0).map_err(failed)?;
+            let bytes = row.get_ref(1).map_err(failed)?;
+            let bytes = bytes.as_blob().map_err(|error| failed(error.into()))?;
+            each(u64::try_from(id).unwrap_or_default(), bytes)?;
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self, place: u64) -> Result<Vec<u8>, Error> {
+        read(&self.db, place).map_err(|error| self.failed("read", error))
+    }
+
+    fn append(&mut self, rows: &[Vec<u8>]) -> Result<Vec<u64>, Error> {
+        let mut write = || {
+            let behavior = TransactionBehavior::Immediate;
+            let transaction = self.db.transaction_with_behavior(behavior)?;
+            let places = rows.iter().map(|row| append(&transaction, row));
+            let places = places.collect::<rusqlite::Result<_>>()?;
+            transaction.commit()?;
+            Ok(places)
+        };
+        write().map_err(|error| failed(&self.path, "write", error))
+    }
+
+    fn retain(&mut self, places: &[u64]) -> Result<(), Error> {
+        let mut write = || {
+            let behavior = TransactionBehavior::Immediate;
+            let transaction = self.db.transaction_with_behavior(behavior)?;
+            let last = "SELECT MAX(id) FROM mixpanel_snapshot";
+            let last: Option<i64> = transaction.query_row(last, [], |row| row.get(0))?;
+            for place in places {
+                let row = read(&transaction, *place)?;
+                append(&transaction, &row)?;
+            }
+            let delete = "DELETE FROM mixpanel_snapshot WHERE id <= ?1";
+            transaction.execute(delete, params![last.unwrap_or_default()])?;
+            transaction.commit()
+        };
+        write().map_err(|error| failed(&self.path, "write", error))
+    }
+}
+
+fn failed(path: &Path, verb: &str, error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    let kind = match error.sqlite_error_code() {
+        // An error without a code of its own means that a table or a column is missing.
+        None | Some(DatabaseCorrupt | NotADatabase | Unknown) => ErrorKind::Damaged,
+        Some(_) => ErrorKind::Io,
+    };
+    let message = format!("cannot {verb} the snapshot {}", path.display());
+    Error::new(kind, message).with_source(error)
+}
+
+impl fmt::Debug for SqliteSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteSnapshot")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

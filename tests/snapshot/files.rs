@@ -1,0 +1,213 @@
+//! Files as they are in containers: mounted, linked, read-only, full.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use mixpanel_groups::{Client, ErrorKind, Report, Snapshot};
+use mixpanel_groups_emulator::Emulator;
+
+use crate::{Company, Folder, client, company, run};
+
+#[test]
+fn a_file_that_was_being_written_in_place_is_taken_from_beside_it() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    run(&folder, &client, &[company(1)]).into_result().unwrap();
+    let good = fs::read(folder.file()).unwrap();
+    for half in [
+        good[..good.len() / 2].to_vec(),
+        [&good[..20], b"old"].concat(),
+    ] {
+        fs::write(folder.0.join("companies.snapshot.tmp"), &good).unwrap();
+        fs::write(folder.file(), half).unwrap();
+        assert_eq!(run(&folder, &client, &[company(1)]), Report::default());
+        assert_eq!(fs::read(folder.file()).unwrap(), good);
+    }
+}
+
+#[test]
+fn a_file_beside_it_that_is_not_needed_is_removed() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    run(&folder, &client, &[company(1)]).into_result().unwrap();
+    // The process was killed before the other file was complete.
+    fs::write(folder.0.join("companies.snapshot.tmp"), "mixpanel").unwrap();
+    assert_eq!(run(&folder, &client, &[company(1)]), Report::default());
+    assert_eq!(
+        folder.files(),
+        ["companies.snapshot", "companies.snapshot.lock"]
+    );
+}
+
+/// Runs for so many nights that the file is written anew. Returns its greatest length and its last one.
+fn many_nights(file: &Path, client: &Client) -> (u64, u64) {
+    let mut longest = 0;
+    let length = || fs::metadata(file).unwrap().len();
+    for night in 0..60 {
+        let companies = (0..20).map(|id| Company {
+            plan: night,
+            ..company(id)
+        });
+        let mut snapshot = Snapshot::open(file).unwrap();
+        let report = snapshot.sync(client, companies).unwrap();
+        assert_eq!(report.accepted, if night == 0 { 60 } else { 20 });
+        longest = longest.max(length());
+    }
+    (longest, length())
+}
+
+#[test]
+#[cfg(unix)]
+fn a_symbolic_link_and_the_mode_stay() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let target = folder.0.join("target");
+    // An empty file, as it is made to be mounted.
+    fs::write(&target, "").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&target, folder.file()).unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let (longest, last) = many_nights(&folder.file(), &client.build().unwrap());
+    assert!(last < longest / 2, "it was written anew: {longest}, {last}");
+    assert!(fs::symlink_metadata(folder.file()).unwrap().is_symlink());
+    let mode = fs::metadata(&target).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(Snapshot::open(&target).unwrap().len(), 20);
+}
+
+/// A mount, as long as this is not dropped.
+struct Mount<'p>(&'p Path);
+
+impl<'p> Mount<'p> {
+    /// Mounts, or says loudly that the test is skipped.
+    fn new(arguments: &[&str], on: &'p Path) -> Option<Self> {
+        let mounted = Command::new("mount").args(arguments).arg(on).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(on)),
+            other => {
+                eprintln!("SKIPPED: mount {arguments:?} is not permitted here: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+fn make_read_only(mounted: &Path) {
+    let mut mount = Command::new("mount");
+    let status = mount.args(["-o", "remount,ro"]).arg(mounted).status();
+    assert!(status.unwrap().success());
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg(self.0).status().unwrap();
+        assert!(status.success() || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_mounted_file_is_written_in_place() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let outside = Folder::new();
+    fs::write(outside.file(), "").unwrap();
+    fs::write(folder.file(), "").unwrap();
+    let file = folder.file();
+    let Some(mount) = Mount::new(&["--bind", outside.file().to_str().unwrap()], &file) else {
+        return;
+    };
+    let error = fs::rename(folder.file(), folder.0.join("other")).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        std::io::ErrorKind::ResourceBusy,
+        "it is a mount"
+    );
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let (longest, last) = many_nights(&file, &client.build().unwrap());
+    assert!(last < longest / 2, "it was written anew: {longest}, {last}");
+    assert_eq!(
+        folder.files(),
+        ["companies.snapshot", "companies.snapshot.lock"]
+    );
+    drop(mount);
+    assert_eq!(fs::metadata(outside.file()).unwrap().len(), last);
+    assert_eq!(Snapshot::open(outside.file()).unwrap().len(), 20);
+}
+
+#[test]
+fn a_mounted_file_in_a_read_only_folder_is_locked_itself() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let outside = Folder::new();
+    fs::write(outside.file(), "").unwrap();
+    let Some(tmpfs) = Mount::new(&["-t", "tmpfs", "tmpfs"], &folder.0) else {
+        return;
+    };
+    fs::write(folder.file(), "").unwrap();
+    let file = folder.file();
+    let bind = Mount::new(&["--bind", outside.file().to_str().unwrap()], &file).unwrap();
+    make_read_only(&folder.0);
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let (longest, last) = many_nights(&file, &client.build().unwrap());
+    assert_eq!(last, longest, "there is no room for another file");
+    let first = Snapshot::open(&file).unwrap();
+    let error = Snapshot::open(&file).unwrap_err();
+    assert!(error.to_string().contains("in use by another run"));
+    drop((first, bind, tmpfs));
+    assert_eq!(Snapshot::open(outside.file()).unwrap().len(), 20);
+}
+
+#[test]
+fn a_read_only_file_is_found_out_before_the_first_request() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let Some(mount) = Mount::new(&["-t", "tmpfs", "tmpfs"], &folder.0) else {
+        return;
+    };
+    run(&folder, &client, &[company(1)]).into_result().unwrap();
+    let requests = emulator.requests().len();
+    make_read_only(&folder.0);
+    // The data is as it was: nothing has to be written.
+    assert_eq!(run(&folder, &client, &[company(1)]), Report::default());
+    let changed = Company {
+        plan: 2,
+        ..company(1)
+    };
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let error = snapshot.sync(&client, [changed]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let text = format!("{error:#}");
+    assert!(
+        text.contains("companies.snapshot (1 undelivered): Read-only file system"),
+        "{text}"
+    );
+    assert_eq!(emulator.requests().len(), requests);
+    drop((snapshot, mount));
+}
+
+#[test]
+fn a_full_volume_is_found_out_before_the_request_that_depends_on_it() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let Some(mount) = Mount::new(&["-t", "tmpfs", "-o", "size=64k", "tmpfs"], &folder.0) else {
+        return;
+    };
+    let all = || (0..=255).map(company);
+    fs::write(folder.0.join("other"), vec![0; 48 << 10]).unwrap();
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let error = snapshot.sync(&client, all()).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("No space left on device"),
+        "{error:#}"
+    );
+    let accepted = error.report().unwrap().accepted;
+    assert_eq!(emulator.requests().len() * 3, accepted);
+    assert!((1..256 * 3).contains(&accepted), "{accepted}");
+
+    // Once there is room, the rest is sent.
+    fs::remove_file(folder.0.join("other")).unwrap();
+    let report = snapshot.sync(&client, all()).unwrap();
+    assert!(report.is_all_accepted());
+    assert_eq!(emulator.profiles().len(), 256);
+    assert_eq!(snapshot.sync(&client, all()).unwrap(), Report::default());
+    drop((snapshot, mount));
+}
