@@ -1,5 +1,5 @@
 //! Processes that publish through a `SqliteOutbox` and are killed at random moments: what
-//! `publish` has returned of arrives, and each group's updates arrive in order.
+//! `publish` has returned of arrives, each group's updates in order and each event once.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{Client, Group, RetryPolicy};
+use mixpanel_groups::{Client, Event, Group, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use mixpanel_groups_sqlite::SqliteOutbox;
 use serde_json::{Value, json};
@@ -53,6 +53,11 @@ fn child() {
         let update = group.union(json!({"numbers": [number]}));
         let last = group.set(json!({"last": number}));
         buffered.publish_all([update, last]).unwrap();
+        let event = Event::new("Happened")
+            .distinct_id("user")
+            .insert_id(number)
+            .group(Group::new("company", number % GROUPS));
+        buffered.publish(event).unwrap();
         writeln!(stdout, "safe {number}").unwrap();
         stdout.flush().unwrap();
     }
@@ -130,6 +135,17 @@ fn what_was_published_arrives_whatever_is_killed() {
     let drained = buffered.shutdown(Duration::from_secs(60));
     assert!(drained.is_complete(), "{drained:?}");
 
+    let events = emulator.events();
+    let events = events.iter().map(|event| {
+        let id = event["properties"]["$insert_id"].as_str().unwrap();
+        id.parse::<u64>().unwrap()
+    });
+    let mut events: Vec<u64> = events.collect();
+    events.sort_unstable();
+    assert!(events.is_sorted_by(|id, next| id < next), "each once");
+    for number in &safe {
+        assert!(events.binary_search(number).is_ok(), "lost: {number}");
+    }
     for group in 0..GROUPS {
         let profile = emulator.profile("company", &group.to_string()).unwrap();
         let numbers: Vec<u64> = match profile.get("numbers") {

@@ -548,14 +548,14 @@ fn a_newer_version_is_an_error() {
     let (_folder, path) = folder();
     drop(SqliteOutbox::open(&path).unwrap());
     let db = Connection::open(&path).unwrap();
-    db.execute("UPDATE mixpanel_outbox_state SET version = 3", [])
+    db.execute("UPDATE mixpanel_outbox_state SET version = 4", [])
         .unwrap();
     let error = open_error(&path);
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(
         error
             .to_string()
-            .contains("has tables of version 3: expected 2, "),
+            .contains("has tables of version 4: expected 3, "),
         "{error}"
     );
 }

@@ -2,16 +2,15 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use mixpanel_groups::EncodedUpdate;
-use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups::outbox::{Capacity, OutboxRecord};
 
 use crate::failure::Failure;
 use crate::file::{OutboxFile, delete, held, insert, now, size};
 use crate::reserve;
 
 /// The arguments of one call of `append`.
-pub(crate) struct Append {
-    pub(crate) updates: Vec<EncodedUpdate>,
+pub(crate) struct Append<R> {
+    pub(crate) updates: Vec<R>,
     pub(crate) capacity: Capacity,
 }
 
@@ -24,20 +23,24 @@ pub(crate) struct Appender {
 impl Appender {
     /// Appends the updates of several calls in one transaction. The result of each call says whether
     /// there was room for it.
-    pub(crate) fn append_all(&mut self, appends: &[Append]) -> Vec<Result<bool, Failure>> {
+    pub(crate) fn append_all<R: OutboxRecord>(
+        &mut self,
+        appends: &[Append<R>],
+    ) -> Vec<Result<bool, Failure>> {
         match self.try_append_all(appends) {
             Ok(appended) => appended.into_iter().map(Ok).collect(),
             Err(failure) => appends.iter().map(|_| Err(failure.clone())).collect(),
         }
     }
 
-    fn try_append_all(&self, appends: &[Append]) -> Result<Vec<bool>, Failure> {
+    fn try_append_all<R: OutboxRecord>(&self, appends: &[Append<R>]) -> Result<Vec<bool>, Failure> {
+        let tables = self.file.tables;
         let transaction = self.file.begin(&self.db)?;
         self.check_oldest(&transaction)?;
         self.check_disk(&transaction, appends)?;
         let now = now(&transaction)?;
-        let mut held = held(&transaction)?;
-        let mut insert = insert(&transaction)?;
+        let mut held = held(&transaction, self.file.tables)?;
+        let mut insert = insert(&transaction, tables)?;
         let mut appended = Vec::with_capacity(appends.len());
         for append in appends {
             let (updates, bytes) = (append.updates.len(), append.bytes());
@@ -60,7 +63,7 @@ impl Appender {
     /// Returns an error if the oldest row cannot be read: nothing behind it would ever be sent.
     fn check_oldest(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
         let sql = "SELECT body FROM mixpanel_outbox ORDER BY id LIMIT 1";
-        let mut oldest = transaction.prepare_cached(sql)?;
+        let mut oldest = self.file.tables.prepare(transaction, sql)?;
         oldest
             .query_row([], |row| row.get_ref(0).map(drop))
             .optional()?;
@@ -68,7 +71,11 @@ impl Appender {
     }
 
     /// Returns an error if the disk was full and the database would grow.
-    fn check_disk(&self, transaction: &Transaction<'_>, appends: &[Append]) -> Result<(), Failure> {
+    fn check_disk<R: OutboxRecord>(
+        &self,
+        transaction: &Transaction<'_>,
+        appends: &[Append<R>],
+    ) -> Result<(), Failure> {
         if !self.file.reserve.is_spent() {
             return Ok(());
         }
@@ -93,11 +100,11 @@ impl Appender {
     ) -> Result<usize, Failure> {
         let transaction = self.file.begin(&self.db)?;
         let taken = self.file.taken();
-        let mut held = held(&transaction)?;
+        let mut held = held(&transaction, self.file.tables)?;
         let mut last = *taken;
         let sql = "SELECT id, length(CAST(body AS BLOB)) FROM mixpanel_outbox
                    WHERE id > ?1 ORDER BY id";
-        let mut select = transaction.prepare_cached(sql)?;
+        let mut select = self.file.tables.prepare(&transaction, sql)?;
         let mut rows = select.query([*taken])?;
         while !held.has_room(updates, bytes, capacity) {
             let Some(row) = rows.next()? else { break };
@@ -107,14 +114,17 @@ impl Appender {
         }
         drop(rows);
         drop(select);
-        let dropped = delete(&transaction)?.execute((*taken + 1, last))?;
+        let dropped = delete(&transaction, self.file.tables)?.execute((*taken + 1, last))?;
         transaction.commit()?;
         Ok(dropped)
     }
 }
 
-impl Append {
+impl<R: OutboxRecord> Append<R> {
     fn bytes(&self) -> usize {
-        self.updates.iter().map(EncodedUpdate::len).sum()
+        self.updates
+            .iter()
+            .map(|update| update.as_json().len())
+            .sum()
     }
 }

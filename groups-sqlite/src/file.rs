@@ -17,17 +17,16 @@ use crate::durability::Durability;
 use crate::failure::Failure;
 use crate::identity::Identity;
 use crate::reserve::{Reserve, with_reserve};
+use crate::schema::{SCHEMA, Tables};
 
-pub(crate) const SCHEMA: &str = include_str!("schema.sql");
-/// The version of the schema.
-pub(crate) const VERSION: i64 = 2;
 /// The longest wait for another connection that writes to the file, unless the client says otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of the write-ahead log that stay when it is empty.
 const MAX_JOURNAL: i64 = 4 << 20;
 
-/// The file, which several connections of this process share.
+/// The file and one queue in it, which several connections of this process share.
 pub(crate) struct OutboxFile {
+    pub(crate) tables: Tables,
     pub(crate) path: PathBuf,
     pub(crate) reserve: Reserve,
     identity: Identity,
@@ -39,10 +38,11 @@ pub(crate) struct OutboxFile {
 
 impl OutboxFile {
     /// Returns the file of that connection, in which the tables are.
-    pub(crate) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path, tables: Tables) -> Self {
         // SQLite has resolved the path too.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         Self {
+            tables,
             reserve: Reserve::of(&path),
             identity: Identity::of(&path),
             path,
@@ -158,25 +158,25 @@ pub(crate) fn patiently<R>(
 }
 
 /// Returns the depth, with the age of the oldest row.
-pub(crate) fn depth(db: &Connection) -> rusqlite::Result<Depth> {
+pub(crate) fn depth(db: &Connection, tables: Tables) -> rusqlite::Result<Depth> {
     let sql = "SELECT (julianday('now') - julianday(since)) * 86400.0
                FROM mixpanel_outbox ORDER BY id LIMIT 1";
-    let mut select = db.prepare_cached(sql)?;
+    let mut select = tables.prepare(db, sql)?;
     let seconds: Option<Option<f64>> = select.query_row([], |row| row.get(0)).optional()?;
     // The clock may have been set back, and an SQL statement may have written any text as the time.
     let oldest = seconds.map(|seconds| {
         let age = Duration::try_from_secs_f64(seconds.unwrap_or_default());
         age.unwrap_or_default()
     });
-    Ok(held(db)?.with_oldest(oldest))
+    Ok(held(db, tables)?.with_oldest(oldest))
 }
 
 /// Returns the depth without the age of the oldest row.
-pub(crate) fn held(db: &Connection) -> rusqlite::Result<Depth> {
+pub(crate) fn held(db: &Connection, tables: Tables) -> rusqlite::Result<Depth> {
     let sql = "SELECT updates, bytes FROM mixpanel_outbox_state";
-    let mut select = db.prepare_cached(sql)?;
+    let mut select = tables.prepare(db, sql)?;
     match select.query_row([], |row| Ok(Depth::new(size(row, 0)?, size(row, 1)?))) {
-        Err(rusqlite::Error::IntegralValueOutOfRange(..)) => recount(db),
+        Err(rusqlite::Error::IntegralValueOutOfRange(..)) => recount(db, tables),
         held => held,
     }
 }
@@ -189,14 +189,14 @@ pub(crate) fn size(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
 
 /// Counts the rows, since the counts that were kept are wrong: only an SQL statement of somebody else can write such.
 /// Corrects them if the connection is writing.
-fn recount(db: &Connection) -> rusqlite::Result<Depth> {
+fn recount(db: &Connection, tables: Tables) -> rusqlite::Result<Depth> {
     log::warn!("the counts of the outbox were below zero: its rows are counted again");
     let sql = "SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM mixpanel_outbox";
     let (updates, bytes): (i64, i64) =
-        db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        db.query_row(&tables.sql(sql), [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if !db.is_autocommit() {
         let sql = "UPDATE mixpanel_outbox_state SET updates = ?1, bytes = ?2";
-        db.execute(sql, (updates, bytes))?;
+        db.execute(&tables.sql(sql), (updates, bytes))?;
     }
     let size = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
     Ok(Depth::new(size(updates), size(bytes)))
@@ -209,11 +209,14 @@ pub(crate) fn now(db: &Connection) -> rusqlite::Result<String> {
 }
 
 /// Prepares the statement that appends a row, from its time and body.
-pub(crate) fn insert(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
-    db.prepare_cached("INSERT INTO mixpanel_outbox (since, body) VALUES (?1, ?2)")
+pub(crate) fn insert(db: &Connection, tables: Tables) -> rusqlite::Result<CachedStatement<'_>> {
+    tables.prepare(
+        db,
+        "INSERT INTO mixpanel_outbox (since, body) VALUES (?1, ?2)",
+    )
 }
 
 /// Prepares the statement that deletes rows, from the first id and the last.
-pub(crate) fn delete(db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
-    db.prepare_cached("DELETE FROM mixpanel_outbox WHERE id BETWEEN ?1 AND ?2")
+pub(crate) fn delete(db: &Connection, tables: Tables) -> rusqlite::Result<CachedStatement<'_>> {
+    tables.prepare(db, "DELETE FROM mixpanel_outbox WHERE id BETWEEN ?1 AND ?2")
 }

@@ -5,15 +5,18 @@ use std::time::{Duration, SystemTime};
 use mixpanel_groups::outbox::HeldUntil;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::schema::Tables;
+
 /// How long a lease lasts before the first request of a process extends it.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// Who may send, and until when: one row of the file, by the clock of the machine.
+/// Who may send what is in one queue, and until when: one row of the file, by the clock of the machine.
 ///
 /// A lease ends when it is released, or when its time has passed without a release, since its holder was killed. No
 /// request starts that it does not outlast ([`Outbox::hold`](mixpanel_groups::Outbox::hold)). So a successor sends
 /// nothing before every request of its predecessor has ended for its client.
 pub(crate) struct Lease {
+    tables: Tables,
     holder: String,
     /// Until when it is held, as far as is known.
     until: Option<HeldUntil>,
@@ -23,11 +26,12 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// Returns a lease that is not held.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(tables: Tables) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
+            tables,
             holder: format!("{}-{number}-{}", process::id(), since.as_nanos()),
             until: None,
             time: FIRST,
@@ -49,7 +53,7 @@ impl Lease {
         let sql = "SELECT holder FROM mixpanel_outbox_lease
                    -- A clock that was set back, or a time that no lease lasts, holds nobody up.
                    WHERE since <= ?1 AND ?1 < until";
-        let mut select = db.prepare_cached(sql)?;
+        let mut select = self.tables.prepare(db, sql)?;
         let holder: Option<String> = select.query_row([now()], |row| row.get(0)).optional()?;
         if holder.as_ref().is_some_and(|holder| *holder != self.holder) {
             self.until = None;
@@ -75,7 +79,7 @@ impl Lease {
     /// Whether the file says that it is held by this one, though its time may have passed.
     pub(crate) fn is_mine(&self, db: &Connection) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM mixpanel_outbox_lease WHERE holder = ?1";
-        db.prepare_cached(sql)?.exists([&self.holder])
+        self.tables.prepare(db, sql)?.exists([&self.holder])
     }
 
     /// Relies on it no longer: whether the file has it is not known.
@@ -87,16 +91,17 @@ impl Lease {
     pub(crate) fn release(&mut self, db: &Connection) -> rusqlite::Result<()> {
         self.forget();
         let sql = "DELETE FROM mixpanel_outbox_lease WHERE holder = ?1";
-        db.prepare_cached(sql)?.execute([&self.holder]).map(drop)
+        let mut delete = self.tables.prepare(db, sql)?;
+        delete.execute([&self.holder]).map(drop)
     }
 
     fn write(&mut self, db: &Connection, time: Duration) -> rusqlite::Result<()> {
         let until = HeldUntil::after(time);
         let since = now();
-        db.prepare_cached("DELETE FROM mixpanel_outbox_lease")?
-            .execute([])?;
+        let sql = "DELETE FROM mixpanel_outbox_lease";
+        self.tables.prepare(db, sql)?.execute([])?;
         let sql = "INSERT INTO mixpanel_outbox_lease (holder, since, until) VALUES (?1, ?2, ?3)";
-        let mut insert = db.prepare_cached(sql)?;
+        let mut insert = self.tables.prepare(db, sql)?;
         insert.execute(params![self.holder, since, since + time.as_secs_f64()])?;
         self.until = Some(until);
         Ok(())

@@ -22,6 +22,7 @@ mod lease;
 mod outbox;
 mod relay;
 mod reserve;
+mod schema;
 mod snapshot;
 
 pub use self::durability::Durability;

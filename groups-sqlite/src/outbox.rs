@@ -8,15 +8,17 @@ use rusqlite::{Connection, Transaction, params};
 use crate::appender::{Append, Appender};
 use crate::durability::Durability;
 use crate::failure::Failure;
-use crate::file::{self, OutboxFile, VERSION, insert, now, patiently};
+use crate::file::{self, OutboxFile, insert, now, patiently};
 use crate::group_commit::GroupCommit;
 use crate::lease::Lease;
 use crate::relay::{RejectedRow, Relay};
+use crate::schema::{self, Tables, VERSION};
 use mixpanel_groups::Outbox;
-use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
-use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
+use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry, OutboxRecord};
+use mixpanel_groups::record::{EncodedEvent, EncodedRecord, IntoRecord};
+use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 
-/// An outbox in an SQLite file: updates that wait in it survive a crash of the process or the machine.
+/// An outbox in an SQLite file: updates and events that wait in it survive a crash of the process or the machine.
 ///
 /// Any number of threads and processes may publish to one file. One process at a time sends: it holds a lease, a
 /// row of the file with a time, and `take` returns nothing while another process holds it. A process that ends gives
@@ -47,6 +49,8 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 ///                    DELETE FROM mixpanel_outbox_rejected; COMMIT"
 /// ```
 /// A row that is not an update, because somebody changed it, is rejected too: counted, reported and kept there.
+/// Events have tables of their own, `mixpanel_outbox_event` and `mixpanel_outbox_event_rejected`, and a lease of their
+/// own: another process may be sending them.
 ///
 /// The file is in [WAL mode](https://www.sqlite.org/wal.html), so it cannot be on a network file
 /// system. It does not shrink: SQLite reuses the space of removed rows.
@@ -59,17 +63,19 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
 /// among those that another process is sending.
-pub struct SqliteOutbox {
+pub struct SqliteOutbox<R: OutboxRecord = EncodedUpdate> {
     path: PathBuf,
     file: Arc<OutboxFile>,
-    appender: GroupCommit<Appender, Append, Result<bool, Failure>>,
+    appender: GroupCommit<Appender, Append<R>, Result<bool, Failure>>,
     relay: Mutex<Relay>,
     reader: Mutex<Connection>,
+    /// Beside updates.
+    events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
 }
 
 impl SqliteOutbox {
     /// The tables as SQL, which [`open`](Self::open) runs if they are missing.
-    pub const SCHEMA: &'static str = file::SCHEMA;
+    pub const SCHEMA: &'static str = schema::SCHEMA;
 
     /// Opens the file, or creates it if it does not exist. Published updates survive power loss
     /// ([`Durability::Full`]).
@@ -116,32 +122,11 @@ impl SqliteOutbox {
             return Ok(Err(Error::new(ErrorKind::Damaged, message)));
         }
         file::create_tables_in(&reader, path)?;
-        let connect = |durability| {
-            let db = file::connect(path)?;
-            file::set_up(&db, durability).map(|()| db)
-        };
-        let file = Arc::new(OutboxFile::of(path));
-        let appender = Appender {
-            db: connect(durability)?,
-            file: Arc::clone(&file),
-        };
-        let relay = Relay {
-            // What is removed and comes back after a power loss is sent once more, in the same order. So it does not
-            // wait for the disk, and others wait less for it.
-            db: connect(Durability::Normal)?,
-            file: Arc::clone(&file),
-            lease: Lease::new(),
-        };
-        Ok(Ok(Self {
-            path: path.to_owned(),
-            file,
-            appender: GroupCommit::new(appender),
-            relay: Mutex::new(relay),
-            reader: Mutex::new(reader),
-        }))
+        let events = SqliteOutbox::queue(path, durability, file::connect(path)?, None)?;
+        Self::queue(path, durability, reader, Some(Arc::new(events))).map(Ok)
     }
 
-    /// Publishes an update in a transaction of your own: it takes effect when the transaction commits,
+    /// Publishes an update or an event in a transaction of your own: it takes effect when the transaction commits,
     /// together with your rows. An update without properties is left out.
     ///
     /// The transaction must be on the outbox's file, in which [`open`](Self::open) or
@@ -150,7 +135,7 @@ impl SqliteOutbox {
     /// [immediate](rusqlite::TransactionBehavior::Immediate). No capacity applies.
     ///
     /// # Errors
-    /// - [`ErrorKind::InvalidUpdate`] if the update cannot be sent.
+    /// - [`ErrorKind::InvalidUpdate`] if it cannot be sent.
     /// - [`ErrorKind::Io`] or [`ErrorKind::Damaged`] if it cannot be written.
     ///
     /// The transaction stays open in either case, for you to commit or roll back.
@@ -176,16 +161,17 @@ impl SqliteOutbox {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn publish_in<'a>(
-        transaction: &Transaction<'_>,
-        update: impl Into<Update<'a>>,
-    ) -> Result<(), Error> {
-        let Some(update) = EncodedUpdate::new(&update.into())? else {
+    pub fn publish_in(transaction: &Transaction<'_>, record: impl IntoRecord) -> Result<(), Error> {
+        let Some(record) = record.into_record()? else {
             return Ok(());
         };
+        let tables = match record {
+            EncodedRecord::Event(_) => Tables::Events,
+            _ => Tables::Updates,
+        };
         let insert = || {
-            let mut insert = insert(transaction)?;
-            insert.execute(params![now(transaction)?, update.as_json()])
+            let mut insert = insert(transaction, tables)?;
+            insert.execute(params![now(transaction)?, record.as_json()])
         };
         let path = || Path::new(transaction.path().unwrap_or_default());
         insert()
@@ -194,8 +180,8 @@ impl SqliteOutbox {
     }
 }
 
-impl Outbox for SqliteOutbox {
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
+    fn append(&self, updates: &[R], capacity: Capacity) -> Result<bool, Error> {
         let append = Append {
             updates: updates.to_vec(),
             capacity,
@@ -209,7 +195,7 @@ impl Outbox for SqliteOutbox {
         written.map_err(|failure| self.failed("write to", failure))
     }
 
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let rows = self.relay().take(most);
         let rows = rows.map_err(|failure| self.failed("take from", failure))?;
         let entries = rows.into_iter().map(|(id, json)| match json {
@@ -256,8 +242,15 @@ impl Outbox for SqliteOutbox {
     /// Does not wait for those who write.
     fn depth(&self) -> Result<Depth, Error> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let depth = patiently(self.file.deadline(), || file::depth(&reader));
+        let depth = patiently(self.file.deadline(), || {
+            file::depth(&reader, self.file.tables)
+        });
         depth.map_err(|error| self.failed("read", error.into()))
+    }
+
+    fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
+        let events = self.events.as_ref()?;
+        Some(Arc::clone(events) as Arc<dyn Outbox<EncodedEvent>>)
     }
 
     fn set_timeout(&self, timeout: Duration) -> bool {
@@ -267,7 +260,7 @@ impl Outbox for SqliteOutbox {
 }
 
 /// Lets another process send at once, unless the file is busy: that one need not wait long either.
-impl Drop for SqliteOutbox {
+impl<R: OutboxRecord> Drop for SqliteOutbox<R> {
     fn drop(&mut self) {
         self.file.set_timeout(Duration::from_millis(100));
         if let Err(error) = self.release() {
@@ -276,7 +269,41 @@ impl Drop for SqliteOutbox {
     }
 }
 
-impl SqliteOutbox {
+impl<R: OutboxRecord> SqliteOutbox<R> {
+    /// Opens one queue of the file.
+    fn queue(
+        path: &Path,
+        durability: Durability,
+        reader: Connection,
+        events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
+    ) -> Result<Self, Failure> {
+        let tables = Tables::of::<R>();
+        let connect = |durability| {
+            let db = file::connect(path)?;
+            file::set_up(&db, durability).map(|()| db)
+        };
+        let file = Arc::new(OutboxFile::of(path, tables));
+        let appender = Appender {
+            db: connect(durability)?,
+            file: Arc::clone(&file),
+        };
+        let relay = Relay {
+            // What is removed and comes back after a power loss is sent once more, in the same order. So it does not
+            // wait for the disk, and others wait less for it.
+            db: connect(Durability::Normal)?,
+            file: Arc::clone(&file),
+            lease: Lease::new(tables),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            appender: GroupCommit::new(appender),
+            relay: Mutex::new(relay),
+            reader: Mutex::new(reader),
+            events,
+        })
+    }
+
     fn relay(&self) -> MutexGuard<'_, Relay> {
         self.relay.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -286,7 +313,7 @@ impl SqliteOutbox {
     }
 }
 
-impl fmt::Debug for SqliteOutbox {
+impl<R: OutboxRecord> fmt::Debug for SqliteOutbox<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteOutbox")
             .field("path", &self.path)

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::file::{OutboxFile, delete, patiently};
 use crate::lease::Lease;
 use crate::reserve::with_reserve;
+use crate::schema::Tables;
 
 /// The most bytes of JSON that are taken at once, unless one update has more.
 const MAX_BYTES: usize = 16 << 20;
@@ -68,15 +69,14 @@ impl Relay {
     }
 
     fn has_rows(&self) -> rusqlite::Result<bool> {
-        self.db
-            .prepare_cached("SELECT 1 FROM mixpanel_outbox")?
-            .exists([])
+        let sql = "SELECT 1 FROM mixpanel_outbox";
+        self.file.tables.prepare(&self.db, sql)?.exists([])
     }
 
     fn oldest(&self, most: usize) -> rusqlite::Result<Vec<TakenRow>> {
         let sql = "SELECT id, body FROM mixpanel_outbox ORDER BY id LIMIT ?1";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut select = self.db.prepare_cached(sql)?;
+        let mut select = self.file.tables.prepare(&self.db, sql)?;
         let mut rows = select.query([most])?;
         let (mut oldest, mut bytes) = (Vec::new(), 0);
         loop {
@@ -177,15 +177,16 @@ impl Relay {
         }
         let mut is_any_rejected = false;
         for rejected in settled.iter().filter_map(|(_, rejected)| *rejected) {
-            rejected.copy(&transaction)?;
+            rejected.copy(&transaction, file.tables)?;
             is_any_rejected = true;
         }
         if is_any_rejected {
             let sql = "DELETE FROM mixpanel_outbox_rejected WHERE rowid <=
                        (SELECT max(rowid) FROM mixpanel_outbox_rejected) - ?1";
-            transaction.prepare_cached(sql)?.execute([MAX_REJECTED])?;
+            let mut trim = file.tables.prepare(&transaction, sql)?;
+            trim.execute([MAX_REJECTED])?;
         }
-        let mut delete = delete(&transaction)?;
+        let mut delete = delete(&transaction, file.tables)?;
         for run in settled.chunk_by(|(id, _), (next, _)| next - id <= 1) {
             if let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) {
                 delete.execute((first, last))?;
@@ -194,7 +195,7 @@ impl Relay {
         drop(delete);
         let mut taken = file.taken();
         let sql = "SELECT 1 FROM mixpanel_outbox WHERE id <= ?1";
-        let is_some_left = transaction.prepare_cached(sql)?.exists([*taken])?;
+        let is_some_left = file.tables.prepare(&transaction, sql)?.exists([*taken])?;
         let gives_up = !is_some_left && lease.is_held();
         if gives_up {
             lease.release(&transaction)?;
@@ -216,10 +217,10 @@ impl Relay {
 
 impl RejectedRow {
     /// Copies the row to `mixpanel_outbox_rejected`.
-    fn copy(&self, db: &Connection) -> rusqlite::Result<()> {
+    fn copy(&self, db: &Connection, tables: Tables) -> rusqlite::Result<()> {
         let sql = "INSERT INTO mixpanel_outbox_rejected (id, since, body, field, message)
                    SELECT id, since, body, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
-        let mut copy = db.prepare_cached(sql)?;
+        let mut copy = tables.prepare(db, sql)?;
         copy.execute((self.id, &self.field, &self.message))
             .map(drop)
     }

@@ -1,5 +1,6 @@
 //! What every outbox promises, one suite for all of them.
 
+mod events;
 mod file_outbox;
 #[path = "../postgres_outbox/harness.rs"]
 #[allow(dead_code)] // Most of it is for that outbox's own tests.
@@ -55,7 +56,7 @@ macro_rules! tests {
             $($(
                 #[test]
                 fn $test() {
-                    super::$engine(&super::$module::$test);
+                    crate::$engine(&crate::$module::$test);
                 }
             )+)+
         }
@@ -87,3 +88,22 @@ suite!(memory);
 suite!(own);
 suite!(sqlite);
 suite!(postgres);
+
+/// The queue of events, where an outbox has one.
+mod events_of {
+    tests! {
+        memory:
+        events:
+            events_are_kept_as_updates_are
+            neither_kind_counts_for_the_other
+            both_kinds_are_delivered;
+    }
+
+    tests! {
+        sqlite:
+        events:
+            events_are_kept_as_updates_are
+            neither_kind_counts_for_the_other
+            both_kinds_are_delivered;
+    }
+}
