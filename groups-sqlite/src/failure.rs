@@ -15,6 +15,10 @@ pub(crate) enum Failure {
     Full,
     /// Another process has taken over.
     TakenOver,
+    /// Something cannot be read.
+    Damaged,
+    /// The updates that could not be read are in the table of that name.
+    SetAside(String),
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -29,8 +33,16 @@ impl Failure {
         match self {
             Self::Full => true,
             Self::Sqlite(error) => is_full(error),
-            Self::Replaced | Self::TakenOver => false,
+            Self::Replaced | Self::TakenOver | Self::Damaged | Self::SetAside(_) => false,
         }
+    }
+
+    /// Returns whether a page of the file cannot be read.
+    pub(crate) fn is_corruption(&self) -> bool {
+        let Self::Sqlite(error) = self else {
+            return false;
+        };
+        error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
     }
 
     /// Returns the error for the user: what cannot be done with the outbox at that path.
@@ -44,6 +56,19 @@ impl Failure {
                      process; open the outbox again"
                 );
                 return Error::new(ErrorKind::Io, message);
+            }
+            Self::Damaged => {
+                let message = format!(
+                    "the file of the outbox {path} is damaged: nothing is sent; repair it with `sqlite3 {path} .recover`"
+                );
+                return Error::new(ErrorKind::Damaged, message);
+            }
+            Self::SetAside(table) => {
+                let message = format!(
+                    "the file of the outbox {path} was damaged: what could be read of the table {table} is sent, the \
+                     rest stays there"
+                );
+                return Error::new(ErrorKind::Damaged, message);
             }
             Self::Full => {
                 let message = format!(

@@ -1,7 +1,7 @@
 //! The file of an outbox, and the connections to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub(crate) struct OutboxFile {
     pub(crate) path: PathBuf,
     pub(crate) reserve: Reserve,
     identity: Identity,
+    /// Something is damaged that could not be set aside.
+    is_damaged: AtomicBool,
     /// How many milliseconds a call waits for another connection that writes.
     timeout: AtomicU64,
     /// The highest id that this process has taken; every row up to it is taken too. Locked after the file, if both are.
@@ -46,6 +48,7 @@ impl OutboxFile {
             reserve: Reserve::of(&path),
             identity: Identity::of(&path),
             path,
+            is_damaged: AtomicBool::new(false),
             timeout: AtomicU64::new(millis(BUSY_TIMEOUT)),
             taken: Mutex::new(0),
         }
@@ -69,8 +72,16 @@ impl OutboxFile {
         patiently(self.deadline(), || begin(db))
     }
 
-    /// Returns an error if the file at the path is not the one that is open.
+    pub(crate) fn set_damaged(&self, is_damaged: bool) {
+        self.is_damaged.store(is_damaged, Ordering::Relaxed);
+    }
+
+    /// Returns an error if the file at the path is not the one that is open, or is damaged: what is published now would
+    /// not be sent.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.is_damaged.load(Ordering::Relaxed) {
+            return Err(Failure::Damaged);
+        }
         if self.identity.is_at(&self.path) {
             return Ok(());
         }

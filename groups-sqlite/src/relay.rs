@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::damage;
 use crate::failure::Failure;
 use crate::file::{OutboxFile, delete, patiently};
 use crate::lease::Lease;
@@ -53,6 +54,31 @@ impl Relay {
 
     /// Takes the oldest rows, at most `most`. Returns none while the lease is another's.
     pub(crate) fn take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
+        let taken = self.try_take(most);
+        match taken {
+            Err(failure) if failure.is_corruption() => Err(self.set_aside(failure)),
+            taken => {
+                self.file.set_damaged(false);
+                taken
+            }
+        }
+    }
+
+    /// Sets what is damaged aside, and returns how that ended: what to take and settle next is sound then.
+    fn set_aside(&mut self, failure: Failure) -> Failure {
+        match damage::set_aside(&self.db, &self.file) {
+            Ok(Some(table)) => Failure::SetAside(table),
+            elsewhere => {
+                if let Err(Failure::Sqlite(error)) = elsewhere {
+                    log::error!("what is damaged in the outbox cannot be set aside: {error}");
+                }
+                self.file.set_damaged(true);
+                failure
+            }
+        }
+    }
+
+    fn try_take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
         // Most looks find nothing: they do not write.
         if !patiently(self.file.deadline(), || self.has_rows())? {
             self.release()?;
@@ -131,7 +157,16 @@ impl Relay {
             .chain(rejected)
             .collect();
         settled.sort_unstable_by_key(|(id, _)| *id);
-        let result = self.settle_in_parts(&settled);
+        let mut result = self.settle_in_parts(&settled);
+        if let Err(failure) = &result {
+            if failure.is_corruption() {
+                let failure = self.set_aside(failure.clone());
+                result = match failure {
+                    Failure::SetAside(_) => self.settle_in_parts(&settled),
+                    failure => Err(failure),
+                };
+            }
+        }
         self.refill_reserve();
         result
     }
