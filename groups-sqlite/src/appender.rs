@@ -33,7 +33,7 @@ impl Appender {
 
     fn try_append_all(&self, appends: &[Append]) -> Result<Vec<bool>, Failure> {
         let transaction = self.file.begin(&self.db)?;
-        self.check_oldest(&transaction)?;
+        check_oldest(&transaction)?;
         self.check_disk(&transaction, appends)?;
         let now = now(&transaction)?;
         let mut held = held(&transaction)?;
@@ -55,16 +55,6 @@ impl Appender {
         self.file.check()?;
         transaction.commit()?;
         Ok(appended)
-    }
-
-    /// Returns an error if the oldest row cannot be read: nothing behind it would ever be sent.
-    fn check_oldest(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
-        let sql = "SELECT body FROM mixpanel_outbox ORDER BY id LIMIT 1";
-        let mut oldest = transaction.prepare_cached(sql)?;
-        oldest
-            .query_row([], |row| row.get_ref(0).map(drop))
-            .optional()?;
-        Ok(())
     }
 
     /// Returns an error if the disk was full and the database would grow.
@@ -111,6 +101,14 @@ impl Appender {
         transaction.commit()?;
         Ok(dropped)
     }
+}
+
+/// Returns an error if the oldest row cannot be read: nothing behind it would ever be sent.
+fn check_oldest(db: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT body FROM mixpanel_outbox ORDER BY id LIMIT 1";
+    let mut oldest = db.prepare_cached(sql)?;
+    let read = oldest.query_row([], |row| row.get_ref(0).map(drop));
+    read.optional().map(drop)
 }
 
 impl Append {

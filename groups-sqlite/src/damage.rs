@@ -105,10 +105,9 @@ fn next_readable(db: &Connection, last: i64) -> rusqlite::Result<Option<i64>> {
             return Ok(None);
         };
         match can_read(id) {
-            Ok(Some(_)) => break id,
-            // Behind the end, so the damage reaches up to there, unless it ends in between.
             Ok(None) if step == 1 => return Ok(None),
-            Ok(None) => break id,
+            // Behind the damage, or behind the end.
+            Ok(_) => break id,
             Err(_) => damaged = id,
         }
         step = step.saturating_mul(2);
