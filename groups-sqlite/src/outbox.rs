@@ -51,10 +51,29 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 /// The file is in [WAL mode](https://www.sqlite.org/wal.html), so it cannot be on a network file
 /// system. It does not shrink: SQLite reuses the space of removed rows.
 ///
-/// # Speed
+/// # Speed and deadlines
 /// Threads that publish at the same time share one transaction, and with it one wait for the disk.
-/// [`Durability`] chooses between speed and safety. Every method waits up to 10 seconds for another
-/// process that writes to the file, and then fails.
+/// [`Durability`] chooses between speed and safety. Every method waits for another connection that writes to the file for
+/// 5 seconds, or for the client's [`outbox_timeout`](mixpanel_groups::buffered::BufferedClientBuilder::outbox_timeout), and
+/// then fails; `depth` waits for nobody.
+///
+/// # Beside an application's own transactions
+/// SQLite lets one transaction write at a time. The one who sends writes twice a flush interval while updates wait, each
+/// time briefly and without waiting for the disk; else it only reads. Give your connections a
+/// [busy timeout](rusqlite::Connection::busy_timeout), which Diesel, for one, does not, and begin transactions that write
+/// with `BEGIN IMMEDIATE`: one that reads first and writes later fails if anybody has written in between, whatever its
+/// busy timeout. A longer [`flush_interval`](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval) also makes
+/// such meetings rarer.
+///
+/// # What happens to disks and files
+/// - **A full disk**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
+///   whose name ends with `-reserve`; it is empty while they are in use. Until they are back, updates are taken only where
+///   the file has free space within. What your own transactions publish cannot be held back.
+/// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
+///   lives. (On Windows a file in use cannot be removed.)
+/// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be
+///   read of it goes on in a new one; an error of the kind [`ErrorKind::Damaged`] says so. Damage elsewhere makes publishing
+///   fail.
 ///
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be

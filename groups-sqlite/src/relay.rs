@@ -79,12 +79,14 @@ impl Relay {
     }
 
     fn try_take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
-        // Most looks find nothing: they do not write.
+        // Most looks find nothing, or the lease of another: they do not write.
         if !patiently(self.file.deadline(), || self.has_rows())? {
             self.release()?;
             return Ok(Vec::new());
         }
-        if !self.change_lease(Lease::take)? {
+        if patiently(self.file.deadline(), || self.lease.is_anothers(&self.db))?
+            || !self.change_lease(Lease::take)?
+        {
             return Ok(Vec::new());
         }
         let mut taken = self.file.taken();
