@@ -1226,9 +1226,9 @@ fn a_round_of_the_relay_takes_the_lease_and_settles_and_no_more() {
     // Where nothing waits it writes nothing, nor where another holds the lease.
     let other = SqliteOutbox::open(&path).unwrap();
     assert!(buffered.flush(SOON).is_complete());
-    assert!(other.append(&[update(0, 0)], ROOM).unwrap());
     let waiting = SqliteOutbox::open(&path).unwrap();
     drop(buffered);
+    assert!(other.append(&[update(0, 0)], ROOM).unwrap());
     let taken = other.take(10).unwrap();
     let before = count(&db, "written");
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
