@@ -255,7 +255,7 @@ impl Publisher {
     /// Waits until everything that waits now is settled, for that time at most.
     pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
         if self.is_forked() {
-            return FlushOutcome::default();
+            return FlushOutcome::unknown();
         }
         let started = Instant::now();
         self.shared.flush(if self.shared.is_worker() {
@@ -268,7 +268,7 @@ impl Publisher {
 
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
         if self.is_forked() {
-            return FlushOutcome::default();
+            return FlushOutcome::unknown();
         }
         let started = Instant::now();
         if self.shared.is_worker() {
