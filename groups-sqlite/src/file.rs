@@ -40,12 +40,12 @@ pub(crate) struct OutboxFile {
 }
 
 impl OutboxFile {
-    /// Returns the file of that connection, in which the tables are.
-    pub(crate) fn of(path: &Path) -> Self {
-        // SQLite has resolved the path too.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    /// Returns the file at that path, which a connection has open and in which the tables are.
+    pub(crate) fn of(path: PathBuf) -> Self {
+        let reserve = Reserve::of(&path);
+        reserve.prepare();
         Self {
-            reserve: Reserve::of(&path),
+            reserve,
             identity: Identity::of(&path),
             path,
             is_damaged: AtomicBool::new(false),

@@ -119,27 +119,23 @@ impl SqliteOutbox {
             );
             return Err(Error::new(ErrorKind::Config, message));
         }
-        Self::connect(path, durability).map_err(|failure| failure.of(path, "open"))?
+        Self::connect(path, durability).map_err(|failure| failure.of(path, "open"))
     }
 
-    /// Opens the file; the inner error says that its tables are of another version.
-    fn connect(path: &Path, durability: Durability) -> Result<Result<Self, Error>, Failure> {
+    fn connect(path: &Path, durability: Durability) -> Result<Self, Failure> {
         let reader = file::connect(path)?;
         let other = file::version(&reader)?.filter(|version| *version != VERSION);
         if let Some(other) = other {
-            let path = path.display();
-            let message = format!(
-                "the outbox {path} has tables of version {other}: expected {VERSION}, as this version of \
-                 mixpanel-groups-sqlite uses"
-            );
-            return Ok(Err(Error::new(ErrorKind::Damaged, message)));
+            return Err(Failure::OtherVersion(other));
         }
-        file::create_tables_in(&reader, path)?;
+        // SQLite has resolved the path too.
+        let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        file::create_tables_in(&reader, &resolved)?;
+        let file = Arc::new(OutboxFile::of(resolved));
         let connect = |durability| {
-            let db = file::connect(path)?;
+            let db = file::connect(&file.path)?;
             file::set_up(&db, durability).map(|()| db)
         };
-        let file = Arc::new(OutboxFile::of(path));
         let appender = Appender {
             db: connect(durability)?,
             file: Arc::clone(&file),
@@ -150,14 +146,15 @@ impl SqliteOutbox {
             db: connect(Durability::Normal)?,
             file: Arc::clone(&file),
             lease: Lease::new(),
+            refilled: None,
         };
-        Ok(Ok(Self {
+        Ok(Self {
             path: path.to_owned(),
             file,
             appender: GroupCommit::new(appender),
             relay: Mutex::new(relay),
             reader: Mutex::new(reader),
-        }))
+        })
     }
 
     /// Publishes an update in a transaction of your own: it takes effect when the transaction commits,

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -11,6 +11,8 @@ use crate::reserve::with_reserve;
 
 /// The most bytes of JSON that are taken at once, unless one update has more.
 const MAX_BYTES: usize = 16 << 20;
+/// How often it is tried to fill the reserve: on a full disk each try fills what is left of it.
+const REFILL_EVERY: Duration = Duration::from_secs(60);
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
@@ -19,6 +21,8 @@ pub(crate) struct Relay {
     pub(crate) db: Connection,
     pub(crate) file: Arc<OutboxFile>,
     pub(crate) lease: Lease,
+    /// When it was last tried to fill the reserve again.
+    pub(crate) refilled: Option<Instant>,
 }
 
 /// A row to move to `mixpanel_outbox_rejected`.
@@ -40,7 +44,9 @@ impl Relay {
         &mut self,
         change: impl Fn(&mut Lease, &Connection) -> rusqlite::Result<R>,
     ) -> Result<R, Failure> {
-        let Self { db, file, lease } = self;
+        let Self {
+            db, file, lease, ..
+        } = self;
         with_reserve(&file.reserve, || {
             let transaction = file.begin(db)?;
             let changed = change(lease, &transaction);
@@ -244,9 +250,11 @@ impl Relay {
     }
 
     /// Keeps room for sending again, when nothing is taken and the room was needed before.
-    fn refill_reserve(&self) {
-        if !self.lease.is_held() && self.file.reserve.is_spent() {
+    fn refill_reserve(&mut self) {
+        let is_due = self.refilled.is_none_or(|at| at.elapsed() >= REFILL_EVERY);
+        if is_due && !self.lease.is_held() && self.file.reserve.is_spent() {
             self.file.reserve.refill();
+            self.refilled = Some(Instant::now());
         }
     }
 }
