@@ -552,12 +552,16 @@ fn large(number: usize, bytes: usize) -> EncodedUpdate {
     stored(&Group::new("company", number).set(json!({"number": number, "text": text})))
 }
 
-/// Appends until the disk is full; how many are there.
+/// Appends until the disk is full, small updates many at once; how many are there.
 fn fill(outbox: &SqliteOutbox, bytes: usize) -> usize {
-    for number in 0.. {
-        if let Err(error) = outbox.append(&[large(number, bytes)], ROOM) {
+    let at_once = (20_000 / bytes).max(1);
+    for first in (0..).step_by(at_once) {
+        let some: Vec<_> = (first..first + at_once)
+            .map(|number| large(number, bytes))
+            .collect();
+        if let Err(error) = outbox.append(&some, ROOM) {
             assert_eq!(error.kind(), ErrorKind::Io);
-            return number;
+            return first;
         }
     }
     unreachable!()
@@ -565,8 +569,13 @@ fn fill(outbox: &SqliteOutbox, bytes: usize) -> usize {
 
 #[test]
 fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
-    for (bytes, is_opened_again) in [(200, false), (200, true), (20_000, false), (900_000, true)] {
-        let Some(disk) = SmallDisk::new(40) else {
+    for (bytes, is_opened_again) in [
+        (1_000, false),
+        (1_000, true),
+        (20_000, false),
+        (900_000, true),
+    ] {
+        let Some(disk) = SmallDisk::new(30) else {
             return;
         };
         let path = disk.0.path().join("outbox.db");
@@ -604,7 +613,7 @@ fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
 
 #[test]
 fn a_disk_may_become_full_again_and_again() {
-    let Some(disk) = SmallDisk::new(40) else {
+    let Some(disk) = SmallDisk::new(30) else {
         return;
     };
     let path = disk.0.path().join("outbox.db");
