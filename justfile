@@ -57,6 +57,12 @@ bench:
 simulate runs="35000" seed="1":
     RUNS={{ runs }} SEED={{ seed }} .ci/simulation
 
+# Kills, pauses and restarts publishers and relays over one outbox (`sqlite` or `postgres`) for so many minutes, and checks
+# that nothing is lost or overtaken.
+soak minutes="5" seed="1" engine="sqlite":
+    MINUTES={{ minutes }} SEED={{ seed }} ENGINE={{ engine }} \
+        cargo test --release --locked --test soak -- --ignored --exact a_long_soak --nocapture
+
 # Changes the delivery in small ways, one at a time, and tells which changes no test notices (hours).
 mutants *options:
     cargo mutants --package mixpanel-groups --in-place=false --test-workspace=true --jobs 1 \

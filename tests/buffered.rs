@@ -468,6 +468,29 @@ fn what_can_never_fit_drops_nothing() {
 }
 
 #[test]
+fn the_worker_pauses_for_as_long_as_the_server_asks() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::RetryAfter {
+        status: 429,
+        after: "1".to_owned(),
+    });
+    let client = Client::builder("T")
+        .endpoint(emulator.endpoint())
+        .retry(RetryPolicy::default().attempts(1));
+    let buffered = client.build().unwrap().buffered();
+    let buffered = buffered.flush_interval(Duration::from_millis(1));
+    let buffered = buffered.start().unwrap();
+    let start = Instant::now();
+    fill(&buffered, 1);
+    while emulator.profiles().is_empty() {
+        assert!(start.elapsed() < LONG);
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert_eq!(emulator.requests().len(), 2);
+}
+
+#[test]
 fn a_flush_does_not_wait_for_the_pause_after_a_failure() {
     let emulator = Emulator::start().unwrap();
     let fail = || (0..2).for_each(|_| emulator.fail_next(Fault::Status(503)));

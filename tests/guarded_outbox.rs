@@ -447,3 +447,40 @@ fn what_a_shutdown_takes_back_and_cannot_read_is_rejected_and_told() {
     assert_eq!((outcome.undelivered.len(), outcome.stats.rejected), (2, 1));
     assert_eq!(*told.lock().unwrap(), ["garbage"]);
 }
+
+/// A fork has no worker, and its locks may be held by threads that it does not have.
+#[cfg(unix)]
+#[test]
+fn a_forked_child_is_told_that_the_client_is_closed() {
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered().start().unwrap();
+    buffered.publish(set(1)).unwrap();
+    match fork::fork().unwrap() {
+        fork::Fork::Child => {
+            let is_told = catch_unwind(AssertUnwindSafe(|| {
+                for error in [
+                    buffered.publish(set(2)).unwrap_err(),
+                    buffered.publish_all([set(3)]).unwrap_err(),
+                ] {
+                    assert_eq!(error.kind(), ErrorKind::Closed);
+                    assert!(error.to_string().contains("start one after the fork"));
+                    assert_eq!(error.undelivered().len(), 1);
+                }
+                assert_eq!(buffered.stats().queued, None);
+                assert!(!buffered.flush(Duration::from_secs(3600)).is_complete());
+                let outcome = buffered.shutdown(Duration::from_secs(3600));
+                assert!(outcome.undelivered.is_empty(), "they are the parent's");
+                drop(buffered);
+            }));
+            std::process::exit(i32::from(is_told.is_err()));
+        }
+        fork::Fork::Parent(child) => {
+            assert_eq!(fork::waitpid(child).unwrap(), 0, "the child's exit status");
+        }
+    }
+    buffered.publish(set(4)).unwrap();
+    let outcome = buffered.shutdown(SOON);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(emulator.profiles().len(), 2);
+}

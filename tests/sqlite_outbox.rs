@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::buffered::DeliveryEvent;
+use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox, Rejection, Update};
 use mixpanel_groups_emulator::Emulator;
@@ -465,6 +465,172 @@ fn a_full_disk_is_an_error_and_takes_nothing_with_it() {
     assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
 }
 
+// Deadlines, beside a transaction of another program that does not end.
+
+/// Longer than any deadline here on a machine that is busy, and shorter than the other transaction.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn every_call_of_a_client_returns_by_its_deadline_while_another_writes() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let short = Duration::from_millis(100);
+    let buffered = Client::disabled().buffered().outbox(outbox);
+    let buffered = buffered
+        .outbox_timeout(short)
+        .drop_timeout(short)
+        .overflow(OverflowPolicy::Reject)
+        .start()
+        .unwrap();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for number in 1..9 {
+            let buffered = &buffered;
+            scope.spawn(move || {
+                let set = Group::new("company", "0").set(json!({"number": number}));
+                let error = buffered.publish(set).unwrap_err();
+                assert_eq!(
+                    (error.kind(), error.undelivered().len()),
+                    (ErrorKind::Io, 1)
+                );
+                assert!(
+                    format!("{error:#}").ends_with("database is locked"),
+                    "{error:#}"
+                );
+            });
+        }
+    });
+    // It waits for nobody.
+    assert_eq!(buffered.stats().queued, Some(1));
+    assert_eq!(buffered.flush(short).waiting, Some(1));
+    assert_eq!(buffered.shutdown(short).waiting, Some(1));
+    drop(buffered);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(
+        all_numbers(&path),
+        [(0, 0)],
+        "what was refused is not there"
+    );
+}
+
+// A disk that the outbox has filled.
+
+/// A disk of that many MiB; `None`, and a line that says so, where nothing can be mounted.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new(mib: usize) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={mib}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]);
+        let is_mounted = mount.arg(folder.path()).stderr(Stdio::null()).status();
+        if is_mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(folder));
+        }
+        let line = b"\nSKIPPED the outbox on a full disk: a tmpfs cannot be mounted here (run as root on Linux)\n";
+        std::io::stdout().write_all(line).unwrap();
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+fn large(number: usize, bytes: usize) -> EncodedUpdate {
+    let text = "x".repeat(bytes);
+    stored(&Group::new("company", number).set(json!({"number": number, "text": text})))
+}
+
+/// Appends until the disk is full, small updates many at once; how many are there.
+fn fill(outbox: &SqliteOutbox, bytes: usize) -> usize {
+    let at_once = (20_000 / bytes).max(1);
+    for first in (0..).step_by(at_once) {
+        let some: Vec<_> = (first..first + at_once)
+            .map(|number| large(number, bytes))
+            .collect();
+        if let Err(error) = outbox.append(&some, ROOM) {
+            assert_eq!(error.kind(), ErrorKind::Io);
+            return first;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
+    for (bytes, is_opened_again) in [
+        (1_000, false),
+        (1_000, true),
+        (20_000, false),
+        (900_000, true),
+    ] {
+        let Some(disk) = SmallDisk::new(30) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let mut outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let appended = fill(&outbox, bytes);
+        assert_eq!(outbox.depth().unwrap().updates, appended);
+        // Every byte that is left is another's: not even the log can grow.
+        let _ = std::io::copy(
+            &mut std::io::repeat(0),
+            &mut fs::File::create(disk.0.path().join("other")).unwrap(),
+        );
+        if is_opened_again {
+            drop(outbox);
+            outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        }
+        let client = Client::disabled();
+        let buffered = client
+            .buffered()
+            .outbox(outbox)
+            .overflow(OverflowPolicy::Reject);
+        let buffered = buffered.start().unwrap();
+        let outcome = buffered.flush(Duration::from_secs(60));
+        assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
+        assert_eq!(outcome.stats.accepted, appended, "{bytes}");
+        // In the room that became free.
+        for number in 0..100 {
+            let set = Group::new("company", number).set(json!({"number": number}));
+            buffered.publish(set).unwrap();
+        }
+        let outcome = buffered.shutdown(Duration::from_secs(60));
+        assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
+        assert_eq!(outcome.stats.accepted, appended + 100);
+    }
+}
+
+#[test]
+fn a_disk_may_become_full_again_and_again() {
+    let Some(disk) = SmallDisk::new(30) else {
+        return;
+    };
+    let path = disk.0.path().join("outbox.db");
+    let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+    for round in 0..4 {
+        let appended = fill(&outbox, 10_000);
+        assert!(appended > 100, "round {round}: {appended}");
+        let mut left = appended;
+        while left > 0 {
+            let taken = outbox.take(500).unwrap();
+            outbox.settle(&ids(&taken), &[]).unwrap();
+            left -= taken.len();
+        }
+        assert!(outbox.take(1).unwrap().is_empty(), "round {round}");
+    }
+}
+
 // Files that are not as they should be.
 
 fn open_error(path: &Path) -> Error {
@@ -526,6 +692,121 @@ fn a_damaged_file_is_an_error() {
         error.to_string().contains(path.to_str().unwrap()),
         "{error}"
     );
+}
+
+/// One page of the table is damaged: all that is on others is sent, in order, and publishing goes on.
+#[test]
+fn what_a_damaged_page_holds_is_set_aside_and_the_rest_goes_on() {
+    const UPDATES: usize = 20_000;
+    // Also with the last page of the table, with two at once, and where the rows are larger than a page.
+    for (pages, large) in [
+        (vec![50], false),
+        (vec![30, 31, 70], false),
+        (vec![99], false),
+        (vec![50], true),
+    ] {
+        let (_folder, path) = folder();
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        let updates = if large { 200 } else { UPDATES };
+        let text = "x".repeat(if large { 10_000 } else { 0 });
+        let many = (0..updates).map(|number| {
+            let group = Group::new("company", (number % 10).to_string());
+            stored(&group.set(json!({"number": number, "text": text})))
+        });
+        assert!(outbox.append(&many.collect::<Vec<_>>(), ROOM).unwrap());
+        drop(outbox);
+        let mut bytes = fs::read(&path).unwrap();
+        for percent in &pages {
+            let page = bytes.len() / 4096 * percent / 100 * 4096;
+            bytes[page..page + 4096].fill(0x5a);
+        }
+        fs::write(&path, bytes).unwrap();
+
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        assert!(outbox.append(&[update(0, updates)], ROOM).unwrap());
+        let emulator = Emulator::start().unwrap();
+        let client = Client::builder("T").endpoint(emulator.endpoint());
+        let buffered = client.build().unwrap().buffered().outbox(outbox);
+        let buffered = buffered.start().unwrap();
+        let outcome = buffered.flush(Duration::from_secs(1));
+        let outcome = if outcome.is_complete() {
+            outcome
+        } else {
+            buffered.flush(SOON)
+        };
+        assert!(outcome.is_complete(), "{pages:?}: {outcome:?}");
+        let lost = updates + 1 - outcome.stats.accepted;
+        assert!((1..updates / 20).contains(&lost), "{pages:?}: {lost} lost");
+        let set = Group::new("company", "0").set(json!({"number": updates + 1}));
+        buffered.publish(set).unwrap();
+        assert!(buffered.shutdown(SOON).is_complete());
+        let newest = emulator.profile("company", "0").unwrap();
+        assert_eq!(newest.get("number"), Some(&json!(updates + 1)));
+        let db = Connection::open(&path).unwrap();
+        assert_eq!(
+            count(
+                &db,
+                "sqlite_schema WHERE name LIKE 'mixpanel_outbox_damaged%'"
+            ),
+            1
+        );
+    }
+}
+
+#[test]
+fn a_file_that_was_removed_or_replaced_is_an_error_before_anything_is_published() {
+    type Act = fn(&Path);
+    let acts: [Act; 5] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
+            let other = path.with_extension("other");
+            drop(SqliteOutbox::open(&other).unwrap());
+            fs::rename(other, path).unwrap();
+        },
+        |path| fs::rename(path, path.with_extension("moved")).unwrap(),
+        |path| fs::remove_file(format!("{}-wal", path.display())).unwrap(),
+        |path| fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+    ];
+    for (number, act) in acts.iter().enumerate() {
+        let (folder, _) = folder();
+        let path = folder.path().join("data").join("outbox.db");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+        act(&path);
+        let error = outbox.append(&[update(0, 1)], ROOM).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let text = error.to_string();
+        assert!(text.contains("was removed or replaced"), "{number}: {text}");
+        assert!(text.contains(path.to_str().unwrap()), "{number}: {text}");
+        // What was published before is still sent.
+        let taken = outbox.take(10).unwrap();
+        assert_eq!(taken.len(), 1, "{number}");
+        outbox.settle(&ids(&taken), &[]).unwrap();
+    }
+}
+
+/// Opening and closing a file of one's own process drops SQLite's locks on it.
+#[test]
+fn copying_the_file_changes_nothing() {
+    let (folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0), update(0, 1)], ROOM).unwrap());
+    assert_eq!(outbox.take(1).unwrap().len(), 1);
+    for name in ["outbox.db", "outbox.db-wal", "outbox.db-shm"] {
+        fs::copy(
+            folder.path().join(name),
+            folder.path().join(format!("{name}.copy")),
+        )
+        .unwrap();
+    }
+    let mut child = spawn("take ", &path);
+    let (_, took) = lines(&mut child).find(|(word, _)| word == "took").unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(took, "0", "it is still this one's turn");
+    assert!(outbox.append(&[update(0, 2)], ROOM).unwrap());
+    assert_eq!(all_numbers(&path), [(0, 0), (0, 1), (0, 2)]);
 }
 
 #[test]
@@ -736,6 +1017,45 @@ fn the_depth_is_right_whoever_changes_the_rows() {
 }
 
 #[test]
+fn counts_below_zero_are_counted_again() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let two = [update(0, 0), update(0, 1)];
+    assert!(outbox.append(&two, ROOM).unwrap());
+    let bytes: usize = two.iter().map(EncodedUpdate::len).sum();
+    let db = Connection::open(&path).unwrap();
+    db.execute(
+        "UPDATE mixpanel_outbox_state SET updates = -5, bytes = -7",
+        [],
+    )
+    .unwrap();
+    let depth = outbox.depth().unwrap();
+    assert_eq!((depth.updates, depth.bytes), (2, bytes));
+    // The bound holds, and the counts are right from then on.
+    assert!(
+        !outbox
+            .append(&[update(0, 2)], Capacity::new(2, usize::MAX))
+            .unwrap()
+    );
+    assert!(
+        outbox
+            .append(&[update(0, 2)], Capacity::new(3, usize::MAX))
+            .unwrap()
+    );
+    let sql = "SELECT updates FROM mixpanel_outbox_state";
+    let updates: i64 = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(updates, 3);
+    // What is not a number at all is an error, not a default.
+    db.execute("UPDATE mixpanel_outbox_state SET bytes = 'many'", [])
+        .unwrap();
+    assert_eq!(outbox.depth().unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(
+        outbox.append(&[update(0, 3)], ROOM).unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
+}
+
+#[test]
 fn rows_that_are_not_updates_are_rejected_counted_and_reported() {
     let (_folder, path) = folder();
     let outbox = SqliteOutbox::open(&path).unwrap();
@@ -884,9 +1204,53 @@ fn refused_transactions(interval: Duration) -> usize {
     refused
 }
 
+/// Each time that it takes the write lock, it may be in somebody's way.
+#[test]
+fn a_round_of_the_relay_takes_the_lease_and_settles_and_no_more() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE written (at INTEGER PRIMARY KEY);
+         CREATE TRIGGER lease_written AFTER INSERT ON mixpanel_outbox_lease BEGIN
+             INSERT INTO written VALUES (NULL);
+         END;",
+    )
+    .unwrap();
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered().outbox(outbox);
+    let buffered = buffered.start().unwrap();
+    let flush = || {
+        let acme = Group::new("company", "acme");
+        buffered.publish(acme.set(json!({"plan": "pro"}))).unwrap();
+        assert!(buffered.flush(SOON).is_complete());
+        count(&db, "written")
+    };
+    // In the first round it does not know yet how long a request can take.
+    let first = flush();
+    assert!(first <= 2, "{first}");
+    let ten_more = (0..10).map(|_| flush()).last().unwrap();
+    assert!(ten_more - first <= 10, "{ten_more}");
+    // Where nothing waits it writes nothing, nor where another holds the lease.
+    let other = SqliteOutbox::open(&path).unwrap();
+    assert!(buffered.flush(SOON).is_complete());
+    let waiting = SqliteOutbox::open(&path).unwrap();
+    drop(buffered);
+    assert!(other.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = other.take(10).unwrap();
+    let before = count(&db, "written");
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    waiting.set_timeout(Duration::ZERO);
+    assert_eq!(taken.len(), 1);
+    assert!(waiting.take(10).unwrap().is_empty());
+    db.execute_batch("COMMIT").unwrap();
+    assert_eq!(count(&db, "written"), before);
+}
+
 #[test]
 fn an_application_without_patience_is_hardly_refused_by_the_relay() {
-    for (interval, most) in [(1_000, 20), (10, 200)] {
+    for (interval, most) in [(1_000, 100), (10, 700)] {
         let refused = refused_transactions(Duration::from_millis(interval));
         println!("interval {interval} ms: {refused} of 2000 transactions were refused");
         assert!(refused <= most, "{refused} at an interval of {interval} ms");

@@ -7,6 +7,7 @@ use mixpanel_groups::outbox::{Capacity, OutboxRecord};
 use crate::failure::Failure;
 use crate::file::{OutboxFile, delete, held, insert, now, size};
 use crate::reserve;
+use crate::schema::Tables;
 
 /// The arguments of one call of `append`.
 pub(crate) struct Append<R> {
@@ -36,7 +37,7 @@ impl Appender {
     fn try_append_all<R: OutboxRecord>(&self, appends: &[Append<R>]) -> Result<Vec<bool>, Failure> {
         let tables = self.file.tables;
         let transaction = self.file.begin(&self.db)?;
-        self.check_oldest(&transaction)?;
+        check_oldest(&transaction, tables)?;
         self.check_disk(&transaction, appends)?;
         let now = now(&transaction)?;
         let mut held = held(&transaction, self.file.tables)?;
@@ -58,16 +59,6 @@ impl Appender {
         self.file.check()?;
         transaction.commit()?;
         Ok(appended)
-    }
-
-    /// Returns an error if the oldest row cannot be read: nothing behind it would ever be sent.
-    fn check_oldest(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
-        let sql = "SELECT body FROM mixpanel_outbox ORDER BY id LIMIT 1";
-        let mut oldest = self.file.tables.prepare(transaction, sql)?;
-        oldest
-            .query_row([], |row| row.get_ref(0).map(drop))
-            .optional()?;
-        Ok(())
     }
 
     /// Returns an error if the disk was full and the database would grow.
@@ -120,11 +111,17 @@ impl Appender {
     }
 }
 
+/// Returns an error if the oldest row cannot be read: nothing behind it would ever be sent.
+fn check_oldest(db: &Connection, tables: Tables) -> rusqlite::Result<()> {
+    let sql = "SELECT body FROM mixpanel_outbox ORDER BY id LIMIT 1";
+    let mut oldest = tables.prepare(db, sql)?;
+    let read = oldest.query_row([], |row| row.get_ref(0).map(drop));
+    read.optional().map(drop)
+}
+
 impl<R: OutboxRecord> Append<R> {
     fn bytes(&self) -> usize {
-        self.updates
-            .iter()
-            .map(|update| update.as_json().len())
-            .sum()
+        let lengths = self.updates.iter().map(|update| update.as_json().len());
+        lengths.sum()
     }
 }

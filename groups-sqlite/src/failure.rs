@@ -5,6 +5,8 @@ use rusqlite::ErrorCode;
 
 use mixpanel_groups::{Error, ErrorKind};
 
+use crate::schema::VERSION;
+
 /// Why a call of the outbox failed.
 #[derive(Clone)]
 pub(crate) enum Failure {
@@ -15,6 +17,12 @@ pub(crate) enum Failure {
     Full,
     /// Another process has taken over.
     TakenOver,
+    /// Something cannot be read.
+    Damaged,
+    /// The tables are of that version.
+    OtherVersion(i64),
+    /// The updates that could not be read are in the table of that name.
+    SetAside(String),
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -29,50 +37,80 @@ impl Failure {
         match self {
             Self::Full => true,
             Self::Sqlite(error) => is_full(error),
-            Self::Replaced | Self::TakenOver => false,
+            _ => false,
         }
+    }
+
+    /// Returns whether a page of the file cannot be read.
+    pub(crate) fn is_corruption(&self) -> bool {
+        let Self::Sqlite(error) = self else {
+            return false;
+        };
+        error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
     }
 
     /// Returns the error for the user: what cannot be done with the outbox at that path.
     pub(crate) fn of(self, path: &Path, verb: &str) -> Error {
-        let path = path.display();
-        let error = match self {
-            Self::Sqlite(error) => error,
-            Self::Replaced => {
-                let message = format!(
-                    "the file of the outbox {path} was removed or replaced: what is published would be lost with this \
+        use ErrorKind::{Damaged, Io};
+        let at = path.display();
+        let (kind, message) = match self {
+            Self::Sqlite(error) => return of_sqlite(error, path, verb),
+            Self::Replaced => (
+                Io,
+                format!(
+                    "the file of the outbox {at} was removed or replaced: what is published would be lost with this \
                      process; open the outbox again"
-                );
-                return Error::new(ErrorKind::Io, message);
-            }
-            Self::Full => {
-                let message = format!(
-                    "cannot {verb} the outbox {path}: its disk was full, and is kept free for sending what waits"
-                );
-                return Error::new(ErrorKind::Io, message);
-            }
-            Self::TakenOver => {
-                let message = format!(
-                    "another process has taken over the outbox {path}, and sends what was sent"
-                );
-                return Error::new(ErrorKind::Io, message);
-            }
+                ),
+            ),
+            Self::Full => (
+                Io,
+                format!(
+                    "cannot {verb} the outbox {at}: its disk was full, and is kept free for sending what waits"
+                ),
+            ),
+            Self::TakenOver => (
+                Io,
+                format!("another process has taken over the outbox {at}, and sends what was sent"),
+            ),
+            Self::OtherVersion(other) => (
+                Damaged,
+                format!(
+                    "the outbox {at} has tables of version {other}: expected {VERSION}, as this version of \
+                     mixpanel-groups-sqlite uses"
+                ),
+            ),
+            Self::Damaged => (
+                Damaged,
+                format!(
+                    "the file of the outbox {at} is damaged: nothing is sent; repair it with `sqlite3 {at} .recover`"
+                ),
+            ),
+            Self::SetAside(table) => (
+                Damaged,
+                format!(
+                    "the file of the outbox {at} was damaged: what could be read of the table {table} is sent, the \
+                     rest stays there"
+                ),
+            ),
         };
-        if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) {
-            let message = format!("the outbox {path} is read-only: make the file writable");
-            return Error::new(ErrorKind::Io, message).with_source(error);
-        }
-        let kind = match error.sqlite_error_code() {
-            // An error without a code of its own means that a table or a column is missing.
-            None
-            | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
-                ErrorKind::Damaged
-            }
-            Some(_) => ErrorKind::Io,
-        };
-        let message = format!("cannot {verb} the outbox {path}");
-        Error::new(kind, message).with_source(error)
+        Error::new(kind, message)
     }
+}
+
+fn of_sqlite(error: Arc<rusqlite::Error>, path: &Path, verb: &str) -> Error {
+    let at = path.display();
+    if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) {
+        let message = format!("the outbox {at} is read-only: make the file writable");
+        return Error::new(ErrorKind::Io, message).with_source(error);
+    }
+    let kind = match error.sqlite_error_code() {
+        // An error without a code of its own means that a table or a column is missing.
+        None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
+            ErrorKind::Damaged
+        }
+        Some(_) => ErrorKind::Io,
+    };
+    Error::new(kind, format!("cannot {verb} the outbox {at}")).with_source(error)
 }
 
 /// Returns whether an error means that there is no room: on the disk, also for the index of the write-ahead log.

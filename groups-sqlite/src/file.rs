@@ -1,7 +1,7 @@
 //! The file of an outbox, and the connections to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ pub(crate) struct OutboxFile {
     pub(crate) path: PathBuf,
     pub(crate) reserve: Reserve,
     identity: Identity,
+    /// Something is damaged that could not be set aside.
+    is_damaged: AtomicBool,
     /// How many milliseconds a call waits for another connection that writes.
     timeout: AtomicU64,
     /// The highest id that this process has taken; every row up to it is taken too. Locked after the file, if both are.
@@ -37,15 +39,16 @@ pub(crate) struct OutboxFile {
 }
 
 impl OutboxFile {
-    /// Returns the file of that connection, in which the tables are.
-    pub(crate) fn of(path: &Path, tables: Tables) -> Self {
-        // SQLite has resolved the path too.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    /// Returns the file at that path, which a connection has open and in which the tables are.
+    pub(crate) fn of(path: PathBuf, tables: Tables) -> Self {
+        let reserve = Reserve::of(&path);
+        reserve.prepare();
         Self {
             tables,
-            reserve: Reserve::of(&path),
+            reserve,
             identity: Identity::of(&path),
             path,
+            is_damaged: AtomicBool::new(false),
             timeout: AtomicU64::new(millis(BUSY_TIMEOUT)),
             taken: Mutex::new(0),
         }
@@ -69,8 +72,16 @@ impl OutboxFile {
         patiently(self.deadline(), || begin(db))
     }
 
-    /// Returns an error if the file at the path is not the one that is open.
+    pub(crate) fn set_damaged(&self, is_damaged: bool) {
+        self.is_damaged.store(is_damaged, Ordering::Relaxed);
+    }
+
+    /// Returns an error if the file at the path is not the one that is open, or is damaged: what is published now would
+    /// not be sent.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.is_damaged.load(Ordering::Relaxed) {
+            return Err(Failure::Damaged);
+        }
         if self.identity.is_at(&self.path) {
             return Ok(());
         }

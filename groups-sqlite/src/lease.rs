@@ -48,13 +48,24 @@ impl Lease {
         self.until.is_some_and(|until| until.covers(time))
     }
 
-    /// Takes it in a transaction, unless another has it.
-    pub(crate) fn take(&mut self, db: &Connection) -> rusqlite::Result<bool> {
+    /// Returns who holds it now.
+    fn holder_now(&self, db: &Connection) -> rusqlite::Result<Option<String>> {
         let sql = "SELECT holder FROM mixpanel_outbox_lease
                    -- A clock that was set back, or a time that no lease lasts, holds nobody up.
                    WHERE since <= ?1 AND ?1 < until";
         let mut select = self.tables.prepare(db, sql)?;
-        let holder: Option<String> = select.query_row([now()], |row| row.get(0)).optional()?;
+        select.query_row([now()], |row| row.get(0)).optional()
+    }
+
+    /// Returns whether another holds it now.
+    pub(crate) fn is_anothers(&self, db: &Connection) -> rusqlite::Result<bool> {
+        let holder = self.holder_now(db)?;
+        Ok(holder.is_some_and(|holder| holder != self.holder))
+    }
+
+    /// Takes it in a transaction, unless another has it.
+    pub(crate) fn take(&mut self, db: &Connection) -> rusqlite::Result<bool> {
+        let holder = self.holder_now(db)?;
         if holder.as_ref().is_some_and(|holder| *holder != self.holder) {
             self.until = None;
             return Ok(false);

@@ -13,6 +13,7 @@
 // (`reserve`).
 
 mod appender;
+mod damage;
 mod durability;
 mod failure;
 mod file;

@@ -22,8 +22,8 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///
 /// Any number of threads and processes may publish to one file. One process at a time sends: it holds a lease, a
 /// row of the file with a time, and `take` returns nothing while another process holds it. A process that ends gives
-/// it up at once. After one that was killed, another sends in a second, or, if a request was under way, as soon as
-/// that cannot be any more: after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and at most
+/// it up at once. After one that was killed, another sends at once, or, if it was sending, as soon as no request of it
+/// can be under way any more: after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and at most
 /// five seconds. So updates of one group do not overtake each other, unless Mixpanel applies a request after its
 /// client gave it up. All processes are on one machine, whose clock the lease goes by.
 ///
@@ -55,10 +55,29 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// The file is in [WAL mode](https://www.sqlite.org/wal.html), so it cannot be on a network file
 /// system. It does not shrink: SQLite reuses the space of removed rows.
 ///
-/// # Speed
+/// # Speed and deadlines
 /// Threads that publish at the same time share one transaction, and with it one wait for the disk.
-/// [`Durability`] chooses between speed and safety. Every method waits up to 10 seconds for another
-/// process that writes to the file, and then fails.
+/// [`Durability`] chooses between speed and safety. Every method waits for another connection that writes to the file for
+/// 5 seconds, or for the client's [`outbox_timeout`](mixpanel_groups::buffered::BufferedClientBuilder::outbox_timeout), and
+/// then fails; `depth` waits for nobody.
+///
+/// # Beside an application's own transactions
+/// SQLite lets one transaction write at a time. The one who sends writes twice a flush interval while updates wait, each
+/// time briefly and without waiting for the disk; else it only reads. Give your connections a
+/// [busy timeout](rusqlite::Connection::busy_timeout), which Diesel, for one, does not, and begin transactions that write
+/// with `BEGIN IMMEDIATE`: one that reads first and writes later fails if anybody has written in between, whatever its
+/// busy timeout. A longer [`flush_interval`](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval) also makes
+/// such meetings rarer.
+///
+/// # What happens to disks and files
+/// - **A full disk**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
+///   whose name ends with `-reserve`; it is empty while they are in use. Until they are back, updates are taken only where
+///   the file has free space within. What your own transactions publish cannot be held back.
+/// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
+///   lives. (On Windows a file in use cannot be removed.)
+/// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be
+///   read of it goes on in a new one; an error of the kind [`ErrorKind::Damaged`] says so. Damage elsewhere makes publishing
+///   fail.
 ///
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
@@ -106,24 +125,21 @@ impl SqliteOutbox {
             );
             return Err(Error::new(ErrorKind::Config, message));
         }
-        Self::connect(path, durability).map_err(|failure| failure.of(path, "open"))?
+        Self::connect(path, durability).map_err(|failure| failure.of(path, "open"))
     }
 
-    /// Opens the file; the inner error says that its tables are of another version.
-    fn connect(path: &Path, durability: Durability) -> Result<Result<Self, Error>, Failure> {
+    fn connect(path: &Path, durability: Durability) -> Result<Self, Failure> {
         let reader = file::connect(path)?;
         let other = file::version(&reader)?.filter(|version| *version != VERSION);
         if let Some(other) = other {
-            let path = path.display();
-            let message = format!(
-                "the outbox {path} has tables of version {other}: expected {VERSION}, as this version of \
-                 mixpanel-groups-sqlite uses"
-            );
-            return Ok(Err(Error::new(ErrorKind::Damaged, message)));
+            return Err(Failure::OtherVersion(other));
         }
-        file::create_tables_in(&reader, path)?;
-        let events = SqliteOutbox::queue(path, durability, file::connect(path)?, None)?;
-        Self::queue(path, durability, reader, Some(Arc::new(events))).map(Ok)
+        // SQLite has resolved the path too.
+        let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        file::create_tables_in(&reader, &resolved)?;
+        let second = file::connect(&resolved)?;
+        let events = SqliteOutbox::queue(path, &resolved, durability, second, None)?;
+        Self::queue(path, &resolved, durability, reader, Some(Arc::new(events)))
     }
 
     /// Publishes an update or an event in a transaction of your own: it takes effect when the transaction commits,
@@ -270,19 +286,20 @@ impl<R: OutboxRecord> Drop for SqliteOutbox<R> {
 }
 
 impl<R: OutboxRecord> SqliteOutbox<R> {
-    /// Opens one queue of the file.
+    /// Opens one queue of the file, whose path is resolved.
     fn queue(
         path: &Path,
+        resolved: &Path,
         durability: Durability,
         reader: Connection,
         events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
     ) -> Result<Self, Failure> {
         let tables = Tables::of::<R>();
+        let file = Arc::new(OutboxFile::of(resolved.to_owned(), tables));
         let connect = |durability| {
-            let db = file::connect(path)?;
+            let db = file::connect(&file.path)?;
             file::set_up(&db, durability).map(|()| db)
         };
-        let file = Arc::new(OutboxFile::of(path, tables));
         let appender = Appender {
             db: connect(durability)?,
             file: Arc::clone(&file),
@@ -293,6 +310,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             db: connect(Durability::Normal)?,
             file: Arc::clone(&file),
             lease: Lease::new(tables),
+            refilled: None,
         };
         Ok(Self {
             path: path.to_owned(),

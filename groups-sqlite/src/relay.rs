@@ -1,8 +1,9 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use crate::damage;
 use crate::failure::Failure;
 use crate::file::{OutboxFile, delete, patiently};
 use crate::lease::Lease;
@@ -11,6 +12,8 @@ use crate::schema::Tables;
 
 /// The most bytes of JSON that are taken at once, unless one update has more.
 const MAX_BYTES: usize = 16 << 20;
+/// How often it is tried to fill the reserve: on a full disk each try fills what is left of it.
+const REFILL_EVERY: Duration = Duration::from_secs(60);
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
@@ -19,6 +22,8 @@ pub(crate) struct Relay {
     pub(crate) db: Connection,
     pub(crate) file: Arc<OutboxFile>,
     pub(crate) lease: Lease,
+    /// When it was last tried to fill the reserve again.
+    pub(crate) refilled: Option<Instant>,
 }
 
 /// A row to move to `mixpanel_outbox_rejected`.
@@ -40,7 +45,9 @@ impl Relay {
         &mut self,
         change: impl Fn(&mut Lease, &Connection) -> rusqlite::Result<R>,
     ) -> Result<R, Failure> {
-        let Self { db, file, lease } = self;
+        let Self {
+            db, file, lease, ..
+        } = self;
         with_reserve(&file.reserve, || {
             let transaction = file.begin(db)?;
             let changed = change(lease, &transaction);
@@ -54,12 +61,39 @@ impl Relay {
 
     /// Takes the oldest rows, at most `most`. Returns none while the lease is another's.
     pub(crate) fn take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
-        // Most looks find nothing: they do not write.
+        let taken = self.try_take(most);
+        match taken {
+            Err(failure) if failure.is_corruption() => Err(self.set_aside(failure)),
+            taken => {
+                self.file.set_damaged(false);
+                taken
+            }
+        }
+    }
+
+    /// Sets what is damaged aside, and returns how that ended: what to take and settle next is sound then.
+    fn set_aside(&mut self, failure: Failure) -> Failure {
+        match damage::set_aside(&self.db, &self.file) {
+            Ok(Some(table)) => Failure::SetAside(table),
+            elsewhere => {
+                if let Err(Failure::Sqlite(error)) = elsewhere {
+                    log::error!("what is damaged in the outbox cannot be set aside: {error}");
+                }
+                self.file.set_damaged(true);
+                failure
+            }
+        }
+    }
+
+    fn try_take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
+        // Most looks find nothing, or the lease of another: they do not write.
         if !patiently(self.file.deadline(), || self.has_rows())? {
             self.release()?;
             return Ok(Vec::new());
         }
-        if !self.change_lease(Lease::take)? {
+        if patiently(self.file.deadline(), || self.lease.is_anothers(&self.db))?
+            || !self.change_lease(Lease::take)?
+        {
             return Ok(Vec::new());
         }
         let mut taken = self.file.taken();
@@ -131,7 +165,16 @@ impl Relay {
             .chain(rejected)
             .collect();
         settled.sort_unstable_by_key(|(id, _)| *id);
-        let result = self.settle_in_parts(&settled);
+        let mut result = self.settle_in_parts(&settled);
+        if let Err(failure) = &result {
+            if failure.is_corruption() {
+                let failure = self.set_aside(failure.clone());
+                result = match failure {
+                    Failure::SetAside(_) => self.settle_in_parts(&settled),
+                    failure => Err(failure),
+                };
+            }
+        }
         self.refill_reserve();
         result
     }
@@ -208,9 +251,11 @@ impl Relay {
     }
 
     /// Keeps room for sending again, when nothing is taken and the room was needed before.
-    fn refill_reserve(&self) {
-        if !self.lease.is_held() && self.file.reserve.is_spent() {
+    fn refill_reserve(&mut self) {
+        let is_due = self.refilled.is_none_or(|at| at.elapsed() >= REFILL_EVERY);
+        if is_due && !self.lease.is_held() && self.file.reserve.is_spent() {
             self.file.reserve.refill();
+            self.refilled = Some(Instant::now());
         }
     }
 }

@@ -15,16 +15,19 @@ pub(crate) struct Reserve(PathBuf);
 pub(crate) const SIZE: usize = 8 << 20;
 
 impl Reserve {
-    /// Returns the reserve of an outbox. Fills it if it is new.
+    /// Returns the reserve of an outbox, which may not have one yet.
     pub(crate) fn of(outbox: &Path) -> Self {
         let mut path = outbox.as_os_str().to_owned();
         path.push("-reserve");
-        let reserve = Self(path.into());
-        match fs::metadata(&reserve.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => reserve.refill(),
-            _ => {}
+        Self(path.into())
+    }
+
+    /// Fills it if it is new.
+    pub(crate) fn prepare(&self) {
+        let file = fs::metadata(&self.0);
+        if file.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            self.refill();
         }
-        reserve
     }
 
     /// Returns whether it was emptied and not filled again.

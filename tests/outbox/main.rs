@@ -10,6 +10,7 @@ mod model;
 mod server;
 mod suite;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mixpanel_groups::{MemoryOutbox, Outbox};
@@ -24,10 +25,16 @@ fn memory(test: &dyn Fn(Open<'_>)) {
 }
 
 fn sqlite(test: &dyn Fn(Open<'_>)) {
+    sqlite_at(&|_, open| test(open));
+}
+
+fn sqlite_at(test: &dyn Fn(&Path, Open<'_>)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
     // Nobody cuts the power here.
-    test(&|| Arc::new(SqliteOutbox::open_with(&path, Durability::Normal).unwrap()));
+    test(&path, &|| {
+        Arc::new(SqliteOutbox::open_with(&path, Durability::Normal).unwrap())
+    });
 }
 
 /// A user's own engine.
@@ -46,6 +53,34 @@ fn own(test: &dyn Fn(Open<'_>)) {
 fn postgres(test: &dyn Fn(Open<'_>)) {
     if let Some(harness) = harness::Harness::new() {
         test(&|| Arc::new(harness.another()));
+    }
+}
+
+/// What keeps others from writing to an engine, until it is dropped.
+type Block = Box<dyn std::any::Any>;
+
+mod deadlines {
+    use super::{Block, memory, own, sqlite_at, suite};
+
+    #[test]
+    fn of_memory() {
+        memory(&|open| suite::calls_end_by_their_timeout(open, &|| Block::from(Box::new(()))));
+    }
+
+    #[test]
+    fn of_own() {
+        own(&|open| suite::calls_end_by_their_timeout(open, &|| Block::from(Box::new(()))));
+    }
+
+    #[test]
+    fn of_sqlite() {
+        sqlite_at(&|path, open| {
+            suite::calls_end_by_their_timeout(open, &|| {
+                let db = rusqlite::Connection::open(path).unwrap();
+                db.execute_batch("BEGIN IMMEDIATE").unwrap();
+                Box::new(db)
+            });
+        });
     }
 }
 

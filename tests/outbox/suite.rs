@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{Client, EncodedUpdate, Group, Outbox, Rejection, Update};
 use serde_json::json;
 
-use super::Open;
+use super::{Block, Open};
 
 pub(crate) const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
@@ -259,4 +259,35 @@ pub(crate) fn many_threads_append_while_one_takes(open: Open<'_>) {
         assert_eq!(seen, updates(&group, 0..EACH), "group {group}");
     }
     assert_eq!(outbox.depth().unwrap(), Depth::default());
+}
+
+/// Whatever others do with the engine, and for however long: `depth` is known, and every other call ends.
+pub(crate) fn calls_end_by_their_timeout(open: Open<'_>, block: &dyn Fn() -> Block) {
+    const TIMEOUT: Duration = Duration::from_millis(100);
+    // Longer than all calls together on a machine that is busy; what blocks lasts for ever.
+    const SOON: Duration = Duration::from_secs(20);
+    let outbox = open();
+    outbox.set_timeout(TIMEOUT);
+    let all = updates("acme", 0..4);
+    assert!(outbox.append(&all[..3], ROOM).unwrap());
+    let taken = outbox.take(1).unwrap();
+    let is_free = {
+        let blocked = block();
+        let start = Instant::now();
+        assert_eq!(outbox.depth().unwrap().updates, 3);
+        let is_free = outbox.append(&all[3..], ROOM).is_ok();
+        drop(outbox.hold(Duration::from_secs(60)));
+        drop(outbox.settle(&ids(&taken), &[]));
+        drop(outbox.drop_oldest(1, 10, Capacity::new(1, ROOM.bytes)));
+        drop(outbox.release());
+        drop(outbox.take(10));
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        drop(blocked);
+        is_free
+    };
+    // Nothing was done half, or later.
+    if !is_free {
+        outbox.release().unwrap();
+        assert_eq!(self::taken(&outbox.take(10).unwrap()), all[..3]);
+    }
 }

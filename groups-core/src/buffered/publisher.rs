@@ -130,17 +130,19 @@ impl<R: Kind> Publisher<R> {
             return Ok(false);
         }
         let turn = self.shared.turn(self.outbox.patience(GRACE));
-        if turn.is_some_and(|turn| !turn.is_taken_back()) {
+        if turn.as_ref().is_some_and(|turn| !turn.is_taken_back()) {
             return Ok(false);
         }
         let updates = updates.to_vec();
-        self.outbox.call_within(GRACE, move |outbox| {
+        let is_taken_out = self.outbox.call_within(GRACE, move |outbox| {
             let mut entries = outbox.take(usize::MAX)?;
             entries.retain(|entry| matches!(&entry.update, Ok(update) if updates.contains(update)));
             let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
             outbox.settle(&ids[..ids.len().min(updates.len())], &[])?;
             Ok(!ids.is_empty())
-        })
+        });
+        drop(turn);
+        is_taken_out
     }
 
     /// Drops the oldest updates to make room, and returns how many.

@@ -171,7 +171,7 @@ impl Queues {
     /// Waits until everything that waits now is settled, for that time at most.
     pub(super) fn flush(&self, timeout: Duration) -> FlushOutcome {
         if self.is_forked() {
-            return FlushOutcome::default();
+            return FlushOutcome::unknown();
         }
         let start = Instant::now();
         let wait = if self.is_worker() {
@@ -191,7 +191,7 @@ impl Queues {
     /// deliveries under way are broken off, and the workers get little more time to end.
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
         if self.is_forked() {
-            return FlushOutcome::default();
+            return FlushOutcome::unknown();
         }
         let start = Instant::now();
         let left = |time: Duration| time.saturating_sub(start.elapsed());

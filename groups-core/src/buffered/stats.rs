@@ -67,7 +67,7 @@ impl Serialize for Stats {
 
 /// The outcome of a [`flush`](crate::BufferedClient::flush) or a
 /// [`shutdown`](crate::BufferedClient::shutdown).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use = "it holds what was not delivered"]
 #[non_exhaustive]
 pub struct FlushOutcome {
@@ -85,6 +85,17 @@ pub struct FlushOutcome {
 }
 
 impl FlushOutcome {
+    /// Returns the outcome of which nothing is known.
+    pub(super) fn unknown() -> Self {
+        Self {
+            waiting: None,
+            undelivered: Vec::new(),
+            undelivered_events: Vec::new(),
+            stats: Stats::default(),
+            event_stats: Stats::default(),
+        }
+    }
+
     /// Returns whether everything that was published is known to be accepted or rejected.
     #[must_use]
     pub fn is_complete(&self) -> bool {
