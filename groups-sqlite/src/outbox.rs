@@ -20,8 +20,8 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
 ///
 /// Any number of threads and processes may publish to one file. One process at a time sends: it holds a lease, a
 /// row of the file with a time, and `take` returns nothing while another process holds it. A process that ends gives
-/// it up at once. After one that was killed, another sends in a second, or, if a request was under way, as soon as
-/// that cannot be any more: after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and at most
+/// it up at once. After one that was killed, another sends at once, or, if it was sending, as soon as no request of it
+/// can be under way any more: after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and at most
 /// five seconds. So updates of one group do not overtake each other, unless Mixpanel applies a request after its
 /// client gave it up. All processes are on one machine, whose clock the lease goes by.
 ///

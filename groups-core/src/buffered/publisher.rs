@@ -1,8 +1,10 @@
 //! From an update to the outbox: what runs on the callers' threads, and the callbacks.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::process;
+use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -41,9 +43,10 @@ pub(super) struct Publisher {
 }
 
 thread_local! {
-    /// A hook runs on this thread.
+    /// An `on_error` runs on this thread.
     static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
-    static IS_PREPARING: Cell<bool> = const { Cell::new(false) };
+    /// The publishers whose `before_send` runs on this thread.
+    static PREPARING: RefCell<Vec<*const Publisher>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Publisher {
@@ -52,6 +55,7 @@ impl Publisher {
         outbox: Arc<dyn Outbox>,
         settings: Settings,
     ) -> Result<Self, Error> {
+        let guarded = GuardedOutbox::new(Arc::clone(&outbox), settings.outbox_timeout)?;
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
@@ -59,7 +63,7 @@ impl Publisher {
         outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
         Ok(Self {
             client,
-            outbox: GuardedOutbox::new(outbox, settings.outbox_timeout)?,
+            outbox: guarded,
             settings,
             shared,
             process: process::id(),
@@ -105,7 +109,8 @@ impl Publisher {
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(encoded));
         };
-        if IS_PREPARING.replace(true) {
+        let this = ptr::from_ref(self);
+        if PREPARING.with_borrow(|preparing| preparing.contains(&this)) {
             let error = Error::config("`before_send` cannot publish");
             return Err(error.with_undelivered([encoded].into_iter().collect()));
         }
@@ -115,8 +120,9 @@ impl Publisher {
                 false
             })
         };
+        PREPARING.with_borrow_mut(|preparing| preparing.push(this));
         let edited = encoded.edit(guarded);
-        IS_PREPARING.set(false);
+        PREPARING.with_borrow_mut(Vec::pop);
         let edited = edited?;
         if edited.is_none() && !self.is_forked() {
             self.shared.count(|stats| stats.withheld += 1);
@@ -279,7 +285,7 @@ impl Publisher {
         let undelivered = if self.outbox.is_durable() {
             Vec::new()
         } else {
-            self.take_back()
+            self.take_back(timeout.saturating_sub(started.elapsed()).max(GRACE))
         };
         self.outcome(timeout.saturating_sub(started.elapsed()), undelivered)
     }
@@ -324,9 +330,10 @@ impl Publisher {
         self.shared.stats()
     }
 
-    /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.
-    fn take_back(&self) -> Vec<EncodedUpdate> {
-        let Some(turn) = self.shared.turn(self.outbox.patience(GRACE)) else {
+    /// Empties an outbox that ends with the process, and returns what was in it, unless that takes longer. What cannot be
+    /// read is rejected.
+    fn take_back(&self, time: Duration) -> Vec<EncodedUpdate> {
+        let Some(turn) = self.shared.turn(self.outbox.patience(time)) else {
             let message = "what waits cannot be handed back: the outbox hangs";
             self.notify(&DeliveryEvent::Outbox(&Error::new(
                 ErrorKind::Timeout,
@@ -334,14 +341,23 @@ impl Publisher {
             )));
             return Vec::new();
         };
-        turn.set_taken_back();
-        let entries = self.outbox.call_within(GRACE, |outbox| {
+        // What comes too late to be handed back stays where it is.
+        let is_late = Arc::new(AtomicBool::new(false));
+        let may_be_late = Arc::clone(&is_late);
+        let entries = self.outbox.call_within(time, move |outbox| {
             outbox.release()?;
             let entries = outbox.take(usize::MAX)?;
+            if may_be_late.load(Ordering::Relaxed) {
+                return Ok((Vec::new(), outbox.release()));
+            }
             let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
             let settled = outbox.settle(&ids, &[]);
             Ok((entries, settled))
         });
+        match &entries {
+            Ok(_) => turn.set_taken_back(),
+            Err(_) => is_late.store(true, Ordering::Relaxed),
+        }
         drop(turn);
         let (entries, settled) = match entries {
             Ok((entries, settled)) => (entries, settled),
