@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::buffered::guarded::GuardedOutbox;
@@ -40,7 +41,7 @@ pub(super) struct Publisher<R> {
 }
 
 thread_local! {
-    /// A hook runs on this thread.
+    /// An `on_error` runs on this thread.
     static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -50,6 +51,7 @@ impl<R: Kind> Publisher<R> {
         outbox: Arc<dyn Outbox<R>>,
         settings: &Arc<Settings>,
     ) -> Result<Self, Error> {
+        let guarded = GuardedOutbox::new(Arc::clone(&outbox), settings.outbox_timeout)?;
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
@@ -57,7 +59,7 @@ impl<R: Kind> Publisher<R> {
         outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
         Ok(Self {
             client: client.clone(),
-            outbox: GuardedOutbox::new(outbox, settings.outbox_timeout)?,
+            outbox: guarded,
             settings: Arc::clone(settings),
             shared,
             process: process::id(),
@@ -184,11 +186,11 @@ impl<R: Kind> Publisher<R> {
     }
 
     /// Returns what an outbox that ends with the process still holds, after a shutdown.
-    pub(super) fn left_over(&self) -> Vec<R> {
+    pub(super) fn left_over(&self, time: Duration) -> Vec<R> {
         if self.outbox.is_durable() {
             return Vec::new();
         }
-        self.take_back()
+        self.take_back(time.max(GRACE))
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -221,8 +223,8 @@ impl<R: Kind> Publisher<R> {
     }
 
     /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.
-    fn take_back(&self) -> Vec<R> {
-        let Some(turn) = self.shared.turn(self.outbox.patience(GRACE)) else {
+    fn take_back(&self, time: Duration) -> Vec<R> {
+        let Some(turn) = self.shared.turn(self.outbox.patience(time)) else {
             let message = "what waits cannot be handed back: the outbox hangs";
             self.notify(&DeliveryEvent::Outbox(&Error::new(
                 ErrorKind::Timeout,
@@ -230,14 +232,23 @@ impl<R: Kind> Publisher<R> {
             )));
             return Vec::new();
         };
-        turn.set_taken_back();
-        let entries = self.outbox.call_within(GRACE, |outbox| {
+        // What comes too late to be handed back stays where it is.
+        let is_late = Arc::new(AtomicBool::new(false));
+        let may_be_late = Arc::clone(&is_late);
+        let entries = self.outbox.call_within(time, move |outbox| {
             outbox.release()?;
             let entries = outbox.take(usize::MAX)?;
+            if may_be_late.load(Ordering::Relaxed) {
+                return Ok((Vec::new(), outbox.release()));
+            }
             let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
             let settled = outbox.settle(&ids, &[]);
             Ok((entries, settled))
         });
+        match &entries {
+            Ok(_) => turn.set_taken_back(),
+            Err(_) => is_late.store(true, Ordering::Relaxed),
+        }
         drop(turn);
         let (entries, settled) = match entries {
             Ok((entries, settled)) => (entries, settled),

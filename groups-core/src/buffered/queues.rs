@@ -1,6 +1,7 @@
 //! The two queues of a client, updates and events: which of them a record goes to, and what concerns both.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use crate::util::panic::catch;
 use crate::util::sync::Instant;
 
 thread_local! {
-    /// A hook runs on this thread.
-    static IS_PREPARING: Cell<bool> = const { Cell::new(false) };
+    /// The clients whose `before_send` runs on this thread.
+    static PREPARING: RefCell<Vec<*const Queues>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What the clones of a client share.
@@ -131,7 +132,8 @@ impl Queues {
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(encoded));
         };
-        if IS_PREPARING.replace(true) {
+        let this = ptr::from_ref(self);
+        if PREPARING.with_borrow(|preparing| preparing.contains(&this)) {
             let error = Error::config("`before_send` cannot publish");
             return Err(error.with_undelivered([encoded].into_iter().collect()));
         }
@@ -141,8 +143,9 @@ impl Queues {
                 false
             })
         };
+        PREPARING.with_borrow_mut(|preparing| preparing.push(this));
         let edited = encoded.edit(guarded);
-        IS_PREPARING.set(false);
+        PREPARING.with_borrow_mut(Vec::pop);
         let edited = edited?;
         if edited.is_none() && !self.is_forked() {
             let state = match encoded {
@@ -208,8 +211,9 @@ impl Queues {
         let end = start.elapsed() + grace;
         self.states()
             .for_each(|state| state.wait_until_ended(left(end)));
-        let updates = self.updates.left_over();
-        let events = self.events.as_ref().map(|events| events.left_over());
+        let updates = self.updates.left_over(left(timeout));
+        let events = self.events.as_ref();
+        let events = events.map(|events| events.left_over(left(timeout)));
         self.outcome(left(timeout), updates, events.unwrap_or_default())
     }
 
