@@ -13,20 +13,21 @@ use crate::wire::{Sender, update};
 /// As often as the page does.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-const VIEWERS: usize = 8;
+const VIEWERS: u32 = 8;
 const CLIENTS: usize = 4;
 /// Rounds of each kind, and the requests of a client in one of them.
 const ROUNDS: usize = 7;
 const POSTS: usize = 500;
 
-/// Polls as the page does, until it is over, but only while viewers look.
-fn look(emulator: &Emulator, is_looking: &AtomicBool, is_over: &AtomicBool) {
+/// Polls as the page does, until it is over, but only while viewers look. They do not look all at once.
+fn look(emulator: &Emulator, viewer: u32, is_looking: &AtomicBool, is_over: &AtomicBool) {
+    thread::sleep(POLL_EVERY * viewer / VIEWERS);
     let config = ureq::Agent::config_builder().proxy(None).build();
     let agent = ureq::Agent::from(config);
     let mut versions = [String::new(), String::new(), String::new()];
     while !is_over.load(Ordering::Relaxed) {
+        thread::sleep(POLL_EVERY);
         if !is_looking.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(1));
             continue;
         }
         let views = ["groups?", "group?key=company&id=large&", "requests?"];
@@ -36,7 +37,6 @@ fn look(emulator: &Emulator, is_looking: &AtomicBool, is_over: &AtomicBool) {
             let view: Value = serde_json::from_str(&body.unwrap()).unwrap();
             view["version"].as_str().unwrap().clone_into(version);
         }
-        thread::sleep(POLL_EVERY);
     }
 }
 
@@ -44,18 +44,20 @@ fn look(emulator: &Emulator, is_looking: &AtomicBool, is_over: &AtomicBool) {
 /// rounds alternate, so that what else the machine does meets both.
 fn slowest_posts(emulator: &Emulator) -> [Duration; 2] {
     let (is_looking, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
-    let round_starts = Barrier::new(CLIENTS + 1);
+    // Passed at the beginning and at the end of each round.
+    let barrier = Barrier::new(CLIENTS + 1);
     let slowest = Mutex::new(vec![Duration::ZERO; 2 * ROUNDS]);
     thread::scope(|scope| {
-        for _ in 0..VIEWERS {
-            scope.spawn(|| look(emulator, &is_looking, &is_over));
+        for viewer in 0..VIEWERS {
+            let (is_looking, is_over) = (&is_looking, &is_over);
+            scope.spawn(move || look(emulator, viewer, is_looking, is_over));
         }
         for client in 0..CLIENTS {
-            let (round_starts, slowest) = (&round_starts, &slowest);
+            let (barrier, slowest) = (&barrier, &slowest);
             scope.spawn(move || {
                 let sender = Sender::new(emulator);
                 for round in 0..2 * ROUNDS {
-                    round_starts.wait();
+                    barrier.wait();
                     let times = (0..POSTS).map(|n| {
                         let id = format!("{client}-{n}");
                         let body = json!([update(&id, "$set", json!({"n": round}))]);
@@ -64,15 +66,18 @@ fn slowest_posts(emulator: &Emulator) -> [Duration; 2] {
                         started.elapsed()
                     });
                     let longest = times.max().unwrap();
-                    let mut slowest = slowest.lock().unwrap();
-                    slowest[round] = slowest[round].max(longest);
+                    {
+                        let mut slowest = slowest.lock().unwrap();
+                        slowest[round] = slowest[round].max(longest);
+                    }
+                    barrier.wait();
                 }
             });
         }
         for round in 0..2 * ROUNDS {
-            // The clients wait for this, each after its last request of the round before.
             is_looking.store(round % 2 == 1, Ordering::Relaxed);
-            round_starts.wait();
+            barrier.wait();
+            barrier.wait();
         }
         is_over.store(true, Ordering::Relaxed);
     });
