@@ -146,7 +146,7 @@ fn misbehave(emulator: &Emulator) {
         slow.clone(),
         Fault::CloseAfter,
         slow.clone(),
-        Fault::CloseMidAnswer,
+        Fault::CloseMidResponse,
         slow.clone(),
         Fault::Html,
         slow,

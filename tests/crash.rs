@@ -106,7 +106,7 @@ fn what_was_published_arrives_whatever_is_killed() {
             Fault::CloseAfter,
             Fault::Status(503),
             Fault::CloseBefore,
-            Fault::CloseMidAnswer,
+            Fault::CloseMidResponse,
             Fault::Delay(Duration::from_millis(20)),
             Fault::Html,
             Fault::TooLarge(3),

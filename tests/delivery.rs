@@ -107,12 +107,12 @@ fn any_fault() -> impl Strategy<Value = Fault> {
             |(status, after)| Fault::RetryAfter { status, after: after.to_owned() }
         ),
         3 => prop::sample::select(answers).prop_map(|(status, body)| {
-            Fault::Answer { status, body: body.to_owned() }
+            Fault::Response { status, body: body.to_owned() }
         }),
         1 => Just(Fault::Html),
         2 => Just(Fault::CloseBefore),
         2 => Just(Fault::CloseAfter),
-        2 => Just(Fault::CloseMidAnswer),
+        2 => Just(Fault::CloseMidResponse),
         1 => (0..3_u64).prop_map(|ms| Fault::Delay(Duration::from_millis(ms))),
         3 => prop::collection::vec(0..6_usize, 0..4).prop_map(Fault::Reject),
         2 => (0..5_usize).prop_map(Fault::TooLarge),

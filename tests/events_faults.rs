@@ -60,7 +60,7 @@ fn every_event_counts_exactly_once() {
         let faults = [
             Fault::CloseAfter,
             Fault::CloseBefore,
-            Fault::CloseMidAnswer,
+            Fault::CloseMidResponse,
             Fault::Status(500),
             retry_after(503),
             Fault::CloseAfter,
@@ -68,7 +68,7 @@ fn every_event_counts_exactly_once() {
             Fault::Html,
             Fault::TooLarge(20),
             retry_after(429),
-            Fault::CloseMidAnswer,
+            Fault::CloseMidResponse,
             Fault::Delay(Duration::from_millis(1)),
             Fault::CloseAfter,
         ];
@@ -105,7 +105,7 @@ fn every_event_counts_exactly_once() {
 fn what_could_not_be_imported_can_be_later_and_counts_once() {
     for fault in [
         Fault::CloseAfter,
-        Fault::CloseMidAnswer,
+        Fault::CloseMidResponse,
         Fault::CloseBefore,
         Fault::Status(503),
     ] {

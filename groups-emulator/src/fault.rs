@@ -21,7 +21,7 @@ pub enum Fault {
         after: String,
     },
     /// Answers with this status and body, as `application/json`. Nothing is applied.
-    Answer {
+    Response {
         /// The status.
         status: u16,
         /// The body, which need not be JSON.
@@ -39,7 +39,7 @@ pub enum Fault {
     /// Applies the request and closes the connection without a reply.
     CloseAfter,
     /// Applies the request and closes the connection in the middle of the reply.
-    CloseMidAnswer,
+    CloseMidResponse,
     /// Applies the request at once and replies after this time.
     Delay(Duration),
     /// Reads the whole request, closes the connection without a reply, and applies the request after

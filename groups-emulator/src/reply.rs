@@ -225,7 +225,7 @@ impl Reply {
             Fault::RetryAfter { status, after } => {
                 Self::faulty(*status).with_header(header::RETRY_AFTER, after.as_str())
             }
-            Fault::Answer { status, body } => {
+            Fault::Response { status, body } => {
                 Self::new(status_or_500(*status), "application/json", body.as_str())
             }
             Fault::Html => Self::new(StatusCode::BAD_GATEWAY, "text/html", HTML),

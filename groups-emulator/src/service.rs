@@ -43,6 +43,15 @@ pub(crate) struct Settings {
     pub(crate) truncates: bool,
 }
 
+/// A request that was read to its end.
+struct Decoded<'a> {
+    request: &'a Request<()>,
+    /// The JSON of its body, or the reply that refuses it.
+    json: Result<Cow<'a, [u8]>, Reply>,
+    format: ReplyFormat,
+    number: usize,
+}
+
 /// The reply to a request, and what became of its records.
 struct Outcome {
     reply: Reply,
@@ -213,8 +222,13 @@ impl Service {
             (Err(reason), _) => (Reply::error(StatusCode::FORBIDDEN, &reason).into(), None),
             (Ok(origin), Some(reply)) => (reply.into(), origin),
             (Ok(origin), None) => {
-                let outcome = self.outcome(&request, json, format, fault.as_ref(), number);
-                (outcome, origin)
+                let decoded = Decoded {
+                    request: &request,
+                    json,
+                    format,
+                    number,
+                };
+                (self.outcome(decoded, fault.as_ref()), origin)
             }
         };
         let reply = origin::with_cors(outcome.reply, origin.as_deref());
@@ -223,16 +237,16 @@ impl Service {
         received.error.clone_from(&reply.error);
         match &fault {
             Some(Fault::CloseAfter) => received.error = Some(closed_by(&Fault::CloseAfter)),
-            Some(Fault::CloseMidAnswer) => {
+            Some(Fault::CloseMidResponse) => {
                 received.status = Some(reply.status.as_u16());
-                received.error = Some(closed_by(&Fault::CloseMidAnswer));
+                received.error = Some(closed_by(&Fault::CloseMidResponse));
             }
             _ => received.status = Some(reply.status.as_u16()),
         }
         self.log(received);
         match fault {
             Some(Fault::CloseAfter) => Ok(false),
-            Some(Fault::CloseMidAnswer) => connection.send_half(pending, &reply).map(|()| false),
+            Some(Fault::CloseMidResponse) => connection.send_half(pending, &reply).map(|()| false),
             Some(Fault::Delay(time)) if lifecycle.pause(time) => Ok(false),
             _ => connection.send(pending, &reply),
         }
@@ -264,31 +278,29 @@ impl Service {
 
     /// Applies a request whose connection is gone.
     pub(crate) fn apply_late(&self, late: LateRequest) {
-        let json = late.json.map(Cow::Owned);
-        self.outcome(&late.request, json, late.format, None, late.number);
+        self.outcome(
+            Decoded {
+                request: &late.request,
+                json: late.json.map(Cow::Owned),
+                format: late.format,
+                number: late.number,
+            },
+            None,
+        );
     }
 
     /// Applies a request.
-    fn outcome(
-        &self,
-        request: &Request<()>,
-        json: Result<Cow<'_, [u8]>, Reply>,
-        format: ReplyFormat,
-        fault: Option<&Fault>,
-        number: usize,
-    ) -> Outcome {
-        self.route(request, json, format, fault, number)
-            .unwrap_or_else(Outcome::from)
+    fn outcome(&self, decoded: Decoded<'_>, fault: Option<&Fault>) -> Outcome {
+        self.route(decoded, fault).unwrap_or_else(Outcome::from)
     }
 
-    fn route(
-        &self,
-        request: &Request<()>,
-        json: Result<Cow<'_, [u8]>, Reply>,
-        format: ReplyFormat,
-        fault: Option<&Fault>,
-        number: usize,
-    ) -> Result<Outcome, Reply> {
+    fn route(&self, decoded: Decoded<'_>, fault: Option<&Fault>) -> Result<Outcome, Reply> {
+        let Decoded {
+            request,
+            json,
+            format,
+            number,
+        } = decoded;
         match (request.uri().path(), request.method()) {
             ("/groups" | "/groups/", &Method::GET | &Method::POST) => {
                 self.update_groups(&json?, format, fault, number)

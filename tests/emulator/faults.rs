@@ -90,7 +90,7 @@ fn retry_after() {
 #[test]
 fn any_answer() {
     for body in ["", "{\"status\":", "1", "\u{fffd}\u{0}"] {
-        let (emulator, sender) = emulator(Fault::Answer {
+        let (emulator, sender) = emulator(Fault::Response {
             status: 200,
             body: body.to_owned(),
         });
@@ -133,7 +133,7 @@ fn close_after() {
 
 #[test]
 fn close_mid_answer() {
-    let (emulator, sender) = emulator(Fault::CloseMidAnswer);
+    let (emulator, sender) = emulator(Fault::CloseMidResponse);
     let path = "/groups?strict=1";
     let body = updates(&["acme"]).to_string();
     let answer = sender.post(path, &JSON, body.as_bytes());

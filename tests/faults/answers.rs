@@ -218,7 +218,7 @@ fn without_retry_nothing_is_sent_twice() {
         Fault::Status(500),
         Fault::CloseBefore,
         Fault::CloseAfter,
-        Fault::CloseMidAnswer,
+        Fault::CloseMidResponse,
     ] {
         let emulator = Emulator::start().unwrap();
         let client = builder(emulator.endpoint()).retry(RetryPolicy::none());
@@ -327,7 +327,7 @@ fn an_answer_that_is_not_mixpanels_is_retried() {
         (204, "", "status 204 with an empty body"),
         (418, "teapot", "status 418, \"teapot\""),
     ] {
-        let fault = Fault::Answer {
+        let fault = Fault::Response {
             status,
             body: body.to_owned(),
         };
@@ -335,7 +335,7 @@ fn an_answer_that_is_not_mixpanels_is_retried() {
         let emulator = Emulator::start().unwrap();
         emulator.fail_always(fault);
         let error = client(&emulator).send(updates(3)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
+        assert_eq!(error.kind(), ErrorKind::UnexpectedResponse);
         assert!(error.is_retryable() && !error.is_unauthorized());
         assert_eq!(error.status(), Some(status));
         assert!(error.to_string().contains(shown), "{error}");
@@ -365,7 +365,7 @@ fn one_record_that_a_firewall_dislikes_comes_back_and_the_others_are_accepted() 
             .unwrap()
             .send(updates(21))
             .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer, "{error}");
+        assert_eq!(error.kind(), ErrorKind::UnexpectedResponse, "{error}");
         assert_eq!(error.status(), Some(403));
         assert_eq!(undelivered(&error), disliked);
         let report = error.report().unwrap();
@@ -450,7 +450,7 @@ fn a_count_that_fits_nothing_is_unexpected() {
         let raw = Raw::answering(move |_| answer(200, "", &body));
         let client = builder(&raw.endpoint).build().unwrap();
         let error = client.send(updates(3)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer, "{count}");
+        assert_eq!(error.kind(), ErrorKind::UnexpectedResponse, "{count}");
         assert_eq!(undelivered(&error), [0, 1, 2]);
     }
 }
@@ -605,7 +605,7 @@ fn ten_megabytes_of_answer_are_not_read() {
     let raw = Raw::answering(|_| answer(200, "", &"[".repeat(10_000_000)));
     let client = builder(&raw.endpoint).build().unwrap();
     let error = client.send(updates(3)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer);
+    assert_eq!(error.kind(), ErrorKind::UnexpectedResponse);
     assert!(error.to_string().len() < 1_000);
     assert_eq!(undelivered(&error), [0, 1, 2]);
 }
@@ -618,7 +618,7 @@ fn a_redirect_is_not_followed() {
         let raw = Raw::answering(move |_| answer(status, &location, ""));
         let client = builder(&raw.endpoint).build().unwrap();
         let error = client.send(updates(3)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnexpectedAnswer, "{error}");
+        assert_eq!(error.kind(), ErrorKind::UnexpectedResponse, "{error}");
         assert_eq!(error.status(), Some(status));
         assert_eq!(undelivered(&error), [0, 1, 2]);
     }

@@ -36,7 +36,7 @@ fn error_of(builder: ClientBuilder) -> Error {
     assert_eq!(undelivered(&error), [0, 1, 2]);
     let report = error.report().unwrap();
     assert_eq!((report.requests, report.retries), (2, 1), "{error}");
-    assert!(error.is_retryable() || error.kind() == ErrorKind::UnexpectedAnswer);
+    assert!(error.is_retryable() || error.kind() == ErrorKind::UnexpectedResponse);
     assert!(std::error::Error::source(&error).is_some());
     error
 }
@@ -89,7 +89,7 @@ fn a_connection_reset_during_the_request_is_retried() {
 #[test]
 fn a_lost_answer_is_retried() {
     assert_retried(&[Fault::CloseAfter]);
-    assert_retried(&[Fault::CloseMidAnswer, Fault::CloseAfter]);
+    assert_retried(&[Fault::CloseMidResponse, Fault::CloseAfter]);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn what_is_no_http_is_retried() {
         let error = error_after_two_attempts(&raw.endpoint);
         let kind = error.kind();
         assert!(
-            kind == ErrorKind::UnexpectedAnswer || kind == ErrorKind::Network,
+            kind == ErrorKind::UnexpectedResponse || kind == ErrorKind::Network,
             "{error}"
         );
     }

@@ -84,7 +84,7 @@ fn errors_name_the_proxy_without_its_password() {
         (
             OK,
             page,
-            ErrorKind::UnexpectedAnswer,
+            ErrorKind::UnexpectedResponse,
             "unexpected response through the proxy http://PROXY: status 403, \"<html>\"",
         ),
     ] {

@@ -195,7 +195,7 @@ impl Scene {
                 2 => Fault::Html,
                 3 => Fault::CloseBefore,
                 4 => Fault::CloseAfter,
-                5 => Fault::CloseMidAnswer,
+                5 => Fault::CloseMidResponse,
                 _ => Fault::Delay(chance.millis(400)),
             });
         }

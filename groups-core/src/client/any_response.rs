@@ -10,7 +10,7 @@ use ureq::{Body, http};
 use crate::client::batch::opening;
 use crate::client::delivery::{Delivery, Route};
 use crate::client::records::{Limits, Records};
-use crate::client::transport::MAX_ANSWER;
+use crate::client::transport::MAX_RESPONSE;
 use crate::client::transport::{Request, Response, Transport, TransportError, read};
 use crate::client::{Compression, RetryPolicy};
 use crate::group::Group;
@@ -98,7 +98,7 @@ impl Transport for Server {
             .body(Body::builder().data(body))
             .expect("the status is one");
         let answer = read(response).map_err(|_| gone())?;
-        assert!(answer.body.len() as u64 <= MAX_ANSWER);
+        assert!(answer.body.len() as u64 <= MAX_RESPONSE);
         if matches!(answer.status, 200..300 | 400) {
             let updates: Vec<Value> = serde_json::from_slice(request.body).expect("a list");
             let ids = updates.iter().map(|update| &update["$group_id"]);

@@ -113,18 +113,18 @@ impl Client {
     /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, an `error`), lists a record that is not in the request, or counts others as accepted (`num_good_events`, `num_records_imported`) | the request is halved until the bad updates are found; these are rejected |
     /// | 401, 403 with Mixpanel's JSON (`error` and `status`) | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
     /// | 404 with Mixpanel's JSON | stops, [`NotFound`](crate::ErrorKind::NotFound) |
-    /// | 400, 401, 403, 404 without Mixpanel's JSON, any other 4xx: a firewall, proxy or captive portal | retried; after the last attempt, halved until the updates that are blocked are alone; these come back with [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer), and so do later ones of their groups, and the others are accepted. Where three in a row are blocked alone, everything comes back |
+    /// | 400, 401, 403, 404 without Mixpanel's JSON, any other 4xx: a firewall, proxy or captive portal | retried; after the last attempt, halved until the updates that are blocked are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. Where three in a row are blocked alone, everything comes back |
     /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
     /// | 429 | retried, and no connection sends before; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
     /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
     /// | `Retry-After`, in seconds or as a date | the retry is not before; if that is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after) |
-    /// | a redirect | is not followed; retried, in the end [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
-    /// | any other status | retried, in the end [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
-    /// | 200 with HTML, nothing, or JSON that is cut off or unknown | retried, in the end [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer); with 413, 429 or 5xx, the status decides |
+    /// | a redirect | is not followed; retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
+    /// | any other status | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
+    /// | 200 with HTML, nothing, or JSON that is cut off or unknown | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse); with 413, 429 or 5xx, the status decides |
     /// | an answer of more than 1 MiB | the first MiB is read and counts as cut off |
-    /// | an answer that is no HTTP | retried, the first time soon, in the end [`UnexpectedAnswer`](crate::ErrorKind::UnexpectedAnswer) |
+    /// | an answer that is no HTTP | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
     /// | the host is not known; the connection is refused, or reset before, during or after the request | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
     /// | a kept connection turns out to be closed | retried at once |
     /// | no answer in time: connecting, waiting for the head or within the body | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |

@@ -96,7 +96,7 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
             Some(proxy) => format!("unexpected response through the proxy {proxy}"),
             None => "unexpected response (is there a proxy in between?)".to_owned(),
         };
-        let error = error(ErrorKind::UnexpectedAnswer, &message);
+        let error = error(ErrorKind::UnexpectedResponse, &message);
         match status {
             400..500 => Verdict::Blocked(error),
             _ => Verdict::Again(Failure::Overload, error),

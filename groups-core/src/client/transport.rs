@@ -22,7 +22,7 @@ use crate::client::tls;
 use crate::record::{Error, ErrorKind};
 
 /// How much of an answer is kept.
-pub(crate) const MAX_ANSWER: u64 = 1 << 20;
+pub(crate) const MAX_RESPONSE: u64 = 1 << 20;
 
 /// What the delivery needs of a network: a connection that carries one request at a time.
 pub(crate) trait Transport: Send + Sync {
@@ -58,7 +58,7 @@ pub(crate) struct Request<'a> {
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<Duration>,
-    /// At most [`MAX_ANSWER`] bytes.
+    /// At most [`MAX_RESPONSE`] bytes.
     pub(crate) body: Vec<u8>,
 }
 
@@ -202,7 +202,7 @@ pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<Response> {
     response
         .body_mut()
         .as_reader()
-        .take(MAX_ANSWER)
+        .take(MAX_RESPONSE)
         .read_to_end(&mut body)?;
     Ok(Response {
         status: response.status().as_u16(),
@@ -239,7 +239,7 @@ fn broken(settings: &HttpConfig, error: ureq::Error, was_open: bool) -> Transpor
 }
 
 fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, &'static str) {
-    use ErrorKind::{Network, Timeout, Tls, UnexpectedAnswer};
+    use ErrorKind::{Network, Timeout, Tls, UnexpectedResponse};
     if let Some(problem) = tls_problem(error) {
         return (Tls, None, problem);
     }
@@ -262,7 +262,7 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
             (Network, retried, "the proxy refused the connection")
         }
         ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-            (UnexpectedAnswer, retried, "the response is not HTTP")
+            (UnexpectedResponse, retried, "the response is not HTTP")
         }
         _ => (Network, None, "the request failed"),
     }

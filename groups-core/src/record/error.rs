@@ -49,7 +49,7 @@ pub enum ErrorKind {
     Tls,
     /// The answer is not one that Mixpanel gives, also after all retries: the page of a proxy, firewall
     /// or captive portal, an empty body.
-    UnexpectedAnswer,
+    UnexpectedResponse,
     /// A thread, a file or a database was refused.
     Io,
     /// The file of a snapshot or outbox is damaged, or was written by a newer version of this library.
@@ -191,10 +191,12 @@ impl Error {
     /// to wait.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        use ErrorKind::{Cancelled, Full, Network, RateLimited, Server, Timeout, UnexpectedAnswer};
+        use ErrorKind::{
+            Cancelled, Full, Network, RateLimited, Server, Timeout, UnexpectedResponse,
+        };
         matches!(
             self.kind(),
-            RateLimited | Server | UnexpectedAnswer | Timeout | Network | Cancelled | Full
+            RateLimited | Server | UnexpectedResponse | Timeout | Network | Cancelled | Full
         )
     }
 }

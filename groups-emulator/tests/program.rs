@@ -1,0 +1,175 @@
+//! The program `mixpanel-emulator`, as teams of other languages start it.
+#![cfg(unix)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mixpanel-emulator");
+
+/// Long enough for anything; reached only where a test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Program {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// Host and port.
+    address: String,
+}
+
+impl Program {
+    /// Starts the program on a free port, and reads the address that it prints.
+    fn start(options: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        let command = command.args(["--port", "0"]).args(options);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let address = line.trim_end();
+        let address = address.strip_prefix("A local Mixpanel listens on http://");
+        Self {
+            child,
+            output,
+            address: address.expect(&line).to_owned(),
+        }
+    }
+
+    fn request(&self, head: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let (host, len) = (&self.address, body.len());
+        let headers = "content-type: application/json\r\nconnection: close";
+        let request = format!(
+            "{head} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\ncontent-length: {len}\r\n\r\n"
+        );
+        stream.write_all((request + body).as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn set(&self, token: &str, plan: &str) -> String {
+        let update = format!(
+            r#"[{{"$token":"{token}","$group_key":"company","$group_id":"acme","$set":{{"plan":"{plan}"}}}}]"#
+        );
+        self.request("POST /groups?verbose=1", &update)
+    }
+
+    fn acme(&self) -> String {
+        self.request("GET /emulator/group?key=company&id=acme", "")
+    }
+
+    /// Sends SIGTERM, as a container that is stopped does, and waits until the program has ended.
+    fn terminate(mut self) {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(kill.unwrap().success());
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "SIGTERM does not end it");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_takes_updates_and_shows_them() {
+    let program = Program::start(&[]);
+    let answer = program.set("any", "free");
+    assert!(answer.contains(r#""status":1"#), "{answer}");
+    assert!(program.acme().contains(r#""profile":{"plan":"free"}"#));
+    assert!(
+        program
+            .request("GET /", "")
+            .contains("<title>Local Mixpanel</title>")
+    );
+    // Two run beside each other, as each has a port of its own.
+    let other = Program::start(&[]);
+    assert!(other.acme().contains(r#""profile":null"#));
+    program.terminate();
+    other.terminate();
+}
+
+#[test]
+fn with_a_token_it_refuses_others() {
+    let program = Program::start(&["--token", "RIGHT"]);
+    let answer = program.set("WRONG", "free");
+    assert!(!answer.contains(r#""status":1"#), "{answer}");
+    let answer = program.set("RIGHT", "free");
+    assert!(answer.contains(r#""status":1"#), "{answer}");
+    program.terminate();
+}
+
+#[test]
+fn what_it_keeps_is_there_after_sigterm() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.json");
+    let options = ["--keep", file.to_str().unwrap()];
+    let program = Program::start(&options);
+    program.set("any", "pro");
+    // It saves once a second.
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains("pro")) {
+        assert!(Instant::now() < deadline, "nothing is saved");
+        thread::sleep(Duration::from_millis(20));
+    }
+    program.terminate();
+    let program = Program::start(&options);
+    assert!(program.acme().contains(r#""profile":{"plan":"pro"}"#));
+    program.terminate();
+}
+
+fn run(options: &[&str]) -> Output {
+    Command::new(PROGRAM).args(options).output().unwrap()
+}
+
+#[test]
+fn help_version_and_mistakes() {
+    let help = run(&["--help"]);
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(
+        help.status.success() && text.contains("Usage: mixpanel-emulator"),
+        "{text}"
+    );
+    let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
+    assert_eq!(
+        version,
+        concat!("mixpanel-emulator ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    for (options, expected) in [
+        (
+            &["--prot", "1"][..],
+            "mixpanel-emulator: unknown option --prot: see --help\n",
+        ),
+        (
+            &["--port"],
+            "mixpanel-emulator: --port needs a value: see --help\n",
+        ),
+    ] {
+        let output = run(options);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
+    }
+    // A port that is taken.
+    let program = Program::start(&[]);
+    let port = program.address.rsplit(':').next().unwrap();
+    let output = run(&["--port", port]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "mixpanel-emulator: cannot listen on 127.0.0.1:{port}: choose another port, or 0 for any free one\n"
+    );
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
+}
