@@ -5,6 +5,10 @@
 //! cargo bench --bench snapshot
 //! ```
 //!
+//! Night 1 begins with an empty snapshot, and nights 3 and 4 are as night 2. "of walk" is opening and syncing together, as
+//! a multiple of walking over the properties and hashing them once. Each figure is the least of several rounds in one
+//! process (`REPEAT`, 9), which alternate with the walk, so that the load of the machine does the same to both.
+//!
 //! The server is a process of its own too, so that neither its time nor its memory counts. Memory is read from
 //! `/proc`, on Linux only: the peak beside the data that the job holds itself.
 

@@ -47,13 +47,22 @@ impl SqliteSnapshot {
     /// Opens the file, or creates it, and the table if it does not exist.
     ///
     /// # Errors
+    /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing.
     /// - [`ErrorKind::Io`] if the file cannot be read and written, or a snapshot of it is open.
     /// - [`ErrorKind::Damaged`] if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
+        if [Path::new(""), Path::new(":memory:")].contains(&path) {
+            let path = path.display();
+            let message = format!("path \"{path}\" is not a file: name one");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         let open = || {
             let db = Connection::open(path)?;
             db.busy_timeout(BUSY_TIMEOUT)?;
+            db.pragma_update(None, "synchronous", "FULL")?;
+            // On macOS, a plain `fsync` does not reach the disk.
+            db.pragma_update(None, "fullfsync", true)?;
             db.execute_batch(SCHEMA)?;
             Ok(db)
         };

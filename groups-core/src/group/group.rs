@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::group::Id;
 
-/// Which group an update is for: its key, its id and, with Hierarchical Groups, its company's id.
+/// The group that an update is for: its key, its id and, with Hierarchical Groups, its company's id.
 ///
 /// Offers the six operations without a struct; properties come from any [`Serialize`](serde::Serialize) map or
 /// struct:
@@ -23,10 +23,10 @@ use crate::group::Id;
 /// # Ok::<(), mixpanel_groups::Error>(())
 /// ```
 ///
-/// Names of properties have 1 to 255 characters; a value that serialises to `null` is left out.
+/// Names of properties have 1 to 255 characters; a value that serializes to `null` is left out.
 ///
-/// Nothing here fails at once: an empty key or id, a name that is too long, or a value that cannot
-/// be JSON, is reported when the update is sent, with the group's and the property's name.
+/// No method fails at once. An empty key or id, a name that is too long, or a value that cannot be JSON is reported when
+/// the update is sent, with the names of the group and the property.
 /// ([Groups API](https://developer.mixpanel.com/reference/group-profiles))
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group<'a> {
@@ -36,7 +36,7 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The group `id` of the group key `key` (`"company"`, `"workspace"`), which must be listed in
+    /// Returns the group `id` of the group key `key` (`"company"`, `"workspace"`), which must be listed in
     /// the project's settings under Group Keys.
     pub fn new(key: impl Into<Cow<'a, str>>, id: impl Into<Id<'a>>) -> Self {
         Self {
@@ -46,33 +46,33 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The company that the group belongs to, in projects with Hierarchical Groups: `$company_id`
-    /// on every update.
+    /// Sets the company that the group belongs to, in projects with Hierarchical Groups: `$company_id` on every
+    /// update.
     #[must_use]
     pub fn in_company(mut self, id: impl Into<Id<'a>>) -> Self {
         self.company_id = Some(id.into());
         self
     }
 
-    /// The group key.
+    /// Returns the group key.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The group's id.
+    /// Returns the group's id.
     #[must_use]
     pub fn id(&self) -> &Id<'a> {
         &self.id
     }
 
-    /// The id of the company that the group belongs to.
+    /// Returns the id of the company that the group belongs to.
     #[must_use]
     pub fn company_id(&self) -> Option<&Id<'a>> {
         self.company_id.as_ref()
     }
 
-    /// The same group, free of what it borrowed.
+    /// Returns the same group without borrowed data.
     #[must_use]
     pub fn into_owned(self) -> Group<'static> {
         Group {
@@ -82,11 +82,9 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The property that links an event to this group: its name is the group key, its value the
-    /// id.
+    /// Returns the property that links an event to this group: its name is the group key, its value the id.
     ///
-    /// For code that tracks events with something else than [`Event`](crate::Event), which makes
-    /// the link itself:
+    /// It is for code that tracks events without [`Event`](crate::Event), which makes the link itself:
     ///
     /// ```
     /// # use mixpanel_groups::Group;

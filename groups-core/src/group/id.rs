@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 /// A group's id as text: Mixpanel's `$group_id` is always text.
 ///
 /// Made from text, which it borrows, from integers, and from anything that implements [`GroupId`]. An
-/// integer or UUID needs no memory of its own, with a prefix neither.
+/// integer or UUID is not allocated, with or without a prefix.
 ///
 /// ```
 /// use mixpanel_groups::Id;
@@ -28,10 +28,10 @@ enum Repr<'a> {
     Short(Short),
 }
 
-/// How many bytes of text an id holds itself: an integer (at most 40) or a UUID (36) with a prefix.
+/// The number of bytes of text that an id holds inline: an integer (at most 40) or a UUID (36) with a prefix.
 const SHORT: usize = 62;
 
-/// Text that needs no memory of its own.
+/// Text that is held inline.
 #[derive(Clone, Copy)]
 struct Short {
     len: u8,
@@ -79,7 +79,7 @@ impl<'a> Id<'a> {
         }
     }
 
-    /// Returns the same id, free of what it borrowed.
+    /// Returns the same id without borrowed data.
     #[must_use]
     pub fn into_owned(self) -> Id<'static> {
         Id(match self.0 {
@@ -189,7 +189,7 @@ impl Hash for Id<'_> {
     note = "an `Option` cannot be one: an update without an id would belong to no group"
 )]
 pub trait GroupId {
-    /// This id as text.
+    /// Returns this id as text.
     fn group_id(&self) -> Id<'_>;
 }
 

@@ -1,5 +1,5 @@
-//! Which group, and what is done with which property: [`Group`], [`Id`], [`Operation`] and
-//! [`Property`]. Data without behavior: nothing in here encodes, sends or keeps anything.
+//! What an update is about: a [`Group`] with its [`Id`], an [`Operation`] and a [`Property`]. Data without behavior:
+//! nothing in this room encodes, sends or stores anything.
 
 mod group;
 pub(crate) mod id;

@@ -37,7 +37,7 @@ impl Operation {
         Self::Delete,
     ];
 
-    /// The operation's name on the wire: `"$set"`.
+    /// Returns the operation's name on the wire: `"$set"`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl Operation {
         }
     }
 
-    /// As a member of an update's object: `,"$set":`.
+    /// Returns the operation as a member of an update's object: `,"$set":`.
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Set => r#","$set":"#,
@@ -62,7 +62,7 @@ impl Operation {
         }
     }
 
-    /// The operation of that name on the wire, if there is one.
+    /// Returns the operation of that name on the wire, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|o| o.name() == name)

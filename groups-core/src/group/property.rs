@@ -19,7 +19,7 @@ pub struct Property {
     pub doc: &'static str,
     /// The name as it stands in the JSON, with its punctuation: `,"name":`.
     pub(crate) key: &'static str,
-    /// Whether `updates()` removes the property where the value is absent.
+    /// Whether `updates()` removes the property where the value is `null`.
     pub(crate) unset_none: bool,
 }
 
@@ -35,8 +35,7 @@ type Written = (
 );
 
 impl Property {
-    /// For generated code: all properties of a struct at once, which is less to compile than one at
-    /// a time.
+    /// Returns all properties of a struct, for generated code. That compiles faster than one call for each.
     #[doc(hidden)]
     #[must_use]
     pub const fn all<const N: usize>(written: [Written; N]) -> [Self; N] {

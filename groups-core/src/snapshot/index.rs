@@ -98,16 +98,16 @@ impl Index {
         Ok(index)
     }
 
-    /// Forgets open runs that no group is of.
+    /// Forgets open runs that no group is of. Where later rows may be missing, every group may be in another state.
     fn close_runs(&mut self, is_whole: bool) {
         let open = &mut self.state.open;
-        if let Some(first) = open.first().copied().filter(|_| !is_whole) {
-            // Later rows may be missing, so every group may be in another state.
+        if is_whole {
+            let mut runs: Vec<u32> = self.entries.iter().map(|entry| entry.run).collect();
+            runs.sort_unstable();
+            open.retain(|run| runs.binary_search(run).is_ok());
+        } else if let [first, ..] = open[..] {
             self.entries.iter_mut().for_each(|entry| entry.run = first);
         }
-        let mut runs: Vec<u32> = self.entries.iter().map(|entry| entry.run).collect();
-        runs.sort_unstable();
-        open.retain(|run| runs.binary_search(run).is_ok());
     }
 
     /// Sets what is known of a group, in its slot if it has one.

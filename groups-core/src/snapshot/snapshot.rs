@@ -27,7 +27,7 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 /// ```
 ///
 /// # What it keeps
-/// Names, the items of `$union` lists, and a hash of 128 bits for each other value; its key is random. Some 70 bytes of
+/// Names, the items of `$union` lists, and a hash of 128 bits for each other value; its key is random. Some 50 bytes of
 /// each group are in memory, and the rest is read when the group has changed. Use one snapshot for each project.
 ///
 /// # Runs that end early
