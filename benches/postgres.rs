@@ -1,5 +1,5 @@
-//! The outbox in PostgreSQL: publishing inside transactions, relaying with 1, 2 and 4 relays, and
-//! how long an update takes from its commit to its acceptance.
+//! The outbox in PostgreSQL: publishing inside transactions, from many threads and at the bound, relaying with one relay
+//! and three that stand by, and how long an update takes from its commit to its acceptance.
 //!
 //! ```sh
 //! cargo bench --bench postgres
@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Harness, seats};
+use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{BufferedClient, Client, Outbox as _};
 use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
@@ -31,10 +32,58 @@ fn main() {
         return;
     };
     publish(&harness);
-    for relays in [1, 2, 4] {
+    for relays in [1, 4] {
         relay(&harness, relays);
     }
     lag(&harness);
+    append(&harness);
+    bound(&harness);
+}
+
+/// One update an append, from threads that share transactions.
+fn append(harness: &Harness) {
+    const EACH: usize = 300;
+    for threads in [1, 8] {
+        let outbox = harness.another();
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for number in 0..EACH {
+                        let update = [harness::encoded(&update(number))];
+                        outbox.append(&update, harness::NO_LIMIT).unwrap();
+                    }
+                });
+            }
+        });
+        let rate = (EACH * threads) as f64 / start.elapsed().as_secs_f64();
+        println!("append, {threads} threads              {rate:>8.0} updates a second");
+    }
+    harness::drain(&harness.outbox);
+}
+
+/// Published one by one, dropping the oldest at the bound or not, with that much waiting.
+fn bound(harness: &Harness) {
+    const UPDATES: usize = 2_000;
+    for waiting in [0, 100_000, 1_000_000] {
+        let sql = format!(
+            "TRUNCATE mixpanel_outbox; INSERT INTO mixpanel_outbox (body)
+             SELECT json_build_object('$group_key', 'company', '$group_id', n::text, '$set', '{{\"seats\": 1}}'::json)
+             FROM generate_series(1, {waiting}) AS n"
+        );
+        harness.client().batch_execute(&sql).unwrap();
+        let outbox = harness.another();
+        let capacity = Capacity::new(if waiting == 0 { 1_000_000 } else { waiting }, usize::MAX);
+        let start = Instant::now();
+        for number in 0..UPDATES {
+            let update = [harness::encoded(&update(number))];
+            while !outbox.append(&update, capacity).unwrap() {
+                outbox.drop_oldest(1, update[0].len(), capacity).unwrap();
+            }
+        }
+        let rate = UPDATES as f64 / start.elapsed().as_secs_f64();
+        println!("append, {waiting:>7} waiting        {rate:>8.0} updates a second");
+    }
 }
 
 fn update(number: usize) -> mixpanel_groups::Update<'static> {

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -136,8 +136,6 @@ struct Shared {
     relay: Arc<AsyncMutex<Relay>>,
     /// The highest id that is taken.
     last_taken: Arc<AtomicI64>,
-    /// Whether this process has relayed.
-    has_taken: AtomicBool,
     /// The thread of the connections, once one is needed.
     runtime: Mutex<Option<Arc<Runtime>>>,
 }
@@ -196,7 +194,6 @@ impl PostgresOutbox {
             writer: Arc::new(writer),
             relay: Arc::new(AsyncMutex::new(relay)),
             last_taken,
-            has_taken: AtomicBool::new(false),
             runtime: Mutex::new(None),
         }))
     }
@@ -282,8 +279,14 @@ impl PostgresOutbox {
         I: IntoIterator,
         I::Item: Into<Update<'u>>,
     {
-        let encoded = encode(updates);
-        self.0.publish_async(encoded?).await
+        let updates = encode(updates)?;
+        if updates.is_empty() {
+            return Ok(());
+        }
+        let (runtime, writer) = (self.0.runtime()?, Arc::clone(&self.0.writer));
+        let queued = writer.queue(updates, UNLIMITED)?;
+        let append = async move { writer.append(queued).await.map(drop) };
+        runtime.join(self.0.settings.timeout, append).await
     }
 }
 
@@ -316,16 +319,6 @@ impl Shared {
     ) -> Result<R, Error> {
         self.runtime()?.wait(time, job)
     }
-
-    async fn publish_async(&self, updates: Vec<EncodedUpdate>) -> Result<(), Error> {
-        if updates.is_empty() {
-            return Ok(());
-        }
-        let (runtime, writer) = (self.runtime()?, Arc::clone(&self.writer));
-        let queued = writer.queue(updates, UNLIMITED)?;
-        let append = async move { writer.append(queued).await.map(drop) };
-        runtime.join(self.settings.timeout, append).await
-    }
 }
 
 /// No call takes much longer than the [timeout](PostgresOutboxBuilder::timeout).
@@ -350,7 +343,6 @@ impl Outbox for PostgresOutbox {
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        self.0.has_taken.store(true, Ordering::Relaxed);
         let relay = Arc::clone(&self.0.relay);
         let take = async move { relay.lock().await.take(most).await };
         self.0.wait(self.0.settings.timeout, take)
@@ -440,7 +432,8 @@ async fn listen(relay: Weak<AsyncMutex<Relay>>, statement: String, wake: Wake) {
 /// Lets another process send at once.
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !*self.has_taken.get_mut() {
+        let runtime = self.runtime.get_mut();
+        if runtime.is_ok_and(|runtime| runtime.is_none()) {
             return;
         }
         let relay = Arc::clone(&self.relay);
