@@ -7,16 +7,14 @@ use syn::{Attribute, Expr, ExprLit, Lit, Meta};
 pub(crate) fn doc(attrs: &[Attribute]) -> TokenStream {
     let parts: Vec<_> = attrs.iter().filter_map(part).collect();
     let text: Option<Vec<_>> = parts.iter().map(|part| literal(part)).collect();
-    match text {
-        Some(text) => dedent(&text.join("\n")).into_token_stream(),
-        None => {
-            let lines = parts.iter().enumerate().map(|(index, part)| {
-                let end = (index > 0).then(|| quote!("\n",));
-                quote!(#end #part)
-            });
-            quote!(::core::concat!(#(#lines),*))
-        }
+    if let Some(text) = text {
+        return dedent(&text.join("\n")).into_token_stream();
     }
+    let lines = parts.iter().enumerate().map(|(index, part)| {
+        let end = (index > 0).then(|| quote!("\n",));
+        quote!(#end #part)
+    });
+    quote!(::core::concat!(#(#lines),*))
 }
 
 fn dedent(text: &str) -> String {

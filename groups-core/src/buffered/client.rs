@@ -162,7 +162,7 @@ impl BufferedClientBuilder {
     /// interval of zero. [`ErrorKind::Io`] if the thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
-        let queues = Arc::new(Queues::new(&self.client, self.outbox, self.settings)?);
+        let queues = Arc::new(Queues::new(&self.client, &self.outbox, self.settings)?);
         // From here on, an error ends the worker that was started.
         let last_clone = Arc::new(LastClone(Arc::clone(&queues)));
         start_worker("mixpanel-groups worker", &queues.updates)?;
@@ -204,7 +204,7 @@ impl BufferedClient {
     /// As [`publish`](Self::publish), at the first that is not taken. The error gives back all
     /// that were not, except for those that cannot be sent.
     pub fn publish_all(&self, records: impl IntoRecords) -> Result<(), Error> {
-        self.queues.publish_all(records.into_records().into_iter())
+        self.queues.publish_all(records.into_records())
     }
 
     /// Sends what waits now, without waiting for the flush interval. Returns when all of it has

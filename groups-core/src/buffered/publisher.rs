@@ -48,10 +48,10 @@ thread_local! {
 impl<R: Kind> Publisher<R> {
     pub(super) fn new(
         client: &Client,
-        outbox: Arc<dyn Outbox<R>>,
+        outbox: &Arc<dyn Outbox<R>>,
         settings: &Arc<Settings>,
     ) -> Result<Self, Error> {
-        let guarded = GuardedOutbox::new(Arc::clone(&outbox), settings.outbox_timeout)?;
+        let guarded = GuardedOutbox::new(Arc::clone(outbox), settings.outbox_timeout)?;
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));

@@ -37,12 +37,12 @@ pub(super) struct Queues {
 impl Queues {
     pub(super) fn new(
         client: &Client,
-        outbox: Arc<dyn Outbox>,
+        outbox: &Arc<dyn Outbox>,
         settings: Settings,
     ) -> Result<Self, Error> {
         let settings = Arc::new(settings);
         let events = match outbox.events() {
-            Some(outbox) => Some(Arc::new(Publisher::new(client, outbox, &settings)?)),
+            Some(outbox) => Some(Arc::new(Publisher::new(client, &outbox, &settings)?)),
             None => None,
         };
         Ok(Self {
