@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use mixpanel_groups::snapshot::SnapshotStore;
+use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
 use mixpanel_groups::{Error, ErrorKind};
 
 /// The table of a snapshot. Numbers are not used again after their rows are removed.
@@ -119,10 +119,7 @@ fn id(place: u64) -> i64 {
 }
 
 impl SnapshotStore for SqliteSnapshot {
-    fn load(
-        &mut self,
-        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
         let failed = |error| self.failed("read", error);
         let select = "SELECT id, row FROM mixpanel_snapshot ORDER BY id";
         let mut select = self.db.prepare(select).map_err(failed)?;

@@ -59,7 +59,7 @@ fn filled<T: Default + Extend<I>, I>(items: impl Iterator<Item = I>) -> T {
 }
 
 impl Values {
-    fn old(&self) -> Old {
+    fn of_old(&self) -> Old {
         let number = |item: &u8| f32::from(*item) / 4.0;
         let inner = || filled(self.set.iter().map(|item| (*item, number(item))));
         Old {
@@ -72,7 +72,7 @@ impl Values {
         }
     }
 
-    fn new(&self) -> New {
+    fn of_new(&self) -> New {
         let number = |item: &u8| f64::from(*item) / 4.0;
         let inner = || filled(self.set.iter().map(|item| (*item, number(item))));
         let one = |item: &u8| filled(self.set.iter().copied().chain([*item]));
@@ -147,9 +147,9 @@ fn sync(
         Ok(values)
     });
     if night.is_new {
-        snapshot.try_sync(client, rows.map(|row| row.map(Values::new)))
+        snapshot.try_sync(client, rows.map(|row| row.map(Values::of_new)))
     } else {
-        snapshot.try_sync(client, rows.map(|row| row.map(Values::old)))
+        snapshot.try_sync(client, rows.map(|row| row.map(Values::of_old)))
     }
 }
 
@@ -220,9 +220,9 @@ fn check(nights: &[Night], store: &Store) -> Result<(), TestCaseError> {
     for id in 0..4 {
         let expected = groups.get(&id).map(|values| {
             if last.is_new {
-                expected(&values.new())
+                expected(&values.of_new())
             } else {
-                expected(&values.old())
+                expected(&values.of_old())
             }
         });
         let profile = emulator.profile("company", &id.to_string());

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use mixpanel_groups::snapshot::SnapshotStore;
+use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
 use mixpanel_groups::{Client, Error, ErrorKind, Report, Snapshot};
 use mixpanel_groups_emulator::Emulator;
 
@@ -60,10 +60,7 @@ impl Memory {
 }
 
 impl SnapshotStore for Memory {
-    fn load(
-        &mut self,
-        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
         let mut state = self.state()?;
         for (place, row) in &state.rows {
             each(*place, row)?;
@@ -173,10 +170,7 @@ fn rows_are_written_before_the_request_that_depends_on_them() {
     struct Watched(Memory, Emulator, Arc<Mutex<Vec<(usize, usize)>>>);
 
     impl SnapshotStore for Watched {
-        fn load(
-            &mut self,
-            each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-        ) -> Result<bool, Error> {
+        fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
             self.0.load(each)
         }
         fn read(&mut self, place: u64) -> Result<Vec<u8>, Error> {

@@ -14,7 +14,7 @@ use crate::record::{Error, ErrorKind, MixpanelGroup};
 use crate::simulation::server::{Process, Server};
 use crate::simulation::updates::{BLOCKED, Model, REFUSED};
 use crate::simulation::{percent, simulate};
-use crate::snapshot::{Snapshot, SnapshotStore};
+use crate::snapshot::{EachRow, Snapshot, SnapshotStore};
 use crate::util::simulated::sleep;
 
 #[test]
@@ -208,10 +208,7 @@ fn fault() -> Error {
 }
 
 impl SnapshotStore for Handle {
-    fn load(
-        &mut self,
-        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
         let mut rows = self.rows()?;
         for (place, row) in &rows.rows {
             each(*place, row)?;

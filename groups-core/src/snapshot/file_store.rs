@@ -14,7 +14,7 @@ use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::row::damaged;
-use super::store::SnapshotStore;
+use super::store::{EachRow, SnapshotStore};
 use crate::record::{Error, ErrorKind};
 use crate::util::atomic_file::{self, beside};
 use crate::util::checksum::checksum;
@@ -149,10 +149,7 @@ impl FileStore {
 }
 
 impl SnapshotStore for FileStore {
-    fn load(
-        &mut self,
-        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
         (self.file, self.is_writable, self.end, self.has_rest) = (None, false, 0, false);
         self.recover()?;
         let file = match File::open(&self.path) {
@@ -271,10 +268,7 @@ impl From<io::Error> for ScanError {
 }
 
 /// Passes each row to `each`, with its position in the file.
-fn scan(
-    mut file: &File,
-    each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-) -> Result<Scanned, ScanError> {
+fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, ScanError> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(0))?;
     let mut reader = BufReader::with_capacity(64 << 10, file);

@@ -88,13 +88,13 @@ impl Fingerprints {
     #[inline]
     fn member(&mut self, start: usize) {
         let bytes = &self.tokens[start..];
-        let [first, last] = match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(first), Some(last)) => [*first, *last],
-            _ => {
-                let mut all = [0; 8];
-                all[..bytes.len()].copy_from_slice(bytes);
-                [all, [0; 8]]
-            }
+        let ends = (bytes.first_chunk(), bytes.last_chunk());
+        let [first, last] = if let (Some(first), Some(last)) = ends {
+            [*first, *last]
+        } else {
+            let mut all = [0; 8];
+            all[..bytes.len()].copy_from_slice(bytes);
+            [all, [0; 8]]
         };
         let [first, last] = [first, last].map(u64::from_be_bytes);
         self.members.push(Member {

@@ -18,4 +18,4 @@ mod snapshot;
 mod store;
 
 pub use self::snapshot::Snapshot;
-pub use self::store::SnapshotStore;
+pub use self::store::{EachRow, SnapshotStore};

@@ -204,15 +204,12 @@ impl Snapshot {
             let message = "the data ended early: what came before the error was sent";
             Error::new(ErrorKind::Source, message).with_source(error)
         });
-        let failed = match journal.into_failed() {
-            Some(error) => Some(error),
-            None => {
-                self.is_loaded = true;
-                self.tidy();
-                failed
-            }
-        };
-        match failed {
+        let store_failed = journal.into_failed();
+        if store_failed.is_none() {
+            self.is_loaded = true;
+            self.tidy();
+        }
+        match store_failed.or(failed) {
             Some(error) => Err(with_outcome(error, result)),
             None => result,
         }

@@ -1,5 +1,8 @@
 use crate::record::Error;
 
+/// What [`SnapshotStore::load`] calls for each row, with its place.
+pub type EachRow<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
+
 /// A place where a [`Snapshot`](crate::Snapshot) is kept: a log of rows, which are bytes that only the snapshot reads.
 ///
 /// [`Snapshot::open`](crate::Snapshot::open) keeps it in a file. Implement this for a database, for instance where a
@@ -21,10 +24,7 @@ pub trait SnapshotStore: Send {
     ///
     /// # Errors
     /// If the rows cannot be read, or another run uses the store. An error of `each` is passed on.
-    fn load(
-        &mut self,
-        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-    ) -> Result<bool, Error>;
+    fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error>;
 
     /// Returns the row at a place that `load` or `append` has given.
     ///
