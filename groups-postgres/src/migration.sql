@@ -1,14 +1,16 @@
--- The tables and functions of an outbox for updates that wait to be sent to Mixpanel. This can be run again at any time.
+-- The tables and functions of an outbox for updates and events that wait to be sent to Mixpanel. This can be run again at any time.
 
--- Updates that wait. Within a group, ids are in the order of commits; for that, the sequence must keep its CACHE of 1.
+-- Updates and events that wait. Within a group, ids of updates are in the order of commits; for that, the sequence must
+-- keep its CACHE of 1.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox (
-    id    bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- What it is. A relay leaves alone what it does not know.
-    kind  text        NOT NULL DEFAULT 'update' CHECK (kind IN ('update', 'event')),
+    id    bigint      GENERATED ALWAYS AS IDENTITY,
+    kind  text        COLLATE "C" NOT NULL DEFAULT 'update' CHECK (kind IN ('update', 'event')),
     since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     -- The JSON as it is sent, without the token.
     body  json        NOT NULL,
-    bytes integer     NOT NULL GENERATED ALWAYS AS (pg_catalog.octet_length(body::text)) STORED
+    bytes integer     NOT NULL GENERATED ALWAYS AS (pg_catalog.octet_length(body::text)) STORED,
+    -- Either kind is found without a look at the other.
+    PRIMARY KEY (kind, id)
 ) WITH (
     -- Rows come and go all the time, so vacuum by their number, not by their share of the table.
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
@@ -20,7 +22,8 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox (
 DO $do$ BEGIN
     PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
     PERFORM pg_catalog.setval('public.mixpanel_outbox_id_seq', waiting.last)
-    FROM (SELECT pg_catalog.max(id) AS last FROM public.mixpanel_outbox) AS waiting
+    FROM (SELECT GREATEST((SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'update'),
+                          (SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'event')) AS last) AS waiting
     WHERE waiting.last > (SELECT last_value FROM public.mixpanel_outbox_id_seq);
 END $do$;
 
@@ -31,14 +34,14 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_slot (
 INSERT INTO public.mixpanel_outbox_slot
     SELECT pg_catalog.generate_series(0, 16383) ON CONFLICT DO NOTHING;
 
--- Who may send, and until when: one row. After that time the holder has no request under way.
+-- Who may send updates, who events, and until when: two rows. After that time the holder has no request under way.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_lease (
-    one    boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    kind   text        COLLATE "C" PRIMARY KEY,
     holder text,
     since  timestamptz NOT NULL DEFAULT '-infinity',
     until  timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (fillfactor = 10);
-INSERT INTO public.mixpanel_outbox_lease DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO public.mixpanel_outbox_lease (kind) VALUES ('update'), ('event') ON CONFLICT DO NOTHING;
 
 -- Updates that Mixpanel refused, with its message.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_rejected (
@@ -63,11 +66,12 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
 CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_at
     ON public.mixpanel_outbox_accepted (accepted_at);
 
--- How much waits is the sum of these rows. Each statement on mixpanel_outbox adds one, so no two wait for each other;
+-- How much waits of each kind is the sum of these rows. Each statement on mixpanel_outbox adds one, so no two wait for each other;
 -- relays and publishers merge them.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_count (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    updates bigint NOT NULL,
+    kind    text   COLLATE "C" NOT NULL,
+    updates bigint NOT NULL, -- or events
     bytes   bigint NOT NULL
 ) WITH (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
@@ -78,12 +82,12 @@ CREATE OR REPLACE FUNCTION public.mixpanel_outbox_count_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 BEGIN
     IF TG_OP <> 'INSERT' THEN
-        INSERT INTO public.mixpanel_outbox_count (updates, bytes)
-            SELECT -count(*), -sum(bytes) FROM gone HAVING count(*) > 0;
+        INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
+            SELECT kind, -count(*), -sum(bytes) FROM gone GROUP BY kind;
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        INSERT INTO public.mixpanel_outbox_count (updates, bytes)
-            SELECT count(*), sum(bytes) FROM added HAVING count(*) > 0;
+        INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
+            SELECT kind, count(*), sum(bytes) FROM added GROUP BY kind;
     END IF;
     RETURN NULL;
 END $function$;
@@ -125,7 +129,7 @@ EXCEPTION WHEN data_exception OR feature_not_supported THEN
     RETURN lower(marked);
 END $function$;
 
--- Checks that a text is an update, and returns its group: key and id.
+-- Checks that a text is an update or an event. Returns the group of an update, key and id, and NULL for an event.
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_group_of(body text) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $function$
 DECLARE
@@ -134,6 +138,9 @@ DECLARE
     group_id   text;
     operations integer;
     has_token  boolean;
+    is_event   boolean;
+    event_name text;
+    insert_id  text;
 BEGIN
     -- PostgreSQL reads no member of an object that has, anywhere, an escape of NUL or of a character that the database's
     -- encoding lacks. So the escapes are marked first: in valid JSON, backslashes come in pairs, from the left.
@@ -146,9 +153,22 @@ BEGIN
         SELECT max(value #>> '{}') FILTER (WHERE key = '$group_key' AND json_typeof(value) = 'string'),
                max(value #>> '{}') FILTER (WHERE key = '$group_id' AND json_typeof(value) = 'string'),
                count(*) FILTER (WHERE key IN ('$set', '$set_once', '$union', '$unset', '$remove', '$delete')),
-               coalesce(bool_or(key = '$token'), false)
-        INTO group_key, group_id, operations, has_token
+               coalesce(bool_or(key = '$token'), false),
+               coalesce(bool_or(key = 'event'), false),
+               max(value #>> '{}') FILTER (WHERE key = 'event' AND json_typeof(value) = 'string'),
+               max(value ->> '$insert_id') FILTER (WHERE key = 'properties' AND json_typeof(value) = 'object'
+                                                   AND json_typeof(value -> '$insert_id') = 'string')
+        INTO group_key, group_id, operations, has_token, is_event, event_name, insert_id
         FROM json_each(object);
+    END IF;
+    IF is_event THEN
+        IF coalesce(event_name, '') = '' OR coalesce(insert_id, '') = '' THEN
+            RAISE invalid_parameter_value USING
+                MESSAGE = 'not an event for the outbox: ' || left(body, 200),
+                HINT = 'Expected an object with event as text that is not empty, and properties with $insert_id as text, '
+                    || 'by which Mixpanel keeps an event once that is sent twice.';
+        END IF;
+        RETURN NULL;
     END IF;
     IF coalesce(group_key, '') = '' OR coalesce(group_id, '') = '' OR operations <> 1 OR has_token THEN
         RAISE invalid_parameter_value USING
@@ -165,11 +185,12 @@ BEGIN
     RETURN group_key || ' ' || group_id;
 END $function$;
 
--- Publishes updates, in order, as part of the transaction: each a JSON object as it goes over the wire, without $token.
+-- Publishes updates and events, updates in order, as part of the transaction: each a JSON object as it goes over the wire,
+-- without $token.
 -- Without `notify`, relays find them at their next look: for PREPARE TRANSACTION, which NOTIFY excludes, and for thousands
 -- of transactions a second, which NOTIFY commits one after the other.
 --
--- First it locks the slots of all groups, in the order of their keys and ids, and only then it takes ids. PostgreSQL releases row locks when
+-- First it locks the slots of all groups of updates, in the order of their keys and ids, and only then it takes ids. PostgreSQL releases row locks when
 -- others see the commit. So of two transactions with updates of one group, the second takes its ids after it can see what
 -- the first has committed: in a group, ids are in the order of commits, and whoever sees an update sees all earlier ones.
 -- A rollback, also one to a savepoint, removes rows and locks; a prepared transaction keeps both.
@@ -177,31 +198,34 @@ CREATE OR REPLACE FUNCTION public.mixpanel_outbox_publish(bodies text[], notify 
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $function$
 DECLARE
+    groups text[];
     slots  smallint[];
     locked bigint;
 BEGIN
-    SELECT array_agg(slot ORDER BY first_group) INTO slots FROM (
-        SELECT hashtextextended(of_group, 0) & 16383 AS slot, min(of_group COLLATE "C") AS first_group
-        FROM (SELECT public.mixpanel_outbox_group_of(new.body) AS of_group FROM unnest(bodies) AS new (body)) AS groups
-        GROUP BY slot
-    ) AS chosen;
-    IF slots IS NULL THEN
+    SELECT array_agg(public.mixpanel_outbox_group_of(new.body) ORDER BY new.n) INTO groups
+    FROM unnest(bodies) WITH ORDINALITY AS new (body, n);
+    IF groups IS NULL THEN
         RETURN;
     END IF;
+    SELECT coalesce(array_agg(slot ORDER BY first_group), '{}') INTO slots FROM (
+        SELECT hashtextextended(of_group, 0) & 16383 AS slot, min(of_group COLLATE "C") AS first_group
+        FROM unnest(groups) AS of_update (of_group) WHERE of_group IS NOT NULL GROUP BY slot
+    ) AS chosen;
     PERFORM FROM unnest(slots) WITH ORDINALITY AS wanted (slot, n)
     JOIN public.mixpanel_outbox_slot AS o USING (slot) ORDER BY wanted.n FOR UPDATE OF o;
     GET DIAGNOSTICS locked = ROW_COUNT;
     IF locked < cardinality(slots) THEN
         RAISE data_corrupted USING MESSAGE = 'rows are missing in the table of slots of the outbox: run the migration again';
     END IF;
-    INSERT INTO public.mixpanel_outbox (body)
-        SELECT new.body::json FROM unnest(bodies) WITH ORDINALITY AS new (body, n) ORDER BY new.n;
+    INSERT INTO public.mixpanel_outbox (kind, body)
+        SELECT CASE WHEN new.of_group IS NULL THEN 'event' ELSE 'update' END, new.body::json
+        FROM unnest(bodies, groups) WITH ORDINALITY AS new (body, of_group, n) ORDER BY new.n;
     IF notify THEN
         PERFORM pg_notify('public.mixpanel_outbox', '');
     END IF;
 END $function$;
 
--- The same for one update.
+-- The same for one update or event.
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_publish(body text, notify boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 BEGIN
@@ -213,8 +237,8 @@ REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_publish(text[], boolean), publ
     public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text),
     public.mixpanel_outbox_count_change(), public.mixpanel_outbox_count_truncate() FROM PUBLIC;
 
--- For people: the updates that wait, with their groups. Key and id are NULL where the JSON has an escape that PostgreSQL
--- cannot read.
+-- For people: the updates that wait, with their groups, and the events. Key and id are NULL for an event, and where the
+-- JSON has an escape that PostgreSQL cannot read.
 CREATE OR REPLACE VIEW public.mixpanel_outbox_waiting AS
     SELECT id, kind, since, pg_catalog.clock_timestamp() - since AS age,
            CASE WHEN readable THEN body ->> '$group_key' END AS group_key,
@@ -225,12 +249,17 @@ CREATE OR REPLACE VIEW public.mixpanel_outbox_waiting AS
           FROM public.mixpanel_outbox) AS o
     ORDER BY id;
 
--- For people and for monitoring: how much waits, for how long, and who sends it.
+-- For people and for monitoring: how much waits of each kind, for how long, and who sends it.
 CREATE OR REPLACE VIEW public.mixpanel_outbox_status AS
-    SELECT (SELECT coalesce(pg_catalog.sum(updates), 0)::bigint FROM public.mixpanel_outbox_count) AS waiting,
-           (SELECT coalesce(pg_catalog.sum(bytes), 0)::bigint FROM public.mixpanel_outbox_count) AS waiting_bytes,
-           (SELECT pg_catalog.clock_timestamp() - since FROM public.mixpanel_outbox ORDER BY id LIMIT 1) AS oldest,
-           (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_rejected) AS rejected,
+    SELECT kind,
+           (SELECT coalesce(pg_catalog.sum(updates), 0)::bigint FROM public.mixpanel_outbox_count AS c
+            WHERE c.kind = l.kind) AS waiting,
+           (SELECT coalesce(pg_catalog.sum(bytes), 0)::bigint FROM public.mixpanel_outbox_count AS c
+            WHERE c.kind = l.kind) AS waiting_bytes,
+           (SELECT pg_catalog.clock_timestamp() - o.since FROM public.mixpanel_outbox AS o
+            WHERE o.kind = l.kind ORDER BY id LIMIT 1) AS oldest,
+           (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_rejected AS r
+            WHERE r.kind = l.kind) AS rejected,
            CASE WHEN until > pg_catalog.clock_timestamp() THEN holder END AS sender,
            until - pg_catalog.clock_timestamp() AS sender_for
-    FROM public.mixpanel_outbox_lease;
+    FROM public.mixpanel_outbox_lease AS l;

@@ -1,10 +1,12 @@
 use mixpanel_groups::{Error, ErrorKind};
 
-/// The names of the schema and of the main table, with which the names of the others begin.
+/// The names of the schema and of the main table, with which the names of the others begin; and the kind of records.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     pub(crate) schema: String,
     pub(crate) table: String,
+    /// Whether statements are about events.
+    is_of_events: bool,
 }
 
 impl Default for Names {
@@ -12,6 +14,7 @@ impl Default for Names {
         Self {
             schema: "public".to_owned(),
             table: "mixpanel_outbox".to_owned(),
+            is_of_events: false,
         }
     }
 }
@@ -35,11 +38,23 @@ impl Names {
         Ok(())
     }
 
-    /// Returns SQL that is written for the default names, with these names in it. The schema is quoted,
-    /// because it may be a reserved word; behind its dot, the table may be one too.
+    /// Returns the same names for statements about events.
+    pub(crate) fn of_events(mut self) -> Self {
+        self.is_of_events = true;
+        self
+    }
+
+    /// Returns SQL that is written for the default names and for updates, with these names in it and for this kind. The
+    /// schema is quoted, because it may be a reserved word; behind its dot, the table may be one too.
     pub(crate) fn apply_to(&self, sql: &str) -> String {
-        sql.replace("mixpanel_outbox", &self.table)
-            .replace("public.", &format!("\"{}\".", self.schema))
+        let sql = sql
+            .replace("mixpanel_outbox", &self.table)
+            .replace("public.", &format!("\"{}\".", self.schema));
+        if self.is_of_events {
+            sql.replace("kind = 'update'", "kind = 'event'")
+        } else {
+            sql
+        }
     }
 
     /// Returns the statement that subscribes to the notifications of publishers.

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -16,8 +17,9 @@ use crate::publish::{Encoding, PUBLISH, PublishIn, publish};
 use crate::relay::Relay;
 use crate::runtime::Runtime;
 use crate::writer::{UNLIMITED, Writer};
-use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
-use mixpanel_groups::{EncodedUpdate, Error, Outbox, Rejection, Update};
+use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry, OutboxRecord};
+use mixpanel_groups::record::{EncodedEvent, EncodedRecord, IntoRecord, IntoRecords};
+use mixpanel_groups::{EncodedUpdate, Error, Outbox, Rejection};
 
 /// The longest time for the depth, and for the release in a drop.
 const SHORT: Duration = Duration::from_secs(1);
@@ -27,8 +29,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// An outbox in a PostgreSQL database (15 or newer), for applications on several machines.
 ///
-/// Updates are published [inside the application's own transactions](Self::publish_in). Any number of
-/// processes stand by to send them, and one at a time does: it is the *relay*.
+/// Updates and events are published [inside the application's own transactions](Self::publish_in). Any number of
+/// processes stand by to send them, and one at a time does: it is the *relay*. (One of the updates, and one of the
+/// events, which need not be the same process.)
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -57,7 +60,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19; a function for notices that the
 /// configuration has is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
-/// publish otherwise and for the depth, one to relay. They keep no state in their sessions but `LISTEN`, so a pooler in
+/// publish otherwise and for the depth, one to relay; and as many for events. They keep no state in their sessions but `LISTEN`, so a pooler in
 /// transaction mode, such as PgBouncer, may be in between. `NOTIFY` does not pass it: a relay behind it finds updates
 /// when it polls, once in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval). With
 /// [`notify(false)`](PostgresOutboxBuilder::notify) it does not `LISTEN` at all.
@@ -71,7 +74,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// GRANT EXECUTE ON FUNCTION mixpanel_outbox_publish(text, boolean), mixpanel_outbox_publish(text[], boolean) TO app;
 /// ```
 ///
-/// What is not an update is an error. A second argument `false` leaves out `NOTIFY`, which `PREPARE TRANSACTION`
+/// An event is one with `event` and `properties`. What is neither an update nor an event is an error. A second argument `false` leaves out `NOTIFY`, which `PREPARE TRANSACTION`
 /// excludes. In a database whose encoding is not UTF-8, pass JSON that is ASCII, with escapes for other characters, as
 /// `publish_in` does.
 ///
@@ -114,7 +117,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// monitoring:
 ///
 /// ```sql
-/// SELECT waiting, oldest, sender FROM mixpanel_outbox_status;
+/// SELECT kind, waiting, oldest, sender FROM mixpanel_outbox_status;
 /// SELECT age, body FROM mixpanel_outbox_waiting WHERE group_id = 'acme';
 /// SELECT rejected_at, message, body FROM mixpanel_outbox_rejected ORDER BY rejected_at DESC;
 /// ```
@@ -122,11 +125,19 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A relay's role needs
 /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. Any transaction that stays open for hours keeps PostgreSQL
 /// from vacuuming the table, which slows relays down.
-#[derive(Clone)]
-pub struct PostgresOutbox(Arc<Shared>);
+pub struct PostgresOutbox<R: OutboxRecord = EncodedUpdate>(Arc<Shared<R>>);
 
-/// What the clones share.
-struct Shared {
+impl<R: OutboxRecord> Clone for PostgresOutbox<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// What the clones share: one queue.
+struct Shared<R: OutboxRecord> {
+    kind: PhantomData<fn(R)>,
+    /// Beside updates.
+    events: Option<PostgresOutbox<EncodedEvent>>,
     names: Names,
     settings: OutboxSettings,
     /// The statement that publishes.
@@ -136,8 +147,8 @@ struct Shared {
     relay: Arc<AsyncMutex<Relay>>,
     /// The highest id that is taken.
     last_taken: Arc<AtomicI64>,
-    /// The thread of the connections, once one is needed.
-    runtime: Mutex<Option<Arc<Runtime>>>,
+    /// The thread of the connections of both queues, once one is needed.
+    runtime: Arc<Mutex<Option<Arc<Runtime>>>>,
 }
 
 /// A constant of its own, so that the documentation shows its name instead of its text.
@@ -182,20 +193,10 @@ impl PostgresOutbox {
         names: Names,
         settings: OutboxSettings,
     ) -> Self {
-        let (encoding, last_taken) = <(Arc<Encoding>, Arc<AtomicI64>)>::default();
-        let connection = || Connection::new(connect, &names);
-        let relay = Relay::new(connection(), &settings, &last_taken);
-        let writer = Writer::new(connection(), &encoding, settings.notify);
-        Self(Arc::new(Shared {
-            publish: names.apply_to(PUBLISH),
-            names,
-            settings,
-            encoding,
-            writer: Arc::new(writer),
-            relay: Arc::new(AsyncMutex::new(relay)),
-            last_taken,
-            runtime: Mutex::new(None),
-        }))
+        let runtime = Arc::default();
+        let of_events = names.clone().of_events();
+        let events = PostgresOutbox::queue(connect, of_events, &settings, &runtime, None);
+        Self::queue(connect, names, &settings, &runtime, Some(events))
     }
 
     /// Returns [`MIGRATION`](Self::MIGRATION) for this outbox's names.
@@ -217,7 +218,7 @@ impl PostgresOutbox {
             .wait(TIMEOUT, async move { writer.migrate(&migration).await })
     }
 
-    /// Publishes an update as part of a transaction: it is sent once the transaction commits. An empty
+    /// Publishes an update or an event as part of a transaction: it is sent once the transaction commits. An empty
     /// update, such as `set` without properties, is left out.
     ///
     /// The transaction is a [`postgres::Transaction`], or with the feature `diesel` any connection of Diesel 2 to
@@ -229,12 +230,12 @@ impl PostgresOutbox {
     ///   transaction is not affected.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if slots are missing: run [`migrate`](Self::migrate).
-    pub fn publish_in<'u, D>(
+    pub fn publish_in<D>(
         &self,
         transaction: &mut impl PublishIn<D>,
-        update: impl Into<Update<'u>>,
+        record: impl IntoRecord,
     ) -> Result<(), Error> {
-        self.publish_all_in(transaction, [update]).map(drop)
+        self.publish_all_in(transaction, [record]).map(drop)
     }
 
     /// Publishes many updates as part of a transaction, much faster than one by one. Returns how many were
@@ -242,17 +243,13 @@ impl PostgresOutbox {
     ///
     /// # Errors
     /// As [`publish_in`](Self::publish_in).
-    pub fn publish_all_in<'u, D, I>(
+    pub fn publish_all_in<D>(
         &self,
         transaction: &mut impl PublishIn<D>,
-        updates: I,
-    ) -> Result<usize, Error>
-    where
-        I: IntoIterator,
-        I::Item: Into<Update<'u>>,
-    {
+        records: impl IntoRecords,
+    ) -> Result<usize, Error> {
         let shared = &*self.0;
-        let encoded = encode(updates)?;
+        let encoded = encode(records)?;
         let notify = shared.settings.notify;
         publish(
             transaction,
@@ -274,33 +271,52 @@ impl PostgresOutbox {
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails or is too slow, in which case they may be published
     ///   all the same.
     /// - [`Full`](mixpanel_groups::ErrorKind::Full) if 10,000 calls wait already.
-    pub async fn publish_async<'u, I>(&self, updates: I) -> Result<(), Error>
-    where
-        I: IntoIterator,
-        I::Item: Into<Update<'u>>,
-    {
-        let updates = encode(updates)?;
-        if updates.is_empty() {
+    pub async fn publish_async(&self, records: impl IntoRecords) -> Result<(), Error> {
+        let records = encode(records)?;
+        if records.is_empty() {
             return Ok(());
         }
         let (runtime, writer) = (self.0.runtime()?, Arc::clone(&self.0.writer));
-        let queued = writer.queue(updates, UNLIMITED)?;
+        let queued = writer.queue(records, UNLIMITED)?;
         let append = async move { writer.append(queued).await.map(drop) };
         runtime.join(self.0.settings.timeout, append).await
     }
 }
 
-fn encode<'u, I>(updates: I) -> Result<Vec<EncodedUpdate>, Error>
-where
-    I: IntoIterator,
-    I::Item: Into<Update<'u>>,
-{
-    let updates = updates.into_iter();
-    let encoded = updates.filter_map(|update| EncodedUpdate::new(&update.into()).transpose());
+fn encode(records: impl IntoRecords) -> Result<Vec<EncodedRecord>, Error> {
+    let records = records.into_records();
+    let encoded = records.filter_map(|record| record.into_record().transpose());
     encoded.collect()
 }
 
-impl Shared {
+impl<R: OutboxRecord> PostgresOutbox<R> {
+    fn queue(
+        connect: &Arc<dyn Connect>,
+        names: Names,
+        settings: &OutboxSettings,
+        runtime: &Arc<Mutex<Option<Arc<Runtime>>>>,
+        events: Option<PostgresOutbox<EncodedEvent>>,
+    ) -> Self {
+        let (encoding, last_taken) = <(Arc<Encoding>, Arc<AtomicI64>)>::default();
+        let connection = || Connection::new(connect, &names);
+        let relay = Relay::new(connection(), settings, &last_taken);
+        let writer = Writer::new(connection(), &encoding, settings.notify);
+        Self(Arc::new(Shared {
+            kind: PhantomData,
+            events,
+            publish: names.apply_to(PUBLISH),
+            names,
+            settings: settings.clone(),
+            encoding,
+            writer: Arc::new(writer),
+            relay: Arc::new(AsyncMutex::new(relay)),
+            last_taken,
+            runtime: Arc::clone(runtime),
+        }))
+    }
+}
+
+impl<R: OutboxRecord> Shared<R> {
     /// Returns the thread of the connections, starting it if necessary.
     fn runtime(&self) -> Result<Arc<Runtime>, Error> {
         let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
@@ -312,11 +328,11 @@ impl Shared {
         Ok(started)
     }
 
-    fn wait<R: Send + 'static>(
+    fn wait<T: Send + 'static>(
         &self,
         time: Duration,
-        job: impl Future<Output = Result<R, Error>> + Send + 'static,
-    ) -> Result<R, Error> {
+        job: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
         self.runtime()?.wait(time, job)
     }
 }
@@ -330,19 +346,20 @@ impl Shared {
 ///
 /// If the connection breaks during a commit, or the commit takes too long, `append` returns an error although the
 /// updates may have been published.
-impl Outbox for PostgresOutbox {
+impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     /// Calls that overlap share a transaction.
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+    fn append(&self, updates: &[R], capacity: Capacity) -> Result<bool, Error> {
         if updates.is_empty() {
             return Ok(true);
         }
         let writer = Arc::clone(&self.0.writer);
-        let queued = writer.queue(updates.to_vec(), capacity)?;
+        let records = updates.iter().cloned().map(Into::into).collect();
+        let queued = writer.queue(records, capacity)?;
         let append = async move { writer.append(queued).await };
         self.0.wait(self.0.settings.timeout, append)
     }
 
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let relay = Arc::clone(&self.0.relay);
         let take = async move { relay.lock().await.take(most).await };
         self.0.wait(self.0.settings.timeout, take)
@@ -396,6 +413,11 @@ impl Outbox for PostgresOutbox {
         self.0.wait(time, async move { writer.depth().await })
     }
 
+    fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
+        let events = self.0.events.clone()?;
+        Some(Arc::new(events))
+    }
+
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         if !self.0.settings.notify {
             return;
@@ -430,9 +452,9 @@ async fn listen(relay: Weak<AsyncMutex<Relay>>, statement: String, wake: Wake) {
 }
 
 /// Lets another process send at once.
-impl Drop for Shared {
+impl<R: OutboxRecord> Drop for Shared<R> {
     fn drop(&mut self) {
-        let runtime = self.runtime.get_mut();
+        let runtime = self.runtime.lock();
         if runtime.is_ok_and(|runtime| runtime.is_none()) {
             return;
         }
@@ -444,7 +466,7 @@ impl Drop for Shared {
     }
 }
 
-impl fmt::Debug for PostgresOutbox {
+impl<R: OutboxRecord> fmt::Debug for PostgresOutbox<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresOutbox")
             .field("names", &self.0.names)

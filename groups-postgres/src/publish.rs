@@ -8,12 +8,13 @@ use postgres::GenericClient;
 use postgres::types::Type;
 
 use crate::connection::{Params, failed};
-use mixpanel_groups::{EncodedUpdate, Error};
+use mixpanel_groups::Error;
+use mixpanel_groups::record::EncodedRecord;
 
-/// The most bytes of updates in one statement.
+/// The most bytes of JSON in one statement.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Publishes an array of updates.
+/// Publishes an array of updates and events.
 pub(crate) const PUBLISH: &str = "SELECT public.mixpanel_outbox_publish($1, $2)";
 
 /// A connection or transaction of the application in which [`publish_in`](crate::PostgresOutbox::publish_in) publishes:
@@ -73,22 +74,22 @@ impl<C: GenericClient> sealed::Run<Postgres> for C {
     }
 }
 
-/// Publishes updates in order, in one statement unless they are very many.
+/// Publishes records in order, in one statement unless they are very many.
 pub(crate) fn publish<D>(
     connection: &mut impl PublishIn<D>,
     encoding: &Encoding,
     statement: &str,
     notify: bool,
-    updates: &[EncodedUpdate],
+    records: &[EncodedRecord],
 ) -> Result<(), Error> {
-    if encoding.is_missing_for(updates) {
+    if encoding.is_missing_for(records) {
         encoding.set(&connection.encoding()?);
     }
-    let mut rest = updates;
+    let mut rest = records;
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fit = rest.iter().take_while(|update| {
-            bytes += update.len();
+        let fit = rest.iter().take_while(|record| {
+            bytes += record.len();
             bytes <= MAX_BYTES
         });
         let (now, later) = rest.split_at(fit.count().max(1));
@@ -106,10 +107,10 @@ pub(crate) struct Encoding(OnceLock<bool>);
 impl Encoding {
     pub(crate) const QUERY: &str = "SELECT pg_catalog.getdatabaseencoding()::text";
 
-    /// Returns whether these updates need the encoding, and it is not known yet.
-    pub(crate) fn is_missing_for(&self, updates: &[EncodedUpdate]) -> bool {
-        let is_ascii = |update: &EncodedUpdate| update.as_json().is_ascii();
-        self.0.get().is_none() && !updates.iter().all(is_ascii)
+    /// Returns whether these records need the encoding, and it is not known yet.
+    pub(crate) fn is_missing_for(&self, records: &[EncodedRecord]) -> bool {
+        let is_ascii = |record: &EncodedRecord| record.as_json().is_ascii();
+        self.0.get().is_none() && !records.iter().all(is_ascii)
     }
 
     /// Records the name of the encoding.
@@ -118,10 +119,10 @@ impl Encoding {
         _ = self.0.set(name == "UTF8");
     }
 
-    /// Returns the JSON of updates in ASCII, if that is necessary.
-    pub(crate) fn bodies<'a>(&self, updates: &'a [EncodedUpdate]) -> Vec<Cow<'a, str>> {
+    /// Returns the JSON of records in ASCII, if that is necessary.
+    pub(crate) fn bodies<'a>(&self, records: &'a [EncodedRecord]) -> Vec<Cow<'a, str>> {
         let has_all = self.0.get().copied().unwrap_or_default();
-        let bodies = updates.iter().map(EncodedUpdate::as_json);
+        let bodies = records.iter().map(EncodedRecord::as_json);
         bodies
             .map(|json| if has_all { json.into() } else { ascii(json) })
             .collect()

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
 use crate::connection::{Connection, Params, failed, random_bits};
-use mixpanel_groups::outbox::{HeldUntil, OutboxEntry};
+use mixpanel_groups::outbox::{HeldUntil, OutboxEntry, OutboxRecord};
 use mixpanel_groups::{Error, ErrorKind};
 
 /// How long a lease lasts before the first request extends it.
@@ -70,7 +70,10 @@ impl Relay {
     }
 
     /// Takes the lease, unless another has it or nothing waits, and reads what waits.
-    pub(crate) async fn take(&mut self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+    pub(crate) async fn take<R: OutboxRecord>(
+        &mut self,
+        most: usize,
+    ) -> Result<Vec<OutboxEntry<R>>, Error> {
         const WHAT: &str = "read the outbox";
         self.tidy().await?;
         if !self.covers(FIRST / 2) {
@@ -196,7 +199,7 @@ impl Relay {
     }
 }
 
-fn read(row: &Row) -> Result<OutboxEntry, tokio_postgres::Error> {
+fn read<R: OutboxRecord>(row: &Row) -> Result<OutboxEntry<R>, tokio_postgres::Error> {
     Ok(OutboxEntry::read(row.try_get(0)?, row.try_get(1)?))
 }
 
@@ -231,9 +234,9 @@ const MERGE: &str = "WITH gone AS (
              SELECT id FROM public.mixpanel_outbox_count
              WHERE (SELECT count(*) FROM (SELECT FROM public.mixpanel_outbox_count LIMIT 101) AS first) > 100
              ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED
-         ) RETURNING updates, bytes
-     ) INSERT INTO public.mixpanel_outbox_count (updates, bytes)
-     SELECT sum(updates), sum(bytes) FROM gone HAVING count(*) > 0";
+         ) RETURNING kind, updates, bytes
+     ) INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
+     SELECT kind, sum(updates), sum(bytes) FROM gone GROUP BY kind";
 
 /// A lease must survive a crash of the server. What was settled need not: sent again, it is harmless.
 macro_rules! durably {
@@ -249,12 +252,12 @@ const TAKE: &str = concat!(
     "WITH taken AS (
          UPDATE public.mixpanel_outbox_lease
          SET holder = $1, since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
-         WHERE (holder IS NULL OR holder = $1 OR until <= clock_timestamp()
+         WHERE kind = 'update' AND (holder IS NULL OR holder = $1 OR until <= clock_timestamp()
                 OR clock_timestamp() < since - interval '10 seconds')
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
     durably!(),
-    ") SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM public.mixpanel_outbox_lease)"
+    ") SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM public.mixpanel_outbox_lease WHERE kind = 'update')"
 );
 
 const READ: &str = "SELECT id, body::text FROM (
@@ -267,16 +270,16 @@ const HOLD: &str = concat!(
     "WITH held AS (
          UPDATE public.mixpanel_outbox_lease
          SET since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
-         WHERE holder = $1 RETURNING ",
+         WHERE kind = 'update' AND holder = $1 RETURNING ",
     durably!(),
     ") SELECT count(*) FROM held"
 );
 
 const SETTLE: &str = "WITH mine AS (
          UPDATE public.mixpanel_outbox_lease SET holder = CASE WHEN NOT $2 THEN holder END
-         WHERE holder = $1 RETURNING set_config('synchronous_commit', 'off', true)
+         WHERE kind = 'update' AND holder = $1 RETURNING set_config('synchronous_commit', 'off', true)
      ), gone AS (
-         DELETE FROM public.mixpanel_outbox WHERE id = ANY ($3 || $4) AND EXISTS (SELECT FROM mine)
+         DELETE FROM public.mixpanel_outbox WHERE kind = 'update' AND id = ANY ($3 || $4) AND EXISTS (SELECT FROM mine)
          RETURNING id, kind, since, body
      ), refused AS (
          INSERT INTO public.mixpanel_outbox_rejected (id, kind, since, message, body)
@@ -287,7 +290,8 @@ const SETTLE: &str = "WITH mine AS (
          SELECT id, kind, since, body FROM gone WHERE $6 AND id <> ALL ($4)
      ) SELECT count(*) FROM mine";
 
-const RELEASE: &str = "UPDATE public.mixpanel_outbox_lease SET holder = NULL WHERE holder = $1";
+const RELEASE: &str =
+    "UPDATE public.mixpanel_outbox_lease SET holder = NULL WHERE kind = 'update' AND holder = $1";
 
 const SWEEP: &str = "WITH rejected AS (
          DELETE FROM public.mixpanel_outbox_rejected WHERE rejected_at < now() - $1 * interval '1 second'

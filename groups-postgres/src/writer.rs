@@ -10,7 +10,8 @@ use crate::connection::{Connection, Params, failed};
 use crate::publish::{Encoding, PUBLISH};
 use crate::relay::{counts, merge_counts};
 use mixpanel_groups::outbox::{Capacity, Depth};
-use mixpanel_groups::{EncodedUpdate, Error, ErrorKind};
+use mixpanel_groups::record::EncodedRecord;
+use mixpanel_groups::{Error, ErrorKind};
 
 /// How long a measured depth is good enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ struct WriterState {
 }
 
 struct Append {
-    updates: Vec<EncodedUpdate>,
+    records: Vec<EncodedRecord>,
     capacity: Capacity,
     reply: oneshot::Sender<Result<bool, Arc<Error>>>,
 }
@@ -82,10 +83,10 @@ impl Writer {
         state.connection.batch(what, &statements).await
     }
 
-    /// Queues updates for the next transaction, which `append` writes.
+    /// Queues records for the next transaction, which `append` writes.
     pub(crate) fn queue(
         &self,
-        updates: Vec<EncodedUpdate>,
+        records: Vec<EncodedRecord>,
         capacity: Capacity,
     ) -> Result<Reply, Error> {
         let (reply, outcome) = oneshot::channel();
@@ -95,7 +96,7 @@ impl Writer {
             return Err(Error::new(ErrorKind::Full, message));
         }
         pending.push(Append {
-            updates,
+            records,
             capacity,
             reply,
         });
@@ -144,12 +145,12 @@ impl Writer {
         let (mut bodies, mut replies) = (Vec::new(), Vec::new());
         let (mut bytes, mut is_fresh) = (0, false);
         for append in batch {
-            let all = bodies.len() + append.updates.len();
-            let all_bytes = bytes + total_bytes(&append.updates);
+            let all = bodies.len() + append.records.len();
+            let all_bytes = bytes + total_bytes(&append.records);
             let room = self.has_room(state, &mut is_fresh, all, all_bytes, append.capacity);
             if room.await {
                 bytes = all_bytes;
-                bodies.extend(append.updates);
+                bodies.extend(append.records);
                 replies.push(append.reply);
             } else {
                 drop(append.reply.send(Ok(false)));
@@ -160,6 +161,7 @@ impl Writer {
         }
         let written = self.publish(state, &bodies).await;
         if written.is_ok() {
+            // Another kind that was published beside is counted at the next measurement.
             state.depth.updates += bodies.len();
             state.depth.bytes += bytes;
         }
@@ -172,17 +174,17 @@ impl Writer {
     async fn publish(
         &self,
         state: &mut WriterState,
-        updates: &[EncodedUpdate],
+        records: &[EncodedRecord],
     ) -> Result<(), Error> {
         const WHAT: &str = "publish to the outbox";
         let encoding = Arc::clone(&self.encoding);
-        if encoding.is_missing_for(updates) {
+        if encoding.is_missing_for(records) {
             let rows = state.connection.query(WHAT, Encoding::QUERY, &[]).await?;
             let name = rows.first().map(|row| row.try_get(0)).transpose();
             let name: Option<&str> = name.map_err(|error| failed(WHAT, error))?;
             encoding.set(name.unwrap_or_default());
         }
-        let bodies = encoding.bodies(updates);
+        let bodies = encoding.bodies(records);
         let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&self.notify, Type::BOOL)];
         let published = state.connection.query(WHAT, PUBLISH, params);
         published.await.map(drop)
@@ -294,8 +296,8 @@ impl Writer {
     }
 }
 
-fn total_bytes(updates: &[EncodedUpdate]) -> usize {
-    updates.iter().map(EncodedUpdate::len).sum()
+fn total_bytes(records: &[EncodedRecord]) -> usize {
+    records.iter().map(EncodedRecord::len).sum()
 }
 
 /// No capacity.
@@ -304,15 +306,15 @@ pub(crate) const UNLIMITED: Capacity = Capacity::new(usize::MAX, usize::MAX);
 const DEPTH: &str =
     "SELECT coalesce(sum(updates), 0)::bigint, coalesce(sum(bytes), 0)::bigint, count(*),
         (SELECT extract(epoch FROM clock_timestamp() - since)::float8
-         FROM public.mixpanel_outbox ORDER BY id LIMIT 1)
-     FROM public.mixpanel_outbox_count";
+         FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1)
+     FROM public.mixpanel_outbox_count WHERE kind = 'update'";
 
 const DROP: &str = "WITH gone AS (
-         DELETE FROM public.mixpanel_outbox WHERE id IN (
+         DELETE FROM public.mixpanel_outbox WHERE kind = 'update' AND id IN (
              SELECT id FROM (
                  SELECT id, row_number() OVER oldest AS n, sum(bytes) OVER oldest - bytes AS before
                  FROM (SELECT id, bytes FROM public.mixpanel_outbox
-                       WHERE id > $1 ORDER BY id LIMIT $2) AS first
+                       WHERE kind = 'update' AND id > $1 ORDER BY id LIMIT $2) AS first
                  WINDOW oldest AS (ORDER BY id)
              ) AS untaken WHERE n <= $3 OR before < $4
          ) RETURNING bytes

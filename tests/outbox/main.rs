@@ -141,4 +141,12 @@ mod events_of {
             neither_kind_counts_for_the_other
             both_kinds_are_delivered;
     }
+
+    tests! {
+        postgres:
+        events:
+            events_are_kept_as_updates_are
+            neither_kind_counts_for_the_other
+            both_kinds_are_delivered;
+    }
 }
