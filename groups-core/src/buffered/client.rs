@@ -156,7 +156,7 @@ impl BufferedClientBuilder {
     /// interval of zero. [`ErrorKind::Io`] if the thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
-        let publisher = Publisher::new(self.client, self.outbox, self.settings)?;
+        let publisher = Publisher::new(self.client, &self.outbox, self.settings)?;
         let publisher = Arc::new(publisher);
         let its_publisher = Arc::clone(&publisher);
         thread::Builder::new()

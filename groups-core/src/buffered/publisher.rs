@@ -52,10 +52,10 @@ thread_local! {
 impl Publisher {
     pub(super) fn new(
         client: Client,
-        outbox: Arc<dyn Outbox>,
+        outbox: &Arc<dyn Outbox>,
         settings: Settings,
     ) -> Result<Self, Error> {
-        let guarded = GuardedOutbox::new(Arc::clone(&outbox), settings.outbox_timeout)?;
+        let guarded = GuardedOutbox::new(Arc::clone(outbox), settings.outbox_timeout)?;
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
