@@ -211,6 +211,7 @@ fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
     thread::scope(|scope| {
         for id in 0..20 {
             let buffered = &buffered;
+            let appends = &outbox.faults.appends;
             scope.spawn(move || {
                 let error = buffered.publish(set(id)).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -219,6 +220,10 @@ fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
                     "the outbox did not reply in time (1 undelivered)"
                 );
             });
+            // The first one is under way when the others come.
+            while appends.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
         }
     });
     assert_eq!(outbox.faults.appends.load(Ordering::SeqCst), 1);
@@ -232,6 +237,42 @@ fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
     assert!(outcome.is_complete(), "{outcome:?}");
     // The first one was in the outbox after all, and the last.
     assert_eq!(outcome.stats.accepted, 2);
+}
+
+/// What several publish while the outbox is busy is appended as one, if there is room; else each for itself.
+#[test]
+fn publishers_that_wait_for_the_outbox_share_a_call() {
+    for (capacity, expected_calls) in [(100, 2), (10, 22)] {
+        let outbox = faulty(true);
+        let hour = Duration::from_secs(3600);
+        let buffered = start(&outbox).capacity(capacity, 1 << 20);
+        let buffered = buffered.outbox_timeout(hour).flush_interval(hour);
+        let buffered = buffered.overflow(OverflowPolicy::Reject).start().unwrap();
+        outbox.faults.hang(&["append"]);
+        let refused = thread::scope(|scope| {
+            let first = scope.spawn(|| buffered.publish(set(0)));
+            while outbox.faults.appends.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            let others: Vec<_> = (1..=20)
+                .map(|id| {
+                    let buffered = &buffered;
+                    scope.spawn(move || buffered.publish(set(id)))
+                })
+                .collect();
+            thread::sleep(Duration::from_millis(500)); // They are in line.
+            outbox.faults.hang(&[]);
+            first.join().unwrap().unwrap();
+            let results = others.into_iter().map(|other| other.join().unwrap());
+            results.filter(|result| result.is_err()).count()
+        });
+        let calls = outbox.faults.appends.load(Ordering::SeqCst);
+        assert_eq!(
+            (calls, refused),
+            (expected_calls, 21_usize.saturating_sub(capacity))
+        );
+        assert_eq!(buffered.shutdown(SOON).stats.accepted, 21 - refused);
+    }
 }
 
 /// Panics of every method, as an error; afterwards the client goes on as if nothing had been.

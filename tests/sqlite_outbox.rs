@@ -1230,7 +1230,8 @@ fn a_round_of_the_relay_takes_the_lease_and_settles_and_no_more() {
     // In the first round it does not know yet how long a request can take.
     let first = flush();
     assert!(first <= 2, "{first}");
-    let ten_more = (0..10).map(|_| flush()).last().unwrap();
+    (0..9).for_each(|_| _ = flush());
+    let ten_more = flush();
     assert!(ten_more - first <= 10, "{ten_more}");
     // Where nothing waits it writes nothing, nor where another holds the lease.
     let other = SqliteOutbox::open(&path).unwrap();

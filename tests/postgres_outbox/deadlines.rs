@@ -138,13 +138,17 @@ fn a_backend_that_is_stopped() {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%lease%'";
     eventually("has taken, after it has begun to listen", || {
         let row = harness.client().query_one(sql, &[&harness.schema]);
-        row.unwrap().get::<_, i64>(0) == 1
+        row.unwrap().get::<_, i64>(0) == 2
     });
     outbox.take(1).unwrap();
     let sql = "SELECT pid::text FROM pg_stat_activity WHERE application_name = $1";
     let rows = harness.client().query(sql, &[&harness.schema]).unwrap();
     let pids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(pids.len(), 2, "one to publish, one to relay");
+    assert_eq!(
+        pids.len(),
+        3,
+        "one to publish, two to relay updates and events"
+    );
     let signal = |signal: &str| {
         let status = Command::new("kill").arg(signal).args(&pids).status();
         assert!(status.unwrap().success());

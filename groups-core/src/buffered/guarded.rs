@@ -1,9 +1,11 @@
 //! The outbox as its client calls it: a panic in it is an error, and no caller waits for it beyond a deadline.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use crate::client::records::MAX_RECORDS;
 use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry, OutboxRecord};
 use crate::record::{Error, ErrorKind, Rejection};
 use crate::util::panic::catch;
@@ -13,7 +15,8 @@ use crate::util::sync::{Condvar, Mutex, MutexGuard, thread};
 ///
 /// An outbox that keeps its timeout is called on the thread that needs it. For any other there is one thread more, on
 /// which the calls of publishers and of `stats` and `shutdown` run one after the other; their callers wait for it until
-/// a deadline. So a call that hangs leaves one thread behind and nothing that a later call could overtake.
+/// a deadline. So a call that hangs leaves one thread behind and nothing that a later call could overtake. What several
+/// publishers append meanwhile is one call.
 pub(super) struct GuardedOutbox<R> {
     /// `None` only while it is dropped.
     outbox: Option<Arc<dyn Outbox<R>>>,
@@ -34,12 +37,25 @@ struct CallQueue<R> {
     is_closed: bool,
 }
 
-type Call<R> = Box<dyn FnOnce(&dyn Outbox<R>) + Send>;
+enum Call<R> {
+    Append(Append<R>),
+    Other(OtherCall<R>),
+}
+
+type OtherCall<R> = Box<dyn FnOnce(&dyn Outbox<R>) + Send>;
+
+struct Append<R> {
+    updates: Vec<R>,
+    capacity: Capacity,
+    slot: Arc<Slot<bool>>,
+}
 
 /// Where a call leaves its result.
-struct Slot<R> {
-    result: Mutex<Option<Result<R, Error>>>,
+struct Slot<T> {
+    result: Mutex<Option<Result<T, Error>>>,
     filled: Condvar,
+    /// The caller does not wait any more.
+    is_given_up: AtomicBool,
 }
 
 fn panicked(message: String) -> Error {
@@ -98,11 +114,16 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
         updates: &[R],
         capacity: Capacity,
     ) -> Result<bool, Error> {
-        if self.calls.is_none() {
+        let Some(calls) = &self.calls else {
             return self.call(|outbox| outbox.append(updates, capacity));
-        }
-        let updates = updates.to_vec();
-        self.call_within(time, move |outbox| outbox.append(&updates, capacity))
+        };
+        let slot = Slot::new();
+        let append = Append {
+            updates: updates.to_vec(),
+            capacity,
+            slot: Arc::clone(&slot),
+        };
+        calls.run(time, &slot, Call::Append(append))
     }
 
     pub(super) fn drop_oldest(
@@ -182,8 +203,8 @@ impl<R: OutboxRecord> Calls<R> {
         thread::Builder::new()
             .name("mixpanel-groups outbox".to_owned())
             .spawn(move || {
-                while let Some(call) = its_calls.next() {
-                    call(&*outbox);
+                while let Some(calls) = its_calls.next() {
+                    run(&*outbox, calls);
                 }
                 if let Err(message) = catch(|| drop(outbox)) {
                     log::error!("the outbox panicked when it was dropped: {message}");
@@ -196,12 +217,22 @@ impl<R: OutboxRecord> Calls<R> {
         Ok(calls)
     }
 
-    /// Waits for the next call; `None` when there will be none.
-    fn next(&self) -> Option<Call<R>> {
+    /// Waits for the next call, or several of `append`; `None` when there will be none.
+    fn next(&self) -> Option<Vec<Call<R>>> {
         let mut queue = self.queue();
         loop {
-            if let Some((_, call)) = queue.waiting.pop_front() {
-                return Some(call);
+            if let Some((_, first)) = queue.waiting.pop_front() {
+                let mut calls = vec![first];
+                while let (Some(Call::Append(_)), Some((_, Call::Append(next)))) =
+                    (calls.last(), queue.waiting.front())
+                {
+                    let updates: usize = calls.iter().map(Call::updates).sum();
+                    if updates + next.updates.len() > MAX_RECORDS {
+                        break;
+                    }
+                    calls.extend(queue.waiting.pop_front().map(|(_, call)| call));
+                }
+                return Some(calls);
             }
             if queue.is_closed {
                 return None;
@@ -216,21 +247,21 @@ impl<R: OutboxRecord> Calls<R> {
         time: Duration,
         call: impl FnOnce(&dyn Outbox<R>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let slot = Arc::new(Slot {
-            result: Mutex::new(None),
-            filled: Condvar::new(),
-        });
+        let slot = Slot::new();
         let its_slot = Arc::clone(&slot);
         let call = move |outbox: &dyn Outbox<R>| {
             let result = catch(|| call(outbox));
-            let result = result.unwrap_or_else(|message| Err(panicked(message)));
-            *its_slot.result() = Some(result);
-            its_slot.filled.notify_one();
+            its_slot.fill(result.unwrap_or_else(|message| Err(panicked(message))));
         };
+        self.run(time, &slot, Call::Other(Box::new(call)))
+    }
+
+    /// Hands a call to the thread, and waits for its result.
+    fn run<T>(&self, time: Duration, slot: &Slot<T>, call: Call<R>) -> Result<T, Error> {
         let mut queue = self.queue();
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
-        queue.waiting.push_back((ticket, Box::new(call)));
+        queue.waiting.push_back((ticket, call));
         drop(queue);
         self.arrived.notify_one();
 
@@ -243,6 +274,7 @@ impl<R: OutboxRecord> Calls<R> {
         }
         drop(result);
         // A call that has not begun never begins.
+        slot.is_given_up.store(true, Ordering::Relaxed);
         self.queue().waiting.retain(|(other, _)| *other != ticket);
         let late = slot.result().take();
         late.unwrap_or_else(|| {
@@ -252,8 +284,60 @@ impl<R: OutboxRecord> Calls<R> {
     }
 }
 
-impl<R> Slot<R> {
-    fn result(&self) -> MutexGuard<'_, Option<Result<R, Error>>> {
+impl<R> Call<R> {
+    fn updates(&self) -> usize {
+        match self {
+            Self::Append(append) => append.updates.len(),
+            Self::Other(_) => 0,
+        }
+    }
+}
+
+/// Runs a call, or several of `append` as one.
+fn run<R: OutboxRecord>(outbox: &dyn Outbox<R>, calls: Vec<Call<R>>) {
+    let mut appends = Vec::new();
+    for call in calls {
+        match call {
+            Call::Append(append) => appends.push(append),
+            Call::Other(call) => call(outbox),
+        }
+    }
+    if let [first, _, ..] = &appends[..] {
+        let all = appends.iter().flat_map(|append| &append.updates);
+        let all: Vec<_> = all.cloned().collect();
+        if let Ok(Ok(true)) = catch(|| outbox.append(&all, first.capacity)) {
+            for append in &appends {
+                append.slot.fill(Ok(true));
+            }
+            return;
+        }
+        // There may be room for some; and each is to have an error of its own.
+    }
+    for append in appends {
+        if append.slot.is_given_up.load(Ordering::Relaxed) {
+            continue;
+        }
+        let result = catch(|| outbox.append(&append.updates, append.capacity));
+        let result = result.unwrap_or_else(|message| Err(panicked(message)));
+        append.slot.fill(result);
+    }
+}
+
+impl<T> Slot<T> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            result: Mutex::new(None),
+            filled: Condvar::new(),
+            is_given_up: AtomicBool::new(false),
+        })
+    }
+
+    fn fill(&self, result: Result<T, Error>) {
+        *self.result() = Some(result);
+        self.filled.notify_one();
+    }
+
+    fn result(&self) -> MutexGuard<'_, Option<Result<T, Error>>> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,7 +30,8 @@ use crate::outbox::OutboxRecord;
 /// - **Deadlines**: no call waits for other processes or for a network longer than the time of
 ///   [`set_timeout`](Self::set_timeout), and `depth` does not wait for those who write at all. The client does not rely
 ///   on it, unless `set_timeout` returns `true`: it calls the outbox on a thread of its own, for its publishers one call
-///   after the other, and those wait until their deadline. A call that panics is an error for the client.
+///   after the other (what several publish meanwhile is one `append`), and they wait until their deadline. A call that
+///   panics is an error for the client.
 /// - All methods can be called from any thread at any time; only one thread of a process takes.
 ///
 /// # Events
