@@ -125,14 +125,8 @@ fn it_arrives_without_a_flush() {
     let emulator = Emulator::start().unwrap();
     let buffered = buffered(&emulator).start().unwrap();
     buffered.publish(set(1, 1)).unwrap();
-    let deadline = Instant::now() + LONG;
-    while emulator.profiles().is_empty() {
-        assert!(
-            Instant::now() < deadline,
-            "not sent within the flush interval"
-        );
-        thread::sleep(Duration::from_millis(1));
-    }
+    let arrived = emulator.wait_for(LONG, |emulator| emulator.profile("company", "1"));
+    arrived.expect("it is sent within the flush interval");
     assert!(buffered.flush(LONG).is_complete());
 }
 
@@ -142,11 +136,10 @@ fn a_full_batch_does_not_wait_for_the_interval() {
     let hour = Duration::from_secs(3600);
     let buffered = buffered(&emulator).flush_interval(hour).start().unwrap();
     fill(&buffered, 2_000);
-    let deadline = Instant::now() + LONG;
-    while emulator.profiles().len() < 2_000 {
-        assert!(Instant::now() < deadline, "the batch is full");
-        thread::sleep(Duration::from_millis(1));
-    }
+    let arrived = emulator.wait_for(LONG, |emulator| {
+        (emulator.profiles().len() == 2_000).then_some(())
+    });
+    arrived.expect("the batch is full");
     buffered.publish(set(7, 8)).unwrap();
     assert!(buffered.flush(LONG).is_complete());
     assert_eq!(
@@ -1207,11 +1200,8 @@ fn an_outbox_wakes_the_worker() {
     let update = EncodedUpdate::new(&set(1, 1)).unwrap().unwrap();
     outbox.append(&[update], Capacity::default()).unwrap();
     outbox.on_append.get().unwrap()();
-    let deadline = Instant::now() + LONG;
-    while emulator.profiles().is_empty() {
-        assert!(Instant::now() < deadline, "the outbox called its hook");
-        thread::sleep(Duration::from_millis(1));
-    }
+    let arrived = emulator.wait_for(LONG, |emulator| emulator.profile("company", "1"));
+    arrived.expect("the outbox called its hook");
 }
 
 #[test]
@@ -1234,10 +1224,8 @@ fn a_loss_breaks_off_the_delivery_and_what_is_left_is_taken_again() {
                     buffered.flush(LONG)
                 }
             });
-            let deadline = Instant::now() + LONG;
-            while emulator.requests().is_empty() && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(1));
-            }
+            let received = emulator.wait_for(LONG, |emulator| emulator.requests().pop());
+            received.expect("the request is under way");
             outbox.on_loss.get().unwrap()();
             waiting.join().unwrap()
         });
