@@ -418,6 +418,15 @@ fn mistakes_in_a_config_file_are_named() {
         "`region` excludes `endpoint`"
     );
     assert_eq!(
+        message("root_certificates = '-'\nplatform_verifier = true"),
+        "`root_certificates` excludes `platform_verifier`"
+    );
+    assert_eq!(
+        message("token = 'T'\nroot_certificates = '-'"),
+        "invalid root_certificates: there is no certificate in it; expected PEM, which begins with \
+         -----BEGIN CERTIFICATE-----"
+    );
+    assert_eq!(
         message("token = 'T'\nconnections = 0"),
         "invalid connections 0: expected 1 to 256"
     );

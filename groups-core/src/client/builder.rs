@@ -216,7 +216,9 @@ impl ClientBuilder {
     /// what a proxy and TLS take.
     ///
     /// The address is found anew for each connection. It is kept as long as that connection: until it
-    /// breaks, or was idle for 15 s.
+    /// breaks, or was idle for 15 s. Where a name has several addresses, they are tried one after the
+    /// other: one without a route or a listener costs nothing, and one that does not answer about half
+    /// of the time that is left.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -273,8 +275,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Lets the operating system decide which certificates are trusted: on Windows, macOS, iOS and
-    /// Android its own verifier, elsewhere its list of certificates (`/etc/ssl`).
+    /// Lets the operating system decide which certificates are trusted: on Windows and macOS its own
+    /// verifier, on Linux and the like its list of certificates (`/etc/ssl`).
     ///
     /// It can be slower at the first connection, and depends on how the machine is set up. Of this and
     /// [`root_certificates`](Self::root_certificates) the last one counts.

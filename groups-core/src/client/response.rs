@@ -12,6 +12,9 @@ use crate::record::{Error, ErrorKind};
 /// How much of an answer that is not understood an error shows.
 const SHOWN: usize = 200;
 
+/// How much of it is searched for secrets, so that none is cut in two.
+const MAX_SCRUBBED: usize = 64 * SHOWN;
+
 /// How many bytes of the server's words on one record are kept.
 const MAX_WORDS: usize = 500;
 
@@ -51,7 +54,10 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
     let error = |kind, message: &str| {
         let said = match answer.get("error").and_then(Value::as_str) {
             Some(error) => excerpt(status, error.as_bytes()),
-            None => excerpt(status, &connection.scrub(body)),
+            None => excerpt(
+                status,
+                &connection.scrub(&body[..body.len().min(MAX_SCRUBBED)]),
+            ),
         };
         Error::new(kind, format!("{message}: {said}")).with_status(status)
     };
