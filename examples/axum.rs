@@ -8,8 +8,8 @@
 //!
 //! With `--demo` it makes such requests to itself and ends. It creates the tables of the outbox in the schema `public`.
 //!
-//! A handler awaits the commit of its update, which holds up no other handler. The relay is a thread of its own, which
-//! sends what was committed, also by other servers. Ctrl-C ends the server, after what waits has been sent. Mixpanel is a
+//! A handler awaits the commit of its update, and of an event that links the user to the company, which holds up no other
+//! handler. The relay has threads of its own, which send what was committed, also by other servers. Ctrl-C ends the server, after what waits has been sent. Mixpanel is a
 //! stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
 
 use std::error::Error;
@@ -19,7 +19,8 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use mixpanel_groups::{BufferedClient, Client, MixpanelGroup};
+use mixpanel_groups::buffered::Stats;
+use mixpanel_groups::{BufferedClient, Client, Event, MixpanelGroup};
 use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
 use tokio::net::TcpListener;
@@ -41,30 +42,41 @@ struct Shared {
     relay: BufferedClient,
 }
 
-/// Publishes an update. A handler that changes rows publishes in their transaction instead: see the guide's page "With
-/// Diesel, sqlx and others".
+/// Publishes an update and an event. A handler that changes rows publishes in their transaction instead: see the guide's
+/// page "With Diesel, sqlx and others".
 async fn change_plan(
     State(shared): State<Shared>,
     Path((company, plan)): Path<(String, String)>,
 ) -> Result<&'static str, (StatusCode, String)> {
     let change = PlanChange { company, plan };
-    match shared.outbox.publish_async([change.set()]).await {
-        Ok(()) => Ok("changed\n"), // In the database, whatever happens to this process.
+    let event = Event::new("Plan Changed")
+        .distinct_id("user123") // who is logged in
+        .group(&change)
+        .property("plan", &change.plan);
+    let published = tokio::try_join!(
+        shared.outbox.publish_async([change.set()]),
+        shared.outbox.publish_async([event]),
+    );
+    match published {
+        Ok(_) => Ok("changed\n"), // In the database, whatever happens to this process.
         Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))),
     }
 }
 
 async fn metrics(State(shared): State<Shared>) -> String {
     // Reads the depth from the database, so it blocks.
-    let stats = spawn_blocking(move || shared.relay.stats()).await;
-    let stats = stats.expect("no panic");
-    let waiting = stats
-        .queued
-        .map_or("unknown".to_owned(), |queued| queued.to_string());
-    format!(
-        "waiting {waiting}\naccepted {}\nrejected {}\n",
-        stats.accepted, stats.rejected
-    )
+    let stats = spawn_blocking(move || [shared.relay.stats(), shared.relay.event_stats()]).await;
+    let [updates, events] = stats.expect("no panic");
+    let line = |kind: &str, stats: &Stats| {
+        let waiting = stats
+            .queued
+            .map_or("unknown".to_owned(), |queued| queued.to_string());
+        let Stats {
+            accepted, rejected, ..
+        } = stats;
+        format!("{kind}: waiting {waiting}, accepted {accepted}, rejected {rejected}\n")
+    };
+    line("updates", &updates) + &line("events", &events)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -113,7 +125,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let outcome = spawn_blocking(move || relay.shutdown(Duration::from_secs(10))).await?;
     println!("{outcome}");
     for ((key, id), profile) in emulator.profiles() {
-        println!("{key} {id}: {}", serde_json::to_string(&profile)?);
+        let events = emulator.events_of(&key, &id).len();
+        println!(
+            "{key} {id}: {}, events: {events}",
+            serde_json::to_string(&profile)?
+        );
     }
     Ok(())
 }

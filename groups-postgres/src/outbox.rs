@@ -1,7 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -140,6 +140,8 @@ struct Shared<R: OutboxRecord> {
     events: Option<PostgresOutbox<EncodedEvent>>,
     names: Names,
     settings: OutboxSettings,
+    /// How many milliseconds a call may take.
+    timeout: AtomicU64,
     /// The statement that publishes.
     publish: String,
     encoding: Arc<Encoding>,
@@ -306,6 +308,9 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
             events,
             publish: names.apply_to(PUBLISH),
             names,
+            timeout: AtomicU64::new(
+                u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX),
+            ),
             settings: settings.clone(),
             encoding,
             writer: Arc::new(writer),
@@ -317,6 +322,10 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
 }
 
 impl<R: OutboxRecord> Shared<R> {
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
+    }
+
     /// Returns the thread of the connections, starting it if necessary.
     fn runtime(&self) -> Result<Arc<Runtime>, Error> {
         let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
@@ -356,13 +365,13 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         let records = updates.iter().cloned().map(Into::into).collect();
         let queued = writer.queue(records, capacity)?;
         let append = async move { writer.append(queued).await };
-        self.0.wait(self.0.settings.timeout, append)
+        self.0.wait(self.0.timeout(), append)
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let relay = Arc::clone(&self.0.relay);
         let take = async move { relay.lock().await.take(most).await };
-        self.0.wait(self.0.settings.timeout, take)
+        self.0.wait(self.0.timeout(), take)
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
@@ -372,19 +381,19 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
             .map(|(id, rejection)| (*id, message(rejection)));
         let rejected: Vec<_> = rejected.collect();
         let settle = async move { relay.lock().await.settle(accepted, rejected).await };
-        self.0.wait(self.0.settings.timeout, settle)
+        self.0.wait(self.0.timeout(), settle)
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
         let relay = Arc::clone(&self.0.relay);
         let hold = async move { relay.lock().await.hold(time).await };
-        self.0.wait(self.0.settings.timeout, hold)
+        self.0.wait(self.0.timeout(), hold)
     }
 
     fn release(&self) -> Result<(), Error> {
         let relay = Arc::clone(&self.0.relay);
         let release = async move { relay.lock().await.release().await };
-        self.0.wait(self.0.settings.timeout, release)
+        self.0.wait(self.0.timeout(), release)
     }
 
     /// Removes some more than necessary, a thousandth of the capacity. The removed updates may be among those that
@@ -404,13 +413,21 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
             let dropped = writer.drop_oldest(last_taken, updates, bytes, capacity);
             dropped.await
         };
-        self.0.wait(self.0.settings.timeout, drop)
+        self.0.wait(self.0.timeout(), drop)
     }
 
     fn depth(&self) -> Result<Depth, Error> {
         let writer = Arc::clone(&self.0.writer);
-        let time = SHORT.min(self.0.settings.timeout);
+        let time = SHORT.min(self.0.timeout());
         self.0.wait(time, async move { writer.depth().await })
+    }
+
+    /// Returns `true`: no call takes longer, nor longer than the builder's timeout.
+    fn set_timeout(&self, timeout: Duration) -> bool {
+        let timeout = timeout.min(self.0.settings.timeout);
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.0.timeout.store(millis, Ordering::Relaxed);
+        true
     }
 
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {

@@ -67,8 +67,8 @@ fn axum() {
     let Some(printed) = run("axum", &["--demo"]) else {
         return;
     };
-    let acme = r#"company acme: {"plan":"enterprise"}"#;
-    let globex = r#"company globex: {"plan":"free"}"#;
+    let acme = r#"company acme: {"plan":"enterprise"}, events: 2"#;
+    let globex = r#"company globex: {"plan":"free"}, events: 1"#;
     assert!(printed.contains("rejected 0"), "{printed}");
     assert!(
         printed.contains(acme) && printed.contains(globex),
