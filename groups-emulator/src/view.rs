@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use ureq_proto::http::{Method, Request, StatusCode, header};
 
+use crate::cutter::{Cutter, cut};
 use crate::memory::{GroupSummary, KnownGroup, is_linked};
 use crate::origin;
 use crate::received::ReceivedRequest;
@@ -32,13 +33,6 @@ const MAX_PROPERTIES: usize = 500;
 const MAX_SEARCHED: usize = 10_000;
 /// The most groups or events that are taken under one lock.
 const PART: usize = 500;
-/// The longest text that is shown, in characters, and the most items of a list.
-const MAX_TEXT: usize = 1_000;
-const MAX_LIST: usize = 100;
-/// The most members of an object that are shown: all of an event's.
-const MAX_MEMBERS: usize = 255;
-/// About the most bytes of values in each part of a view.
-const MAX_BYTES: usize = 256 * 1024;
 
 /// Returns whether the request is for the page or its JSON.
 pub(crate) fn handles(request: &Request<()>) -> bool {
@@ -359,83 +353,19 @@ fn requests(service: &Service, since: Option<u64>) -> Value {
 
 fn request_to_json(request: &Arc<ReceivedRequest>) -> Value {
     let dropped = request.dropped.iter().take(MAX_ITEMS).map(|record| {
-        let [field, message] = [&record.field, &record.message].map(|text| cut(text, MAX_TEXT));
+        let [field, message] = [&record.field, &record.message].map(|text| cut(text));
         json!({"position": record.position, "field": field, "message": message})
     });
     json!({
         "number": request.number,
         "at": request.at,
         "method": request.method,
-        "path": cut(&request.path, MAX_TEXT),
+        "path": cut(&request.path),
         "status": request.status,
         "accepted": request.accepted,
         "dropped": dropped.collect::<Vec<_>>(),
         "more_dropped": request.dropped.len().saturating_sub(MAX_ITEMS),
-        "error": request.error.as_deref().map(|error| cut(error, MAX_TEXT)),
+        "error": request.error.as_deref().map(cut),
         "is_failed": request.is_failed(),
     })
-}
-
-/// Cuts long texts and lists, which then end in a text that says so, and everything once there is too much.
-struct Cutter {
-    /// How many bytes may still be shown.
-    left: usize,
-}
-
-impl Default for Cutter {
-    fn default() -> Self {
-        Self { left: MAX_BYTES }
-    }
-}
-
-impl Cutter {
-    fn value(&mut self, value: &Value) -> Value {
-        // What a value takes beside its text.
-        self.left = self.left.saturating_sub(8);
-        match value {
-            Value::String(text) => self.text(text).into(),
-            Value::Array(items) => {
-                let mut shown = Vec::new();
-                for item in items.iter().take(MAX_LIST) {
-                    if self.left == 0 {
-                        break;
-                    }
-                    shown.push(self.value(item));
-                }
-                if items.len() > shown.len() {
-                    shown.push(format!("… and {} more", items.len() - shown.len()).into());
-                }
-                shown.into()
-            }
-            Value::Object(members) => {
-                let mut shown = serde_json::Map::new();
-                for (name, value) in members.iter().take(MAX_MEMBERS) {
-                    if self.left == 0 {
-                        break;
-                    }
-                    let name = self.text(name);
-                    shown.insert(name, self.value(value));
-                }
-                if members.len() > shown.len() {
-                    let more = members.len() - shown.len();
-                    shown.insert("…".into(), format!("and {more} more").into());
-                }
-                shown.into()
-            }
-            other => other.clone(),
-        }
-    }
-
-    fn text(&mut self, text: &str) -> String {
-        let most = MAX_TEXT.min(self.left);
-        self.left = self.left.saturating_sub(text.len().min(most));
-        cut(text, most)
-    }
-}
-
-fn cut(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
-        None => text.to_owned(),
-    }
 }

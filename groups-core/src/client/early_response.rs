@@ -8,7 +8,7 @@ use std::io;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-use crate::client::transport::is_closed;
+use crate::client::transport_error::is_closed;
 
 /// Wraps the connection below TLS, so that TLS sees no error either.
 #[derive(Debug)]

@@ -34,6 +34,7 @@ mod sender;
 #[cfg(feature = "tls")]
 mod tls;
 pub(crate) mod transport;
+mod transport_error;
 
 pub use self::batch::Batch;
 pub use self::builder::ClientBuilder;

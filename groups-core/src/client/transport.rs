@@ -15,11 +15,8 @@ use ureq::{Agent, Body, Proxy, http};
 use crate::client::connector::{LaterResolver, connector};
 use crate::client::endpoint::Endpoint;
 use crate::client::proxy;
-use crate::client::retry::Failure;
 use crate::client::secrets::Secrets;
-#[cfg(feature = "tls")]
-use crate::client::tls;
-use crate::record::{Error, ErrorKind};
+pub(crate) use crate::client::transport_error::TransportError;
 
 /// How much of an answer is kept.
 pub(crate) const MAX_RESPONSE: u64 = 1 << 20;
@@ -60,14 +57,6 @@ pub(crate) struct Response {
     pub(crate) retry_after: Option<Duration>,
     /// At most [`MAX_RESPONSE`] bytes.
     pub(crate) body: Vec<u8>,
-}
-
-/// There was no whole answer.
-#[derive(Debug)]
-pub(crate) struct TransportError {
-    pub(crate) error: Error,
-    /// Whether and how it may be tried again.
-    pub(crate) failure: Option<Failure>,
 }
 
 /// HTTP/1.1 over a connection that is kept open between requests.
@@ -130,6 +119,10 @@ impl HttpConfig {
         }
     }
 
+    fn broken(&self, error: ureq::Error, was_open: bool) -> TransportError {
+        TransportError::new(&self.peer, &self.secrets, error, was_open)
+    }
+
     pub(crate) fn open(&self) -> Http {
         Http {
             settings: self.clone(),
@@ -158,8 +151,8 @@ impl Transport for Http {
         let was_open = self.answered.swap(false, Ordering::Relaxed);
         let response = post
             .send(request.body)
-            .map_err(|error| broken(&self.settings, error, was_open))?;
-        let answer = read(response).map_err(|error| broken(&self.settings, error.into(), false))?;
+            .map_err(|error| self.settings.broken(error, was_open))?;
+        let answer = read(response).map_err(|error| self.settings.broken(error.into(), false))?;
         self.answered.store(true, Ordering::Relaxed);
         Ok(answer)
     }
@@ -223,77 +216,6 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// What a failed exchange means; `was_open` if it went over a kept connection.
-fn broken(settings: &HttpConfig, error: ureq::Error, was_open: bool) -> TransportError {
-    let (kind, failure, message) = meaning(&error, was_open);
-    let new = Error::new(kind, format!("{}: {message}", settings.peer));
-    let text = error.to_string();
-    TransportError {
-        error: match (settings.secrets.scrub(text.as_bytes()), error) {
-            (Cow::Owned(scrubbed), _) => new.with_source(String::from_utf8_lossy(&scrubbed)),
-            (_, ureq::Error::Io(io)) => new.with_source(io),
-            (_, other) => new.with_source(other),
-        },
-        failure,
-    }
-}
-
-fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, &'static str) {
-    use ErrorKind::{Network, Timeout, Tls, UnexpectedResponse};
-    if let Some(problem) = tls_problem(error) {
-        return (Tls, None, problem);
-    }
-    let retried = Some(Failure::Breakage);
-    match error {
-        ureq::Error::Timeout(_) => (Timeout, retried, "no answer in time"),
-        ureq::Error::Io(io) if was_open && is_closed(io) => {
-            let stale = Some(Failure::StaleConnection);
-            (Network, stale, "the connection broke")
-        }
-        ureq::Error::Io(io) if is_refused_by_socks(io) => (Network, None, REFUSED_BY_PROXY),
-        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
-            (Network, retried, "the connection failed")
-        }
-        ureq::Error::HostNotFound => (Network, retried, "the host is not known"),
-        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
-            (Network, None, REFUSED_BY_PROXY)
-        }
-        ureq::Error::ConnectProxyFailed(_) => {
-            (Network, retried, "the proxy refused the connection")
-        }
-        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-            (UnexpectedResponse, retried, "the response is not HTTP")
-        }
-        _ => (Network, None, "the request failed"),
-    }
-}
-
-fn tls_problem(error: &ureq::Error) -> Option<&'static str> {
-    match error {
-        #[cfg(feature = "tls")]
-        ureq::Error::Io(io) => tls::problem(io),
-        #[cfg(feature = "tls")]
-        ureq::Error::Rustls(_) => Some("no secure connection"),
-        ureq::Error::Tls(_) | ureq::Error::TlsRequired => Some("no secure connection"),
-        _ => None,
-    }
-}
-
-const REFUSED_BY_PROXY: &str = "the proxy does not accept the user name and password";
-
-/// What ureq makes of a SOCKS proxy's refusal; the system's own errors have a number.
-fn is_refused_by_socks(error: &io::Error) -> bool {
-    error.raw_os_error().is_none() && error.kind() == io::ErrorKind::PermissionDenied
-}
-
-pub(super) fn is_closed(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(
-        error.kind(),
-        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
@@ -305,6 +227,7 @@ mod tests {
     use ureq::unversioned::transport::NextTimeout;
 
     use super::*;
+    use crate::client::retry::Failure;
 
     /// Finds the same addresses for every name, and counts how often it is asked.
     #[derive(Debug)]

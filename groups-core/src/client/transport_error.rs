@@ -1,0 +1,89 @@
+//! What a failed exchange means: for a person, and for whether it is repeated.
+
+use std::borrow::Cow;
+use std::io;
+
+use crate::client::retry::Failure;
+use crate::client::secrets::Secrets;
+#[cfg(feature = "tls")]
+use crate::client::tls;
+use crate::record::{Error, ErrorKind};
+
+/// There was no whole answer.
+#[derive(Debug)]
+pub(crate) struct TransportError {
+    pub(crate) error: Error,
+    /// Whether and how it may be tried again.
+    pub(crate) failure: Option<Failure>,
+}
+
+impl TransportError {
+    /// `peer` is what the message names; `was_open`, if the exchange went over a kept connection.
+    pub(super) fn new(peer: &str, secrets: &Secrets, error: ureq::Error, was_open: bool) -> Self {
+        let (kind, failure, message) = meaning(&error, was_open);
+        let new = Error::new(kind, format!("{peer}: {message}"));
+        let text = error.to_string();
+        let error = match (secrets.scrub(text.as_bytes()), error) {
+            (Cow::Owned(scrubbed), _) => new.with_source(String::from_utf8_lossy(&scrubbed)),
+            (_, ureq::Error::Io(io)) => new.with_source(io),
+            (_, other) => new.with_source(other),
+        };
+        Self { error, failure }
+    }
+}
+
+fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, &'static str) {
+    use ErrorKind::{Network, Timeout, Tls, UnexpectedResponse};
+    if let Some(problem) = tls_problem(error) {
+        return (Tls, None, problem);
+    }
+    let retried = Some(Failure::Breakage);
+    match error {
+        ureq::Error::Timeout(_) => (Timeout, retried, "no answer in time"),
+        ureq::Error::Io(io) if was_open && is_closed(io) => {
+            let stale = Some(Failure::StaleConnection);
+            (Network, stale, "the connection broke")
+        }
+        ureq::Error::Io(io) if is_refused_by_socks(io) => (Network, None, REFUSED_BY_PROXY),
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
+            (Network, retried, "the connection failed")
+        }
+        ureq::Error::HostNotFound => (Network, retried, "the host is not known"),
+        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
+            (Network, None, REFUSED_BY_PROXY)
+        }
+        ureq::Error::ConnectProxyFailed(_) => {
+            (Network, retried, "the proxy refused the connection")
+        }
+        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+            (UnexpectedResponse, retried, "the response is not HTTP")
+        }
+        _ => (Network, None, "the request failed"),
+    }
+}
+
+fn tls_problem(error: &ureq::Error) -> Option<&'static str> {
+    match error {
+        #[cfg(feature = "tls")]
+        ureq::Error::Io(io) => tls::problem(io),
+        #[cfg(feature = "tls")]
+        ureq::Error::Rustls(_) => Some("no secure connection"),
+        ureq::Error::Tls(_) | ureq::Error::TlsRequired => Some("no secure connection"),
+        _ => None,
+    }
+}
+
+const REFUSED_BY_PROXY: &str = "the proxy does not accept the user name and password";
+
+/// What ureq makes of a SOCKS proxy's refusal; the system's own errors have a number.
+fn is_refused_by_socks(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && error.kind() == io::ErrorKind::PermissionDenied
+}
+
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
+    )
+}
