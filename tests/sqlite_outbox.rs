@@ -753,6 +753,39 @@ fn what_a_damaged_page_holds_is_set_aside_and_the_rest_goes_on() {
     }
 }
 
+/// What cannot be set aside makes publishing fail, so that it is not said to be kept.
+#[test]
+fn damage_elsewhere_makes_publishing_fail() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let rejected: Vec<_> = (0..1_000).map(|number| update(0, number)).collect();
+    assert!(outbox.append(&rejected, ROOM).unwrap());
+    let (taken, rejection) = (ids(&outbox.take(1_000).unwrap()), rejection());
+    let settled: Vec<_> = taken.iter().map(|id| (*id, &rejection)).collect();
+    outbox.settle(&[], &settled).unwrap();
+    drop(outbox);
+    let db = Connection::open(&path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'mixpanel_outbox_rejected'";
+    let root: i64 = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(db);
+    let mut bytes = fs::read(&path).unwrap();
+    let page = usize::try_from(root - 1).unwrap() * 4096;
+    bytes[page..page + 4096].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0), update(0, 1)], ROOM).unwrap());
+    let taken = ids(&outbox.take(10).unwrap());
+    let settled = outbox.settle(&taken[..1], &[(taken[1], &rejection)]);
+    assert_eq!(settled.unwrap_err().kind(), ErrorKind::Damaged);
+    let error = outbox.append(&[update(0, 2)], ROOM).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.to_string().contains("nothing is sent"), "{error}");
+    // Accepted updates can be settled, and then it goes on.
+    outbox.settle(&taken, &[]).unwrap();
+    assert!(outbox.append(&[update(0, 2)], ROOM).unwrap());
+}
+
 #[test]
 fn a_file_that_was_removed_or_replaced_is_an_error_before_anything_is_published() {
     type Act = fn(&Path);

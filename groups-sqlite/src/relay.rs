@@ -64,10 +64,7 @@ impl Relay {
         let taken = self.try_take(most);
         match taken {
             Err(failure) if failure.is_corruption() => Err(self.set_aside(failure)),
-            taken => {
-                self.file.set_damaged(false);
-                taken
-            }
+            taken => taken,
         }
     }
 
@@ -174,6 +171,9 @@ impl Relay {
                     failure => Err(failure),
                 };
             }
+        }
+        if result.is_ok() {
+            self.file.set_damaged(false); // Or it was repaired.
         }
         self.refill_reserve();
         result
