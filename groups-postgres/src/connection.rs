@@ -213,7 +213,9 @@ impl Connection {
         let failed = |error| failed("connect to the outbox's database", error);
         let client = self.connect.connect(wake).await.map_err(failed)?;
         if let Some((listen, wake)) = &self.listen {
-            client.batch_execute(listen).await.map_err(failed)?;
+            if let Err(error) = client.batch_execute(listen).await {
+                log::warn!("cannot listen to the outbox, so the sender polls it: {error}");
+            }
             // No notification came for what was published before.
             wake();
         }

@@ -232,17 +232,17 @@ pub(crate) async fn merge_counts(connection: &mut Connection) {
 const MERGE: &str = "WITH gone AS (
          DELETE FROM public.mixpanel_outbox_count WHERE id IN (
              SELECT id FROM public.mixpanel_outbox_count
-             WHERE (SELECT count(*) FROM (SELECT FROM public.mixpanel_outbox_count LIMIT 101) AS first) > 100
+             WHERE (SELECT pg_catalog.count(*) FROM (SELECT FROM public.mixpanel_outbox_count LIMIT 101) AS first) > 100
              ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED
          ) RETURNING kind, updates, bytes
      ) INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
-     SELECT kind, sum(updates), sum(bytes) FROM gone GROUP BY kind";
+     SELECT kind, pg_catalog.sum(updates), pg_catalog.sum(bytes) FROM gone GROUP BY kind";
 
 /// A lease must survive a crash of the server. What was settled need not: sent again, it is harmless.
 macro_rules! durably {
     () => {
-        "CASE current_setting('synchronous_commit') WHEN 'off'
-         THEN set_config('synchronous_commit', 'local', true) END"
+        "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off'
+         THEN pg_catalog.set_config('synchronous_commit', 'local', true) END"
     };
 }
 
@@ -251,17 +251,17 @@ macro_rules! durably {
 const TAKE: &str = concat!(
     "WITH taken AS (
          UPDATE public.mixpanel_outbox_lease
-         SET holder = $1, since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
-         WHERE kind = 'update' AND (holder IS NULL OR holder = $1 OR until <= clock_timestamp()
-                OR clock_timestamp() < since - interval '10 seconds')
+         SET holder = $1, since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
+         WHERE kind = 'update' AND (holder IS NULL OR holder = $1 OR until <= pg_catalog.clock_timestamp()
+                OR pg_catalog.clock_timestamp() < since - interval '10 seconds')
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
     durably!(),
-    ") SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM public.mixpanel_outbox_lease WHERE kind = 'update')"
+    ") SELECT (SELECT pg_catalog.count(*) FROM taken), (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_lease WHERE kind = 'update')"
 );
 
 const READ: &str = "SELECT id, body::text FROM (
-         SELECT first.*, sum(bytes) OVER (ORDER BY id) AS total FROM (
+         SELECT first.*, pg_catalog.sum(bytes) OVER (ORDER BY id) AS total FROM (
              SELECT id, body, bytes FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT $1
          ) AS first
      ) AS summed WHERE total - bytes < $2 ORDER BY id";
@@ -269,15 +269,16 @@ const READ: &str = "SELECT id, body::text FROM (
 const HOLD: &str = concat!(
     "WITH held AS (
          UPDATE public.mixpanel_outbox_lease
-         SET since = clock_timestamp(), until = clock_timestamp() + $2 * interval '1 second'
+         SET since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
          WHERE kind = 'update' AND holder = $1 RETURNING ",
     durably!(),
-    ") SELECT count(*) FROM held"
+    ") SELECT pg_catalog.count(*) FROM held"
 );
 
+/// Where a sequence was set back by hand, ids come again: the newer row replaces the rejected one.
 const SETTLE: &str = "WITH mine AS (
          UPDATE public.mixpanel_outbox_lease SET holder = CASE WHEN NOT $2 THEN holder END
-         WHERE kind = 'update' AND holder = $1 RETURNING set_config('synchronous_commit', 'off', true)
+         WHERE kind = 'update' AND holder = $1 RETURNING pg_catalog.set_config('synchronous_commit', 'off', true)
      ), gone AS (
          DELETE FROM public.mixpanel_outbox WHERE kind = 'update' AND id = ANY ($3 || $4) AND EXISTS (SELECT FROM mine)
          RETURNING id, kind, since, body
@@ -285,14 +286,17 @@ const SETTLE: &str = "WITH mine AS (
          INSERT INTO public.mixpanel_outbox_rejected (id, kind, since, message, body)
          SELECT id, kind, since, message, body
          FROM gone JOIN unnest($4, $5) AS why (id, message) USING (id)
+         ON CONFLICT (id) DO UPDATE SET (kind, since, rejected_at, message, body)
+             = (excluded.kind, excluded.since, excluded.rejected_at, excluded.message, excluded.body)
      ), kept AS (
          INSERT INTO public.mixpanel_outbox_accepted (id, kind, since, body)
          SELECT id, kind, since, body FROM gone WHERE $6 AND id <> ALL ($4)
-     ) SELECT count(*) FROM mine";
+         ON CONFLICT DO NOTHING
+     ) SELECT pg_catalog.count(*) FROM mine";
 
 const RELEASE: &str =
     "UPDATE public.mixpanel_outbox_lease SET holder = NULL WHERE kind = 'update' AND holder = $1";
 
 const SWEEP: &str = "WITH rejected AS (
-         DELETE FROM public.mixpanel_outbox_rejected WHERE rejected_at < now() - $1 * interval '1 second'
-     ) DELETE FROM public.mixpanel_outbox_accepted WHERE accepted_at < now() - $2 * interval '1 second'";
+         DELETE FROM public.mixpanel_outbox_rejected WHERE rejected_at < pg_catalog.now() - $1 * interval '1 second'
+     ) DELETE FROM public.mixpanel_outbox_accepted WHERE accepted_at < pg_catalog.now() - $2 * interval '1 second'";

@@ -31,6 +31,9 @@ const MAX_COUNTS: i64 = 100;
 /// The most updates that one statement drops.
 const DROP_CHUNK: usize = 10_000;
 
+/// The most statements of one call that drops.
+const MAX_CHUNKS: usize = 10;
+
 /// Appends, measures and drops, on one connection. Calls of `append` that wait while another one writes share the next
 /// transaction.
 pub(crate) struct Writer {
@@ -267,7 +270,11 @@ impl Writer {
         let mut excess = over(depth.updates, updates, capacity.updates);
         let mut excess_bytes = over(depth.bytes, bytes, capacity.bytes);
         let mut dropped = 0;
-        while excess > 0 || excess_bytes > 0 {
+        // If that does not suffice, the caller comes again: each call is to end by its deadline.
+        for _ in 0..MAX_CHUNKS {
+            if excess == 0 && excess_bytes == 0 {
+                break;
+            }
             let chunk = if excess_bytes > 0 {
                 DROP_CHUNK
             } else {
@@ -304,18 +311,18 @@ fn total_bytes(records: &[EncodedRecord]) -> usize {
 pub(crate) const UNLIMITED: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
 const DEPTH: &str =
-    "SELECT coalesce(sum(updates), 0)::bigint, coalesce(sum(bytes), 0)::bigint, count(*),
-        (SELECT extract(epoch FROM clock_timestamp() - since)::float8
+    "SELECT coalesce(pg_catalog.sum(updates), 0)::bigint, coalesce(pg_catalog.sum(bytes), 0)::bigint, pg_catalog.count(*),
+        (SELECT extract(epoch FROM pg_catalog.clock_timestamp() - since)::float8
          FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1)
      FROM public.mixpanel_outbox_count WHERE kind = 'update'";
 
 const DROP: &str = "WITH gone AS (
          DELETE FROM public.mixpanel_outbox WHERE kind = 'update' AND id IN (
              SELECT id FROM (
-                 SELECT id, row_number() OVER oldest AS n, sum(bytes) OVER oldest - bytes AS before
+                 SELECT id, pg_catalog.row_number() OVER oldest AS n, pg_catalog.sum(bytes) OVER oldest - bytes AS before
                  FROM (SELECT id, bytes FROM public.mixpanel_outbox
                        WHERE kind = 'update' AND id > $1 ORDER BY id LIMIT $2) AS first
                  WINDOW oldest AS (ORDER BY id)
              ) AS untaken WHERE n <= $3 OR before < $4
          ) RETURNING bytes
-     ) SELECT count(*), coalesce(sum(bytes), 0)::bigint FROM gone";
+     ) SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(bytes), 0)::bigint FROM gone";

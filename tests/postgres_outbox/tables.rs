@@ -407,3 +407,31 @@ fn a_role_without_other_rights_will_do() {
         ))
         .unwrap();
 }
+
+/// A sequence that somebody set back does not hold up the relay.
+#[test]
+fn an_id_that_was_rejected_before_is_rejected_again() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let settle = |seats_now: u64| {
+        harness
+            .outbox
+            .append(&[stored("acme", seats_now)], NO_LIMIT)
+            .unwrap();
+        let taken = harness.outbox.take(1).unwrap();
+        let nowhere = Client::builder("TOKEN").endpoint("http://127.0.0.1:1");
+        let invalid = [Group::new("company", "").delete()];
+        let report = nowhere.build().unwrap().send(invalid).unwrap();
+        let rejected = [(taken[0].id, &report.rejected[0])];
+        harness.outbox.settle(&[], &rejected).unwrap();
+    };
+    settle(1);
+    harness
+        .client()
+        .batch_execute("TRUNCATE mixpanel_outbox RESTART IDENTITY")
+        .unwrap();
+    settle(2);
+    assert_eq!(harness.count("mixpanel_outbox_rejected"), 1);
+    assert_eq!(harness.outbox.depth().unwrap().updates, 0);
+}
