@@ -423,8 +423,7 @@ mod tests {
         leaf.prop_recursive(3, 12, 3, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-                prop::collection::btree_map("[a\"z]{0,2}", inner, 0..3)
-                    .prop_map(|members| Value::from_iter(members)),
+                prop::collection::btree_map("[a\"z]{0,2}", inner, 0..3).prop_map(Value::from_iter),
             ]
         })
     }
