@@ -1,6 +1,7 @@
 //! A snapshot: only what changed is sent, and whatever happens, the next run mends it.
 
 mod files;
+mod kill;
 mod model;
 mod sqlite;
 mod store;
@@ -9,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use mixpanel_groups::{Client, ErrorKind, MixpanelGroup, Profile, Report, RetryPolicy, Snapshot};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -542,82 +541,5 @@ fn the_caller_panics_at_any_group_and_the_next_run_mends_it() {
         let profile = emulator.profile("company", "0").unwrap();
         assert_eq!(profile.get("industry"), None);
         assert_eq!(comparable(Some(profile))["tags"], json!([1, 2]));
-    }
-}
-
-const CHILD: &str = "MIXPANEL_GROUPS_SNAPSHOT_CHILD";
-
-/// What is killed: a run that adds items and groups.
-#[test]
-fn child() {
-    let Ok(arguments) = std::env::var(CHILD) else {
-        return;
-    };
-    let (endpoint, file) = arguments.split_once('|').unwrap();
-    let client = Client::builder("T").endpoint(endpoint).connections(1);
-    let client = client.max_batch(3).build().unwrap();
-    let changed = |id| Company {
-        tags: BTreeSet::from([1, 9]),
-        plan: 2,
-        ..company(id)
-    };
-    let mut snapshot = Snapshot::open(file).unwrap();
-    drop(snapshot.sync(&client, (0..4).map(changed)));
-}
-
-#[test]
-fn a_run_is_killed_at_each_request_and_the_next_one_mends_it() {
-    // A run of four companies, two of them new, sends at most four requests of three updates.
-    for request in 1..=4 {
-        let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
-        let client = client(&emulator);
-        run(&folder, &client, &[company(0), company(1)])
-            .into_result()
-            .unwrap();
-        let before = emulator.requests().len();
-        // Each request is applied, and answered after the kill.
-        for _ in 1..request {
-            emulator.fail_next(Fault::Delay(Duration::ZERO));
-        }
-        emulator.fail_next(Fault::Delay(Duration::from_secs(60)));
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact"])
-            .env(
-                CHILD,
-                format!("{}|{}", emulator.endpoint(), folder.file().display()),
-            )
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        while emulator.requests().len() < before + request && child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        emulator.recover();
-
-        let last = [
-            Company {
-                industry: None,
-                ..company(0)
-            },
-            company(1),
-        ];
-        let mut snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
-        snapshot
-            .sync(&client, &last)
-            .unwrap()
-            .into_result()
-            .unwrap();
-        assert_eq!(emulator.profiles().len(), 2, "killed at request {request}");
-        for company in &last {
-            let profile = emulator.profile("company", &company.id.to_string());
-            assert_eq!(
-                comparable(profile),
-                comparable(Some(expected(company))),
-                "killed at {request}"
-            );
-        }
-        assert_eq!(snapshot.sync(&client, &last).unwrap(), Report::default());
     }
 }

@@ -362,3 +362,114 @@ impl Parts for Compound<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap, HashSet};
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::record::visit::Walk;
+
+    /// A struct with one property under `$set` and one under `$union`.
+    struct Two<S, U>(S, U);
+
+    impl<S: Serialize, U: crate::json::List> MixpanelGroup for Two<S, U> {
+        const GROUP_KEY: &'static str = "company";
+        const PROPERTIES: &'static [Property] = &Property::all([
+            ("set", "set", Operation::Set, "", ",\"set\":", false),
+            ("union", "union", Operation::Union, "", ",\"union\":", false),
+        ]);
+
+        fn group(&self) -> Group<'_> {
+            Group::new("company", "acme")
+        }
+
+        fn visit_properties<V: Visitor>(
+            &self,
+            old: &Self,
+            operation: Operation,
+            visitor: &mut V,
+        ) -> Result<(), EncodeError> {
+            let mut walk = Walk::new(visitor, Self::PROPERTIES);
+            let is_complete = match operation {
+                Operation::Set => walk.property(0, &self.0, &old.0),
+                Operation::Union => walk.list(1, &self.1, &old.1),
+                _ => true,
+            };
+            walk.end(is_complete)
+        }
+    }
+
+    fn fingerprint<S: Serialize, U: crate::json::List>(set: S, union: U) -> u128 {
+        let group = Two(set, union);
+        let properties = Two::<S, U>::PROPERTIES;
+        let key = HashKey::from_bytes([7; 16]);
+        let mut fingerprints = Fingerprints::new(key, "company", properties);
+        fingerprints.of(&group, &group.group()).unwrap()
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-2..3_i8).prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            prop_oneof![Just(0.5), Just(-0.0), Just(0.0), Just(1.0)].prop_map(Value::from),
+            "[a\"z,]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[a\"z]{0,2}", inner, 0..3).prop_map(Value::from_iter),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn it_is_equal_if_and_only_if_the_values_are(one in value(), other in value()) {
+            let item = |value: &Value| Item::parse(&value.to_string());
+            let nothing: [u8; 0] = [];
+            prop_assert_eq!(
+                fingerprint(&one, nothing) == fingerprint(&other, nothing),
+                item(&one) == item(&other),
+                "{} {}", one, other
+            );
+        }
+    }
+
+    #[test]
+    fn types_and_orders_that_make_no_difference() {
+        let json = json!({"a": [1, "x", 2.5], "b": {"c": null, "d": true}});
+        let raw = " {\"b\": {\"d\": true, \"c\": null}, \"a\": [1, \"x\", 2.5]}";
+        let raw: &serde_json::value::RawValue = serde_json::from_str(raw.trim()).unwrap();
+        let other: &serde_json::value::RawValue =
+            serde_json::from_str("{\"a\":[1,\"x\",2.5],\"b\":{\"c\":null,\"d\":true}}").unwrap();
+        assert_eq!(fingerprint(raw, [1]), fingerprint(other, [1]));
+        assert_ne!(fingerprint(raw, [1]), fingerprint(raw, [2]));
+        assert_ne!(fingerprint(&json, [1]), fingerprint(&json["a"], [1]));
+
+        assert_eq!(fingerprint(1_u8, [1, 2]), fingerprint(1_i64, [2, 1]));
+        assert_eq!(fingerprint('x', ["x"]), fingerprint("x", ["x"]));
+        let [mut one, mut other] = [HashMap::new(), HashMap::with_capacity(100)];
+        one.extend((0..50).map(|key| (key, key)));
+        other.extend((0..50).rev().map(|key| (key, key)));
+        let sorted: BTreeMap<_, _> = one.clone().into_iter().collect();
+        let set: HashSet<_> = one.keys().copied().collect();
+        assert_eq!(fingerprint(&one, [1]), fingerprint(&other, [1]));
+        assert_eq!(fingerprint(&one, [1]), fingerprint(sorted, [1]));
+        let list: Vec<_> = (0..50).collect();
+        assert_eq!(fingerprint(1, set), fingerprint(1, list.clone()));
+        // The order of a list under `$set` counts.
+        let reversed: Vec<_> = list.iter().rev().copied().collect();
+        assert_ne!(fingerprint(list, [1]), fingerprint(reversed, [1]));
+        // A value moves from one operation to the other.
+        let (some, none) = (Some([1]), None::<[i32; 1]>);
+        assert_ne!(fingerprint(some, none), fingerprint(none, some));
+    }
+}

@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(Row::decode(&row.encode(&deleted)), Some((deleted, row)));
 
         let state = State {
-            key: HashKey::random(),
+            key: HashKey::from_bytes([7; 16]),
             next_run: 9,
             open: vec![3, 8],
         };
@@ -346,7 +346,7 @@ mod tests {
             }
         }
         let state = State {
-            key: HashKey::random(),
+            key: HashKey::from_bytes([7; 16]),
             next_run: 9,
             open: Vec::new(),
         };
