@@ -54,7 +54,8 @@ fn both_kinds_are_published_and_counted_apart() {
     let buffered = client(&emulator).buffered().start().unwrap();
     buffered.publish(update(1)).unwrap();
     buffered.publish(event(1)).unwrap();
-    buffered.publish(&event(2)).unwrap();
+    let second = event(2);
+    buffered.publish(&second).unwrap();
     buffered.publish_all((3..10).map(event)).unwrap();
     buffered.publish_all(event(10)).unwrap();
     buffered.publish_all([update(2), update(3)]).unwrap();

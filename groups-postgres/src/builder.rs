@@ -103,7 +103,7 @@ impl PostgresOutboxBuilder {
     pub fn build(self) -> Result<PostgresOutbox, Error> {
         self.names.check()?;
         let (connect, names) = (&self.connect, self.names);
-        Ok(PostgresOutbox::from_parts(connect, names, self.settings))
+        Ok(PostgresOutbox::from_parts(connect, names, &self.settings))
     }
 }
 

@@ -193,12 +193,12 @@ impl PostgresOutbox {
     pub(crate) fn from_parts(
         connect: &Arc<dyn Connect>,
         names: Names,
-        settings: OutboxSettings,
+        settings: &OutboxSettings,
     ) -> Self {
         let runtime = Arc::default();
         let of_events = names.clone().of_events();
-        let events = PostgresOutbox::queue(connect, of_events, &settings, &runtime, None);
-        Self::queue(connect, names, &settings, &runtime, Some(events))
+        let events = PostgresOutbox::queue(connect, of_events, settings, &runtime, None);
+        Self::queue(connect, names, settings, &runtime, Some(events))
     }
 
     /// Returns [`MIGRATION`](Self::MIGRATION) for this outbox's names.
