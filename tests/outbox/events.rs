@@ -143,7 +143,7 @@ pub(crate) fn both_kinds_are_delivered(open: Open<'_>) {
     let buffered = buffered.start().unwrap();
     for number in 0..20 {
         buffered.publish(Event::from(event(number))).unwrap();
-        buffered.publish(&update("acme", number)).unwrap();
+        buffered.publish(update("acme", number)).unwrap();
     }
     let outcome = buffered.shutdown(Duration::from_secs(60));
     assert!(outcome.is_complete(), "{outcome}");
