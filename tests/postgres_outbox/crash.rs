@@ -90,24 +90,94 @@ struct Scene {
     busy: AtomicU64,
 }
 
+fn start_relay(
+    harness: &Harness,
+    connection_string: &str,
+    emulator: &Emulator,
+    coalesce: bool,
+) -> Child {
+    Command::new(env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "crash::relay_process",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(CONFIG, connection_string)
+        .env(SCHEMA, &harness.schema)
+        .env(ENDPOINT, emulator.endpoint())
+        .env(FOLD, coalesce.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A relay that waits to repeat a request and is paused sends nothing when it goes on: another one has taken over.
+#[test]
+fn a_relay_that_was_paused_overwrites_nothing() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let connection_string = crate::server::connection_string().unwrap();
+    let [refuses, accepts] = [(); 2].map(|()| Emulator::start().unwrap());
+    refuses.fail_always(Fault::Status(503));
+    let publish = |seats: u64| {
+        let update = crate::harness::seats("acme", seats);
+        harness
+            .outbox
+            .publish_in(&mut harness.client(), update)
+            .unwrap();
+    };
+    publish(1);
+    let mut paused = start_relay(&harness, &connection_string, &refuses, true);
+    eventually("sent", || !refuses.requests().is_empty());
+    let signal = |signal: &str| {
+        let id = paused.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    signal("-STOP");
+    publish(2);
+    let mut other = start_relay(&harness, &connection_string, &accepts, true);
+    let is_empty = || harness.outbox.depth().unwrap().updates == 0;
+    eventually("sent by the other", is_empty);
+    // What the first one had taken was not settled, so the other sent it, too.
+    assert_eq!(
+        accepts.profile("company", "acme").unwrap(),
+        json!({"seats": 2})
+    );
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    refuses.recover();
+    let before = refuses.requests().len();
+    signal("-CONT");
+    // It lives, and sends what comes now, and that alone.
+    publish(3);
+    eventually("sent by the first", is_empty);
+    assert_eq!(
+        refuses.profile("company", "acme").unwrap(),
+        json!({"seats": 3})
+    );
+    assert_eq!(refuses.requests().len(), before + 1);
+    drop(paused.stdin.take());
+    paused.wait().unwrap();
+}
+
 impl Scene {
     fn start_relay(&self, index: usize) -> Child {
-        Command::new(env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "crash::relay_process",
-                "--ignored",
-                "--nocapture",
-            ])
-            .env(CONFIG, &self.connection_string)
-            .env(SCHEMA, &self.harness.schema)
-            .env(ENDPOINT, self.emulator.endpoint())
-            .env(FOLD, (index > 0).to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
+        start_relay(
+            &self.harness,
+            &self.connection_string,
+            &self.emulator,
+            index > 0,
+        )
     }
 
     /// Changes rows and publishes that, until the end; a failed transaction is one that did not
