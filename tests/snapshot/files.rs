@@ -1,6 +1,7 @@
 //! Files as they are in containers: mounted, linked, read-only, full.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -86,7 +87,9 @@ impl<'p> Mount<'p> {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(on)),
             other => {
-                eprintln!("SKIPPED: mount {arguments:?} is not permitted here: {other:?}");
+                // Past the harness, which keeps what a test that passes prints.
+                let message = format!("SKIPPED: mount {arguments:?} is not permitted: {other:?}\n");
+                std::io::stderr().write_all(message.as_bytes()).unwrap();
                 None
             }
         }

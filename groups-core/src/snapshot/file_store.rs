@@ -1,29 +1,20 @@
-//! A snapshot in a file: a line of text, then frames.
+//! A snapshot in a file, in the format of `frames`.
 //!
-//! ```text
-//! mixpanel-groups snapshot 1
-//! length (4) · its complement (4) · checksum (8) · rows, each with its length (4)
-//! …
-//! ```
 //! Each `append` is a frame at the end of the file. A process that is killed while it writes leaves a frame that ends
 //! too early, which is dropped; a wrong frame anywhere else is damage. `retain` writes another file beside it, named
 //! with `.tmp`, and puts it in its place. `….lock` is locked while the snapshot is open.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::frames::{FIRST_LINE, Frame, ROW_HEAD, ScanError, Scanned, scan};
+use super::lock::{Lock, lock};
 use super::row::damaged;
 use super::store::{EachRow, SnapshotStore};
 use crate::record::{Error, ErrorKind};
 use crate::util::atomic_file::{self, beside};
-use crate::util::checksum::checksum;
 
-const FIRST_LINE: &[u8] = b"mixpanel-groups snapshot 1\n";
-/// The bytes before a frame's rows.
-const FRAME_HEAD: usize = 16;
-/// The bytes before a row.
-const ROW_HEAD: usize = 4;
 /// How many bytes of rows `retain` collects for a frame.
 const FRAME: usize = 256 << 10;
 
@@ -127,7 +118,7 @@ impl FileStore {
         let mut frame = Frame::new();
         for place in places {
             frame.push(&self.read(*place)?);
-            if frame.0.len() > FRAME {
+            if frame.len() > FRAME {
                 let full = std::mem::replace(&mut frame, Frame::new());
                 to.write_all(&full.finish()?).map_err(failed)?;
             }
@@ -214,191 +205,7 @@ impl SnapshotStore for FileStore {
     }
 }
 
-/// A frame that is being put together.
-struct Frame(Vec<u8>);
-
-impl Frame {
-    fn new() -> Self {
-        Self(vec![0; FRAME_HEAD])
-    }
-
-    /// Adds a row, and returns its position in the frame.
-    fn push(&mut self, row: &[u8]) -> u64 {
-        let position = self.0.len() as u64;
-        let length = u32::try_from(row.len()).unwrap_or(u32::MAX);
-        self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(row);
-        position
-    }
-
-    /// Returns the frame with its head; nothing, if it has no rows.
-    fn finish(mut self) -> Result<Vec<u8>, Error> {
-        let (head, rows) = self.0.split_at_mut(FRAME_HEAD);
-        let length = u32::try_from(rows.len()).map_err(|_| {
-            let message = "more than 4 GiB are written to a snapshot at once";
-            Error::new(ErrorKind::Io, message)
-        })?;
-        head[..4].copy_from_slice(&length.to_le_bytes());
-        head[4..8].copy_from_slice(&(!length).to_le_bytes());
-        head[8..].copy_from_slice(&checksum(rows).to_le_bytes());
-        if rows.is_empty() {
-            self.0.clear();
-        }
-        Ok(self.0)
-    }
-}
-
-struct Scanned {
-    /// The position behind the last good frame.
-    end: u64,
-    /// Whether nothing follows it.
-    is_whole: bool,
-}
-
-enum ScanError {
-    Io(io::Error),
-    Damaged(&'static str),
-    Caller(Error),
-}
-
-impl From<io::Error> for ScanError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// Passes each row to `each`, with its position in the file.
-fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, ScanError> {
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::with_capacity(64 << 10, file);
-    let mut first_line = Vec::new();
-    reader
-        .by_ref()
-        .take(FIRST_LINE.len() as u64)
-        .read_to_end(&mut first_line)?;
-    let mut end = first_line.len() as u64;
-    if first_line != FIRST_LINE {
-        // An empty file is how one is made for a container to mount; a shorter line is one that was interrupted.
-        let is_whole = first_line.is_empty();
-        let is_zero = first_line.iter().all(|byte| *byte == 0) && is_zero(&mut reader)?;
-        if FIRST_LINE.starts_with(&first_line) || is_zero {
-            return Ok(Scanned { end: 0, is_whole });
-        }
-        let version = FIRST_LINE.len() - 2;
-        return Err(ScanError::Damaged(
-            if first_line.get(..version) == FIRST_LINE.get(..version) {
-                "it is of a newer version of this library"
-            } else {
-                "it is not a snapshot"
-            },
-        ));
-    }
-    let mut rows = Vec::new();
-    while end < length {
-        let rest = length - end;
-        let interrupted = Ok(Scanned {
-            end,
-            is_whole: false,
-        });
-        let mut head = [0; FRAME_HEAD];
-        if rest < FRAME_HEAD as u64 {
-            return interrupted;
-        }
-        reader.read_exact(&mut head)?;
-        let [frame, complement] = [&head[..4], &head[4..8]]
-            .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default()));
-        if frame != !complement {
-            // After a power failure, what was not written may read as zeros.
-            return if is_zero(&mut reader)? {
-                interrupted
-            } else {
-                Err(ScanError::Damaged("a frame of it is wrong"))
-            };
-        }
-        let next = end + FRAME_HEAD as u64 + u64::from(frame);
-        if next > length {
-            return interrupted;
-        }
-        rows.clear();
-        reader.by_ref().take(frame.into()).read_to_end(&mut rows)?;
-        if checksum(&rows).to_le_bytes() != head[8..] {
-            return if next == length {
-                interrupted
-            } else {
-                Err(ScanError::Damaged("a checksum of it is wrong"))
-            };
-        }
-        let mut place = end + FRAME_HEAD as u64;
-        let mut rest = &rows[..];
-        while let Some((row_length, after)) = rest.split_first_chunk() {
-            let row_length = u32::from_le_bytes(*row_length) as usize;
-            let Some((row, after)) = after.split_at_checked(row_length) else {
-                return Err(ScanError::Damaged("a row of it is wrong"));
-            };
-            each(place, row).map_err(ScanError::Caller)?;
-            place += (ROW_HEAD + row_length) as u64;
-            rest = after;
-        }
-        end = next;
-    }
-    Ok(Scanned {
-        end,
-        is_whole: true,
-    })
-}
-
-fn is_zero(reader: &mut impl io::BufRead) -> io::Result<bool> {
-    loop {
-        let bytes = reader.fill_buf()?;
-        if bytes.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        let length = bytes.len();
-        if length == 0 {
-            return Ok(true);
-        }
-        reader.consume(length);
-    }
-}
-
-/// The lock of a snapshot's file, as long as this is not dropped and the process has not ended.
-struct Lock(File);
-
-impl Drop for Lock {
-    /// A child process that is just being started shares the open file, so closing it would not unlock it.
-    fn drop(&mut self) {
-        // An error would leave the lock to the end of the process: the next run reports it.
-        let _ = fs4::FileExt::unlock(&self.0);
-    }
-}
-
-/// Locks the snapshot by a file beside it, or the file itself if its folder cannot be written: then the file is never
-/// replaced either.
-fn lock(path: &Path) -> Result<Lock, Error> {
-    let failed = |error| io_error("lock", path, error);
-    let other = beside(path, "lock").map_err(failed)?;
-    let file = File::create(&other).or_else(|error| match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            File::open(path).map_err(|_| error)
-        }
-        _ => Err(error),
-    });
-    let file = file.map_err(failed)?;
-    match fs4::FileExt::try_lock(&file) {
-        Ok(()) => Ok(Lock(file)),
-        Err(fs4::TryLockError::WouldBlock) => {
-            let message = format!(
-                "the snapshot {} is in use by another run: wait for its end",
-                path.display()
-            );
-            Err(Error::new(ErrorKind::Io, message))
-        }
-        Err(fs4::TryLockError::Error(error)) => Err(failed(error)),
-    }
-}
-
-fn io_error(verb: &str, path: &Path, error: io::Error) -> Error {
+pub(super) fn io_error(verb: &str, path: &Path, error: io::Error) -> Error {
     let message = format!("cannot {verb} the snapshot {}", path.display());
     Error::new(ErrorKind::Io, message).with_source(error)
 }
@@ -414,18 +221,6 @@ mod tests {
             Ok(())
         })?;
         Ok((rows, is_whole))
-    }
-
-    #[test]
-    fn a_child_that_shares_the_open_file_does_not_keep_the_lock() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("snapshot");
-        let first = lock(&path).unwrap();
-        let shared = first.0.try_clone().unwrap();
-        assert!(lock(&path).is_err());
-        drop(first);
-        lock(&path).unwrap();
-        drop(shared);
     }
 
     #[test]

@@ -118,11 +118,28 @@ impl Fingerprints {
             });
             self.sorted.clear();
             for member in list {
-                self.sorted.extend_from_slice(bytes(member));
+                let length = member.end - member.start;
+                // A copy of constant size takes no call of `memcpy`.
+                match tokens[member.start..].first_chunk::<SHORT>() {
+                    Some(chunk) if length <= SHORT => {
+                        self.sorted.extend_from_slice(chunk);
+                        self.sorted.truncate(self.sorted.len() - (SHORT - length));
+                    }
+                    _ => self.sorted.extend_from_slice(bytes(member)),
+                }
             }
             self.tokens[start..].copy_from_slice(&self.sorted);
         }
         self.members.truncate(first);
+    }
+
+    /// Writes an integer in two bytes if it is small, as most are.
+    #[inline]
+    fn integer(&mut self, value: u64) {
+        match u16::try_from(value) {
+            Ok(value) => self.number(b'h', value.to_le_bytes()),
+            Err(_) => self.number(b'u', value.to_le_bytes()),
+        }
     }
 
     /// Writes a number whose bytes are all of it.
@@ -132,6 +149,9 @@ impl Fingerprints {
         self.tokens.extend_from_slice(&bytes);
     }
 }
+
+/// The length of members that are copied at once.
+const SHORT: usize = 32;
 
 /// The end of a text: a byte that UTF-8 does not use.
 const TEXT_END: u8 = 0xFF;
@@ -220,9 +240,9 @@ impl<'a> Sink for Tokens<'a> {
         let to = self.to;
         match scalar {
             Scalar::Bool(value) => to.tokens.push(if value { b'y' } else { b'n' }),
-            Scalar::U64(value) => to.number(b'u', value.to_le_bytes()),
+            Scalar::U64(value) => to.integer(value),
             // The same number of another type is the same.
-            Scalar::I64(value @ 0..) => to.number(b'u', value.to_le_bytes()),
+            Scalar::I64(value @ 0..) => to.integer(value.unsigned_abs()),
             Scalar::I64(value) => to.number(b'i', value.to_le_bytes()),
             Scalar::U128(value) => to.number(b'U', value.to_le_bytes()),
             Scalar::I128(value) => to.number(b'I', value.to_le_bytes()),

@@ -9,9 +9,11 @@
 mod comparison;
 mod file_store;
 mod fingerprint;
+mod frames;
 mod index;
 mod journal;
 mod known;
+mod lock;
 mod row;
 mod run;
 mod snapshot;

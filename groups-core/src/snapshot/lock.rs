@@ -1,0 +1,60 @@
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::file_store::io_error;
+use crate::record::{Error, ErrorKind};
+use crate::util::atomic_file::beside;
+
+/// The lock of a snapshot's file, as long as this is not dropped and the process has not ended.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// A child process that is just being started shares the open file, so closing it would not unlock it.
+    fn drop(&mut self) {
+        // An error would leave the lock to the end of the process: the next run reports it.
+        let _ = fs4::FileExt::unlock(&self.0);
+    }
+}
+
+/// Locks the snapshot by a file beside it, or the file itself if its folder cannot be written: then the file is never
+/// replaced either.
+pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
+    let failed = |error| io_error("lock", path, error);
+    let other = beside(path, "lock").map_err(failed)?;
+    let file = File::create(&other).or_else(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            File::open(path).map_err(|_| error)
+        }
+        _ => Err(error),
+    });
+    let file = file.map_err(failed)?;
+    match fs4::FileExt::try_lock(&file) {
+        Ok(()) => Ok(Lock(file)),
+        Err(fs4::TryLockError::WouldBlock) => {
+            let message = format!(
+                "the snapshot {} is in use by another run: wait for its end",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::Io, message))
+        }
+        Err(fs4::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_shares_the_open_file_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let first = lock(&path).unwrap();
+        let shared = first.0.try_clone().unwrap();
+        assert!(lock(&path).is_err());
+        drop(first);
+        lock(&path).unwrap();
+        drop(shared);
+    }
+}
