@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use mixpanel_groups::event::Time;
-use mixpanel_groups::record::RecordRef;
+use mixpanel_groups::record::{EncodedEvent, RecordRef};
 use mixpanel_groups::{
     Client, ClientBuilder, Compression, Error, ErrorKind, Event, Group, MixpanelGroup, RetryPolicy,
 };
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 fn client(emulator: &Emulator) -> ClientBuilder {
@@ -246,6 +247,62 @@ fn hierarchical_groups_link_to_user_and_company_together() {
         assert_eq!(refused(purchase().group(group)), company_alone);
         let of_no_user = arrives(Event::new("Purchase").distinct_id("").group(group));
         assert_eq!(of_no_user["$company_id"], "acme");
+    }
+}
+
+/// As if the property had not been named: the check of Hierarchical Groups and the `ip` go by what is sent.
+#[test]
+fn a_property_that_is_null_leaves_its_name_free() {
+    #[derive(Serialize)]
+    struct Address {
+        ip: Option<&'static str>,
+    }
+    let nothing = None::<&str>;
+    for event in [
+        purchase().property("ip", nothing),
+        purchase().properties(&Address { ip: None }),
+    ] {
+        assert_eq!(arrives(event.clone())["ip"], 0);
+        let encoded = EncodedEvent::new(&event).unwrap();
+        let json = encoded.as_json();
+        assert_eq!(EncodedEvent::from_json(json).unwrap().as_json(), json);
+    }
+    let company = Group::new("$company_id", "acme").in_company("acme");
+    let user_is_null = purchase().group(&company).property("$user_id", nothing);
+    assert!(refused(user_is_null).starts_with("\"$company_id\": it comes with"));
+    let later = purchase().property("plan", nothing).property("plan", "pro");
+    assert_eq!(arrives(later)["plan"], "pro");
+}
+
+/// Each of them was compared with all others.
+#[test]
+fn a_huge_list_of_texts_is_refused_at_once() {
+    let list: Vec<_> = (0..200_000).map(|id| id.to_string()).collect();
+    let event = json!({"event": "Purchase", "properties": {
+        "time": 1_700_000_000, "distinct_id": "user123", "$insert_id": "id", "team": list,
+    }});
+    let error = EncodedEvent::from_json(&event.to_string()).unwrap_err();
+    assert!(error.to_string().contains("200000"), "{error}");
+}
+
+/// What some parser cannot read is an error before a hook, or whoever reads it back, would have to.
+#[test]
+fn raw_values_that_cannot_be_read_are_errors() {
+    let deep = |levels| "[".repeat(levels) + &"]".repeat(levels);
+    let (deep, deeper) = (deep(121), deep(1000));
+    for json in [
+        r#""\ud800""#,
+        r#"["\ud800"]"#,
+        "1e999",
+        r#"{"a":1e999}"#,
+        &deep,
+        &deeper,
+    ] {
+        let raw = RawValue::from_string(json.to_owned()).unwrap();
+        assert!(
+            refused(purchase().property("raw", raw)).starts_with("\"raw\": "),
+            "{json}"
+        );
     }
 }
 

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
-use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox, Rejection, Update};
+use mixpanel_groups::record::EncodedEvent;
+use mixpanel_groups::{
+    Client, EncodedUpdate, Error, ErrorKind, Event, Group, Outbox, Rejection, Update,
+};
 use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
 use rusqlite::{Connection, TransactionBehavior};
@@ -716,9 +719,11 @@ fn what_a_damaged_page_holds_is_set_aside_and_the_rest_goes_on() {
         assert!(outbox.append(&many.collect::<Vec<_>>(), ROOM).unwrap());
         drop(outbox);
         let mut bytes = fs::read(&path).unwrap();
+        // Where a row ends, its last page alone is text that can be read: the row would be rejected.
+        let damaged = if large { 2 } else { 1 };
         for percent in &pages {
             let page = bytes.len() / 4096 * percent / 100 * 4096;
-            bytes[page..page + 4096].fill(0x5a);
+            bytes[page..page + damaged * 4096].fill(0x5a);
         }
         fs::write(&path, bytes).unwrap();
 
@@ -752,6 +757,68 @@ fn what_a_damaged_page_holds_is_set_aside_and_the_rest_goes_on() {
         assert_eq!(aside, usize::from(rejected == 0), "{pages:?}: {rejected}");
         assert!(!large || rejected <= 1, "{rejected}");
     }
+}
+
+/// The queue of events has tables of its own, also where they are damaged: the error names the one that is there.
+#[test]
+fn a_damaged_page_of_events_is_set_aside_and_leaves_updates_alone() {
+    let (_folder, path) = folder();
+    let event = |number: usize| {
+        let event = Event::new("Purchase").distinct_id("user123");
+        EncodedEvent::new(&event.insert_id(format!("event-{number}"))).unwrap()
+    };
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let events = outbox.events().unwrap();
+    let many: Vec<_> = (0..5_000).map(event).collect();
+    assert!(events.append(&many, ROOM).unwrap());
+    drop((events, outbox));
+    let mut bytes = fs::read(&path).unwrap();
+    let page = bytes.len() / 4096 / 2 * 4096;
+    bytes[page..page + 4096].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let events = outbox.events().unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    let (mut arrived, mut errors) = (0, Vec::new());
+    while errors.is_empty() || events.depth().unwrap().updates > 0 {
+        let entries = match events.take(usize::MAX) {
+            Ok(entries) => entries,
+            Err(error) => {
+                errors.push(error.to_string());
+                assert!(errors.len() < 10, "{errors:?}");
+                continue;
+            }
+        };
+        arrived += entries.len();
+        let entries: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        events.settle(&entries, &[]).unwrap();
+    }
+    assert!((4_500..5_000).contains(&arrived), "{arrived} arrived");
+    let db = Connection::open(&path).unwrap();
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE '%damaged%'";
+    let aside: Vec<String> = db
+        .prepare(sql)
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let [aside] = &aside[..] else {
+        panic!("{aside:?}")
+    };
+    assert!(
+        aside.starts_with("mixpanel_outbox_event_damaged_"),
+        "{aside}"
+    );
+    let [error] = &errors[..] else {
+        panic!("{errors:?}")
+    };
+    assert!(error.contains(&format!("table {aside} ")), "{error}");
+    // New ones have new ids, and the updates are as they were.
+    assert!(events.append(&[event(5_000)], ROOM).unwrap());
+    assert_eq!(events.take(1).unwrap()[0].id, 5_001);
+    assert_eq!(outbox.take(10).unwrap().len(), 1);
 }
 
 /// What cannot be set aside makes publishing fail, so that it is not said to be kept.

@@ -16,7 +16,6 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     let runs = readable_runs(db, tables)?;
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let aside = format!("mixpanel_outbox_damaged_{}", since.as_secs());
-    let aside = tables.sql(&aside).into_owned();
     let transaction = file.begin(db)?;
     // Without this, SQLite would read the views and triggers of the application too.
     transaction.pragma_update(None, "legacy_alter_table", true)?;
@@ -51,7 +50,8 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     }
     transaction.commit()?;
     let lost = before - copied;
-    log::error!("the file of the outbox is damaged: {lost} updates cannot be read, see {aside}");
+    let aside = tables.sql(&aside).into_owned();
+    log::error!("the file of the outbox is damaged: {lost} rows cannot be read, see {aside}");
     Ok(Some(aside))
 }
 

@@ -311,6 +311,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             file: Arc::clone(&file),
             lease: Lease::new(tables),
             refilled: None,
+            set_aside: None,
         };
         Ok(Self {
             path: path.to_owned(),

@@ -24,6 +24,8 @@ pub(crate) struct Relay {
     pub(crate) lease: Lease,
     /// When it was last tried to fill the reserve again.
     pub(crate) refilled: Option<Instant>,
+    /// What was set aside by a `settle` that succeeded then: the next `take` reports it.
+    pub(crate) set_aside: Option<Failure>,
 }
 
 /// A row to move to `mixpanel_outbox_rejected`.
@@ -61,6 +63,9 @@ impl Relay {
 
     /// Takes the oldest rows, at most `most`. Returns none while the lease is another's.
     pub(crate) fn take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
+        if let Some(failure) = self.set_aside.take() {
+            return Err(failure);
+        }
         let taken = self.try_take(most);
         match taken {
             Err(failure) if failure.is_corruption() => Err(self.set_aside(failure)),
@@ -166,9 +171,11 @@ impl Relay {
         if let Err(failure) = &result {
             if failure.is_corruption() {
                 let failure = self.set_aside(failure.clone());
-                result = match failure {
-                    Failure::SetAside(_) => self.settle_in_parts(&settled),
-                    failure => Err(failure),
+                result = if let Failure::SetAside(_) = failure {
+                    self.set_aside = Some(failure);
+                    self.settle_in_parts(&settled)
+                } else {
+                    Err(failure)
                 };
             }
         }

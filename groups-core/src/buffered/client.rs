@@ -27,7 +27,7 @@ use crate::util::sync::thread;
 /// Mixpanel once, however often it is sent. What no client can prevent, a
 /// request that is applied late, is described at [`Client::send`].
 ///
-/// A clone is cheap, and all clones share the thread. [`shutdown`](Self::shutdown) ends it and hands back
+/// A clone is cheap, and all clones share the threads. [`shutdown`](Self::shutdown) ends them and hands back
 /// what was not delivered. Dropping the last clone shuts it down too, within the
 /// [drop timeout](BufferedClientBuilder::drop_timeout), and logs how much is left.
 ///
@@ -155,20 +155,20 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// Starts the worker, the thread that sends.
+    /// Starts the workers, the threads that send: one for updates and one for events.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if a setting makes no sense: a capacity of no updates or no bytes, a flush
-    /// interval of zero. [`ErrorKind::Io`] if the thread cannot be started.
+    /// interval of zero. [`ErrorKind::Io`] if a thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
         let queues = Arc::new(Queues::new(&self.client, &self.outbox, self.settings)?);
-        // From here on, an error ends the worker that was started.
+        // An error ends the worker that was started.
         let last_clone = Arc::new(LastClone(Arc::clone(&queues)));
-        start_worker("mixpanel-groups worker", &queues.updates)?;
-        if let Some(events) = &queues.events {
-            start_worker("mixpanel-groups events", events)?;
-        }
+        let of_updates = start_worker("mixpanel-groups worker", &queues.updates);
+        let of_events = queues.events.as_ref();
+        let of_events = of_events.map(|events| start_worker("mixpanel-groups events", events));
+        of_updates.and(of_events.unwrap_or(Ok(())))?;
         Ok(BufferedClient {
             _last_clone: last_clone,
             queues,
@@ -177,10 +177,11 @@ impl BufferedClientBuilder {
 }
 
 fn start_worker<R: Kind>(name: &str, publisher: &Arc<Publisher<R>>) -> Result<(), Error> {
-    let publisher = Arc::clone(publisher);
+    let its_publisher = Arc::clone(publisher);
     let worker = thread::Builder::new().name(name.to_owned());
-    let started = worker.spawn(move || worker::run(&publisher));
+    let started = worker.spawn(move || worker::run(&its_publisher));
     started.map(drop).map_err(|error| {
+        publisher.shared.end(); // Nobody waits for it.
         Error::new(ErrorKind::Io, "cannot start the thread that sends").with_source(error)
     })
 }
@@ -213,7 +214,7 @@ impl BufferedClient {
         self.queues.flush(timeout)
     }
 
-    /// Ends publishing, sends what waits, and ends the thread. Returns at the latest after the timeout, with
+    /// Ends publishing, sends what waits, and ends the threads. Returns at the latest after the timeout, with
     /// what could not be delivered. (Ending what is under way, and an outbox that hangs, may add some tenths of a second.)
     ///
     /// After the timeout the request under way is broken off. What it carried is handed back, though Mixpanel

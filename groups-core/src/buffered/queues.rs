@@ -186,7 +186,7 @@ impl Queues {
         for (state, flush) in self.states().zip(flushes) {
             state.wait_for_flush(flush, wait.saturating_sub(start.elapsed()));
         }
-        let left = timeout.saturating_sub(start.elapsed());
+        let left = || timeout.saturating_sub(start.elapsed());
         self.outcome(left, Vec::new(), Vec::new())
     }
 
@@ -214,20 +214,21 @@ impl Queues {
         let updates = self.updates.left_over(left(timeout));
         let events = self.events.as_ref();
         let events = events.map(|events| events.left_over(left(timeout)));
-        self.outcome(left(timeout), updates, events.unwrap_or_default())
+        self.outcome(|| left(timeout), updates, events.unwrap_or_default())
     }
 
-    /// Returns what was handed back and what waits, as far as the outbox says it within that time or a moment.
+    /// Returns what was handed back and what waits, as far as the outbox says it within the time that is left, or a
+    /// moment.
     fn outcome(
         &self,
-        time: Duration,
+        left: impl Fn() -> Duration,
         undelivered: Vec<EncodedUpdate>,
         undelivered_events: Vec<EncodedEvent>,
     ) -> FlushOutcome {
-        let time = time.max(GRACE).min(self.settings.outbox_timeout);
-        let stats = self.updates.stats_within(time);
+        let time = || left().max(GRACE).min(self.settings.outbox_timeout);
+        let stats = self.updates.stats_within(time());
         let event_stats = match &self.events {
-            Some(events) => events.stats_within(time),
+            Some(events) => events.stats_within(time()),
             None => Stats::nothing(),
         };
         let waiting = stats.queued.zip(event_stats.queued);

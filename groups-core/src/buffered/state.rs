@@ -194,13 +194,17 @@ impl Shared {
 
     // A shutdown takes these steps one after the other.
 
-    /// Ends publishing.
+    /// Ends publishing. As soon as nobody appends any more, the worker sends what is left.
     pub(super) fn close(&self) {
         self.close_gate();
-        self.state().is_shut_down = true;
+        let mut state = self.state();
+        state.is_shut_down = true;
+        if self.is_gate_empty() {
+            self.enter(&mut state, Phase::Draining);
+        }
     }
 
-    /// Waits until nobody appends any more, for that time at most, and requests the worker to send what is left.
+    /// Waits until nobody appends any more, for that time at most; then the worker sends what is left in any case.
     pub(super) fn drain(&self, time: Duration) {
         let state = self.state();
         let mut state = Self::wait(&self.progress, state, time, |_| self.is_gate_empty());
@@ -389,8 +393,7 @@ impl Drop for LeaveGate<'_> {
     fn drop(&mut self) {
         let before = self.0.gate.fetch_sub(APPENDING, Ordering::Release);
         if before == APPENDING | CLOSED {
-            drop(self.0.state());
-            self.0.progress.notify_all();
+            self.0.enter(&mut self.0.state(), Phase::Draining);
         }
     }
 }

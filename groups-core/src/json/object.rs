@@ -36,7 +36,8 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
     }
 }
 
-/// The names of an update's or event's properties so far, none of which may be repeated.
+/// The names of an update's or event's properties so far, none of which may be repeated. One that is `null` is not among
+/// them.
 #[derive(Clone)]
 pub(crate) struct Names {
     /// The properties of the struct's own fields.
@@ -227,7 +228,12 @@ impl MemberEntries<'_> {
         let written = write_value(self.object.out, self.object.operation, value);
         match written {
             Ok(Written::Value) => {}
-            Ok(Written::Null) => self.object.out.truncate(self.start),
+            Ok(Written::Null) => {
+                self.object.out.truncate(key_end - 1);
+                let name = self.name()?;
+                self.object.names.seen.remove(&name);
+                self.object.out.truncate(self.start);
+            }
             Err(error) => {
                 self.object.out.truncate(key_end - 1);
                 return Err(error.of(&self.name()?));

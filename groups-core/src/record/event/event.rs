@@ -294,8 +294,8 @@ impl Event {
                 "distinct_id" => event.distinct_id = Some(read_text(&name, value)?),
                 "$insert_id" => insert_id = Some(read_text(&name, value)?),
                 name => match serde_json::from_str::<Vec<String>>(value.get()) {
-                    // Longer than any other property may be.
-                    Ok(ids) if ids.len() > MAX_ITEMS => {
+                    // Longer than any other property may be. A still longer list is refused as one.
+                    Ok(ids) if (MAX_ITEMS + 1..=MAX_GROUPS).contains(&ids.len()) => {
                         for id in ids {
                             event.link(name, &Id::from(id));
                         }
