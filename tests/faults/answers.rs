@@ -65,7 +65,7 @@ fn assert_bisected(status: u16, refusal: &'static str, message: &str) {
 
 #[test]
 fn a_refusal_of_all_is_bisected_until_the_bad_ones_are_found() {
-    let silent = "the server does not say why";
+    let silent = "the server gave no reason";
     assert_bisected(200, "0", silent);
     assert_bisected(200, r#"{"status":0,"error":"no good"}"#, "no good");
     assert_bisected(200, r#"{"status":0,"error":null}"#, silent);

@@ -181,7 +181,7 @@ fn start_worker<R: Kind>(name: &str, publisher: &Arc<Publisher<R>>) -> Result<()
     let worker = thread::Builder::new().name(name.to_owned());
     let started = worker.spawn(move || worker::run(&publisher));
     started.map(drop).map_err(|error| {
-        Error::new(ErrorKind::Io, "cannot start the thread that sends").with_source(error)
+        Error::new(ErrorKind::Io, "cannot start the worker thread").with_source(error)
     })
 }
 

@@ -102,7 +102,7 @@ impl<R: Kind> Publisher<R> {
                 return Ok(());
             }
             let full = || {
-                let message = format!("too many {} wait already", R::NAME);
+                let message = format!("the queue of {} is full", R::NAME);
                 Err(Error::new(ErrorKind::Full, message))
             };
             match self.settings.overflow {
@@ -225,7 +225,7 @@ impl<R: Kind> Publisher<R> {
     /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.
     fn take_back(&self, time: Duration) -> Vec<R> {
         let Some(turn) = self.shared.turn(self.outbox.patience(time)) else {
-            let message = "what waits cannot be handed back: the outbox hangs";
+            let message = "cannot return queued records: the outbox hangs";
             self.notify(&DeliveryEvent::Outbox(&Error::new(
                 ErrorKind::Timeout,
                 message,

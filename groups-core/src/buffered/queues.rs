@@ -120,7 +120,7 @@ impl Queues {
 
     fn event_queue(&self) -> Result<&Publisher<EncodedEvent>, Error> {
         self.events.as_deref().ok_or_else(|| {
-            Error::config("this outbox keeps updates alone: send events by `client.import`")
+            Error::config("this outbox does not keep events: send them with `client.import`")
         })
     }
 
@@ -139,7 +139,7 @@ impl Queues {
         }
         let guarded = |json: &mut Map<String, Value>| {
             catch(|| hook(json)).unwrap_or_else(|message| {
-                log::error!("`before_send` panicked: nothing is sent: {message}");
+                log::error!("`before_send` panicked, and its record is not sent: {message}");
                 false
             })
         };

@@ -55,7 +55,7 @@ enum Fate<'a> {
 pub(super) fn run<R: Kind>(publisher: &Publisher<R>) {
     publisher.shared.begin();
     if let Err(message) = catch(|| work(publisher)) {
-        log::error!("the worker panicked: what waits is not sent: {message}");
+        log::error!("the worker panicked, and queued records are not sent: {message}");
     }
     publisher.shared.end();
 }
@@ -224,7 +224,7 @@ impl Blocked {
             match &entry.update {
                 Ok(update) if count >= MAX_BLOCKED => {
                     let record = R::name(&update.as_json().as_bytes()[1..]);
-                    let message = format!("others are accepted, and this one is not: {error:#}");
+                    let message = format!("blocked while others are accepted: {error:#}");
                     let mut rejection = Rejection::new(record, None, message);
                     rejection.position = position;
                     given_up.push(rejection);

@@ -19,7 +19,7 @@ impl ServiceAccount {
         // HTTP's Basic authorization ends the user name at the first colon.
         if user.is_empty() || user.contains(':') {
             return Err(Error::config(
-                "a service account's user name is not empty and has no colon",
+                "invalid service account's user name: it is empty or contains a colon",
             ));
         }
         check("service account's user name", user, is_visible)?;
@@ -28,7 +28,7 @@ impl ServiceAccount {
         }
         check("service account's secret", secret, is_visible)?;
         if project_id.is_empty() || !project_id.chars().all(is_of_token) {
-            let message = "the project id is not one: it is the number in the project's settings";
+            let message = "invalid project id: expected the number in the project's settings";
             return Err(Error::config(message));
         }
         Ok(Self {

@@ -244,7 +244,7 @@ impl<'a> Delivery<'a> {
             let mut settled = 0;
             let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
             if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
-                self.abort(Error::new(ErrorKind::Io, "a thread that sends panicked"));
+                self.abort(Error::new(ErrorKind::Io, "a sending thread panicked"));
             }
             let mut state = self.state();
             let rest = settled..batch.len();

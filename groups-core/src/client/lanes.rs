@@ -145,8 +145,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             let spawned = spawn_scoped(self.scope, name, move || delivery.run_lane::<R>(lane));
             if let Err(error) = spawned {
                 self.delivery.stop(
-                    Error::new(ErrorKind::Io, "cannot start a thread to send from")
-                        .with_source(error),
+                    Error::new(ErrorKind::Io, "cannot start a sending thread").with_source(error),
                 );
             }
         }
@@ -180,7 +179,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         {
             self.cancelled = true;
             self.delivery
-                .abort(Error::new(ErrorKind::Cancelled, "the caller asked to stop"));
+                .abort(Error::new(ErrorKind::Cancelled, "cancelled by the caller"));
         }
         if let Some(callback) = &mut self.sending.progress {
             if self.progressed.elapsed() >= PROGRESS_EVERY {

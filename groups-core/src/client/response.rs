@@ -66,11 +66,11 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
         400 => refused(&answer, records),
         401 | 403 if is_refusal(&answer) => Some(Verdict::Final(error(
             ErrorKind::Unauthorized,
-            "Mixpanel does not accept the credentials",
+            "Mixpanel rejected the credentials",
         ))),
         404 if is_refusal(&answer) => Some(Verdict::Final(error(
             ErrorKind::NotFound,
-            "there is no such address; is the endpoint Mixpanel's?",
+            "path not found (is the endpoint Mixpanel's?)",
         ))),
         413 => Some(Verdict::TooLarge(reason(&answer))),
         429 => Some(Verdict::Again(
@@ -88,7 +88,7 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
             Failure::Breakage,
             error(
                 ErrorKind::Timeout,
-                "the server waited too long for the request",
+                "the server timed out waiting for the request",
             ),
         )),
         500..600 => Some(Verdict::Again(
@@ -229,7 +229,7 @@ fn listed(answer: &Value, records: usize) -> Option<Verdict> {
 /// The server's own words.
 fn reason(answer: &Value) -> String {
     match answer.get("error") {
-        None | Some(Value::Null) => "the server does not say why".to_owned(),
+        None | Some(Value::Null) => "the server gave no reason".to_owned(),
         Some(error) => words(error.as_str().unwrap_or_default()),
     }
 }

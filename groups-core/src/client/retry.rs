@@ -95,7 +95,7 @@ impl RetryPolicy {
     pub(crate) fn check(self) -> Result<(), Error> {
         if self.attempts == 0 {
             return Err(Error::config(
-                "invalid retry policy: 0 attempts send nothing; for no repetition use 1",
+                "invalid retry policy: 0 attempts; for no retries use 1",
             ));
         }
         Ok(())

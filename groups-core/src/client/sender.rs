@@ -114,7 +114,7 @@ impl<'a> Sender<'a> {
     /// too.
     fn set_aside(&mut self, batch: &Records, index: usize, error: Error) -> Result<(), Stopped> {
         log::warn!(
-            "record {} is not delivered: {error:#}",
+            "record {} was not delivered: {error:#}",
             batch.position(index)
         );
         self.hand_back(batch, index);
@@ -168,7 +168,7 @@ impl<'a> Sender<'a> {
             })
             .collect();
         for rejection in &rejected {
-            log::warn!("refused by Mixpanel: {rejection}");
+            log::warn!("Mixpanel rejected {rejection}");
         }
         let accepted = run.len() - rejected.len();
         if accepted > 0 {
@@ -199,7 +199,7 @@ impl<'a> Sender<'a> {
         let started = Instant::now();
         for attempt in 1.. {
             if !self.delivery.is_permitted() {
-                let message = "the outbox may be with another process: no request was started";
+                let message = "the lease on the outbox has ended: no request was started";
                 return Err(self.stop(Error::new(ErrorKind::Cancelled, message)));
             }
             let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
@@ -215,7 +215,7 @@ impl<'a> Sender<'a> {
                 }
                 return Err(self.stop(error));
             };
-            log::info!("attempt {attempt} failed, the next in {wait:?}: {error:#}");
+            log::info!("attempt {attempt} failed, retrying in {wait:?}: {error:#}");
             self.back_off(wait, error.is_rate_limited())?;
             self.delivery.state().report.retries += 1;
         }

@@ -39,7 +39,7 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
     }
     let retried = Some(Failure::Breakage);
     match error {
-        ureq::Error::Timeout(_) => (Timeout, retried, "no answer in time"),
+        ureq::Error::Timeout(_) => (Timeout, retried, "no response in time"),
         ureq::Error::Io(io) if was_open && is_closed(io) => {
             let stale = Some(Failure::StaleConnection);
             (Network, stale, "the connection broke")
@@ -48,7 +48,7 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
         ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
             (Network, retried, "the connection failed")
         }
-        ureq::Error::HostNotFound => (Network, retried, "the host is not known"),
+        ureq::Error::HostNotFound => (Network, retried, "host not found"),
         ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
             (Network, None, REFUSED_BY_PROXY)
         }

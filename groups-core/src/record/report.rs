@@ -9,7 +9,7 @@ use crate::record::{Error, ErrorKind, Rejection};
 /// Each ends in exactly one place: accepted, rejected, made part of another one, or
 /// [undelivered](crate::Error::undelivered) in the error. An update with nothing to send is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "updates may have been rejected: ask `is_all_accepted` or `into_result`"]
+#[must_use = "updates may have been rejected: check `is_all_accepted` or call `into_result`"]
 #[non_exhaustive]
 pub struct Report {
     /// Records that went out in at least one request, each counted once.

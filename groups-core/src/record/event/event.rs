@@ -242,7 +242,7 @@ impl Event {
             return Err(EncodeError::new("the event's name is empty"));
         }
         let Some(distinct_id) = &self.distinct_id else {
-            let message = "it is missing; \"\" is for an event of no user";
+            let message = "missing; use \"\" for an event without a user";
             return Err(EncodeError::new(message).of("distinct_id"));
         };
         check_distinct_id(distinct_id).map_err(of("distinct_id"))?;
@@ -250,7 +250,7 @@ impl Event {
         let too_many = self.groups.iter().find(|(_, ids)| ids.len() > MAX_GROUPS);
         if let Some((key, ids)) = too_many {
             let message = format!(
-                "{} groups of one key, and {MAX_GROUPS} are allowed: Mixpanel ignores the others",
+                "{} groups of one key; the limit is {MAX_GROUPS}, and Mixpanel ignores the others",
                 ids.len()
             );
             return Err(EncodeError::new(message).of(key));
@@ -258,11 +258,11 @@ impl Event {
         let has = |name| self.names.has(name);
         match (has(COMPANY), has(USER)) {
             (true, false) if !distinct_id.is_empty() => Err(EncodeError::new(
-                "it comes with `$user_id`: add the user's group, or the distinct id \"\" for an event of no user",
+                "`$user_id` is missing: add the user's group, or use the distinct id \"\" for an event without a user",
             )
             .of(COMPANY)),
             (false, true) => Err(EncodeError::new(
-                "it comes with `$company_id`: without, Mixpanel takes the user for another",
+                "`$company_id` is missing: without it, Mixpanel counts the user as another one",
             )
             .of(USER)),
             _ => Ok(()),
@@ -334,7 +334,7 @@ impl<'a> Parts<'a> {
         let members =
             Members::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
         if let Some(name) = members.repeated() {
-            return Err(format!("`{name}` is there twice"));
+            return Err(format!("duplicate key `{name}`"));
         }
         let (mut name, mut properties) = (None, None);
         for (member, value) in members.0 {
