@@ -39,7 +39,7 @@ use crate::record::{Error, ErrorKind, Update};
 ///   property's items are unique afterwards. Items keep the order in which they came.
 /// - `$remove` takes out every item equal to the given one. Only that can be sent twice without
 ///   harm, as any operation may be. A list that becomes empty stays, as an empty list.
-/// - `$union` and `$remove` leave a property alone that is no list: only `$set`, `$unset` and
+/// - `$union` and `$remove` leave a property alone that is not a list: only `$set`, `$unset` and
 ///   `$delete` are meant to destroy a value.
 /// - Items are equal if they are the same JSON value: `1` is neither `"1"` nor `1.0`.
 /// - Texts are kept whole, though Mixpanel cuts them at 255 bytes: where it cuts within a character
@@ -50,7 +50,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Does to the profile what the update says; whose update it is does not matter.
+    /// Applies an update. Its group is not compared with anything.
     ///
     /// # Errors
     /// If the update cannot be sent, or has values nested deeper than 127 levels; the profile is
@@ -70,7 +70,7 @@ impl Profile {
         Ok(())
     }
 
-    /// What the operations do. A value that the operation does not take changes nothing.
+    /// Applies one operation. A value that the operation does not take changes nothing.
     pub fn change(&mut self, operation: Operation, value: Value) {
         match (operation, value) {
             (Operation::Set, Value::Object(new)) => self.create().extend(new),
@@ -115,26 +115,26 @@ impl Profile {
         self.properties.get_or_insert_with(BTreeMap::new)
     }
 
-    /// Whether there is such a group.
+    /// Returns whether the group exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.properties.is_some()
     }
 
-    /// The property of this name.
+    /// Returns the property of this name, if the profile has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.properties.as_ref()?.get(name)
     }
 
-    /// The properties, ordered by name.
+    /// Iterates over the properties, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         let properties = self.properties.iter().flatten();
         properties.map(|(name, value)| (name.as_str(), value))
     }
 }
 
-/// Takes out each item that is in the list before.
+/// Removes each item that is in the list before.
 fn keep_unique(list: &mut Vec<Value>) {
     let mut seen = HashSet::with_capacity(list.len());
     let is_first: Vec<bool> = list.iter().map(|item| seen.insert(item)).collect();

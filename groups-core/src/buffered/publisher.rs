@@ -28,8 +28,7 @@ fn closed() -> Error {
     )
 }
 
-/// What a client is made of twice, for updates and for events: an outbox, and what its worker and those who publish
-/// share.
+/// An outbox, and what its worker and the publishers share. A client has two: one for updates, one for events.
 pub(super) struct Publisher<R> {
     pub(super) client: Client,
     pub(super) outbox: GuardedOutbox<R>,

@@ -20,7 +20,7 @@ use crate::util::sync::Mutex;
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
 
-/// How soon a flush or a shutdown looks again, while another process sends what it waits for.
+/// How often a flush or a shutdown polls while another process sends what it waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// In how many deliveries an update is blocked alone before it is rejected.
@@ -39,7 +39,7 @@ enum Outcome {
     Done,
     /// Another process has taken what a flush or a shutdown waits for.
     Elsewhere,
-    /// Something failed, after which the server asked for a pause, or did not.
+    /// Something failed; the pause is the one that the server requested, if any.
     Failed(Option<Duration>),
 }
 
@@ -51,7 +51,7 @@ enum Fate<'a> {
     Undelivered,
 }
 
-/// The body of the thread.
+/// Runs the worker until it ends: the body of its thread.
 pub(super) fn run<R: Kind>(publisher: &Publisher<R>) {
     publisher.shared.begin();
     if let Err(message) = catch(|| work(publisher)) {
@@ -123,8 +123,8 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocke
     Outcome::Failed(None)
 }
 
-/// Sends entries, and settles those whose fate is known. Unless that is all of them, it is an error, with the pause for
-/// which the server asked.
+/// Sends entries, and settles those whose fate is known. Returns an error unless that is all of them, with the pause
+/// that the server requested.
 fn send<R: Kind>(
     publisher: &Publisher<R>,
     taken: &[OutboxEntry<R>],
@@ -193,7 +193,7 @@ fn send<R: Kind>(
     }
 }
 
-/// Updates that something before Mixpanel refuses, such as a firewall that dislikes a text, and in how many deliveries.
+/// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many deliveries.
 ///
 /// Where nothing gets through, it is not their text: an update counts from the first delivery on in which others were
 /// accepted.

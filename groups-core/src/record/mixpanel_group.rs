@@ -24,7 +24,7 @@ pub trait MixpanelGroup {
     /// The properties that the struct maps to, in the order of its fields: a tracking plan.
     const PROPERTIES: &'static [Property];
 
-    /// Which group this is: key, id and, with Hierarchical Groups, company id.
+    /// Returns the group: key, id and, with Hierarchical Groups, company id.
     fn group(&self) -> Group<'_>;
 
     /// Walks the properties of one operation, beside those of `old`. For generated code.
@@ -39,13 +39,13 @@ pub trait MixpanelGroup {
         visitor: &mut V,
     ) -> Result<(), EncodeError>;
 
-    /// The property that links an event to this group: see [`Group::link`].
+    /// Returns the property that links an event to this group: see [`Group::link`].
     fn link(&self) -> (String, serde_json::Value) {
         self.group().link()
     }
 
-    /// `$set`: the properties without another operation, each created or overwritten; those that are
-    /// absent (`null`) are left out.
+    /// Returns a `$set` of the properties without another operation. Each is created or overwritten; those that are
+    /// `null` are left out.
     fn set(&self) -> Update<'_>
     where
         Self: Sized + ThreadSafe,
@@ -53,7 +53,7 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::Set)
     }
 
-    /// `$set_once`: the fields with `#[mixpanel(set_once)]`, set where they do not exist yet.
+    /// Returns a `$set_once` of the fields with `#[mixpanel(set_once)]`, which sets those that do not exist yet.
     fn set_once(&self) -> Update<'_>
     where
         Self: Sized + ThreadSafe,
@@ -61,7 +61,7 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::SetOnce)
     }
 
-    /// `$union`: the fields with `#[mixpanel(union)]`, their items added to the lists.
+    /// Returns a `$union` of the fields with `#[mixpanel(union)]`, which adds their items to the lists.
     fn union(&self) -> Update<'_>
     where
         Self: Sized + ThreadSafe,
@@ -69,25 +69,24 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::Union)
     }
 
-    /// `$unset`: removes the properties of these names, as they are in Mixpanel (after `rename`).
+    /// Returns an `$unset`, which removes the properties of these names, as they are in Mixpanel (after `rename`).
     fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
         self.group().unset(names)
     }
 
-    /// `$remove`: removes the item `value`, a single one, from the list property of this name in
+    /// Returns a `$remove`, which removes one item, `value`, from the list property of this name in
     /// Mixpanel. Mixpanel cuts text items at 255 bytes, so it does not find a longer one.
     fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
         self.group().remove(name, value)
     }
 
-    /// `$delete`: deletes the whole group profile.
+    /// Returns a `$delete`, which deletes the whole group profile.
     fn delete(&self) -> Update<'static> {
         self.group().delete()
     }
 
-    /// All that the struct says: `$set`, `$set_once` and `$union`, one update each, and `$unset`
-    /// of the absent fields with `#[mixpanel(unset_none)]`. An update with nothing to say is left
-    /// out.
+    /// Returns everything that the struct maps: `$set`, `$set_once` and `$union`, one update each, and `$unset` of the
+    /// `null` fields with `#[mixpanel(unset_none)]`. Empty updates are left out.
     fn updates(&self) -> Updates<'_>
     where
         Self: Sized + ThreadSafe,
@@ -95,9 +94,9 @@ pub trait MixpanelGroup {
         Updates::of(self)
     }
 
-    /// The fewest updates that turn a profile in sync with `old` into one in sync with `self`.
+    /// Returns the fewest updates that turn a profile in sync with `old` into one in sync with `self`.
     ///
-    /// If `old` is another group, or the versions differ and a value cannot be serialised, the only
+    /// If `old` is another group, or the versions differ and a value cannot be serialized, the only
     /// update is one that cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
     fn changes_since(&self, old: &Self) -> Changes
     where

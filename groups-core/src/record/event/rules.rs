@@ -72,7 +72,7 @@ pub(crate) fn check_insert_id(id: &str) -> Result<(), String> {
     check_distinct_id(id)
 }
 
-/// Checks seconds or milliseconds since 1970; which of them, only the size tells.
+/// Checks a time in seconds or milliseconds since 1970. The size decides which of them it is.
 pub(crate) fn check_time(time: i64, now: SystemTime) -> Result<(), String> {
     const FIRST: i64 = 365 * 24 * 60 * 60;
     const AHEAD: Duration = Duration::from_secs(60 * 60);
