@@ -21,8 +21,8 @@ use crate::json::close;
 use crate::json::escape::write_str;
 use crate::json::item::{Item, parse_items};
 
-/// Replaces the records by equivalent ones, group by group; how many fewer there are. None, if that
-/// would make one too large to be sent.
+/// Replaces the records by fewer equivalent ones, group by group. Returns how many were saved: 0 if a record would be too
+/// large to be sent.
 pub(crate) fn coalesce(records: &mut Records, opening: usize, limits: Limits) -> usize {
     let before = records.len();
     let coalesced = coalesce_with_members(records, opening, limits, &|| false);
@@ -30,10 +30,10 @@ pub(crate) fn coalesce(records: &mut Records, opening: usize, limits: Limits) ->
     before - records.len()
 }
 
-/// How many records are taken apart between two looks whether it is cancelled.
+/// The number of records that are parsed between two checks for cancellation.
 const LOOK_EVERY: usize = 256;
 
-/// The same; returns for each record that is left which ones became part of it. Returns `None`, with the records as they
+/// Does the same as [`coalesce`], and returns for each record that is left which ones became part of it. Returns `None`, with the records as they
 /// were, if it is cancelled meanwhile.
 pub(crate) fn coalesce_with_members(
     records: &mut Records,
@@ -228,7 +228,7 @@ impl History {
         self.steps.len().checked_sub(1)
     }
 
-    /// Whether an operation changes nothing, after what was said last and before.
+    /// Returns whether an operation changes nothing after the earlier ones.
     fn is_said_already(&self, last: Option<Operation>, operation: Operation, value: &str) -> bool {
         use Operation::{Remove, Set, SetOnce, Union, Unset};
         match (last, operation) {
@@ -244,7 +244,7 @@ impl History {
         self.steps.last().map(|(slot, _)| *slot)
     }
 
-    /// The last step before those at the end that remove something.
+    /// Returns the last step before those at the end that remove something.
     fn before_removed(&self) -> Option<usize> {
         // Each removes one item, no two of them the same.
         let before = self.steps.len().checked_sub(self.removed.len() + 1)?;
@@ -286,7 +286,7 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// One operation of a record on one property.
+    /// Adds one operation of a record on one property.
     fn say(&mut self, operation: Operation, name: &str, value: &'a str, record: usize) {
         use Operation::{Remove, Set, Union, Unset};
         if !self.properties.contains_key(name) {
@@ -384,7 +384,7 @@ impl<'a> Segment<'a> {
         history.has_created |= matches!(operation, Operation::SetOnce | Operation::Union);
     }
 
-    /// The updates that are left. If one of them created the group, one still has to.
+    /// Writes the updates that are left. If one of the originals creates the group, so does one of these.
     fn write(mut self, records: &Records, coalesced: &mut Records, members: &mut Vec<Vec<usize>>) {
         for (slot, part) in self
             .properties

@@ -70,7 +70,7 @@ impl Endpoint {
         })
     }
 
-    /// For a client that sends nothing.
+    /// Returns the endpoint of a client that sends nothing.
     pub(crate) fn nowhere() -> Self {
         Self {
             base: "http://localhost".to_owned(),
@@ -102,7 +102,7 @@ impl Endpoint {
     }
 }
 
-/// The endpoint as it is written.
+/// Writes the endpoint as it was given.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.base)
@@ -115,7 +115,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Whether the port after the host is one, or left out.
+/// Returns whether the port after the host is valid or left out.
 pub(super) fn has_valid_port(authority: &str) -> bool {
     match authority.rsplit_once(':') {
         Some((_, port)) => port.ends_with(']') || port.parse::<NonZeroU16>().is_ok(),

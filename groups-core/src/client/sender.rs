@@ -131,7 +131,7 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// The first record of a run whose group has an earlier one that was set aside.
+    /// Returns the first record of a run whose group has an earlier one that was set aside.
     fn next_held(&self, batch: &Records, run: &Range<usize>) -> Option<usize> {
         if self.held.is_empty() {
             return None;
@@ -222,7 +222,7 @@ impl<'a> Sender<'a> {
         Err(Stopped)
     }
 
-    /// One request.
+    /// Posts one request.
     fn post(&self, gzip: bool, body: &[u8], records: usize) -> Verdict {
         let route = self.delivery.route;
         let request = Request {
@@ -286,7 +286,7 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// The two halves of a run, the second one first, since the last one pushed is the next.
+/// Returns the two halves of a run, the second one first, because the last one pushed is the next.
 fn halves(run: &Range<usize>) -> [Range<usize>; 2] {
     let middle = run.start + run.len() / 2;
     [middle..run.end, run.start..middle]
