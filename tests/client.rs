@@ -103,7 +103,7 @@ fn nothing_to_say_is_not_sent() {
 #[test]
 fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
     let emulator = Emulator::start().unwrap();
-    let unserialisable = std::collections::BTreeMap::from([((1, 2), 3)]);
+    let unserializable = std::collections::BTreeMap::from([((1, 2), 3)]);
     let acme = company("acme");
     let updates = [
         acme.set(json!({"a": 1})),
@@ -113,7 +113,7 @@ fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
         acme.set(json!({"é".repeat(256): 1})),
         acme.set(json!({"é".repeat(255): 1})),
         acme.set(json!({"keys": 1})),
-        acme.set(std::collections::BTreeMap::from([("bad", &unserialisable)])),
+        acme.set(std::collections::BTreeMap::from([("bad", &unserializable)])),
         acme.set(17),
         acme.union(json!({"tags": "text"})),
         acme.union(json!({"tags": [{}]})),

@@ -486,9 +486,9 @@ fn names_and_numbers_of_properties() {
         refused(purchase().properties([1])),
         "expected a map or a struct of properties"
     );
-    let unserialisable = BTreeMap::from([((1, 2), 3)]);
+    let unserializable = BTreeMap::from([((1, 2), 3)]);
     assert_eq!(
-        refused(purchase().property("bad", unserialisable)),
+        refused(purchase().property("bad", unserializable)),
         r#""bad": key must be a string"#
     );
     let nameless = Event::new("").distinct_id("user123").insert_id("id");

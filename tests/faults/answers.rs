@@ -54,7 +54,7 @@ fn assert_bisected(status: u16, refusal: &'static str, message: &str) {
     let report = send_to(&raw, 10);
     assert_eq!(rejected(&report), [3, 8], "{refusal}");
     assert_eq!((report.sent, report.accepted), (10, 8));
-    assert_eq!(report.retries, 0, "splitting is no retry");
+    assert_eq!(report.retries, 0, "splitting is not a retry");
     for rejection in &report.rejected {
         assert!(rejection.by_server);
         assert_eq!(rejection.message, message);
