@@ -749,6 +749,8 @@ fn wrong_settings_are_errors_that_do_not_show_them() {
     assert_eq!(build("a:b", "hunter2", "1"), user);
     assert_eq!(build("a", "", "1"), "the service account's secret is empty");
     for project in ["", "hunter2&strict=0", "1 2"] {
-        assert!(build("a", "hunter2", project).starts_with("invalid project id: expected the number"));
+        assert!(
+            build("a", "hunter2", project).starts_with("invalid project id: expected the number")
+        );
     }
 }

@@ -164,7 +164,7 @@ impl Client {
     ///     .distinct_id("user123")
     ///     .group(&acme)
     ///     .property("amount", 99.99);
-    /// client.import([event])?;
+    /// client.import([event])?.into_result()?;
     /// # Ok::<(), mixpanel_groups::Error>(())
     /// ```
     ///

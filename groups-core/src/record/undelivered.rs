@@ -14,7 +14,7 @@ use crate::record::{EncodedRecord, Event, Update};
 /// # let updates = Vec::<mixpanel_groups::Update>::new();
 /// if let Err(error) = client.send(updates) {
 ///     eprintln!("{error}");
-///     client.send(error.undelivered())?; // later, for instance
+///     client.send(error.undelivered())?.into_result()?; // later, for instance
 /// }
 /// # Ok(())
 /// # }
@@ -72,7 +72,7 @@ impl Undelivered {
     /// # let client = mixpanel_groups::Client::new("token")?;
     /// # let events = Vec::<mixpanel_groups::Event>::new();
     /// if let Err(error) = client.import(events) {
-    ///     client.import(error.into_undelivered().events())?; // later, for instance
+    ///     client.import(error.into_undelivered().events())?.into_result()?; // later
     /// }
     /// # Ok::<(), mixpanel_groups::Error>(())
     /// ```
