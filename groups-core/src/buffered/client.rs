@@ -254,7 +254,7 @@ impl BufferedClient {
 impl Drop for LastClone {
     fn drop(&mut self) {
         let Self(queues) = self;
-        // In a forked child there is no worker, and the locks may be held for ever.
+        // In a forked child there is no worker, and the locks may never be released.
         if queues.is_forked() || queues.is_shut_down() {
             return;
         }

@@ -17,7 +17,7 @@ use crate::record::{Error, ErrorKind};
 use crate::util::panic::catch;
 use crate::util::sync::Instant;
 
-/// How long a shutdown waits for what it has broken off to end, and then for the outbox.
+/// How long a shutdown waits for an aborted delivery to end, and then for the outbox.
 pub(super) const GRACE: Duration =
     Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
 
@@ -124,8 +124,8 @@ impl<R: Kind> Publisher<R> {
         }
     }
 
-    /// Returns whether a shutdown took back what was left before these updates were appended, and takes them out
-    /// again then: nobody would send them.
+    /// Returns whether a shutdown took back what was left before these updates were appended. Then it removes them again,
+    /// because no worker would send them.
     fn is_too_late(&self, updates: &[R]) -> Result<bool, Error> {
         if !self.shared.is_closed() || self.outbox.is_durable() {
             return Ok(false);

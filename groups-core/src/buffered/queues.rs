@@ -190,8 +190,8 @@ impl Queues {
         self.outcome(left, Vec::new(), Vec::new())
     }
 
-    /// Ends publishing, and waits until the workers have sent what waits and ended. After the timeout the
-    /// deliveries under way are broken off, and the workers get little more time to end.
+    /// Ends publishing, and waits until the workers have sent what is queued and have ended. After the timeout, the
+    /// deliveries in progress are aborted, and the workers get little more time to end.
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
         if self.is_forked() {
             return FlushOutcome::unknown();
@@ -217,7 +217,7 @@ impl Queues {
         self.outcome(left(timeout), updates, events.unwrap_or_default())
     }
 
-    /// Returns what was handed back and what waits, as far as the outbox says it within that time or a moment.
+    /// Returns what was handed back and what is queued, if the outbox replies within that time or shortly after.
     fn outcome(
         &self,
         time: Duration,

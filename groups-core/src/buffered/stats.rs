@@ -26,9 +26,9 @@ pub struct Stats {
     pub dropped: usize,
     /// Updates that `before_send` withheld.
     pub withheld: usize,
-    /// Requests to Mixpanel.
+    /// Requests to Mixpanel, including retries.
     pub requests: usize,
-    /// Requests that were repeated after a failure.
+    /// Requests that were retries.
     pub retries: usize,
     /// Bytes of all request bodies.
     pub bytes: u64,

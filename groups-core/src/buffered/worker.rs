@@ -32,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a server can ask for.
 const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(3600);
 
-/// What became of what waited.
+/// The outcome of a turn of the worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// All that had been published before is settled.
@@ -43,7 +43,7 @@ enum Outcome {
     Failed(Option<Duration>),
 }
 
-/// What became of an entry that was taken.
+/// The outcome of an entry that was taken.
 #[derive(Clone, Copy)]
 enum Fate<'a> {
     Accepted,

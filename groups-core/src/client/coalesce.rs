@@ -1,13 +1,13 @@
-//! Fewer updates that say the same.
+//! Replaces updates by fewer with the same effect.
 //!
 //! Updates of one group are taken in order and put into slots, one for each update that is left.
 //! A property's operations stand in slots in their order, and operations on different properties
 //! can be exchanged freely; so each new operation goes into the earliest slot of its kind that is
 //! behind the property's last one, unless the property's history makes it, or makes part of the
-//! history, superfluous. What [`Profile`](crate::Profile) says is the rule: whatever the profile
-//! was, it becomes the same. An update opens at most one slot, so there are never more.
+//! history, superfluous. [`Profile`](crate::Profile) defines what is the same: whatever the profile
+//! was before, it is equal afterwards. An update opens at most one slot, so there are never more.
 //!
-//! Time and memory grow with the updates and no faster: nothing is said again or copied for each further
+//! Time and memory grow no faster than the updates: nothing is processed or copied again for each further
 //! update, lists are taken apart once (`mutable_list`), and which records a slot stands for is kept by property.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -95,12 +95,12 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// One record, taken apart.
+/// A parsed record.
 struct Parsed<'a> {
     /// All that stands before the operation.
     prefix: &'a [u8],
     operation: Operation,
-    /// The properties and, but for `$unset`, what is said of them.
+    /// The properties and, except for `$unset`, their values.
     entries: Vec<(String, &'a str)>,
 }
 
@@ -159,7 +159,7 @@ struct Slot<'a> {
     members: Vec<usize>,
 }
 
-/// What was said of one property.
+/// The operations on one property so far.
 #[derive(Default)]
 struct History {
     /// The slots in which it is, in order, and the records that are part of each or were superseded by it.

@@ -12,7 +12,7 @@ pub(super) struct ServiceAccount {
 }
 
 impl ServiceAccount {
-    /// Returns the account without the white space around its parts, if each can be one.
+    /// Returns the account without the white space around its parts, if each is valid.
     pub(super) fn trimmed(&self) -> Result<Self, Error> {
         let [user, secret, project_id] =
             [&self.user, &self.secret, &self.project_id].map(|text| text.trim());
@@ -39,8 +39,8 @@ impl ServiceAccount {
     }
 }
 
-/// Returns the token without the white space around it, if it can be one: Mixpanel answers `1` to
-/// any token, so a wrong one is found here or never.
+/// Returns the token without the white space around it, if it is valid. Mixpanel answers `1` to any token, so a malformed
+/// one must be found here.
 /// ([Track Events](https://developer.mixpanel.com/reference/track-event), responses)
 pub(super) fn token(text: &str) -> Result<&str, Error> {
     let token = text.trim();

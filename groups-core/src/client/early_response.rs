@@ -1,7 +1,7 @@
 //! Reads the response of a server that closes the connection before it has read the request.
 //!
-//! A proxy or firewall that refuses a request for its size or its head may answer, and close, while
-//! the body is still on its way. Writing then fails, but the response has arrived and gives the reason.
+//! A proxy or firewall that refuses a request for its size or its head may respond and close the connection while
+//! the body is still being sent. Writing then fails, but the response has arrived and gives the reason.
 
 use std::io;
 

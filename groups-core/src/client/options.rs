@@ -120,7 +120,7 @@ pub struct Progress {
     pub accepted: usize,
     /// Records that were rejected, by Mixpanel or before they were sent.
     pub rejected: usize,
-    /// Requests that were repeated after a failure.
+    /// Requests that were retries.
     pub retries: usize,
     /// Bytes of all request bodies, as sent.
     pub bytes: u64,

@@ -48,8 +48,8 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Brings the records of a batch to their places, accepted or rejected, one run after the
-    /// other; the first `settled` have theirs when it returns, and no other.
+    /// Delivers the records of a batch, one run after the other. When it returns, the first `settled` records are accepted
+    /// or rejected, and no others.
     pub(super) fn deliver<R: Record>(
         &mut self,
         batch: &mut Records,
@@ -110,8 +110,7 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Hands back a record that is blocked alone, and goes on with the others, unless those are blocked
-    /// too.
+    /// Hands back a record that is blocked alone, and continues with the others unless those are blocked too.
     fn set_aside(&mut self, batch: &Records, index: usize, error: Error) -> Result<(), Stopped> {
         log::warn!(
             "record {} was not delivered: {error:#}",
@@ -179,8 +178,8 @@ impl<'a> Sender<'a> {
         report.rejected.extend(rejected);
     }
 
-    /// Sends one run, again and again if need be, until its fate is known, or it was blocked at the
-    /// last attempt: the first one if `once`.
+    /// Sends one run, with retries, until its outcome is known, or it was blocked at the last attempt, which is the first
+    /// one if `once`.
     fn exchange(
         &mut self,
         batch: &mut Records,
@@ -263,7 +262,7 @@ impl<'a> Sender<'a> {
         paused
     }
 
-    /// Waits until that time, and until the server takes requests from any lane.
+    /// Waits until that time, and until the pause that the server requested of all lanes is over.
     fn pause(&self, until: Option<Instant>) -> Result<(), Stopped> {
         let mut state = self.delivery.state();
         loop {

@@ -52,11 +52,13 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// If the outbox cannot be read.
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error>;
 
-    /// Removes taken updates whose fate is known. Where what was taken is held until a time, and another has taken it
-    /// since, it removes nothing and fails: the other may have sent some of them again, and must be able to go on.
+    /// Removes taken updates whose outcome is known.
+    ///
+    /// If another process has taken them since, because the lease had ended, this removes nothing and fails: the other
+    /// process may have sent some of them again, and must be able to continue.
     ///
     /// # Errors
-    /// If they cannot be removed; they may be taken again then.
+    /// If they cannot be removed. They may then be taken again.
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error>;
 
     /// Extends the lease on what was taken by that time. Returns `false` if the lease has ended.

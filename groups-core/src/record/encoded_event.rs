@@ -25,8 +25,8 @@ impl EncodedEvent {
         Self::written(|json| Record::write(&event, json))?.within_limit()
     }
 
-    /// Reads an event from JSON: what [`as_json`](Self::as_json) returned, or what another program wrote as it goes
-    /// over the wire. Every value stays as it is written. An event that is too large or too far ahead is read all
+    /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
+    /// value stays as it is written. An event that is too large or too far ahead is read all
     /// the same, and rejected when it is sent.
     ///
     /// # Errors

@@ -40,8 +40,8 @@ impl EncodedUpdate {
         })
     }
 
-    /// Reads an update from JSON: what [`as_json`](Self::as_json) returned, or what another program
-    /// wrote as it goes over the wire, without `$token`.
+    /// Parses an update: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format,
+    /// without `$token`.
     ///
     /// The members beside the operation that Mixpanel's SDKs send (`$time`, `$ip`, `$ignore_time`,
     /// `$latitude`, `$longitude`) are kept, and every value stays as it is written. One that is too large is

@@ -7,10 +7,9 @@ use crate::record::{Changes, Update, Updates};
 
 /// A struct that maps to a group profile; implemented by `#[derive(MixpanelGroup)]`.
 ///
-/// The methods make [`Update`]s and send nothing: pass them to
-/// [`Client::send`](crate::Client::send), one, several or an iterator of them. Where the struct has a
-/// method of its own by one of these names, ours is reached as `MixpanelGroup::set(&company)`, and
-/// theirs as `Company::set(&mut company)` if it changes the struct.
+/// The methods return [`Update`]s and send nothing: pass one, several or an iterator of them to
+/// [`Client::send`](crate::Client::send). If the struct has a method with one of these names, call this trait's as
+/// `MixpanelGroup::set(&company)`, and the struct's own, if it takes `&mut self`, as `Company::set(&mut company)`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not map to a Mixpanel group",
     label = "`MixpanelGroup` is not implemented for this type",
@@ -18,7 +17,7 @@ use crate::record::{Changes, Update, Updates};
             `mixpanel_groups::Group::new(key, id)` for a group without a struct"
 )]
 pub trait MixpanelGroup {
-    /// The group key, as it stands in the project's settings: `"company"`.
+    /// The group key, as in the project's settings: `"company"`.
     const GROUP_KEY: &'static str;
 
     /// The properties that the struct maps to, in the order of its fields: a tracking plan.
@@ -30,7 +29,7 @@ pub trait MixpanelGroup {
     /// Walks the properties of one operation, beside those of `old`. For generated code.
     ///
     /// # Errors
-    /// Whatever the visitor finds wrong.
+    /// The error of the visitor.
     #[doc(hidden)]
     fn visit_properties<V: Visitor>(
         &self,
@@ -125,8 +124,8 @@ impl<T: MixpanelGroup> MixpanelGroup for &T {
     }
 }
 
-/// A struct that several threads can look at at once: what an update that borrows it needs, so that
-/// updates can cross threads. Implemented for every type that is [`Sync`].
+/// A struct that several threads can read at once, so that an update that borrows it can be sent to another thread.
+/// Implemented for every type that is [`Sync`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared between threads, which an update that borrows it could be",
     label = "this struct has a field that is not `Sync`, such as an `Rc`, a `Cell` or a `RefCell`",

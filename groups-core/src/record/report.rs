@@ -18,12 +18,12 @@ pub struct Report {
     pub accepted: usize,
     /// Records that were rejected, by Mixpanel or before they were sent, in the caller's order.
     pub rejected: Vec<Rejection>,
-    /// Updates that became part of another one (see [`SendOptions::coalesce`](crate::client::SendOptions::coalesce)), whose
-    /// fate they share; they are not among the sent ones.
+    /// Updates that became part of another one and share its outcome: see
+    /// [`SendOptions::coalesce`](crate::client::SendOptions::coalesce). They are not counted as sent.
     pub coalesced: usize,
-    /// Requests, repeated ones included.
+    /// Requests, including retries.
     pub requests: usize,
-    /// Requests that were repeated after a failure.
+    /// Requests that were retries.
     pub retries: usize,
     /// Bytes of all request bodies, as sent: after compression, if there is any.
     pub bytes: u64,
