@@ -28,22 +28,20 @@ use crate::record::{Error, ErrorKind, Update};
 /// ```
 ///
 /// # What the operations do
-/// [Mixpanel's reference](https://developer.mixpanel.com/reference/group-profiles) says what an
-/// operation does where the profile is as it expects. The rest is chosen here:
+/// [Mixpanel's reference](https://developer.mixpanel.com/reference/group-profiles) documents the usual cases. The other
+/// cases are choices of this library:
 ///
-/// - `$set`, `$set_once` and `$union` create the group, also where they bring no property. The
-///   others create nothing: there is nothing that they could take away.
-/// - `null` is a value as any other: `$set` stores it, and `$set_once` leaves it alone. Hiding it
-///   would hide from a test what the code under test has sent.
-/// - `$union` leaves no item twice in the list, not even one that `$set` had put there twice: the
-///   property's items are unique afterwards. Items keep the order in which they came.
-/// - `$remove` takes out every item equal to the given one. Only that can be sent twice without
-///   harm, as any operation may be. A list that becomes empty stays, as an empty list.
-/// - `$union` and `$remove` leave a property alone that is not a list: only `$set`, `$unset` and
-///   `$delete` are meant to destroy a value.
+/// - `$set`, `$set_once` and `$union` create the group, even without a property. The others do not create it.
+/// - `null` is a value like any other: `$set` stores it, and `$set_once` does not replace it. So a test sees what the code
+///   under test has sent.
+/// - After `$union`, the items of the list are unique, even if `$set` had stored duplicates. Items keep their order.
+/// - `$remove` removes every item equal to the given one, so that it is idempotent. A list that becomes empty stays, as an
+///   empty list.
+/// - `$union` and `$remove` do not change a property that is not a list: only `$set`, `$unset` and `$delete` may destroy a
+///   value.
 /// - Items are equal if they are the same JSON value: `1` is neither `"1"` nor `1.0`.
-/// - Texts are kept whole, though Mixpanel cuts them at 255 bytes: where it cuts within a character
-///   and which of the nested texts is not documented, and a test should see what was sent.
+/// - Texts are kept whole, although Mixpanel truncates them at 255 bytes: it does not document how it treats characters
+///   at that limit and nested texts, and a test should see what was sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
     properties: Option<BTreeMap<String, Value>>,

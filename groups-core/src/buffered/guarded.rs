@@ -77,7 +77,7 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
         })
     }
 
-    /// Returns whether what waits outlives the process.
+    /// Returns whether what is queued outlives the process.
     pub(super) fn is_durable(&self) -> bool {
         self.is_durable
     }

@@ -213,7 +213,7 @@ impl<R: Kind> Publisher<R> {
         }
     }
 
-    /// Returns the counts since the start, without what waits.
+    /// Returns the counts since the start, without what is queued.
     pub(super) fn counts(&self) -> Stats {
         if self.is_forked() {
             return Stats::default();

@@ -161,12 +161,12 @@ impl Shared {
         }
     }
 
-    /// Requests the worker to send what waits, though not in the pause after a failure.
+    /// Requests the worker to send what is queued, though not in the pause after a failure.
     pub(super) fn request_send(&self) {
         self.request(&mut self.state(), Request::Send);
     }
 
-    /// Requests the worker to send what waits, and waits until it has done something.
+    /// Requests the worker to send what is queued, and waits until it has done something.
     pub(super) fn wait_for_room(&self, time: Duration) {
         let mut state = self.state();
         if state.phase == Phase::Open {

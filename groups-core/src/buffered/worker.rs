@@ -88,7 +88,7 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
     }
 }
 
-/// Sends what waits, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
+/// Sends what is queued, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
 /// however much is published meanwhile.
 fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocked) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {

@@ -10,21 +10,18 @@ use crate::outbox::OutboxRecord;
 
 /// A queue of updates between publishers and the worker that sends them.
 ///
-/// [`BufferedClient`](crate::BufferedClient) writes to it and empties it. The one in memory is the
-/// default; `SqliteOutbox` keeps what waits over a crash of the process or the machine. Another
-/// engine is another implementation of this trait.
+/// [`BufferedClient`](crate::BufferedClient) appends to it and drains it. The default is in memory; `SqliteOutbox` and
+/// `PostgresOutbox` survive a crash of the process or the machine. Implement this trait for another engine.
 ///
 /// # What an implementation promises
-/// - **Append**: when `append` returns `Ok(true)`, the updates are kept as safely as the engine
-///   keeps anything, in order after all that are there; all of them or, with `Ok(false)` or an
-///   error, none.
-/// - **Take in order**: `take` gives updates of each group in the order in which they were
-///   appended, and never one of a group while an earlier one of the same group is with another
-///   taker. They stay in the outbox.
-/// - **Settle**: only `settle` removes updates: accepted ones for good, rejected ones to where a
-///   person can look at them, if the engine has such a place. Those that were taken and not settled
-///   can be taken again after `release`, or when the taker died.
-/// - **Hold**: where several processes share an outbox, what one of them took is its own until a time, which `hold`
+/// - **Append**: when `append` returns `Ok(true)`, the updates are stored as safely as the engine can, after all earlier
+///   ones. It stores all of them or, with `Ok(false)` or an error, none.
+/// - **Take in order**: `take` returns the updates of each group in the order in which they were appended. It never
+///   returns one while another process has taken an earlier one of the same group. Taken updates stay in the outbox.
+/// - **Settle**: only `settle` and `drop_oldest` remove updates. Accepted ones are deleted; rejected ones are moved to
+///   where a person can inspect them, if the engine has such a place. Updates that were taken and not settled can be taken
+///   again after `release`, or when the process that took them has died.
+/// - **Hold**: if several processes share an outbox, what one of them took is leased to it until a time, which `hold`
 ///   extends. No other process takes it before that, so a taker that was killed or paused does not overtake its successor.
 ///   (A server may still apply a request after the client gave it up. No client can prevent that.)
 /// - **Deadlines**: no call waits for other processes or for a network longer than the time of
