@@ -7,9 +7,10 @@ _default:
 test:
     cargo test --workspace --locked
 
-# Checks format and lints, as CI does.
+# Checks format, language and lints, as CI does.
 lint:
     cargo fmt --all --check
+    .ci/language
     cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
 # Builds the documentation without warnings, as docs.rs will have it.

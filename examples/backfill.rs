@@ -116,7 +116,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     })
 }
 
-/// The companies, and how many rows are none.
+/// Returns the companies and the number of malformed rows.
 fn read(path: &str) -> Result<(Vec<Company>, usize), Box<dyn Error>> {
     let mut reader = csv::Reader::from_path(path).map_err(|error| format!("{path}: {error}"))?;
     let (mut companies, mut malformed) = (Vec::new(), 0);

@@ -70,7 +70,7 @@ fn what_is_not_an_update_says_why() {
         ),
         (
             r#"{"$group_key":"company","$group_id":"a"}"#,
-            "not an update: there is no operation",
+            "not an update: missing operation",
         ),
         (
             r#"{"$group_key":"company","$group_id":"a","$set":{},"$unset":["b"]}"#,
@@ -78,7 +78,7 @@ fn what_is_not_an_update_says_why() {
         ),
         (
             r#"{"$group_key":"company","$group_id":"a","$set":{"a":1},"$set":{"a":2}}"#,
-            "not an update: `$set` is there twice",
+            "not an update: duplicate key `$set`",
         ),
         (
             r#"{"$group_key":"company","$group_id":"a","$set":{},"plan":"free"}"#,

@@ -61,7 +61,7 @@ enum Plan {
     Paid { seats: u8 },
 }
 
-/// Serialised through `Display`.
+/// Serialized through `Display`.
 #[derive(Clone, Debug)]
 struct Displayed(u8);
 
@@ -329,7 +329,7 @@ fn two_groups_have_no_changes_but_an_error() {
 }
 
 #[test]
-fn a_value_that_cannot_be_serialised_is_an_error_that_names_it() {
+fn a_value_that_cannot_be_serialized_is_an_error_that_names_it() {
     #[derive(MixpanelGroup)]
     #[mixpanel(group_key = "company")]
     struct Bad {

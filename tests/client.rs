@@ -103,7 +103,7 @@ fn nothing_to_say_is_not_sent() {
 #[test]
 fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
     let emulator = Emulator::start().unwrap();
-    let unserialisable = std::collections::BTreeMap::from([((1, 2), 3)]);
+    let unserializable = std::collections::BTreeMap::from([((1, 2), 3)]);
     let acme = company("acme");
     let updates = [
         acme.set(json!({"a": 1})),
@@ -113,7 +113,7 @@ fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
         acme.set(json!({"é".repeat(256): 1})),
         acme.set(json!({"é".repeat(255): 1})),
         acme.set(json!({"keys": 1})),
-        acme.set(std::collections::BTreeMap::from([("bad", &unserialisable)])),
+        acme.set(std::collections::BTreeMap::from([("bad", &unserializable)])),
         acme.set(17),
         acme.union(json!({"tags": "text"})),
         acme.union(json!({"tags": [{}]})),
@@ -130,19 +130,19 @@ fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
         [
             r#"record 1, $set of company "": "$group_id": the id is empty"#,
             r#"record 2, $set of company "big": record is 1000078 bytes; the limit is 1000000"#,
-            r#"record 3, $set of company "acme": a property's name is empty"#,
+            r#"record 3, $set of company "acme": the property's name is empty"#,
             &format!(
-                r#"record 4, $set of company "acme": "{}": a property's name has at most 255 characters"#,
+                r#"record 4, $set of company "acme": "{}": the property's name is longer than 255 characters"#,
                 "é".repeat(256)
             ),
             r#"record 7, $set of company "acme": "bad": key must be a string"#,
-            r#"record 8, $set of company "acme": properties come from a map or a struct"#,
+            r#"record 8, $set of company "acme": expected a map or a struct of properties"#,
             r#"record 9, $union of company "acme": "tags": `$union` takes a list"#,
             r#"record 10, $union of company "acme": "tags": `$union` adds text or numbers only"#,
             r#"record 11, $remove of company "acme": "tags": `$remove` takes one item, not a list or an object"#,
             r#"record 12, $delete of  "acme": "$group_key": the group key is empty"#,
             r#"record 13, $delete of company "acme": "$company_id": the id is empty"#,
-            r#"record 14, $delete of $user_id "someone": "$company_id": every update of $user_id names the company: use `in_company`"#,
+            r#"record 14, $delete of $user_id "someone": "$company_id": an update of $user_id needs a company id: use `in_company`"#,
         ]
     );
     assert!(report.rejected.iter().all(|rejection| !rejection.by_server));
@@ -301,16 +301,16 @@ fn wrong_settings_are_errors_that_say_what_to_write() {
     assert_eq!(message(Client::new("")), "the project token is empty");
     for (endpoint, why) in [
         ("", "empty string"),
-        ("api.mixpanel.com", "there is no scheme"),
+        ("api.mixpanel.com", "missing scheme"),
         (
             "ftp://api.mixpanel.com",
             "the scheme is neither `https` nor `http`",
         ),
         (
             "https://api.mixpanel.com/groups",
-            "there is a path or a query",
+            "unexpected path or query",
         ),
-        ("https://api.mixpanel.com?x=1", "there is a path or a query"),
+        ("https://api.mixpanel.com?x=1", "unexpected path or query"),
         (
             "https://api.mixpanel.com:99999",
             "the port is not a number from 1 to 65535",
@@ -331,7 +331,7 @@ fn wrong_settings_are_errors_that_say_what_to_write() {
         "http://128.0.0.1",
     ] {
         let text = message(Client::builder("T").endpoint(endpoint).build());
-        let why = "plain `http` shows token and data to everyone on the way";
+        let why = "plain `http` sends token and data unencrypted";
         assert!(text.contains(why) && !text.contains("such as"), "{text}");
     }
     let text = message(

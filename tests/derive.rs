@@ -339,7 +339,7 @@ fn a_company_id_goes_with_every_update() {
         assert_eq!(in_full(&update), Some(format!("{group},{operation}}}")));
     }
     let names: Vec<_> = Team::PROPERTIES.iter().map(|p| p.name).collect();
-    assert_eq!(names, ["name"], "an id is no property");
+    assert_eq!(names, ["name"], "an id is not a property");
 }
 
 #[test]
@@ -536,7 +536,7 @@ fn a_struct_with_only_an_id_can_unset_and_delete() {
 
 /// `Option` is not found by its name.
 #[test]
-fn what_serialises_to_null_is_absent() {
+fn what_serializes_to_null_is_absent() {
     type Maybe<T> = Option<T>;
 
     #[derive(Serialize)]

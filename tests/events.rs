@@ -206,7 +206,7 @@ fn groups_become_properties() {
     assert_eq!(arrives(many(300))["team"].as_array().unwrap().len(), 300);
     assert_eq!(
         refused(many(301)),
-        r#""team": 301 groups of one key, and 300 are allowed: Mixpanel ignores the others"#
+        r#""team": 301 groups of one key; the limit is 300, and Mixpanel ignores the others"#
     );
     let nowhere = purchase().group(Group::new("company", ""));
     assert_eq!(
@@ -237,12 +237,11 @@ fn hierarchical_groups_link_to_user_and_company_together() {
     let all = both(purchase().group(&company).group(&user).group(&team));
     assert_eq!(all["team"], "t1");
 
-    let user_alone =
-        r#""$user_id": it comes with `$company_id`: without, Mixpanel takes the user for another"#;
+    let user_alone = r#""$user_id": `$company_id` is missing: without it, Mixpanel counts the user as another one"#;
     assert_eq!(refused(purchase().group(&lone_user)), user_alone);
     assert_eq!(refused(purchase().property("$user_id", "u1")), user_alone);
-    let company_alone = "\"$company_id\": it comes with `$user_id`: add the user's group, \
-                         or the distinct id \"\" for an event of no user";
+    let company_alone = "\"$company_id\": `$user_id` is missing: add the user's group, \
+                         or use the distinct id \"\" for an event without a user";
     for group in [&company, &team] {
         assert_eq!(refused(purchase().group(group)), company_alone);
         let of_no_user = arrives(Event::new("Purchase").distinct_id("").group(group));
@@ -313,7 +312,7 @@ fn lists_are_bounded_at_every_depth() {
         arrives(purchase().property("numbers", list(254)))["numbers"],
         json!(list(254))
     );
-    let expected = r#""numbers": a list of 255 items, and 254 are allowed"#;
+    let expected = r#""numbers": a list of 255 items; the limit is 254"#;
     assert_eq!(refused(purchase().property("numbers", list(255))), expected);
     for nested in [json!({"a": list(255)}), json!([1, list(255)])] {
         assert_eq!(refused(purchase().property("numbers", nested)), expected);
@@ -451,10 +450,10 @@ fn distinct_ids() {
     );
     assert_eq!(
         refused(Event::new("Purchase")),
-        r#""distinct_id": it is missing; "" is for an event of no user"#
+        r#""distinct_id": missing; use "" for an event without a user"#
     );
     for id in PLACEHOLDERS {
-        let expected = format!(r#""distinct_id": {id:?} is a placeholder and no id"#);
+        let expected = format!(r#""distinct_id": {id:?} is a placeholder, not an id"#);
         assert_eq!(refused(purchase().distinct_id(id)), expected);
     }
     assert_eq!(
@@ -469,7 +468,7 @@ fn insert_ids() {
     for id in valid {
         assert_eq!(arrives(purchase().insert_id(id))["$insert_id"], id);
     }
-    let rule = "an insert id has 1 to 36 of the characters A-Z, a-z, 0-9 and -";
+    let rule = "invalid insert id: expected 1 to 36 of the characters A-Z, a-z, 0-9 and -";
     let invalid = ["", "a b", "a_b", "é", "a\n", &"x".repeat(37)];
     for (id, why) in invalid
         .map(|id| (id, rule.to_owned()))
@@ -481,7 +480,7 @@ fn insert_ids() {
                 if has_others {
                     rule.to_owned()
                 } else {
-                    format!("{id:?} is a placeholder and no id")
+                    format!("{id:?} is a placeholder, not an id")
                 },
             )
         }))
@@ -503,7 +502,7 @@ fn names_and_numbers_of_properties() {
     arrives(purchase().properties(many(250)));
     assert_eq!(
         refused(purchase().properties(many(251))),
-        "255 properties, and 254 are allowed"
+        "255 properties; the limit is 254"
     );
     arrives(
         purchase()
@@ -513,7 +512,7 @@ fn names_and_numbers_of_properties() {
     arrives(purchase().property("nested", many(254)));
     assert_eq!(
         refused(purchase().property("nested", [many(255)])),
-        r#""nested": 255 properties, and 254 are allowed"#
+        r#""nested": 255 properties; the limit is 254"#
     );
     let twice = "two properties have this name";
     assert_eq!(
@@ -533,20 +532,20 @@ fn names_and_numbers_of_properties() {
     assert_eq!(refused(linked), format!(r#""company": {twice}"#));
     assert_eq!(
         refused(purchase().property("", 1)),
-        "a property's name is empty"
+        "the property's name is empty"
     );
     let long = "é".repeat(256);
     assert_eq!(
         refused(purchase().property(&long, 1)),
-        format!(r#""{long}": a property's name has at most 255 characters"#)
+        format!(r#""{long}": the property's name is longer than 255 characters"#)
     );
     assert_eq!(
         refused(purchase().properties([1])),
-        "properties come from a map or a struct"
+        "expected a map or a struct of properties"
     );
-    let unserialisable = BTreeMap::from([((1, 2), 3)]);
+    let unserializable = BTreeMap::from([((1, 2), 3)]);
     assert_eq!(
-        refused(purchase().property("bad", unserialisable)),
+        refused(purchase().property("bad", unserializable)),
         r#""bad": key must be a string"#
     );
     let nameless = Event::new("").distinct_id("user123").insert_id("id");
@@ -802,11 +801,13 @@ fn wrong_settings_are_errors_that_do_not_show_them() {
         assert!(!text.contains("hunter2"), "{text}");
         text
     };
-    let user = "a service account's user name is not empty and has no colon";
+    let user = "invalid service account's user name: it is empty or contains a colon";
     assert_eq!(build("", "hunter2", "1"), user);
     assert_eq!(build("a:b", "hunter2", "1"), user);
     assert_eq!(build("a", "", "1"), "the service account's secret is empty");
     for project in ["", "hunter2&strict=0", "1 2"] {
-        assert!(build("a", "hunter2", project).starts_with("the project id is not one"));
+        assert!(
+            build("a", "hunter2", project).starts_with("invalid project id: expected the number")
+        );
     }
 }

@@ -323,7 +323,7 @@ fn settings_that_make_no_sense_are_errors() {
         ),
         (
             builder().retry(RetryPolicy::default().attempts(0)),
-            "invalid retry policy: 0 attempts send nothing; for no repetition use 1",
+            "invalid retry policy: 0 attempts; for no retries use 1",
         ),
         (
             builder().proxy("ftp://user:PASSWORD@proxy"),
@@ -423,7 +423,7 @@ fn mistakes_in_a_config_file_are_named() {
     );
     assert_eq!(
         message("token = 'T'\nroot_certificates = '-'"),
-        "invalid root_certificates: there is no certificate in it; expected PEM, which begins with \
+        "invalid root_certificates: it contains no certificate; expected PEM, which begins with \
          -----BEGIN CERTIFICATE-----"
     );
     assert_eq!(

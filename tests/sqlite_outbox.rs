@@ -1109,7 +1109,7 @@ fn the_depth_is_right_whoever_changes_the_rows() {
     let bytes = three[1].as_json().len() + three[2].as_json().len() + 4;
     let depth = outbox.depth().unwrap();
     assert_eq!((depth.updates, depth.bytes), (2, bytes));
-    // A time that is none, or in the future.
+    // Not a time, or one in the future.
     for since in ["soon", "2999-01-01T00:00:00.000Z"] {
         db.execute("UPDATE mixpanel_outbox SET since = ?1", [since])
             .unwrap();

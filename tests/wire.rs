@@ -182,7 +182,7 @@ fn corner_cases() {
     assert_eq!(sent(&null), "");
 }
 
-/// Serialises as a `RawValue` does, and holds no JSON.
+/// Serializes as a `RawValue` does, and holds no JSON.
 struct Nothing;
 
 impl Serialize for Nothing {

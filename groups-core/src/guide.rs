@@ -12,6 +12,8 @@
 //! 10. [Questions that come up](faq): why nothing shows up in Mixpanel, for instance
 //! 11. [In an async server](in_an_async_server): which calls wait, and what to do about it; metrics
 //! 12. [With Diesel, sqlx and others](with_diesel_sqlx_and_others): publishing in a transaction of your own
+//! 13. [Proxies, certificates and firewalls](proxies_certificates_and_firewalls): what lies between your program and Mixpanel
+//! 14. [Order](order): what is promised, and what no client can promise
 
 macro_rules! pages {
     ($($name:ident = $file:literal),*) => {$(
@@ -32,5 +34,7 @@ pages!(
     migrating = "9_migrating",
     faq = "10_faq",
     in_an_async_server = "11_in_an_async_server",
-    with_diesel_sqlx_and_others = "12_with_diesel_sqlx_and_others"
+    with_diesel_sqlx_and_others = "12_with_diesel_sqlx_and_others",
+    proxies_certificates_and_firewalls = "13_proxies_certificates_and_firewalls",
+    order = "14_order"
 );

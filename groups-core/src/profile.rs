@@ -28,29 +28,27 @@ use crate::record::{Error, ErrorKind, Update};
 /// ```
 ///
 /// # What the operations do
-/// [Mixpanel's reference](https://developer.mixpanel.com/reference/group-profiles) says what an
-/// operation does where the profile is as it expects. The rest is chosen here:
+/// [Mixpanel's reference](https://developer.mixpanel.com/reference/group-profiles) documents the usual cases. The other
+/// cases are choices of this library:
 ///
-/// - `$set`, `$set_once` and `$union` create the group, also where they bring no property. The
-///   others create nothing: there is nothing that they could take away.
-/// - `null` is a value as any other: `$set` stores it, and `$set_once` leaves it alone. Hiding it
-///   would hide from a test what the code under test has sent.
-/// - `$union` leaves no item twice in the list, not even one that `$set` had put there twice: the
-///   property's items are unique afterwards. Items keep the order in which they came.
-/// - `$remove` takes out every item equal to the given one. Only that can be sent twice without
-///   harm, as any operation may be. A list that becomes empty stays, as an empty list.
-/// - `$union` and `$remove` leave a property alone that is no list: only `$set`, `$unset` and
-///   `$delete` are meant to destroy a value.
+/// - `$set`, `$set_once` and `$union` create the group, even without a property. The others do not create it.
+/// - `null` is a value like any other: `$set` stores it, and `$set_once` does not replace it. So a test sees what the code
+///   under test has sent.
+/// - After `$union`, the items of the list are unique, even if `$set` had stored duplicates. Items keep their order.
+/// - `$remove` removes every item equal to the given one, so that it is idempotent. A list that becomes empty stays, as an
+///   empty list.
+/// - `$union` and `$remove` do not change a property that is not a list: only `$set`, `$unset` and `$delete` may destroy a
+///   value.
 /// - Items are equal if they are the same JSON value: `1` is neither `"1"` nor `1.0`.
-/// - Texts are kept whole, though Mixpanel cuts them at 255 bytes: where it cuts within a character
-///   and which of the nested texts is not documented, and a test should see what was sent.
+/// - Texts are kept whole, although Mixpanel truncates them at 255 bytes: it does not document how it treats characters
+///   at that limit and nested texts, and a test should see what was sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profile {
     properties: Option<BTreeMap<String, Value>>,
 }
 
 impl Profile {
-    /// Does to the profile what the update says; whose update it is does not matter.
+    /// Applies an update. Its group is not compared with anything.
     ///
     /// # Errors
     /// If the update cannot be sent, or has values nested deeper than 127 levels; the profile is
@@ -70,7 +68,7 @@ impl Profile {
         Ok(())
     }
 
-    /// What the operations do. A value that the operation does not take changes nothing.
+    /// Applies one operation. A value that the operation does not take changes nothing.
     pub fn change(&mut self, operation: Operation, value: Value) {
         match (operation, value) {
             (Operation::Set, Value::Object(new)) => self.create().extend(new),
@@ -115,26 +113,26 @@ impl Profile {
         self.properties.get_or_insert_with(BTreeMap::new)
     }
 
-    /// Whether there is such a group.
+    /// Returns whether the group exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.properties.is_some()
     }
 
-    /// The property of this name.
+    /// Returns the property of this name, if the profile has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.properties.as_ref()?.get(name)
     }
 
-    /// The properties, ordered by name.
+    /// Iterates over the properties, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         let properties = self.properties.iter().flatten();
         properties.map(|(name, value)| (name.as_str(), value))
     }
 }
 
-/// Takes out each item that is in the list before.
+/// Removes each item that is in the list before.
 fn keep_unique(list: &mut Vec<Value>) {
     let mut seen = HashSet::with_capacity(list.len());
     let is_first: Vec<bool> = list.iter().map(|item| seen.insert(item)).collect();

@@ -33,7 +33,7 @@ use mixpanel_groups::{Error, ErrorKind, Profile};
 ///
 /// let emulator = Emulator::start()?;
 /// let client = Client::builder("TOKEN").endpoint(emulator.endpoint()).build()?;
-/// client.send(Group::new("company", "acme").set(json!({"plan": "free"})))?;
+/// client.send(Group::new("company", "acme").set(json!({"plan": "free"})))?.into_result()?;
 ///
 /// let acme = emulator.profile("company", "acme").expect("it was just created");
 /// assert_eq!(acme, json!({"plan": "free"}));
@@ -258,7 +258,7 @@ impl Emulator {
     ///
     /// let emulator = Emulator::start()?;
     /// let client = Client::builder("TOKEN").endpoint(emulator.endpoint()).build()?;
-    /// client.send(Group::new("company", "acme").set(json!({"seats": 5, "plan": "free"})))?;
+    /// client.send(Group::new("company", "acme").set(json!({"seats": 5, "plan": "free"})))?.into_result()?;
     /// let snapshot = r#"{"groups":{"company":{"acme":{"plan":"free","seats":5}}},"events":[]}"#;
     /// assert_eq!(serde_json::to_string(&emulator.snapshot())?, snapshot);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

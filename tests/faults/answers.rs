@@ -54,7 +54,7 @@ fn assert_bisected(status: u16, refusal: &'static str, message: &str) {
     let report = send_to(&raw, 10);
     assert_eq!(rejected(&report), [3, 8], "{refusal}");
     assert_eq!((report.sent, report.accepted), (10, 8));
-    assert_eq!(report.retries, 0, "splitting is no retry");
+    assert_eq!(report.retries, 0, "splitting is not a retry");
     for rejection in &report.rejected {
         assert!(rejection.by_server);
         assert_eq!(rejection.message, message);
@@ -65,7 +65,7 @@ fn assert_bisected(status: u16, refusal: &'static str, message: &str) {
 
 #[test]
 fn a_refusal_of_all_is_bisected_until_the_bad_ones_are_found() {
-    let silent = "the server does not say why";
+    let silent = "the server gave no reason";
     assert_bisected(200, "0", silent);
     assert_bisected(200, r#"{"status":0,"error":"no good"}"#, "no good");
     assert_bisected(200, r#"{"status":0,"error":null}"#, silent);

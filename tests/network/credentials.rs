@@ -74,5 +74,5 @@ fn a_service_account_is_checked_as_the_token_is() {
         );
         assert!(!text.contains("HUNTER2"), "{text}");
     }
-    assert!(message(account("user", "secret", "'7'")).starts_with("the project id is not one"));
+    assert!(message(account("user", "secret", "'7'")).starts_with("invalid project id"));
 }

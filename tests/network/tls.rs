@@ -236,7 +236,7 @@ fn a_file_of_the_environment_that_is_of_no_use_is_an_error() {
     let path = file("empty", "no certificate");
     let paths = [path.to_str().unwrap(), "/no/such/file.pem"];
     for (path, expected) in paths.into_iter().zip([
-        "there is no certificate in it; expected PEM, which begins with -----BEGIN CERTIFICATE-----",
+        "it contains no certificate; expected PEM, which begins with -----BEGIN CERTIFICATE-----",
         "cannot read the file",
     ]) {
         let expected = format!("invalid SSL_CERT_FILE {path:?}: {expected}");
@@ -251,11 +251,11 @@ fn a_text_that_is_no_certificate_is_an_error() {
     for (pem, expected) in [
         (
             "",
-            "there is no certificate in it; expected PEM, which begins with -----BEGIN CERTIFICATE-----",
+            "it contains no certificate; expected PEM, which begins with -----BEGIN CERTIFICATE-----",
         ),
         (
             &key,
-            "there is no certificate in it; expected PEM, which begins with -----BEGIN CERTIFICATE-----",
+            "it contains no certificate; expected PEM, which begins with -----BEGIN CERTIFICATE-----",
         ),
         (
             "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",

@@ -121,7 +121,7 @@ fn a_table_that_is_locked() {
         row.get::<_, i64>(0) == 0
     });
     transaction.rollback().unwrap();
-    goes_on(&outbox);
+    keeps_working(&outbox);
 }
 
 #[test]
@@ -166,11 +166,11 @@ fn a_backend_that_is_stopped() {
     eventually("reconnected", || outbox.depth().is_ok());
     assert!(!buffered.shutdown(Duration::from_secs(1)).is_complete());
     signal("-CONT");
-    goes_on(&outbox);
+    keeps_working(&outbox);
 }
 
 /// Everything works, with what was published while it did not, or without.
-fn goes_on(outbox: &PostgresOutbox) {
+fn keeps_working(outbox: &PostgresOutbox) {
     eventually("answers", || {
         outbox.append(&[stored("acme", 2)], NO_LIMIT).is_ok()
     });

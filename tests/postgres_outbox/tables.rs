@@ -279,7 +279,7 @@ fn every_text_passes_and_people_can_look() {
     assert_eq!(sent, groups);
 }
 
-/// A row that somebody wrote by hand and that is no update does not hold up the others.
+/// A row that was written by hand and is not an update does not hold up the others.
 #[test]
 fn a_row_that_is_not_an_update_is_rejected_and_counted() {
     let Some(harness) = Harness::new() else {

@@ -96,7 +96,7 @@ fn what_is_not_a_database_is_an_error_that_names_it() {
     let folder = Folder::new();
     std::fs::write(
         folder.file(),
-        "id,name\n1,Acme, which is no database at all\n".repeat(99),
+        "id,name\n1,Acme, which is not a database\n".repeat(99),
     )
     .unwrap();
     let error = SqliteSnapshot::open(folder.file()).unwrap_err();

@@ -16,20 +16,20 @@ use crate::outbox::{Capacity, MemoryOutbox, Outbox};
 use crate::record::{Error, ErrorKind, IntoRecord, IntoRecords};
 use crate::util::sync::thread;
 
-/// A client that sends updates and events in the background: [`publish`](Self::publish) returns in about a
-/// microsecond where they wait in memory, and two threads deliver, one for each kind. Neither kind waits for the other.
+/// A client that sends updates and events in the background.
 ///
-/// Batches leave when 2,000 updates wait, or after the flush interval. A failed delivery is tried
-/// again until it succeeds; what waits is bounded, and what happens when the bound is reached is
-/// [your choice](OverflowPolicy).
+/// [`publish`](Self::publish) appends to a bounded outbox. With the outbox in memory, that takes about a microsecond.
+/// Two worker threads deliver, one for updates and one for events, so neither kind waits for the other.
 ///
-/// A group's updates are sent in the order in which they were published; events are in no order, and each is kept by
-/// Mixpanel once, however often it is sent. What no client can prevent, a
-/// request that is applied late, is described at [`Client::send`].
+/// A batch is sent when 2,000 updates are queued, or after the flush interval. A failed delivery is retried until it
+/// succeeds. [`OverflowPolicy`] sets what happens when the outbox is full.
 ///
-/// A clone is cheap, and all clones share the threads. [`shutdown`](Self::shutdown) ends them and hands back
-/// what was not delivered. Dropping the last clone shuts it down too, within the
-/// [drop timeout](BufferedClientBuilder::drop_timeout), and logs how much is left.
+/// A group's updates are sent in the order in which they were published. Events have no order; Mixpanel keeps each once,
+/// however often it is sent. A request that the server applies late can still change the order: see [`Client::send`].
+///
+/// Clones are cheap and share the workers. [`shutdown`](Self::shutdown) ends them and returns what was not delivered.
+/// Dropping the last clone shuts down too, within the [drop timeout](BufferedClientBuilder::drop_timeout), and logs how
+/// much is left. A client in a `static` is never dropped: call `shutdown` before the process ends.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -80,54 +80,55 @@ impl BufferedClientBuilder {
         }
     }
 
-    /// Sets how long an update waits at most for others to share a request; default 1 s. After a delivery
-    /// that failed it doubles, up to a minute.
+    /// Sets how long an update waits at most for others to share its request; default 1 s. After a failed delivery the
+    /// wait doubles, up to a minute.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.settings.flush_interval = interval;
         self
     }
 
-    /// Sets how many updates, and how many bytes of their JSON, may wait; default 100,000 and 64 MiB. As many events
-    /// may wait beside them.
+    /// Sets how many updates, and how many bytes of their JSON, the outbox may hold; default 100,000 and 64 MiB. Events
+    /// have the same limits, and are counted separately.
     pub fn capacity(mut self, updates: usize, bytes: usize) -> Self {
         self.settings.capacity = Capacity::new(updates, bytes);
         self
     }
 
-    /// Sets what happens when the capacity is reached; by default publishing waits for room, 1 s at most,
-    /// and is an error then.
+    /// Sets what publishing does when the capacity is reached. By default it waits for room, for at most 1 s, and then
+    /// returns an error.
     pub fn overflow(mut self, overflow: OverflowPolicy) -> Self {
         self.settings.overflow = overflow;
         self
     }
 
-    /// Sets whether updates of one group that wait together are
-    /// [coalesced](crate::client::Batch::coalesce); default yes.
+    /// Sets whether queued updates of one group are [coalesced](crate::client::Batch::coalesce); default yes.
     pub fn coalesce(mut self, coalesce: bool) -> Self {
         self.settings.coalesce = coalesce;
         self
     }
 
-    /// Sets how long dropping the last clone may take to send what waits; default 5 s.
+    /// Sets how long dropping the last clone may take to send what is queued; default 5 s.
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drop_timeout = timeout;
         self
     }
 
-    /// Sets how long a call of the outbox may take, such as a write to its disk or database, before
-    /// [`publish`](BufferedClient::publish) is an error ([`ErrorKind::Timeout`], or what the outbox returns) and
-    /// [`stats`](BufferedClient::stats) do not know what waits; default 5 s. An update whose `publish` timed out may be
-    /// in the outbox nevertheless.
+    /// Sets how long a call of the outbox may take, such as a write to its disk or database; default 5 s.
+    ///
+    /// After that, [`publish`](BufferedClient::publish) returns an error ([`ErrorKind::Timeout`], or the outbox's own), and
+    /// [`stats`](BufferedClient::stats) return `None` for what is queued. An update whose `publish` timed out may be in
+    /// the outbox all the same.
     pub fn outbox_timeout(mut self, timeout: Duration) -> Self {
         self.settings.outbox_timeout = timeout;
         self
     }
 
-    /// Calls the function when something goes wrong, on the thread where it does, often the worker. A panic
-    /// in it is logged. What goes wrong in a call of this client from the function is logged too, and does
-    /// not call it again. The function may call everything. On the worker, which can send nothing meanwhile,
-    /// `flush`, `shutdown` and dropping the last clone do not wait: a shutdown there ends the client at once, and
-    /// returns what is not delivered.
+    /// Calls the function at every failure, on the thread where it happens, often a worker.
+    ///
+    /// The function may call any method of the client. A failure within such a call is logged and does not call the
+    /// function again; a panic in the function is logged. On a worker thread, which cannot send meanwhile, `flush`,
+    /// `shutdown` and dropping the last clone do not wait: `shutdown` ends the client at once and returns what is not
+    /// delivered.
     pub fn on_error(
         mut self,
         callback: impl Fn(&DeliveryEvent<'_>) + Send + Sync + 'static,
@@ -137,10 +138,11 @@ impl BufferedClientBuilder {
     }
 
     /// Calls the function with the JSON object of each update (`$group_key`, `$group_id`, `$set`…) and event (`event`,
-    /// `properties`) before it waits, on the thread that publishes. The function may change the object. If it
-    /// returns `false` or panics, the update or event is not sent. If what it leaves is neither,
-    /// publishing is an error ([`ErrorKind::InvalidUpdate`]). What the function itself publishes would need it again: that
-    /// is an error ([`ErrorKind::Config`]).
+    /// `properties`) before it is queued, on the publishing thread.
+    ///
+    /// The function may change the object. If it returns `false` or panics, the update or event is not sent. If what it
+    /// leaves is neither an update nor an event, publishing returns [`ErrorKind::InvalidUpdate`]. The function cannot
+    /// publish itself: that returns [`ErrorKind::Config`].
     pub fn before_send(
         mut self,
         callback: impl Fn(&mut Map<String, Value>) -> bool + Send + Sync + 'static,
@@ -149,17 +151,17 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// Sets where updates wait: in memory by default; another [`Outbox`] keeps them over a crash.
+    /// Sets the outbox. The default is in memory; an outbox on disk or in a database survives a crash.
     pub fn outbox(mut self, outbox: impl Outbox + 'static) -> Self {
         self.outbox = Arc::new(outbox);
         self
     }
 
-    /// Starts the workers, the threads that send: one for updates and one for events.
+    /// Starts the worker threads and returns the client.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a setting makes no sense: a capacity of no updates or no bytes, a flush
-    /// interval of zero. [`ErrorKind::Io`] if a thread cannot be started.
+    /// [`ErrorKind::Config`] if the capacity, the flush interval or the outbox timeout is zero. [`ErrorKind::Io`] if a
+    /// thread cannot be started.
     pub fn start(self) -> Result<BufferedClient, Error> {
         self.settings.check()?;
         let queues = Arc::new(Queues::new(&self.client, &self.outbox, self.settings)?);
@@ -182,24 +184,27 @@ fn start_worker<R: Kind>(name: &str, publisher: &Arc<Publisher<R>>) -> Result<()
     let started = worker.spawn(move || worker::run(&its_publisher));
     started.map(drop).map_err(|error| {
         publisher.shared.end(); // Nobody waits for it.
-        Error::new(ErrorKind::Io, "cannot start the thread that sends").with_source(error)
+        Error::new(ErrorKind::Io, "cannot start the worker thread").with_source(error)
     })
 }
 
 impl BufferedClient {
-    /// Publishes an update or an event, to be sent soon. It is encoded here and now; nothing is borrowed from it.
+    /// Queues an update or an event to be sent. It is encoded before this returns, so nothing stays borrowed.
     ///
     /// # Errors
-    /// If it cannot be sent (the error names group or event, property and cause), if there is no room
-    /// for it (see [`OverflowPolicy`]), if the outbox fails or does not reply in
-    /// [time](BufferedClientBuilder::outbox_timeout), or if the client was shut down or belongs to the process of which
-    /// this one is a fork ([`ErrorKind::Closed`]). Except for the first, the error gives it [back](Error::undelivered).
-    /// [`ErrorKind::Config`] for an event where the outbox keeps updates alone.
+    /// - [`ErrorKind::InvalidUpdate`] if it cannot be sent: the error names group or event, property and cause.
+    /// - [`ErrorKind::Full`] if the outbox has no room (see [`OverflowPolicy`]).
+    /// - [`ErrorKind::Timeout`] if the outbox does not reply in [time](BufferedClientBuilder::outbox_timeout), or the
+    ///   outbox's own error.
+    /// - [`ErrorKind::Closed`] if the client was shut down, or this process is a fork of the one that started it.
+    /// - [`ErrorKind::Config`] for an event if the outbox keeps only updates.
+    ///
+    /// Except for the first, the error gives the update or event [back](Error::undelivered).
     pub fn publish(&self, record: impl IntoRecord) -> Result<(), Error> {
         self.queues.publish(record)
     }
 
-    /// Publishes many updates or events; with an outbox on disk that is much faster than one by one.
+    /// Queues several updates or events. With an outbox on disk, that is much faster than one by one.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), at the first that is not taken. The error gives back all
@@ -208,20 +213,21 @@ impl BufferedClient {
         self.queues.publish_all(records.into_records())
     }
 
-    /// Sends what waits now, without waiting for the flush interval. Returns when all of it has
-    /// been accepted or rejected, at the latest after the timeout.
+    /// Sends what is queued now, without waiting for the flush interval. Returns when all of it has been accepted or
+    /// rejected, or after the timeout.
     pub fn flush(&self, timeout: Duration) -> FlushOutcome {
         self.queues.flush(timeout)
     }
 
-    /// Ends publishing, sends what waits, and ends the threads. Returns at the latest after the timeout, with
-    /// what could not be delivered. (Ending what is under way, and an outbox that hangs, may add some tenths of a second.)
+    /// Closes the outbox to publishers, sends what is queued, and ends the workers. Returns what could not be delivered,
+    /// after the timeout at the latest. (Ending a request in progress, or an outbox that hangs, may add some tenths of a
+    /// second.)
     ///
-    /// After the timeout the request under way is broken off. What it carried is handed back, though Mixpanel
-    /// may have applied it, or may still do so: no client can know.
+    /// After the timeout, the request in progress is aborted and its updates are returned. Mixpanel may have applied
+    /// them, or may still do so: no client can know.
     ///
-    /// From then on [`publish`](Self::publish) of any clone is an error ([`ErrorKind::Closed`]). Calling it
-    /// again is harmless: what was handed back once is not handed back again.
+    /// From then on, [`publish`](Self::publish) of any clone returns [`ErrorKind::Closed`]. A second call is harmless, and
+    /// does not return the same updates again.
     pub fn shutdown(&self, timeout: Duration) -> FlushOutcome {
         self.queues.shut_down(timeout)
     }
@@ -232,14 +238,14 @@ impl BufferedClient {
         self.queues.states().all(Shared::has_ended)
     }
 
-    /// Returns which updates wait and what was done with others since the start, for a metrics endpoint, at the latest
-    /// after the [outbox's time](BufferedClientBuilder::outbox_timeout).
+    /// Returns the counts of updates since the start and the depth of the outbox, for a metrics endpoint. Returns after the
+    /// [outbox timeout](BufferedClientBuilder::outbox_timeout) at the latest.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.queues.stats()
     }
 
-    /// Returns the same of events.
+    /// Returns the same for events.
     #[must_use]
     pub fn event_stats(&self) -> Stats {
         self.queues.event_stats()
@@ -249,7 +255,7 @@ impl BufferedClient {
 impl Drop for LastClone {
     fn drop(&mut self) {
         let Self(queues) = self;
-        // In a forked child there is no worker, and the locks may be held for ever.
+        // In a forked child there is no worker, and the locks may never be released.
         if queues.is_forked() || queues.is_shut_down() {
             return;
         }

@@ -11,7 +11,7 @@ use crate::record::{Error, ErrorKind, Rejection};
 use crate::util::panic::catch;
 use crate::util::sync::{Condvar, Mutex, MutexGuard, thread};
 
-/// An outbox that can neither end the process nor hold a caller up.
+/// An outbox that can neither panic into a caller nor block it beyond a deadline.
 ///
 /// An outbox that keeps its timeout is called on the thread that needs it. For any other there is one thread more, on
 /// which the calls of publishers and of `stats` and `shutdown` run one after the other; their callers wait for it until
@@ -77,7 +77,7 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
         })
     }
 
-    /// Returns whether what waits outlives the process.
+    /// Returns whether what is queued outlives the process.
     pub(super) fn is_durable(&self) -> bool {
         self.is_durable
     }

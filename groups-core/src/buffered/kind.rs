@@ -14,7 +14,7 @@ pub(super) trait Kind: OutboxRecord + Record {
     /// Returns where the client sends them.
     fn route(client: &Client) -> &Route;
 
-    /// Returns what is told when so many of the oldest were dropped.
+    /// Returns the event for so many of the oldest records that were dropped.
     fn dropped(count: usize) -> DeliveryEvent<'static>;
 }
 

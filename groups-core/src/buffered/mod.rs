@@ -1,4 +1,4 @@
-//! Sending in the background: [`BufferedClient`].
+//! The background client: [`BufferedClient`].
 //!
 //! Two kinds of threads share an [`Outbox`](crate::Outbox). Publishers are the application's own: each
 //! encodes its updates and events and appends them (`publisher`), each kind to a queue of its own (`queues`). A queue

@@ -17,7 +17,7 @@ use crate::record::{Error, ErrorKind};
 use crate::util::panic::catch;
 use crate::util::sync::Instant;
 
-/// How long a shutdown waits for what it has broken off to end, and then for the outbox.
+/// How long a shutdown waits for an aborted delivery to end, and then for the outbox.
 pub(super) const GRACE: Duration =
     Duration::from_millis(if cfg!(simulation) { 5_000 } else { 100 });
 
@@ -28,8 +28,7 @@ fn closed() -> Error {
     )
 }
 
-/// What a client is made of twice, for updates and for events: an outbox, and what its worker and those who publish
-/// share.
+/// An outbox, and what its worker and the publishers share. A client has two: one for updates, one for events.
 pub(super) struct Publisher<R> {
     pub(super) client: Client,
     pub(super) outbox: GuardedOutbox<R>,
@@ -102,7 +101,7 @@ impl<R: Kind> Publisher<R> {
                 return Ok(());
             }
             let full = || {
-                let message = format!("too many {} wait already", R::NAME);
+                let message = format!("the queue of {} is full", R::NAME);
                 Err(Error::new(ErrorKind::Full, message))
             };
             match self.settings.overflow {
@@ -125,8 +124,8 @@ impl<R: Kind> Publisher<R> {
         }
     }
 
-    /// Returns whether a shutdown took back what was left before these updates were appended, and takes them out
-    /// again then: nobody would send them.
+    /// Returns whether a shutdown took back what was left before these updates were appended. Then it removes them again,
+    /// because no worker would send them.
     fn is_too_late(&self, updates: &[R]) -> Result<bool, Error> {
         if !self.shared.is_closed() || self.outbox.is_durable() {
             return Ok(false);
@@ -214,7 +213,7 @@ impl<R: Kind> Publisher<R> {
         }
     }
 
-    /// Returns the counts since the start, without what waits.
+    /// Returns the counts since the start, without what is queued.
     pub(super) fn counts(&self) -> Stats {
         if self.is_forked() {
             return Stats::default();
@@ -225,7 +224,7 @@ impl<R: Kind> Publisher<R> {
     /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.
     fn take_back(&self, time: Duration) -> Vec<R> {
         let Some(turn) = self.shared.turn(self.outbox.patience(time)) else {
-            let message = "what waits cannot be handed back: the outbox hangs";
+            let message = "cannot return queued records: the outbox hangs";
             self.notify(&DeliveryEvent::Outbox(&Error::new(
                 ErrorKind::Timeout,
                 message,

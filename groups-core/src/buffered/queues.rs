@@ -120,7 +120,7 @@ impl Queues {
 
     fn event_queue(&self) -> Result<&Publisher<EncodedEvent>, Error> {
         self.events.as_deref().ok_or_else(|| {
-            Error::config("this outbox keeps updates alone: send events by `client.import`")
+            Error::config("this outbox does not keep events: send them with `client.import`")
         })
     }
 
@@ -139,7 +139,7 @@ impl Queues {
         }
         let guarded = |json: &mut Map<String, Value>| {
             catch(|| hook(json)).unwrap_or_else(|message| {
-                log::error!("`before_send` panicked: nothing is sent: {message}");
+                log::error!("`before_send` panicked, and its record is not sent: {message}");
                 false
             })
         };
@@ -190,8 +190,8 @@ impl Queues {
         self.outcome(left, Vec::new(), Vec::new())
     }
 
-    /// Ends publishing, and waits until the workers have sent what waits and ended. After the timeout the
-    /// deliveries under way are broken off, and the workers get little more time to end.
+    /// Ends publishing, and waits until the workers have sent what is queued and have ended. After the timeout, the
+    /// deliveries in progress are aborted, and the workers get little more time to end.
     pub(super) fn shut_down(&self, timeout: Duration) -> FlushOutcome {
         if self.is_forked() {
             return FlushOutcome::unknown();
@@ -217,8 +217,7 @@ impl Queues {
         self.outcome(|| left(timeout), updates, events.unwrap_or_default())
     }
 
-    /// Returns what was handed back and what waits, as far as the outbox says it within the time that is left, or a
-    /// moment.
+    /// Returns what was handed back and what is queued, if the outbox replies within that time or shortly after.
     fn outcome(
         &self,
         left: impl Fn() -> Duration,
@@ -245,7 +244,7 @@ impl Queues {
         self.updates.shared.is_shut_down()
     }
 
-    /// Returns the counts of updates and events since the start, without what waits.
+    /// Returns the counts of updates and events since the start, without what is queued.
     pub(super) fn counts(&self) -> [Stats; 2] {
         let events = self.events.as_ref().map(|events| events.counts());
         [self.updates.counts(), events.unwrap_or_else(Stats::nothing)]

@@ -8,18 +8,18 @@ use serde_json::{Map, Value};
 use crate::outbox::Capacity;
 use crate::record::{Error, Rejection};
 
-/// What happens to an update for which there is no room. By default publishing waits for it, 1 s at most.
+/// What publishing does when the outbox is full. By default it waits for room, for at most 1 s.
 ///
 /// As text: `reject`, `drop_oldest`, or `block:` with seconds, such as `block:1` or `block:0.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OverflowPolicy {
-    /// Publishing waits for room, no longer than that beside the [time for the outbox]; then it is an error, as with
-    /// `Reject`.
+    /// Publishing waits for room for at most this time, in addition to the [time for the outbox]. Then it returns an error,
+    /// as with `Reject`.
     ///
     /// [time for the outbox]: crate::buffered::BufferedClientBuilder::outbox_timeout
     Block(Duration),
-    /// Publishing is an error that gives the update [back](Error::undelivered).
+    /// Publishing returns an error, which gives the update [back](Error::undelivered).
     Reject,
     /// The oldest updates are dropped, counted and reported to [`on_error`].
     ///
@@ -82,21 +82,21 @@ fn parse_seconds(text: &str) -> Option<Duration> {
     Some(Duration::new(seconds.parse().ok()?, nanos))
 }
 
-/// What went wrong in the background: the argument of
+/// A failure in the background: the argument of
 /// [`on_error`](crate::buffered::BufferedClientBuilder::on_error).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {
-    /// An update or an event was refused, by Mixpanel or since it cannot be read: its JSON, and why. It is not
-    /// sent again; an outbox may keep it.
+    /// An update or an event was rejected, by Mixpanel or because it cannot be read: its JSON, and the reason. It is not
+    /// sent again. An outbox may keep it.
     Rejected(&'a str, &'a Rejection),
-    /// A delivery failed; what was not delivered keeps waiting and is sent again.
+    /// A delivery failed. What was not delivered stays queued and is sent again.
     Undelivered(&'a Error),
-    /// So many of the oldest updates were dropped to make room.
+    /// This many of the oldest updates were dropped to make room.
     Dropped(usize),
-    /// So many of the oldest events were dropped to make room.
+    /// This many of the oldest events were dropped to make room.
     DroppedEvents(usize),
-    /// The outbox failed; what is in it keeps waiting.
+    /// The outbox failed. What is in it stays queued.
     Outbox(&'a Error),
 }
 

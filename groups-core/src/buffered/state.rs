@@ -1,4 +1,4 @@
-//! What a client is doing and what its worker is to do. Every transition is a method here.
+//! The state that a client shares with its worker. Every transition is a method here.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub(super) struct Shared {
     gate: AtomicUsize,
     /// Updates published since the worker took its last request.
     published: AtomicUsize,
-    /// Breaks off the delivery that is under way.
+    /// Aborts the delivery in progress.
     cancel: AtomicBool,
 }
 
@@ -36,7 +36,7 @@ struct State {
     stats: Stats,
     /// The thread of the worker, once it runs.
     worker: Option<thread::ThreadId>,
-    /// Somebody settles or takes back.
+    /// A thread is settling or taking back.
     is_emptied: bool,
     /// A shutdown has taken back what was left.
     is_taken_back: bool,
@@ -58,13 +58,13 @@ enum Phase {
     Ended,
 }
 
-/// What the worker is to do before its pause is over. A greater request replaces a lesser one.
+/// A request to the worker before its pause is over. A greater request replaces a lesser one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Request {
     None,
     /// Send, but keep the pause after a failure: a batch is full, or a publisher waits for room.
     Send,
-    /// Send now: a flush, a shutdown, or a delivery that was broken off.
+    /// Send now: a flush, a shutdown, or a delivery that was aborted.
     SendNow,
 }
 
@@ -161,12 +161,12 @@ impl Shared {
         }
     }
 
-    /// Requests the worker to send what waits, though not in the pause after a failure.
+    /// Requests the worker to send what is queued, though not in the pause after a failure.
     pub(super) fn request_send(&self) {
         self.request(&mut self.state(), Request::Send);
     }
 
-    /// Requests the worker to send what waits, and waits until it has done something.
+    /// Requests the worker to send what is queued, and waits until it has done something.
     pub(super) fn wait_for_room(&self, time: Duration) {
         let mut state = self.state();
         if state.phase == Phase::Open {
@@ -204,7 +204,7 @@ impl Shared {
         }
     }
 
-    /// Waits until nobody appends any more, for that time at most; then the worker sends what is left in any case.
+    /// Waits until no publisher is appending, for that time at most, and requests the worker to send what is left.
     pub(super) fn drain(&self, time: Duration) {
         let state = self.state();
         let mut state = Self::wait(&self.progress, state, time, |_| self.is_gate_empty());
@@ -218,7 +218,7 @@ impl Shared {
         }));
     }
 
-    /// Breaks off what the worker is doing.
+    /// Aborts what the worker is doing.
     pub(super) fn break_off(&self) {
         self.enter(&mut self.state(), Phase::BrokenOff);
     }
@@ -289,14 +289,14 @@ impl Shared {
         !(is_done && task.is_last) && state.phase < Phase::BrokenOff
     }
 
-    /// Breaks off the delivery that is under way; what waits is taken again.
+    /// Aborts the delivery in progress. What is queued is taken again.
     pub(super) fn break_off_delivery(&self) {
         let mut state = self.state();
         self.cancel.store(true, Ordering::Relaxed);
         self.request(&mut state, Request::SendNow);
     }
 
-    /// Starts a delivery, and returns the flag that breaks it off; `None` if there is no time for another.
+    /// Starts a delivery and returns the flag that aborts it, or `None` if there is no time for another.
     pub(super) fn start_delivery(&self) -> Option<&AtomicBool> {
         let state = self.state();
         if state.phase >= Phase::BrokenOff {

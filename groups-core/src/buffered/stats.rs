@@ -5,31 +5,30 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::record::{EncodedUpdate, Event};
 
-/// The counts of a [`BufferedClient`](crate::BufferedClient) since its start, and what waits: of the updates, or of
-/// the events, which are counted apart.
+/// The counts of a [`BufferedClient`](crate::BufferedClient) since its start, and the depth of its outbox. Updates and
+/// events are counted separately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Updates that wait, including those under way; `None` if the outbox cannot be read: unknown is not
-    /// zero.
+    /// Updates in the outbox, including those being sent. `None` if the outbox cannot be read.
     pub queued: Option<usize>,
     /// The bytes of their JSON.
     pub queued_bytes: Option<usize>,
-    /// How long the oldest of them has waited; `None` if none waits, or if that is unknown.
+    /// The age of the oldest of them. `None` if the outbox is empty or cannot be read.
     pub oldest: Option<Duration>,
-    /// Updates that went out in at least one request, each counted once a delivery.
+    /// Updates that were in at least one request, each counted once per delivery.
     pub sent: usize,
     /// Updates that Mixpanel accepted, including those coalesced into others.
     pub accepted: usize,
-    /// Updates that were refused, by Mixpanel or since they cannot be read.
+    /// Updates that were rejected, by Mixpanel or because they cannot be read.
     pub rejected: usize,
     /// Updates that were dropped to make room.
     pub dropped: usize,
     /// Updates that `before_send` withheld.
     pub withheld: usize,
-    /// Requests to Mixpanel.
+    /// Requests to Mixpanel, including retries.
     pub requests: usize,
-    /// Requests that were repeated after a failure.
+    /// Requests that were retries.
     pub retries: usize,
     /// Bytes of all request bodies.
     pub bytes: u64,
@@ -71,12 +70,12 @@ impl Serialize for Stats {
 #[must_use = "it holds what was not delivered"]
 #[non_exhaustive]
 pub struct FlushOutcome {
-    /// How many updates and events still wait: in an outbox that outlives the process, or, after a `flush`,
-    /// in memory. `None` if the outbox cannot be read: how many wait is unknown.
+    /// The number of updates and events that are still queued: in an outbox that outlives the process, or, after a
+    /// `flush`, in memory. `None` if the outbox cannot be read.
     pub waiting: Option<usize>,
-    /// After a `shutdown`, the updates that were in memory only and not delivered, in order.
+    /// After a `shutdown`, the updates that were only in memory and were not delivered, in order.
     pub undelivered: Vec<EncodedUpdate>,
-    /// After a `shutdown`, the events that were in memory only and not delivered: `client.import` takes them.
+    /// After a `shutdown`, the events that were only in memory and were not delivered, to pass to `client.import`.
     pub undelivered_events: Vec<Event>,
     /// The counts of the updates since the start.
     pub stats: Stats,

@@ -20,7 +20,7 @@ use crate::util::sync::Mutex;
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
 
-/// How soon a flush or a shutdown looks again, while another process sends what it waits for.
+/// How often a flush or a shutdown polls while another process sends what it waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// In how many deliveries an update is blocked alone before it is rejected.
@@ -32,18 +32,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a server can ask for.
 const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(3600);
 
-/// What became of what waited.
+/// The outcome of a turn of the worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// All that had been published before is settled.
     Done,
     /// Another process has taken what a flush or a shutdown waits for.
     Elsewhere,
-    /// Something failed, after which the server asked for a pause, or did not.
+    /// Something failed; the pause is the one that the server requested, if any.
     Failed(Option<Duration>),
 }
 
-/// What became of an entry that was taken.
+/// The outcome of an entry that was taken.
 #[derive(Clone, Copy)]
 enum Fate<'a> {
     Accepted,
@@ -51,11 +51,11 @@ enum Fate<'a> {
     Undelivered,
 }
 
-/// The body of the thread.
+/// Runs the worker until it ends: the body of its thread.
 pub(super) fn run<R: Kind>(publisher: &Publisher<R>) {
     publisher.shared.begin();
     if let Err(message) = catch(|| work(publisher)) {
-        log::error!("the worker panicked: what waits is not sent: {message}");
+        log::error!("the worker panicked, and queued records are not sent: {message}");
     }
     publisher.shared.end();
 }
@@ -88,7 +88,7 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
     }
 }
 
-/// Sends what waits, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
+/// Sends what is queued, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
 /// however much is published meanwhile.
 fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocked) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {
@@ -123,8 +123,8 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocke
     Outcome::Failed(None)
 }
 
-/// Sends entries, and settles those whose fate is known. Unless that is all of them, it is an error, with the pause for
-/// which the server asked.
+/// Sends entries, and settles those whose fate is known. Returns an error unless that is all of them, with the pause
+/// that the server requested.
 fn send<R: Kind>(
     publisher: &Publisher<R>,
     taken: &[OutboxEntry<R>],
@@ -193,7 +193,7 @@ fn send<R: Kind>(
     }
 }
 
-/// Updates that something before Mixpanel refuses, such as a firewall that dislikes a text, and in how many deliveries.
+/// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many deliveries.
 ///
 /// Where nothing gets through, it is not their text: an update counts from the first delivery on in which others were
 /// accepted.
@@ -224,7 +224,7 @@ impl Blocked {
             match &entry.update {
                 Ok(update) if count >= MAX_BLOCKED => {
                     let record = R::name(&update.as_json().as_bytes()[1..]);
-                    let message = format!("others are accepted, and this one is not: {error:#}");
+                    let message = format!("blocked while others are accepted: {error:#}");
                     let mut rejection = Rejection::new(record, None, message);
                     rejection.position = position;
                     given_up.push(rejection);

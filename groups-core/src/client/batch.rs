@@ -5,9 +5,9 @@ use crate::client::records::{Limits, Records};
 use crate::json::escape::write_str;
 use crate::record::{Error, ErrorKind, Undelivered, Update};
 
-/// The body of one request to `/groups`, for those who send it themselves.
+/// The body of one request to `/groups`, for programs that send it with an HTTP client of their own.
 ///
-/// [`Client::send`](crate::Client::send) makes its own.
+/// [`Client::send`](crate::Client::send) does not need it.
 ///
 /// ```
 /// use mixpanel_groups::Group;
@@ -29,7 +29,7 @@ pub struct Batch {
     records: Records,
 }
 
-/// How every update begins: with the project's token.
+/// Returns the beginning of every update: its bracket and the project's token.
 pub(crate) fn opening(token: &str) -> Vec<u8> {
     let mut opening = b"{\"$token\":".to_vec();
     write_str(&mut opening, token);
@@ -38,7 +38,7 @@ pub(crate) fn opening(token: &str) -> Vec<u8> {
 }
 
 impl Batch {
-    /// An empty batch for the project of that token.
+    /// Returns an empty batch for the project with this token.
     #[must_use]
     pub fn new(token: &str) -> Self {
         Self {
@@ -48,15 +48,12 @@ impl Batch {
         }
     }
 
-    /// Adds an update. A request has at most 2,000 updates and 2,000,000 bytes; an update with nothing to
-    /// send adds nothing.
+    /// Appends an update. A request has at most 2,000 updates and 2,000,000 bytes. An empty update appends nothing.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     ///
     /// # Errors
-    /// The batch is as before if the update cannot be sent
-    /// ([`InvalidUpdate`](ErrorKind::InvalidUpdate)), or if it does not fit any more
-    /// ([`Full`](ErrorKind::Full)). The latter error gives the update [back](Error::undelivered), for the
-    /// next batch.
+    /// [`InvalidUpdate`](ErrorKind::InvalidUpdate) if the update cannot be sent, and [`Full`](ErrorKind::Full) if it does not
+    /// fit. The latter gives the update [back](Error::undelivered), for the next batch. The batch is unchanged.
     pub fn push<'u>(&mut self, update: impl Into<Update<'u>>) -> Result<(), Error> {
         let (position, opening) = (self.records.len(), &self.opening);
         self.records
@@ -73,19 +70,19 @@ impl Batch {
         Err(Error::new(ErrorKind::Full, "the batch is full").with_undelivered(undelivered))
     }
 
-    /// How many updates there are.
+    /// Returns the number of updates.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no updates.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// The request's body: a JSON array, with the token in it.
+    /// Returns the request's body: a JSON array, which contains the token.
     #[must_use]
     pub fn body(&mut self) -> &[u8] {
         match self.records.len() {
@@ -94,10 +91,11 @@ impl Batch {
         }
     }
 
-    /// Replaces the updates of each group by fewer that make the same of its profile, where there
-    /// are such: two `$set` become one, `$delete` takes the place of all before it, `$union` after
-    /// `$union` joins. Groups may change places; a group's updates keep their order. Returns how
-    /// many fewer updates there are.
+    /// Replaces the updates of each group by fewer with the same effect on its profile, if possible, and returns how many
+    /// were saved.
+    ///
+    /// Two `$set` become one, as do two `$union`, and `$delete` replaces everything before it. The order of groups may
+    /// change; a group's updates keep their order.
     ///
     /// ```
     /// use mixpanel_groups::Group;
@@ -117,7 +115,7 @@ impl Batch {
         coalesce(&mut self.records, self.opening.len(), self.limits)
     }
 
-    /// Takes all updates out, and keeps the buffer.
+    /// Removes all updates and keeps the buffer.
     pub fn clear(&mut self) {
         self.records.clear();
     }

@@ -24,7 +24,7 @@ use crate::client::{Client, Compression, Region, RetryPolicy};
 use crate::record::Error;
 use crate::util::sync::Mutex;
 
-/// How many bytes of events a request may have before compression: 10 MB.
+/// The most bytes of events in a request, before compression: 10 MB.
 /// ([Import API](https://developer.mixpanel.com/reference/import-events))
 const MAX_IMPORT: usize = 10_000_000;
 
@@ -92,14 +92,13 @@ impl ClientBuilder {
         }
     }
 
-    /// Returns a builder with the settings of the environment, to which others can be added:
-    /// `MIXPANEL_TOKEN`, and if set `MIXPANEL_REGION` (`us`, `eu` or `in`) and `MIXPANEL_ENDPOINT`
-    /// (scheme, host and port), which comes before the region.
+    /// Returns a builder with the settings of the environment, to which you can add others: `MIXPANEL_TOKEN`, and optionally
+    /// `MIXPANEL_REGION` (`us`, `eu` or `in`) and `MIXPANEL_ENDPOINT` (scheme, host and port). The endpoint overrides the
+    /// region.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `MIXPANEL_TOKEN` is not set, or one of them is
-    /// not valid. An empty text is not valid: what was meant to point elsewhere must not end in the US
-    /// region.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `MIXPANEL_TOKEN` is not set, or a variable is invalid. An empty
+    /// variable is invalid, so that a forgotten value does not send data to the US region.
     pub fn from_env() -> Result<Self, Error> {
         let token = variable("MIXPANEL_TOKEN")?
             .ok_or_else(|| Error::config("the environment variable MIXPANEL_TOKEN is not set"))?;
@@ -113,23 +112,22 @@ impl ClientBuilder {
         Ok(builder)
     }
 
-    /// Sets the project's token, in place of the one that the builder was made with. White space
-    /// around it is removed.
+    /// Sets the project's token, replacing the builder's first one. White space around it is removed.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
         self
     }
 
-    /// Sets the region that the project's data is kept in; the default is the US. Of this and
-    /// [`endpoint`](Self::endpoint) the last one counts.
+    /// Sets the region that stores the project's data; the default is the US. This and [`endpoint`](Self::endpoint) override
+    /// each other.
     pub fn region(self, region: Region) -> Self {
         self.endpoint(region.endpoint())
     }
 
-    /// Sets the service account that imports events into the project of that id, the number in the
-    /// project's settings. Updates of groups need none; without one, events are imported with the
-    /// project's token. White space around each is removed; user name and secret have visible ASCII
-    /// characters without quotes.
+    /// Sets the service account that imports events, and the project's id, which is the number in the project's settings.
+    ///
+    /// Group updates do not need one. Without one, events are imported with the project's token. White space around the
+    /// values is removed. User name and secret consist of visible ASCII characters without quotes.
     /// ([Import API](https://developer.mixpanel.com/reference/import-events))
     pub fn service_account(
         mut self,
@@ -145,11 +143,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets another host, as scheme, host and port: `"http://127.0.0.1:8080"`. `/groups` and `/import`
-    /// are added.
+    /// Sets another server, as scheme, host and port: `"http://127.0.0.1:8080"`. The client appends `/groups` and `/import`.
     ///
-    /// Plain `http` is accepted for this machine only (see [`allow_plain_http`]); a proxy named in
-    /// the environment is used for other machines only (see [`proxy`](Self::proxy)).
+    /// Plain `http` is accepted only for this machine (see [`allow_plain_http`]). A proxy from the environment is used only
+    /// for other machines (see [`proxy`](Self::proxy)).
     ///
     /// [`allow_plain_http`]: Self::allow_plain_http
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
@@ -157,106 +154,102 @@ impl ClientBuilder {
         self
     }
 
-    /// Accepts plain `http` endpoints on other machines too, where everybody on the way can read
-    /// token and data; default no.
+    /// Sets whether plain `http` is accepted for other machines too; default no. Anyone on the network path can then read
+    /// the token and the data.
     pub fn allow_plain_http(mut self, allow: bool) -> Self {
         self.allow_plain_http = allow;
         self
     }
 
-    /// Sets how many updates or events go into a request at most: from 1 to 2,000, which is Mixpanel's
-    /// limit and the default.
+    /// Sets the most updates or events in one request: from 1 to 2,000, which is Mixpanel's limit and the default.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     pub fn max_batch(mut self, records: usize) -> Self {
         self.max_batch = records;
         self
     }
 
-    /// Sets how many bytes a request's body has at most, before compression. By default 2,000,000 of
-    /// updates, which is below every limit that Mixpanel documents, and 10,000,000 of events. An
-    /// update or event that is larger is rejected, and one of more than 1 MB in any case.
+    /// Sets the most bytes of a request's body, before compression; at least 100.
+    ///
+    /// The default is 2,000,000 for updates, which is below every limit that Mixpanel documents, and 10,000,000 for events.
+    /// A single update or event that is larger is rejected, as is one of more than 1,000,000 bytes in any case.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = Some(bytes);
         self
     }
 
-    /// Sets over how many connections one `send` sends side by side: from 1, the default, to 256.
+    /// Sets the number of parallel connections of one `send`: from 1, the default, to 256.
     ///
-    /// Mixpanel advises 10 to 20 for much data
-    /// ([Import API](https://developer.mixpanel.com/reference/import-events)). A group's updates always take the same connection,
-    /// so their order holds. Each takes a thread while `send` runs, and the memory of four batches
-    /// at most.
+    /// Mixpanel recommends 10 to 20 for large amounts of data
+    /// ([Import API](https://developer.mixpanel.com/reference/import-events)). A group's updates always use the same
+    /// connection, so their order holds. Each connection needs a thread while `send` runs, and the memory of at most four
+    /// batches.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Sets how request bodies are compressed. By default events are, with gzip, and updates are not,
-    /// since Mixpanel documents compression for `/import` only
+    /// Sets how request bodies are compressed. By default, events are compressed with gzip and updates are not, because
+    /// Mixpanel documents compression only for `/import`
     /// ([Import API](https://developer.mixpanel.com/reference/import-events)).
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
     }
 
-    /// Sets when a failed request is repeated; by default as Mixpanel advises, up to 6 times within 5
-    /// minutes.
+    /// Sets when a failed request is retried. The default follows Mixpanel's advice: up to 6 retries within 5 minutes.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Sets how long one request may take, from name resolution to the answer's last byte; default 30 s.
+    /// Sets how long one request may take, from name resolution to the last byte of the response; default 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how long opening a connection may take, default 10 s: finding the address, connecting, and
-    /// what a proxy and TLS take.
+    /// Sets how long opening a connection may take; default 10 s. This includes name resolution, the proxy and TLS.
     ///
-    /// The address is found anew for each connection. It is kept as long as that connection: until it
-    /// breaks, or was idle for 15 s. Where a name has several addresses, they are tried one after the
-    /// other: one without a route or a listener costs nothing, and one that does not answer about half
-    /// of the time that is left.
+    /// The name is resolved for each new connection, and the address is kept as long as the connection: until it breaks or
+    /// was idle for 15 s. If a name has several addresses, they are tried one after the other. An address without a route
+    /// or a listener fails at once; one that does not respond takes about half of the time that is left.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Sets whether Mixpanel validates every record and says which are wrong (`strict=1`); default yes. If
-    /// not, it accepts a request when at least one of its records is valid, and does not say which
-    /// are not.
+    /// Sets whether Mixpanel validates every record and reports those that are invalid (`strict=1`); default yes. Without it,
+    /// Mixpanel accepts a request that has at least one valid record, and drops the invalid ones without reporting them.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// Sets the proxy that requests go through, whatever the environment says: `http://host:port`, with
-    /// `user:password@` before the host if it asks for that. The scheme is `http`, `https` (with the
-    /// feature `tls`), `socks5` or `socks4`, or `socks5h` or `socks4a` for a proxy that looks up the
-    /// endpoint's name itself; without a port it is 80, 443 or 1080.
+    /// Sets the proxy, in place of the environment's: `http://host:port`, with `user:password@` before the host if the proxy
+    /// requires it.
     ///
-    /// By default the proxy is taken from the environment when the client is built, by the rules of
-    /// [curl](https://curl.se/docs/manpage.html#ENVIRONMENT): for an `https` endpoint from the first
-    /// of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is not empty, unless
-    /// `no_proxy` or `NO_PROXY` lists the endpoint's host. Such a list has names, which include all
-    /// names below them (`mixpanel.com`, `.mixpanel.com`), addresses and networks (`10.0.0.0/8`), each
-    /// with or without a port, or `*` for all. An endpoint on this machine needs no proxy of the
-    /// environment.
+    /// The scheme is `http`, `https` (with the feature `tls`), `socks5` or `socks4`, or `socks5h` or `socks4a` if the proxy
+    /// resolves the endpoint's name. The default port is 80, 443 or 1080.
+    ///
+    /// By default the proxy comes from the environment, read when the client is built, by the rules of
+    /// [curl](https://curl.se/docs/manpage.html#ENVIRONMENT). For an `https` endpoint it is the first of `https_proxy`,
+    /// `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is not empty, unless `no_proxy` or `NO_PROXY` lists the endpoint's
+    /// host. Such a list contains names, which include their subdomains (`mixpanel.com`, `.mixpanel.com`), addresses and
+    /// networks (`10.0.0.0/8`), each with or without a port, or `*` for every host. For an endpoint on this machine, the
+    /// environment is ignored.
     pub fn proxy(mut self, proxy: impl Into<String>) -> Self {
         self.proxy = ProxySetting::Url(proxy.into());
         self
     }
 
-    /// Uses no proxy, whatever the environment says.
+    /// Connects without a proxy, ignoring the environment.
     pub fn no_proxy(mut self) -> Self {
         self.proxy = ProxySetting::None;
         self
     }
 
-    /// Trusts the certificates of this text in PEM, and no others: those of your company's own
-    /// authority, or of a proxy that opens TLS to inspect it.
+    /// Trusts only the root certificates in this PEM text: those of your company's own authority, or of a proxy that
+    /// inspects TLS.
     ///
     /// ```no_run
     /// # use mixpanel_groups::Client;
@@ -265,21 +258,20 @@ impl ClientBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// By default the certificates of the file that the environment variable `SSL_CERT_FILE` names are
-    /// trusted, as by curl and OpenSSL, and without it those of Mozilla's list, which is part of the
-    /// program. `SSL_CERT_DIR` is not read. Where a proxy opens only some connections, the text or the
-    /// file needs the public authorities too.
+    /// By default the client trusts the certificates in the file that the environment variable `SSL_CERT_FILE` names, as curl
+    /// and OpenSSL do, and without that variable Mozilla's list, which is compiled in. `SSL_CERT_DIR` is not read. If a
+    /// proxy inspects only some connections, the text or file must contain the public authorities too.
     #[cfg(feature = "tls")]
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots = Roots::Pem(pem.into());
         self
     }
 
-    /// Lets the operating system decide which certificates are trusted: on Windows and macOS its own
-    /// verifier, on Linux and the like its list of certificates (`/etc/ssl`).
+    /// Trusts the certificates that the operating system trusts: by its own verifier on Windows and macOS, by its list of
+    /// certificates (`/etc/ssl`) on Linux and the like.
     ///
-    /// It can be slower at the first connection, and depends on how the machine is set up. Of this and
-    /// [`root_certificates`](Self::root_certificates) the last one counts.
+    /// The first connection can be slower, and the result depends on the machine's setup. This and
+    /// [`root_certificates`](Self::root_certificates) override each other.
     #[cfg(feature = "platform-verifier")]
     pub fn platform_verifier(mut self) -> Self {
         self.roots = Roots::Platform;
@@ -289,10 +281,9 @@ impl ClientBuilder {
     /// Returns the client.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the setting's name and value, if one makes no
-    /// sense: a token that is empty or has other characters than letters, digits, `-` and `_`, an
-    /// endpoint or proxy that is not one, a number outside its range, a time limit of zero. Values of
-    /// secrets are not shown.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a setting is invalid: a token that is empty or contains other
+    /// characters than letters, digits, `-` and `_`, an invalid endpoint, proxy or certificate, a number outside its range,
+    /// a timeout of zero. The error names the setting and its value, but never the value of a secret.
     pub fn build(mut self) -> Result<Client, Error> {
         let token = credentials::token(&self.token)?.to_owned();
         self.token = token;
@@ -341,7 +332,7 @@ impl ClientBuilder {
         }))
     }
 
-    /// Where updates of groups go.
+    /// Returns the route of updates.
     fn groups(&self, endpoint: &Endpoint) -> Route {
         let strict = u8::from(self.strict);
         Route {
@@ -354,7 +345,7 @@ impl ClientBuilder {
         }
     }
 
-    /// Where events go.
+    /// Returns the route of events.
     fn import(&self, endpoint: &Endpoint) -> Route {
         let strict = u8::from(self.strict);
         let query = self
@@ -373,7 +364,7 @@ impl ClientBuilder {
         }
     }
 
-    /// What `/import` gets as HTTP's Basic authorization.
+    /// Returns the Basic authorization of `/import`.
     fn credentials(&self) -> String {
         BASE64_STANDARD.encode(match &self.service_account {
             None => format!("{}:", self.token),

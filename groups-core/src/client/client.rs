@@ -10,10 +10,10 @@ use crate::client::transport::{NoopTransport, Transport};
 use crate::record::{Error, IntoEvents, IntoUpdates, Report};
 use crate::util::sync::Mutex;
 
-/// Sends updates to Mixpanel, and waits until each is accepted, rejected or given up.
+/// A blocking client: it sends updates and events to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
-/// Cheap to clone; clones share connections, which are kept open between calls, 16 at most or as many as one call uses. `Send + Sync`: one
-/// client serves all threads.
+/// Clones are cheap and share connections. At most 16 idle connections are kept open between calls, or as many as one
+/// call uses. A client is `Send + Sync`, so one serves all threads.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), mixpanel_groups::Error> {
@@ -36,7 +36,7 @@ pub(super) struct Inner {
     pub(super) connections: usize,
     /// How long a request can take.
     pub(super) timeout: Duration,
-    /// Whether it only claims to send.
+    /// Whether it sends nothing: see [`Client::disabled`].
     pub(super) is_disabled: bool,
     /// Connections that no `send` uses at the moment.
     pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
@@ -49,35 +49,36 @@ const MAX_IDLE: usize = 16;
 pub(crate) type OpenConnection = dyn Fn() -> Arc<dyn Transport> + Send + Sync;
 
 impl Client {
-    /// A client for the project of that token (Project Settings → Access Keys), in the US region, with
-    /// every setting at its default.
+    /// Returns a client for the project with this token (Project Settings → Access Keys), in the US region, with default
+    /// settings.
     ///
     /// # Errors
-    /// If the token is empty.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the token is empty or contains other characters than letters,
+    /// digits, `-` and `_`, or if a proxy or `SSL_CERT_FILE` of the environment is invalid.
     pub fn new(token: impl Into<String>) -> Result<Self, Error> {
         Self::builder(token).build()
     }
 
-    /// A client with other settings.
+    /// Returns a builder, to change settings.
     pub fn builder(token: impl Into<String>) -> ClientBuilder {
         ClientBuilder::new(token.into())
     }
 
-    /// A client from the environment: `MIXPANEL_TOKEN`, and if set `MIXPANEL_REGION` (`us`, `eu` or
-    /// `in`) and `MIXPANEL_ENDPOINT` (scheme, host and port), which comes before the region.
+    /// Returns a client with the settings of the environment: `MIXPANEL_TOKEN`, and optionally `MIXPANEL_REGION` (`us`, `eu`
+    /// or `in`) and `MIXPANEL_ENDPOINT` (scheme, host and port). The endpoint overrides the region.
     ///
     /// # Errors
-    /// If `MIXPANEL_TOKEN` is not set, or one of them is not valid. The empty text is not: what was to
-    /// point elsewhere must not end in the US region.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `MIXPANEL_TOKEN` is not set, or a variable is invalid. An empty
+    /// variable is invalid, so that a forgotten value does not send data to the US region.
     pub fn from_env() -> Result<Self, Error> {
         ClientBuilder::from_env()?.build()
     }
 
-    /// Sends any number of updates, and returns what became of them.
+    /// Sends any number of updates and returns a report of them.
     ///
-    /// They are given as an iterator, `company.updates()`, as a list, or as a single one,
-    /// `company.set()`. The updates of a struct borrow it; [`Update::into_owned`](crate::Update::into_owned) frees them, for
-    /// rows that a database yields one by one:
+    /// Pass an iterator such as `company.updates()`, a list, or a single update such as `company.set()`. The updates of a
+    /// struct borrow it. [`Update::into_owned`](crate::Update::into_owned) makes them independent, for rows that a database
+    /// yields one by one:
     ///
     /// ```
     /// # use mixpanel_groups::{Client, Error, MixpanelGroup, Report, Update};
@@ -91,67 +92,66 @@ impl Client {
     /// # Ok::<(), Error>(())
     /// ```
     ///
-    /// An update that Mixpanel refuses is no error: it is in the report, beside what was accepted.
+    /// An update that Mixpanel rejects is not an error: the [`Report`] lists it with its position, and the others are
+    /// delivered.
     ///
-    /// They go out in batches of up to 2,000 updates and 2,000,000 bytes, in order for each group; no
-    /// more than a few batches are in memory at a time. One update may have 1 MB.
+    /// Updates are sent in batches of up to 2,000 updates and 2,000,000 bytes, in order for each group. At most a few
+    /// batches are in memory at a time. One update may have 1,000,000 bytes.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     ///
-    /// Failed requests are repeated as [`RetryPolicy`](crate::RetryPolicy) says, a request that is too large is split, and where
-    /// Mixpanel refuses some updates, the others are delivered. The [`Report`] lists those that were
-    /// refused, with their positions.
+    /// Failed requests are retried by the [`RetryPolicy`](crate::RetryPolicy). A request that is too large is split.
     ///
     /// # What happens when …
-    /// Whatever happens, each update ends in one place: accepted, rejected, or undelivered in the
-    /// error. “Retried” is as [`RetryPolicy`](crate::RetryPolicy) says, and the error if the last attempt fails as well.
-    /// “Stops” is the error at once, since the same request would fail again.
+    /// Each update ends in exactly one place: accepted, rejected, or undelivered in the error. “Retried” means by the
+    /// [`RetryPolicy`](crate::RetryPolicy), with the error if the last attempt fails as well. “Stops” means the error at
+    /// once, because the same request would fail again.
     ///
     /// | when | then |
     /// |---|---|
     /// | 200 with `1`, `{"status": 1, …}` or `{"status": "OK", …}`, without an `error` that is not null | all of the request is accepted |
     /// | 400 or 200 with `failed_records` | these are rejected, each with its field and message, and the others accepted |
-    /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, an `error`), lists a record that is not in the request, or counts others as accepted (`num_good_events`, `num_records_imported`) | the request is halved until the bad updates are found; these are rejected |
+    /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, an `error`), lists a record that is not in the request, or counts other records as accepted (`num_good_events`, `num_records_imported`) | the request is halved until the bad updates are found; these are rejected |
     /// | 401, 403 with Mixpanel's JSON (`error` and `status`) | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
     /// | 404 with Mixpanel's JSON | stops, [`NotFound`](crate::ErrorKind::NotFound) |
-    /// | 400, 401, 403, 404 without Mixpanel's JSON, any other 4xx: a firewall, proxy or captive portal | retried; after the last attempt, halved until the updates that are blocked are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. Where three in a row are blocked alone, everything comes back |
+    /// | 400, 401, 403, 404 without Mixpanel's JSON, any other 4xx: a firewall, proxy or captive portal | retried; after the last attempt, halved until the blocked updates are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. Where three in a row are blocked alone, everything comes back |
     /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
-    /// | 429 | retried, and no connection sends before; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
+    /// | 429 | retried, and no connection sends before that; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
     /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
-    /// | `Retry-After`, in seconds or as a date | the retry is not before; if that is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after) |
+    /// | `Retry-After`, in seconds or as a date | the retry is not before that; if it is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after) |
     /// | a redirect | is not followed; retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
     /// | any other status | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
     /// | 200 with HTML, nothing, or JSON that is cut off or unknown | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse); with 413, 429 or 5xx, the status decides |
-    /// | an answer of more than 1 MiB | the first MiB is read and counts as cut off |
-    /// | an answer that is no HTTP | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
-    /// | the host is not known; the connection is refused, or reset before, during or after the request | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
+    /// | a response of more than 1 MiB | the first MiB is read, and counts as cut off |
+    /// | a response that is not HTTP | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
+    /// | the host is not found; the connection is refused, or reset before, during or after the request | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
     /// | a kept connection turns out to be closed | retried at once |
-    /// | no answer in time: connecting, waiting for the head or within the body | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
-    /// | an answer, and the connection closed, before the request was read | the answer counts, where the system still has it |
-    /// | the proxy asks for another user name and password (407, or SOCKS's refusal) | stops, [`Network`](crate::ErrorKind::Network) |
+    /// | no response in time: connecting, waiting for the head or within the body | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
+    /// | a response, and the connection closed, before the request was read | the response counts, if the system still has it |
+    /// | the proxy rejects the user name and password (407, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
     /// | no secure connection: an unknown issuer, another host name, expired | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |
     ///
-    /// What is retried may have been applied already, its answer lost. Applying it again changes
-    /// nothing (but that an item of a list that was removed and added again stands at its end), and a group's later updates are not sent before the repeated request is answered.
+    /// # Order
+    /// A retried request may have been applied already, if its response was lost. Applying it again changes nothing, except
+    /// that an item that was removed from a list and added again moves to its end. A group's later updates are not sent
+    /// before the retried request has its response.
     ///
-    /// One thing no client can prevent: a request that timed out or was broken off may still be on its
-    /// way, and the server may apply it after the repeated one, and after later updates of the same
-    /// group. An older value is then the last one, until the next update of that property.
+    /// One thing no client can prevent: a request that timed out or was aborted may still reach the server, which then
+    /// applies it after the retried one, and after later updates of the same group. The older value then stays until the
+    /// next update of that property.
     ///
     /// # Errors
-    /// If an update could not be delivered. The error holds the [report](Error::report) so far and
-    /// every [undelivered](Error::undelivered) update; for these, the rest of `updates` is read to
-    /// its end.
+    /// If an update could not be delivered. The error holds the [report](Error::report) so far and every
+    /// [undelivered](Error::undelivered) update. To collect these, `updates` is read to its end.
     pub fn send<'u>(&self, updates: impl IntoUpdates<'u>) -> Result<Report, Error> {
         self.with_options().send(updates)
     }
 
-    /// Imports any number of events, and returns what became of them: the way to link users to
-    /// groups.
+    /// Imports any number of events, which link users to groups, and returns a report of them.
     ///
-    /// As [`send`](Self::send) does for updates, with batches of up to 2,000 events and 10,000,000
-    /// bytes before compression. An event that is sent twice counts once, for its insert id.
+    /// Works as [`send`](Self::send) does for updates, with batches of up to 2,000 events and 10,000,000 bytes before
+    /// compression. An event that is sent twice counts once, because of its insert id.
     /// ([Import API](https://developer.mixpanel.com/reference/import-events))
     ///
     /// ```no_run
@@ -164,19 +164,18 @@ impl Client {
     ///     .distinct_id("user123")
     ///     .group(&acme)
     ///     .property("amount", 99.99);
-    /// client.import([event])?;
+    /// client.import([event])?.into_result()?;
     /// # Ok::<(), mixpanel_groups::Error>(())
     /// ```
     ///
     /// # Errors
-    /// If an event could not be delivered. The error holds the [report](Error::report) so far and
-    /// every [undelivered](Error::undelivered) event; for these, the rest of `events` is read to
-    /// its end.
+    /// If an event could not be delivered. The error holds the [report](Error::report) so far and every
+    /// [undelivered](Error::undelivered) event. To collect these, `events` is read to its end.
     pub fn import(&self, events: impl IntoEvents) -> Result<Report, Error> {
         self.with_options().import(events)
     }
 
-    /// A `send` or `import` with options of its own: progress, cancellation.
+    /// Returns the options of one `send` or `import`: progress, cancellation, coalescing.
     ///
     /// ```no_run
     /// # use std::sync::atomic::AtomicBool;
@@ -194,10 +193,10 @@ impl Client {
         SendOptions::new(self)
     }
 
-    /// A client that sends nothing and reports all as accepted, for tests and development machines.
+    /// Returns a client that sends nothing and reports everything as accepted, for tests and development machines.
     ///
-    /// An update that cannot be sent is rejected all the same. A [`Snapshot`](crate::Snapshot) keeps nothing of what
-    /// it reports.
+    /// An update that cannot be sent is rejected all the same. A [`Snapshot`](crate::Snapshot) does not record what this
+    /// client reports.
     #[must_use]
     pub fn disabled() -> Self {
         let open = Box::new(|| Arc::new(NoopTransport) as Arc<dyn Transport>);
@@ -214,7 +213,7 @@ impl Client {
         &self.0.import
     }
 
-    /// A connection for each lane of a `send`: kept ones first.
+    /// Returns a connection for each lane of a `send`, idle ones first.
     pub(crate) fn take_connections(&self) -> Vec<Arc<dyn Transport>> {
         let inner = &*self.0;
         let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);

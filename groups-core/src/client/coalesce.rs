@@ -1,13 +1,13 @@
-//! Fewer updates that say the same.
+//! Replaces updates by fewer with the same effect.
 //!
 //! Updates of one group are taken in order and put into slots, one for each update that is left.
 //! A property's operations stand in slots in their order, and operations on different properties
 //! can be exchanged freely; so each new operation goes into the earliest slot of its kind that is
 //! behind the property's last one, unless the property's history makes it, or makes part of the
-//! history, superfluous. What [`Profile`](crate::Profile) says is the rule: whatever the profile
-//! was, it becomes the same. An update opens at most one slot, so there are never more.
+//! history, superfluous. [`Profile`](crate::Profile) defines what is the same: whatever the profile
+//! was before, it is equal afterwards. An update opens at most one slot, so there are never more.
 //!
-//! Time and memory grow with the updates and no faster: nothing is said again or copied for each further
+//! Time and memory grow no faster than the updates: nothing is processed or copied again for each further
 //! update, lists are taken apart once (`mutable_list`), and which records a slot stands for is kept by property.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,8 +21,8 @@ use crate::json::close;
 use crate::json::escape::write_str;
 use crate::json::item::{Item, parse_items};
 
-/// Replaces the records by equivalent ones, group by group; how many fewer there are. None, if that
-/// would make one too large to be sent.
+/// Replaces the records by fewer equivalent ones, group by group. Returns how many were saved: 0 if a record would be too
+/// large to be sent.
 pub(crate) fn coalesce(records: &mut Records, opening: usize, limits: Limits) -> usize {
     let before = records.len();
     let coalesced = coalesce_with_members(records, opening, limits, &|| false);
@@ -30,10 +30,10 @@ pub(crate) fn coalesce(records: &mut Records, opening: usize, limits: Limits) ->
     before - records.len()
 }
 
-/// How many records are taken apart between two looks whether it is cancelled.
+/// The number of records that are parsed between two checks for cancellation.
 const LOOK_EVERY: usize = 256;
 
-/// The same; returns for each record that is left which ones became part of it. Returns `None`, with the records as they
+/// Does the same as [`coalesce`], and returns for each record that is left which ones became part of it. Returns `None`, with the records as they
 /// were, if it is cancelled meanwhile.
 pub(crate) fn coalesce_with_members(
     records: &mut Records,
@@ -95,12 +95,12 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// One record, taken apart.
+/// A parsed record.
 struct Parsed<'a> {
     /// All that stands before the operation.
     prefix: &'a [u8],
     operation: Operation,
-    /// The properties and, but for `$unset`, what is said of them.
+    /// The properties and, except for `$unset`, their values.
     entries: Vec<(String, &'a str)>,
 }
 
@@ -159,7 +159,7 @@ struct Slot<'a> {
     members: Vec<usize>,
 }
 
-/// What was said of one property.
+/// The operations on one property so far.
 #[derive(Default)]
 struct History {
     /// The slots in which it is, in order, and the records that are part of each or were superseded by it.
@@ -228,7 +228,7 @@ impl History {
         self.steps.len().checked_sub(1)
     }
 
-    /// Whether an operation changes nothing, after what was said last and before.
+    /// Returns whether an operation changes nothing after the earlier ones.
     fn is_said_already(&self, last: Option<Operation>, operation: Operation, value: &str) -> bool {
         use Operation::{Remove, Set, SetOnce, Union, Unset};
         match (last, operation) {
@@ -244,7 +244,7 @@ impl History {
         self.steps.last().map(|(slot, _)| *slot)
     }
 
-    /// The last step before those at the end that remove something.
+    /// Returns the last step before those at the end that remove something.
     fn before_removed(&self) -> Option<usize> {
         // Each removes one item, no two of them the same.
         let before = self.steps.len().checked_sub(self.removed.len() + 1)?;
@@ -286,7 +286,7 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// One operation of a record on one property.
+    /// Adds one operation of a record on one property.
     fn say(&mut self, operation: Operation, name: &str, value: &'a str, record: usize) {
         use Operation::{Remove, Set, Union, Unset};
         if !self.properties.contains_key(name) {
@@ -384,7 +384,7 @@ impl<'a> Segment<'a> {
         history.has_created |= matches!(operation, Operation::SetOnce | Operation::Union);
     }
 
-    /// The updates that are left. If one of them created the group, one still has to.
+    /// Writes the updates that are left. If one of the originals creates the group, so does one of these.
     fn write(mut self, records: &Records, coalesced: &mut Records, members: &mut Vec<Vec<usize>>) {
         for (slot, part) in self
             .properties

@@ -3,16 +3,16 @@ use std::str::FromStr;
 
 use crate::record::Error;
 
-/// How request bodies are compressed.
+/// The compression of request bodies.
 ///
 /// As text: `none`, `gzip` (level 6) or `gzip:1` to `gzip:9`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not at all: the default for `/groups`, where Mixpanel documents nothing else.
+    /// No compression: the default for `/groups`, for which Mixpanel documents none.
     #[default]
     None,
-    /// With gzip, of this level.
+    /// gzip of this level.
     #[cfg(feature = "gzip")]
     #[non_exhaustive]
     Gzip {
@@ -21,7 +21,7 @@ pub enum Compression {
     },
 }
 
-/// Below this many bytes a body is sent as it is.
+/// A body of fewer bytes is not compressed.
 ///
 /// Measured with typical updates of 200 bytes: a body of 1,030 bytes becomes 247 at level 6 in
 /// 14 µs, most of which is the encoder's start. On any line slower than 440 Mbit/s, sending what

@@ -108,8 +108,8 @@ impl Visitor<'_> for DurationVisitor {
     }
 }
 
-/// Reads the settings from a config file of any format. Each is optional and has the name of its method;
-/// an unknown name is an error.
+/// Reads the settings from a config file of any format. Each setting is optional and has the name of its method. An unknown
+/// name is an error.
 ///
 /// ```
 /// use mixpanel_groups::ClientBuilder;
@@ -127,8 +127,7 @@ impl Visitor<'_> for DurationVisitor {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A file that should not hold the token leaves it out, and the program adds it with
-/// [`token`](ClientBuilder::token).
+/// To keep the token out of the file, leave it out and add it with [`token`](ClientBuilder::token).
 impl<'de> Deserialize<'de> for ClientBuilder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let config = ConfigFile::deserialize(deserializer)?;

@@ -1,8 +1,8 @@
-//! Finds a host's address when a connection to it is opened, and only then.
+//! Resolves a host's name when a connection to it is opened, and only then.
 //!
-//! ureq asks its resolver before each request, also where it goes on to use a kept connection, and
-//! that takes a thread wherever there is a time limit. So its resolver here finds nothing, and the
-//! connector, which ureq calls for a new connection alone, asks the real one.
+//! ureq calls its resolver before each request, even if it then uses an idle connection, and with a time limit that
+//! starts a thread. So its resolver here returns nothing, and the connector, which ureq calls only for a new connection,
+//! calls the real one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use ureq::{Error, Timeout};
 
 use crate::client::early_response::EarlyResponseConnector;
 
-/// Finds no address and looks for none.
+/// A resolver that returns no address.
 #[derive(Debug)]
 pub(super) struct LaterResolver;
 
@@ -36,7 +36,7 @@ impl Resolver for LaterResolver {
     }
 }
 
-/// Opens connections, and finds the address for each anew.
+/// A connector that resolves the name for each new connection.
 pub(super) struct ResolvingConnector<C> {
     resolver: Arc<dyn Resolver>,
     connector: C,

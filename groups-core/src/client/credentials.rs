@@ -12,14 +12,14 @@ pub(super) struct ServiceAccount {
 }
 
 impl ServiceAccount {
-    /// Returns the account without the white space around its parts, if each can be one.
+    /// Returns the account without the white space around its parts, if each is valid.
     pub(super) fn trimmed(&self) -> Result<Self, Error> {
         let [user, secret, project_id] =
             [&self.user, &self.secret, &self.project_id].map(|text| text.trim());
         // HTTP's Basic authorization ends the user name at the first colon.
         if user.is_empty() || user.contains(':') {
             return Err(Error::config(
-                "a service account's user name is not empty and has no colon",
+                "invalid service account's user name: it is empty or contains a colon",
             ));
         }
         check("service account's user name", user, is_visible)?;
@@ -28,7 +28,7 @@ impl ServiceAccount {
         }
         check("service account's secret", secret, is_visible)?;
         if project_id.is_empty() || !project_id.chars().all(is_of_token) {
-            let message = "the project id is not one: it is the number in the project's settings";
+            let message = "invalid project id: expected the number in the project's settings";
             return Err(Error::config(message));
         }
         Ok(Self {
@@ -39,8 +39,8 @@ impl ServiceAccount {
     }
 }
 
-/// Returns the token without the white space around it, if it can be one: Mixpanel answers `1` to
-/// any token, so a wrong one is found here or never.
+/// Returns the token without the white space around it, if it is valid. Mixpanel answers `1` to any token, so a malformed
+/// one must be found here.
 /// ([Track Events](https://developer.mixpanel.com/reference/track-event), responses)
 pub(super) fn token(text: &str) -> Result<&str, Error> {
     let token = text.trim();

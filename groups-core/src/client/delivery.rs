@@ -1,4 +1,4 @@
-//! From batches to what became of every record: lanes that send side by side, each in order.
+//! Delivers batches: lanes that send in parallel, each in order.
 //!
 //! The caller's thread fills batches and hands them to lanes; a lane is a thread with a connection
 //! that delivers its batches one after the other. A group's records always take the same lane, so
@@ -23,7 +23,7 @@ use crate::record::Rejection;
 use crate::record::{Error, ErrorKind, Report, Undelivered};
 use crate::util::sync::{Condvar, Instant, Mutex, MutexGuard};
 
-/// Where records go, and how.
+/// The route of a kind of records.
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) url: String,
@@ -39,10 +39,10 @@ pub(crate) struct Route {
 /// One `send`.
 pub(crate) struct Delivery<'a> {
     pub(super) route: &'a Route,
-    /// Says whether a request may start that takes up to that time.
+    /// Returns whether a request may start that takes up to that time.
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
     state: Mutex<State>,
-    /// Notified at every change of the state that somebody may wait for.
+    /// Notified at every change of the state that a thread may wait for.
     pub(super) changed: Condvar,
 }
 
@@ -54,13 +54,13 @@ pub(super) struct State {
     spare: Vec<Records>,
     /// No further batch will come.
     closed: bool,
-    /// Nothing more is to be sent, and why.
+    /// Why nothing more is sent, once that is so.
     pub(super) stopped: Option<Error>,
     /// Why some records were handed back, while others are delivered.
     pub(super) set_aside: Option<Error>,
-    /// The connections were broken off, and serve nobody any more.
+    /// The connections were aborted and cannot be used again.
     aborted: bool,
-    /// The server asked every lane to wait until then.
+    /// The server requested that every lane wait until then.
     pub(super) resume: Option<Instant>,
     pub(super) report: Report,
 }
@@ -85,7 +85,7 @@ const QUEUE: usize = 1;
 pub(super) struct Stopped;
 
 impl<'a> Delivery<'a> {
-    /// A delivery with a lane for each connection.
+    /// Returns a delivery with a lane for each connection.
     pub(crate) fn new(route: &'a Route, connections: Vec<Arc<dyn Transport>>) -> Self {
         let lanes = connections.into_iter().map(|connection| Lane {
             connection,
@@ -107,7 +107,7 @@ impl<'a> Delivery<'a> {
         self.route
     }
 
-    /// How many lanes there are.
+    /// Returns the number of lanes.
     pub(crate) fn lanes(&self) -> usize {
         self.state().lanes.len()
     }
@@ -116,7 +116,7 @@ impl<'a> Delivery<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty batch.
+    /// Returns an empty batch.
     pub(crate) fn spare(&self) -> Records {
         self.state().spare.pop().unwrap_or_default()
     }
@@ -152,19 +152,19 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    /// No further batch will come.
+    /// Records that no further batch will come.
     pub(crate) fn close(&self) {
         self.state().closed = true;
         self.changed.notify_all();
     }
 
-    /// Ends the delivery: what waits is undelivered, requests under way are waited for.
+    /// Ends the delivery: queued batches are undelivered, and requests in progress run to their end.
     pub(crate) fn stop(&self, error: Error) {
         self.state().stopped.get_or_insert(error);
         self.changed.notify_all();
     }
 
-    /// Ends the delivery and breaks off the requests under way.
+    /// Ends the delivery and aborts the requests in progress.
     pub(crate) fn abort(&self, error: Error) {
         self.stop(error);
         let mut state = self.state();
@@ -174,7 +174,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Whether the next request may start.
+    /// Returns whether the next request may start.
     pub(super) fn is_permitted(&self) -> bool {
         self.permit.is_none_or(|(permit, time)| permit(time))
     }
@@ -184,7 +184,7 @@ impl<'a> Delivery<'a> {
         drop(self.changed.wait_timeout(self.state(), time));
     }
 
-    /// Whether every lane has done its work.
+    /// Returns whether every lane is done.
     pub(crate) fn is_done(&self) -> bool {
         self.state()
             .lanes
@@ -205,8 +205,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// What became of everything, and the connections that are of further use. It is an error if
-    /// anything is undelivered.
+    /// Returns the report and the connections that can be used again. Returns an error if anything is undelivered.
     pub(crate) fn finish(self) -> (Vec<Arc<dyn Transport>>, Result<Report, Error>) {
         let mut state = self
             .state
@@ -244,7 +243,7 @@ impl<'a> Delivery<'a> {
             let mut settled = 0;
             let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
             if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
-                self.abort(Error::new(ErrorKind::Io, "a thread that sends panicked"));
+                self.abort(Error::new(ErrorKind::Io, "a sending thread panicked"));
             }
             let mut state = self.state();
             let rest = settled..batch.len();
@@ -297,20 +296,20 @@ impl State {
         }
     }
 
-    /// Whether a batch more may wait for the lane. One that backs off may take the room of others,
-    /// so that they are not kept waiting for it, and none is refused while nothing waits for it.
+    /// Returns whether one more batch may wait for the lane. A lane that backs off may take the room of others, so that they
+    /// do not wait for it. A lane for which nothing waits always has room.
     fn has_room(&self, lane: usize) -> bool {
         let waiting: usize = self.lanes.iter().map(|lane| lane.queue.len()).sum();
         self.lanes[lane].queue.len() < QUEUE || waiting < QUEUE * self.lanes.len()
     }
 
-    /// Whether a request is to be split before it is sent. Nobody says whether it was its records
-    /// or its bytes that were too many, so one that has few of either is tried.
+    /// Returns whether a request must be split before it is sent. A 413 does not show whether the request had too many
+    /// records or too many bytes, so one that has few of either is tried.
     pub(super) fn is_too_large(&self, records: usize, bytes: usize) -> bool {
         records > self.most.records && bytes > self.most.bytes
     }
 
-    /// The server refused a request as too large: half of it is what comes next.
+    /// Halves the limits after the server refused a request as too large.
     pub(super) fn refused_as_too_large(&mut self, records: usize, bytes: usize) {
         self.most.records = self.most.records.min(records.div_ceil(2));
         self.most.bytes = self.most.bytes.min(bytes.div_ceil(2));

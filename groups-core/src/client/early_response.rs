@@ -1,7 +1,7 @@
 //! Reads the response of a server that closes the connection before it has read the request.
 //!
-//! A proxy or firewall that refuses a request for its size or its head may answer, and close, while
-//! the body is still on its way. Writing fails then, but the response has come, and says why.
+//! A proxy or firewall that refuses a request for its size or its head may respond and close the connection while
+//! the body is still being sent. Writing then fails, but the response has arrived and gives the reason.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub(super) struct EarlyResponseConnector;
 #[derive(Debug)]
 pub(super) struct EarlyResponseTransport<T> {
     transport: T,
-    /// Why writing failed. What is to be written after that is dropped.
+    /// Why writing failed. Whatever is written after that is dropped.
     broken: Option<io::Error>,
 }
 

@@ -22,30 +22,28 @@ impl Endpoint {
         // Before any message that shows the text.
         if text.contains('@') {
             return Err(Error::config(
-                "endpoint: a user name or password does not belong in it",
+                "invalid endpoint: expected no user name or password in it",
             ));
         }
-        let refused = |why: &str| Error::config(format!("endpoint {text:?}: {why}"));
+        let refused = |why: &str| Error::config(format!("invalid endpoint {text:?}: {why}"));
         let wrong = |why: &str| {
-            let wanted = "scheme, host and port are wanted, such as \"https://api.mixpanel.com\"";
-            refused(&format!("{why}; {wanted}"))
+            let expected = "expected scheme, host and port, such as \"https://api.mixpanel.com\"";
+            refused(&format!("{why}; {expected}"))
         };
         let base = text.trim();
         let base = base.strip_suffix('/').unwrap_or(base);
         let uri: Uri = base.parse().map_err(|error| wrong(&format!("{error}")))?;
-        let scheme = uri
-            .scheme_str()
-            .ok_or_else(|| wrong("there is no scheme"))?;
+        let scheme = uri.scheme_str().ok_or_else(|| wrong("missing scheme"))?;
         let host = uri
             .host()
             .filter(|host| !host.is_empty())
-            .ok_or_else(|| wrong("no host"))?;
+            .ok_or_else(|| wrong("missing host"))?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         if !has_valid_port(authority) {
             return Err(wrong("the port is not a number from 1 to 65535"));
         }
         if base.len() != scheme.len() + "://".len() + authority.len() {
-            return Err(wrong("there is a path or a query"));
+            return Err(wrong("unexpected path or query"));
         }
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let loopback = is_loopback(host);
@@ -55,8 +53,8 @@ impl Endpoint {
             "http" if loopback || allow_plain_http => {}
             "http" => {
                 return Err(refused(
-                    "plain `http` shows token and data to everyone on the way; it is for this \
-                     machine only, unless `allow_plain_http` says otherwise",
+                    "plain `http` sends token and data unencrypted; use `https`, or set \
+                     `allow_plain_http` if the network is trusted",
                 ));
             }
             _ => return Err(wrong("the scheme is neither `https` nor `http`")),
@@ -72,7 +70,7 @@ impl Endpoint {
         })
     }
 
-    /// For a client that sends nothing.
+    /// Returns the endpoint of a client that sends nothing.
     pub(crate) fn nowhere() -> Self {
         Self {
             base: "http://localhost".to_owned(),
@@ -104,7 +102,7 @@ impl Endpoint {
     }
 }
 
-/// The endpoint as it is written.
+/// Writes the endpoint as it was given.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.base)
@@ -117,7 +115,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Whether the port after the host is one, or left out.
+/// Returns whether the port after the host is valid or left out.
 pub(super) fn has_valid_port(authority: &str) -> bool {
     match authority.rsplit_once(':') {
         Some((_, port)) => port.ends_with(']') || port.parse::<NonZeroU16>().is_ok(),

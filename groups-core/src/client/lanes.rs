@@ -15,7 +15,7 @@ use crate::util::sync::{Instant, Scope, spawn_scoped};
 /// How often [`SendOptions::on_progress`] is called at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-/// How long the caller's thread sleeps before it looks at its flag again.
+/// How long the caller's thread waits between checks for cancellation.
 const LOOK_EVERY: Duration = Duration::from_millis(if cfg!(simulation) { 1_000 } else { 10 });
 
 /// Reads the records and fills a batch for each lane.
@@ -55,7 +55,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         }
     }
 
-    /// Reads all records, no further ahead than the lanes can hold.
+    /// Reads all records, but never more than the lanes can hold.
     pub(super) fn fill<R: Record>(&mut self, records: impl Iterator<Item = R>) {
         let route = self.delivery.route();
         let mut inbox = Records::default();
@@ -76,7 +76,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         }
     }
 
-    /// Ships each lane's last batch, where there is room for it; whether that is all.
+    /// Ships each lane's last batch if there is room for it. Returns whether all are shipped.
     fn ship_the_rest<R: Record>(&mut self) -> bool {
         let mut is_all = true;
         for lane in 0..self.filling.len() {
@@ -102,7 +102,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         self.ship::<R>(lane, full);
     }
 
-    /// Folds a lane's batch, if asked to; whether there is room for as much again.
+    /// Coalesces a lane's batch, if that is set. Returns whether as much again would fit.
     fn coalesce(&mut self, lane: usize) -> bool {
         if !self.sending.coalesce {
             return false;
@@ -114,7 +114,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         batch.is_half_empty(route.limits)
     }
 
-    /// The same lane for every record of a group.
+    /// Returns the lane of a record, the same for every record of a group.
     fn lane_of(&self, inbox: &Records) -> usize {
         let lanes = self.filling.len();
         if lanes == 1 {
@@ -145,8 +145,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             let spawned = spawn_scoped(self.scope, name, move || delivery.run_lane::<R>(lane));
             if let Err(error) = spawned {
                 self.delivery.stop(
-                    Error::new(ErrorKind::Io, "cannot start a thread to send from")
-                        .with_source(error),
+                    Error::new(ErrorKind::Io, "cannot start a sending thread").with_source(error),
                 );
             }
         }
@@ -170,7 +169,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         self.look();
     }
 
-    /// Looks whether the caller wants to stop, and tells how far it is.
+    /// Checks for cancellation and reports progress.
     fn look(&mut self) {
         if !self.cancelled
             && self
@@ -180,7 +179,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         {
             self.cancelled = true;
             self.delivery
-                .abort(Error::new(ErrorKind::Cancelled, "the caller asked to stop"));
+                .abort(Error::new(ErrorKind::Cancelled, "cancelled by the caller"));
         }
         if let Some(callback) = &mut self.sending.progress {
             if self.progressed.elapsed() >= PROGRESS_EVERY {
@@ -191,7 +190,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 }
 
-/// Also when the caller's iterator or callback panics, the lanes' threads must end.
+/// Ends the lanes' threads, also when the caller's iterator or callback panics.
 impl Drop for Lanes<'_, '_> {
     fn drop(&mut self) {
         if !self.finished {

@@ -3,7 +3,7 @@
 //! A [`Client`] holds settings and idle connections. [`SendOptions`] runs one send: the caller's thread
 //! reads the records and encodes each into the batch of its lane (`lanes`, `records`); each lane is
 //! a scoped thread (`delivery`, `sender`) with one connection (`transport`) that posts its batches
-//! in order, reads the answers (`response`) and repeats what failed (`retry`). A group's records
+//! in order, interprets the responses (`response`) and retries what failed (`retry`). A group's records
 //! always take the same lane, which keeps their order without a lock of its own. No thread outlives
 //! the call of `send`.
 

@@ -13,7 +13,7 @@ pub(crate) struct Items<'a> {
     /// The JSON of each item that is left, in order.
     json: Vec<Option<&'a str>>,
     places: HashMap<Item, Vec<usize>>,
-    /// No item is there twice.
+    /// The items are unique.
     is_unique: bool,
 }
 
@@ -22,7 +22,7 @@ impl<'a> MutableList<'a> {
         Self::Unchanged(json)
     }
 
-    /// The items, if the value is a list.
+    /// Returns the items, if the value is a list.
     fn items(&mut self) -> Option<&mut Items<'a>> {
         if let Self::Unchanged(json) = self {
             if !json.starts_with('[') {
@@ -95,7 +95,7 @@ impl<'a> Items<'a> {
     }
 }
 
-/// What `$union` of a list makes of a value.
+/// Returns a value after `$union` of a list.
 pub(crate) fn union(value: &str, items: &str) -> String {
     let mut list = MutableList::new(value);
     list.add(items);

@@ -11,7 +11,7 @@ use crate::util::sync::thread;
 
 type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
 
-/// One `send` or `import` with options of its own: see [`Client::with_options`].
+/// The options of one `send` or `import`: see [`Client::with_options`].
 #[must_use = "nothing is sent before `send` is called"]
 pub struct SendOptions<'a> {
     client: &'a Client,
@@ -21,7 +21,7 @@ pub struct SendOptions<'a> {
     permit: Option<&'a Permit<'a>>,
 }
 
-/// Whether a request may start that can take so long.
+/// Returns whether a request may start that can take this long.
 pub(crate) type Permit<'a> = dyn Fn(Duration) -> bool + Sync + 'a;
 
 impl<'a> SendOptions<'a> {
@@ -35,8 +35,8 @@ impl<'a> SendOptions<'a> {
         }
     }
 
-    /// Replaces the updates of each group, as many as wait together, by fewer that make the same of
-    /// its profile: see [`Batch::coalesce`](crate::client::Batch::coalesce).
+    /// Replaces the updates of each group in a batch by fewer with the same effect on its profile: see
+    /// [`Batch::coalesce`](crate::client::Batch::coalesce).
     pub fn coalesce(mut self) -> Self {
         self.coalesce = true;
         self
@@ -47,26 +47,23 @@ impl<'a> SendOptions<'a> {
         self.client.0.is_disabled
     }
 
-    /// Asks before each request, and stops when it may not start.
+    /// Calls `permit` before each request, and stops if it returns `false`.
     pub(crate) fn permit(mut self, permit: &'a Permit<'a>) -> Self {
         self.permit = Some(permit);
         self
     }
 
-    /// Stops soon after the flag is set, by a handler of Ctrl-C for instance: a request under way
-    /// is broken off, and all that is not delivered comes back in an error of the kind
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). Only finding a server and connecting
-    /// to it cannot be broken off; the client's
-    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout) ends that.
+    /// Stops soon after the flag is set, for instance by a handler of Ctrl-C. The request in progress is aborted, and
+    /// everything undelivered comes back in an error of the kind [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     ///
-    /// What is broken off may still be applied by the server.
+    /// Name resolution and connecting cannot be aborted; they end after the client's
+    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout). The server may still apply an aborted request.
     pub fn cancel_on(mut self, flag: &'a AtomicBool) -> Self {
         self.cancel = Some(flag);
         self
     }
 
-    /// Calls the function with what is done so far, at most every 100 ms and once at the end, on
-    /// the thread that sends.
+    /// Calls the function with the progress so far, at most every 100 ms and once at the end, on the caller's thread.
     pub fn on_progress(mut self, callback: impl FnMut(&Progress) + 'a) -> Self {
         self.progress = Some(Box::new(callback));
         self
@@ -90,7 +87,7 @@ impl<'a> SendOptions<'a> {
         self.run(route, events.into_events())
     }
 
-    /// Sends records to where the client sends such.
+    /// Sends records over the route for their kind.
     pub(crate) fn run<R: Record>(
         self,
         route: &Route,
@@ -113,21 +110,21 @@ impl<'a> SendOptions<'a> {
     }
 }
 
-/// A `send` so far: what [`SendOptions::on_progress`] gets.
+/// The progress of a `send`, for [`SendOptions::on_progress`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Records that went out in at least one request.
+    /// Records that were in at least one request.
     pub sent: usize,
     /// Records that Mixpanel accepted.
     pub accepted: usize,
-    /// Records that were refused, by Mixpanel or before they were sent.
+    /// Records that were rejected, by Mixpanel or before they were sent.
     pub rejected: usize,
-    /// Requests that were repeated after a failure.
+    /// Requests that were retries.
     pub retries: usize,
-    /// Bytes of all request bodies, as they went out.
+    /// Bytes of all request bodies, as sent.
     pub bytes: u64,
-    /// How much longer a request waits before it is repeated, if one does.
+    /// The time until the next retry, if a request waits for one.
     pub backing_off: Option<Duration>,
 }
 

@@ -1,5 +1,5 @@
-//! Which proxy requests go through. The environment is read as curl reads it
-//! ([curl, environment](https://curl.se/docs/manpage.html#ENVIRONMENT)), once, since a client has one
+//! The choice of a proxy. The environment is read as curl reads it
+//! ([curl, environment](https://curl.se/docs/manpage.html#ENVIRONMENT)), once, because a client has one
 //! endpoint.
 
 use std::net::IpAddr;
@@ -116,9 +116,8 @@ fn parse(setting: &str, text: &str) -> Result<Proxy, Error> {
     Proxy::new(&text).map_err(|_| unreadable())
 }
 
-/// Whether a list of `NO_PROXY` names the host: by its name or a domain that it belongs to, with or
-/// without a leading dot or `*.`, by its address or a network's, each with or without a port; `*` is
-/// every host.
+/// Returns whether a list of `NO_PROXY` contains the host: by its name or a domain that it belongs to, with or without a
+/// leading dot or `*.`, or by its address or network, each with or without a port; `*` is every host.
 fn is_listed(list: &str, host: &str, port: u16) -> bool {
     list.split(|char: char| char == ',' || char.is_whitespace())
         .filter(|entry| !entry.is_empty())
@@ -151,7 +150,7 @@ fn is_host(entry: &str, host: &str, port: u16) -> bool {
         && (start == 0 || host[..start].ends_with('.'))
 }
 
-/// Whether an address is the one of the text, or in its network, such as `10.0.0.0/8`.
+/// Returns whether an address is that of the text, or in its network, such as `10.0.0.0/8`.
 fn is_network(text: &str, address: IpAddr) -> bool {
     let text = text.replace(['[', ']'], "");
     let (network, bits) = match text.split_once('/') {

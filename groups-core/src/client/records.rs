@@ -8,11 +8,11 @@ use crate::group::Operation;
 use crate::record::Encoded;
 use crate::record::{RecordRef, Rejection};
 
-/// How many records a request may have.
+/// The most records of a request.
 /// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))
 pub(crate) const MAX_RECORDS: usize = 2_000;
 
-/// How much goes into one request.
+/// The limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) records: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Limits {
 }
 
 impl Default for Limits {
-    /// The number that Mixpanel documents, and a size below all that it does.
+    /// Returns the number that Mixpanel documents, and a size below each that it documents.
     fn default() -> Self {
         Self {
             records: MAX_RECORDS,
@@ -73,7 +73,7 @@ impl<R: Record> Record for Written<'_, R> {
 }
 
 impl Records {
-    /// An empty batch, with the buffers of this one.
+    /// Removes all records and keeps the buffers.
     pub(crate) fn clear(&mut self) {
         self.buffer.clear();
         self.entries.clear();
@@ -151,12 +151,12 @@ impl Records {
         Err(Box::new(Rejection::too_large(name, json.len(), most)))
     }
 
-    /// Whether the records fit into one request.
+    /// Returns whether the records fit into one request.
     pub(crate) fn fits(&self, limits: Limits) -> bool {
         self.entries.len() <= limits.records && self.buffer.len() <= limits.bytes
     }
 
-    /// Whether there is room for as much again.
+    /// Returns whether as much again would fit.
     pub(crate) fn is_half_empty(&self, limits: Limits) -> bool {
         self.entries.len() <= limits.records / 2 && self.buffer.len() <= limits.bytes / 2
     }
@@ -214,7 +214,7 @@ impl Records {
         });
     }
 
-    /// A run of records as a JSON array.
+    /// Returns a run of records as a JSON array.
     pub(crate) fn body(&mut self, range: &Range<usize>) -> &[u8] {
         for entry in &self.entries[range.clone()] {
             self.buffer[entry.start] = b',';
@@ -225,12 +225,12 @@ impl Records {
         &self.buffer[start..end]
     }
 
-    /// How long the body of a run of records is.
+    /// Returns the length of the body of a run of records.
     pub(crate) fn bytes(&self, range: &Range<usize>) -> usize {
         self.span(range).len()
     }
 
-    /// The bytes of a run of records, with the byte before and the byte after.
+    /// Returns the range of a run of records in the buffer, with the byte before and the byte after.
     fn span(&self, range: &Range<usize>) -> Range<usize> {
         let start = self.entries[range.start].start;
         let end = self
@@ -240,19 +240,18 @@ impl Records {
         start..end
     }
 
-    /// One record's bytes, from its bracket to its bracket.
+    /// Returns one record's bytes, from bracket to bracket.
     pub(crate) fn json(&self, index: usize) -> &[u8] {
         let Range { start, end } = self.span(&(index..index + 1));
         &self.buffer[start + 1..end - 1]
     }
 
-    /// The bytes that say what a record is about, after its `opening` of that length: the same
-    /// bytes, the same group.
+    /// Returns the bytes that identify the group of a record, after its `opening` of that length.
     pub(crate) fn head(&self, index: usize, opening: usize) -> &[u8] {
         &self.json(index)[opening..][..self.entries[index].encoded.head]
     }
 
-    /// The bytes of the largest record.
+    /// Returns the bytes of the largest record.
     pub(crate) fn largest(&self) -> usize {
         (0..self.len())
             .map(|index| self.json(index).len())
@@ -260,12 +259,12 @@ impl Records {
             .unwrap_or_default()
     }
 
-    /// Which of the caller's records it is.
+    /// Returns the position of a record among the caller's.
     pub(crate) fn position(&self, index: usize) -> usize {
         self.entries[index].position
     }
 
-    /// What was written of it.
+    /// Returns what is known of a record that was written.
     pub(crate) fn encoded(&self, index: usize) -> Encoded {
         self.entries[index].encoded
     }

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use crate::record::Error;
 
-/// The place where a project's data is kept, which decides the host that takes it.
+/// The region that stores a project's data. It determines the host to send to.
 /// ([Mixpanel's base URLs](https://developer.mixpanel.com/reference/ingestion-api))
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -18,7 +18,7 @@ pub enum Region {
 }
 
 impl Region {
-    /// Returns the scheme and host that the region's projects send to.
+    /// Returns the scheme and host of the region.
     #[must_use]
     pub fn endpoint(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! From a status and a body to what became of the records.
+//! From the status and body of a response to the verdict on its records.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,32 +9,32 @@ use crate::client::retry::Failure;
 use crate::client::transport::{Response, Transport};
 use crate::record::{Error, ErrorKind};
 
-/// How much of an answer that is not understood an error shows.
+/// How many bytes of an unexpected response an error shows.
 const SHOWN: usize = 200;
 
-/// How much of it is searched for secrets, so that none is cut in two.
+/// How many bytes of it are searched for secrets, so that none is cut in two.
 const MAX_SCRUBBED: usize = 64 * SHOWN;
 
-/// How many bytes of the server's words on one record are kept.
+/// How many bytes of the server's message about one record are kept.
 const MAX_WORDS: usize = 500;
 
-/// What the server said of a request.
+/// The verdict of a server on a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// Every record was accepted.
     Accepted,
-    /// The records at these places were not, the others were.
+    /// The records at these positions were rejected, the others accepted.
     Partly(BTreeMap<usize, FailedRecord>),
-    /// At least one record was not accepted, and the answer does not say which.
+    /// At least one record was rejected, and the response does not show which.
     Refused(String),
     /// The request has too many bytes or records.
     TooLarge(String),
-    /// The request may be repeated.
+    /// The request may be retried.
     Again(Failure, Error),
-    /// Refused by something between this machine and Mixpanel, maybe for one record's text. The
-    /// request may be repeated, and then parts of it.
+    /// Blocked by something between this machine and Mixpanel, maybe for one record's text. The
+    /// request may be retried, and then parts of it.
     Blocked(Error),
-    /// Repeating the request leads nowhere.
+    /// A retry would fail as well.
     Final(Error),
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct FailedRecord {
     pub(crate) message: String,
 }
 
-/// Reads the answer to a request of that many records, which came over that connection.
+/// Interprets the response to a request of that many records, which came over that connection.
 pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Transport) -> Verdict {
     let Response { status, body, .. } = answer;
     let status = *status;
@@ -66,11 +66,11 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
         400 => refused(&answer, records),
         401 | 403 if is_refusal(&answer) => Some(Verdict::Final(error(
             ErrorKind::Unauthorized,
-            "Mixpanel does not accept the credentials",
+            "Mixpanel rejected the credentials",
         ))),
         404 if is_refusal(&answer) => Some(Verdict::Final(error(
             ErrorKind::NotFound,
-            "there is no such address; is the endpoint Mixpanel's?",
+            "path not found (is the endpoint Mixpanel's?)",
         ))),
         413 => Some(Verdict::TooLarge(reason(&answer))),
         429 => Some(Verdict::Again(
@@ -88,7 +88,7 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
             Failure::Breakage,
             error(
                 ErrorKind::Timeout,
-                "the server waited too long for the request",
+                "the server timed out waiting for the request",
             ),
         )),
         500..600 => Some(Verdict::Again(
@@ -110,7 +110,7 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
     })
 }
 
-/// Takes secrets out of what an answer's texts say, and leaves alone what it is understood by.
+/// Removes secrets from the messages in a response, and leaves alone the parts that are interpreted.
 fn scrub(answer: &mut Value, connection: &dyn Transport) {
     if let Some(error) = answer.get_mut("error").filter(|error| !error.is_null()) {
         if !error.is_string() {
@@ -138,8 +138,8 @@ fn scrub_texts(value: &mut Value, connection: &dyn Transport) {
     }
 }
 
-/// An answer of success, which with `verbose` or without `strict` may still say no. `None`, if it is
-/// not Mixpanel's.
+/// Interprets a response of success, which with `verbose` or without `strict` may still be a refusal. Returns `None` if it
+/// is not Mixpanel's.
 fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
     if let Some(verdict) = listed(answer, records) {
         return Some(verdict);
@@ -168,20 +168,20 @@ fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
     }
 }
 
-/// An answer of refusal. `None`, if it is not Mixpanel's.
+/// Interprets a response of refusal. Returns `None` if it is not Mixpanel's.
 fn refused(answer: &Value, records: usize) -> Option<Verdict> {
     let says_no = is_refusal(answer) || *answer == 0;
     listed(answer, records).or_else(|| says_no.then(|| Verdict::Refused(reason(answer))))
 }
 
-/// Whether the answer has the form of Mixpanel's refusals.
+/// Returns whether the response has the form of Mixpanel's refusals.
 fn is_refusal(answer: &Value) -> bool {
     let has = |key| answer.get(key).is_some();
     has("error") && (has("status") || has("failed_records"))
 }
 
-/// The number of records that the answer counts as accepted, if it has a count; more than any, if that
-/// is not a number, or there are two that differ.
+/// Returns the number of records that the response counts as accepted, if it has a count. It is more than any number of
+/// records if the count is not a number, or if there are two that differ.
 fn counted(answer: &Value) -> Option<usize> {
     let counts = ["num_good_events", "num_records_imported"].map(|name| answer.get(name));
     let counts = counts.into_iter().flatten();
@@ -192,8 +192,8 @@ fn counted(answer: &Value) -> Option<usize> {
         .reduce(|one, other| if one == other { one } else { usize::MAX })
 }
 
-/// What follows from `failed_records`, if there are any. Where one of them is not in the request, or
-/// the answer counts others as accepted than those that are not listed, nobody knows which it is.
+/// Interprets `failed_records`, if there are any. If one of them is not in the request, or the response does not count
+/// exactly the others as accepted, it does not show which records failed.
 fn listed(answer: &Value, records: usize) -> Option<Verdict> {
     let unknown = || Some(Verdict::Refused(reason(answer)));
     let failed = answer
@@ -226,15 +226,15 @@ fn listed(answer: &Value, records: usize) -> Option<Verdict> {
     Some(Verdict::Partly(failed_records))
 }
 
-/// The server's own words.
+/// Returns the server's message.
 fn reason(answer: &Value) -> String {
     match answer.get("error") {
-        None | Some(Value::Null) => "the server does not say why".to_owned(),
+        None | Some(Value::Null) => "the server gave no reason".to_owned(),
         Some(error) => words(error.as_str().unwrap_or_default()),
     }
 }
 
-/// A text of the server, cut where it is too long to be kept for each of many records.
+/// Returns a text of the server, truncated if it is too long to be kept for each of many records.
 fn words(text: &str) -> String {
     let mut end = text.len().min(MAX_WORDS);
     while !text.is_char_boundary(end) {
@@ -243,7 +243,7 @@ fn words(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// The beginning of an answer, for a person to see what it was.
+/// Returns the beginning of a response, for error messages.
 fn excerpt(status: u16, body: &[u8]) -> String {
     let start = &body[..body.len().min(4 * SHOWN)];
     let text: String = String::from_utf8_lossy(start).chars().take(SHOWN).collect();

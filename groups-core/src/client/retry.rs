@@ -2,16 +2,14 @@ use std::time::Duration;
 
 use crate::record::Error;
 
-/// The rule by which a failed request is repeated, and given up.
+/// A policy that decides when a failed request is retried, and when it is given up.
 ///
-/// A pure function of the attempt, the failure, the server's `Retry-After` and the time that has
-/// passed; it reads no clock. The default is Mixpanel's advice: the wait starts at 2 s, doubles up
-/// to 60 s, and has 1–5 s of jitter on top.
+/// The default follows Mixpanel's advice: the wait starts at 2 s, doubles up to 60 s, and has 1–5 s of jitter on top.
 /// ([Import API, rate limits](https://developer.mixpanel.com/reference/import-events))
 ///
-/// That advice is for 429, 502 and 503, and is followed after an unexpected answer too. After 500, 504 and the like, a timeout, or without a
-/// connection, the first wait is short, at most a tenth of `base_delay`, and the later ones are
-/// the same. A kept connection that turns out to be closed is replaced at once.
+/// That advice is for 429, 502 and 503. It is followed after an unexpected response too. After 500, 504 and other 5xx, after
+/// a timeout and after a failed connection, the first wait is shorter, at most a tenth of `base_delay`; later waits are as
+/// above. If the server has closed an idle connection, the request is sent again at once over a new one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,18 +27,18 @@ pub struct RetryPolicy {
     deadline: Duration,
 }
 
-/// Why a request is to be sent again.
+/// The reason for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The server asks for patience: 429, 502, 503.
+    /// The server is overloaded: 429, 502, 503.
     Overload,
-    /// The exchange broke, or the server did: 500, 504, no answer, no connection.
+    /// The exchange or the server failed: 500, 504, no response, no connection.
     Breakage,
-    /// The server had closed a kept connection before the request came.
+    /// The server had closed an idle connection before the request arrived.
     StaleConnection,
 }
 
-/// What to do after a failure.
+/// The decision after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send again after this time.
@@ -60,33 +58,33 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Returns a policy that sends no request twice.
+    /// Returns a policy without retries.
     pub fn none() -> Self {
         Self::default().attempts(1)
     }
 
-    /// Sets how often a request is sent at most, the first time included: from 1 on; default 7.
+    /// Sets the most attempts of a request, the first one included: at least 1; default 7.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// Sets the wait before the second attempt, which doubles from there; default 2 s. The jitter on top
-    /// of each wait is half to two and a half times this.
+    /// Sets the wait before the second attempt; default 2 s. It doubles with each further attempt. The jitter on top of
+    /// each wait is 0.5 to 2.5 times this.
     pub fn base_delay(mut self, delay: Duration) -> Self {
         self.base_delay = delay;
         self
     }
 
-    /// Sets what the wait doubles up to; default 60 s. A server's `Retry-After` may be longer.
+    /// Sets the longest wait, without jitter; default 60 s. A server's `Retry-After` may be longer.
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = max_delay;
         self
     }
 
-    /// Sets the time from a request's first attempt after which no other begins; default 5 min. Where a
-    /// server asks for a longer wait (`Retry-After`), the request is given up at once, and
-    /// [`Error::retry_after`](crate::Error::retry_after) has the wait.
+    /// Sets the time after a request's first attempt within which retries may start; default 5 min. If the server requests
+    /// a longer wait (`Retry-After`), the request is given up at once, and
+    /// [`Error::retry_after`](crate::Error::retry_after) returns the wait.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -95,7 +93,7 @@ impl RetryPolicy {
     pub(crate) fn check(self) -> Result<(), Error> {
         if self.attempts == 0 {
             return Err(Error::config(
-                "invalid retry policy: 0 attempts send nothing; for no repetition use 1",
+                "invalid retry policy: 0 attempts; for no retries use 1",
             ));
         }
         Ok(())
@@ -140,7 +138,7 @@ impl RetryPolicy {
     }
 }
 
-/// Without a panic for what no `Duration` holds.
+/// Multiplies without a panic on overflow.
 fn times(delay: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }

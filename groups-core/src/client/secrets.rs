@@ -1,4 +1,4 @@
-//! What no error, report or log line shows, even where a server or proxy quotes the request.
+//! Removes secrets from errors, reports and log lines, even if a server or proxy quotes the request.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -48,8 +48,8 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Brings the records of a batch to their places, accepted or rejected, one run after the
-    /// other; the first `settled` have theirs when it returns, and no other.
+    /// Delivers the records of a batch, one run after the other. When it returns, the first `settled` records are accepted
+    /// or rejected, and no others.
     pub(super) fn deliver<R: Record>(
         &mut self,
         batch: &mut Records,
@@ -110,11 +110,10 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Hands back a record that is blocked alone, and goes on with the others, unless those are blocked
-    /// too.
+    /// Hands back a record that is blocked alone, and continues with the others unless those are blocked too.
     fn set_aside(&mut self, batch: &Records, index: usize, error: Error) -> Result<(), Stopped> {
         log::warn!(
-            "record {} is not delivered: {error:#}",
+            "record {} was not delivered: {error:#}",
             batch.position(index)
         );
         self.hand_back(batch, index);
@@ -131,7 +130,7 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// The first record of a run whose group has an earlier one that was set aside.
+    /// Returns the first record of a run whose group has an earlier one that was set aside.
     fn next_held(&self, batch: &Records, run: &Range<usize>) -> Option<usize> {
         if self.held.is_empty() {
             return None;
@@ -168,7 +167,7 @@ impl<'a> Sender<'a> {
             })
             .collect();
         for rejection in &rejected {
-            log::warn!("refused by Mixpanel: {rejection}");
+            log::warn!("Mixpanel rejected {rejection}");
         }
         let accepted = run.len() - rejected.len();
         if accepted > 0 {
@@ -179,8 +178,8 @@ impl<'a> Sender<'a> {
         report.rejected.extend(rejected);
     }
 
-    /// Sends one run, again and again if need be, until its fate is known, or it was blocked at the
-    /// last attempt: the first one if `once`.
+    /// Sends one run, with retries, until its outcome is known, or it was blocked at the last attempt, which is the first
+    /// one if `once`.
     fn exchange(
         &mut self,
         batch: &mut Records,
@@ -199,7 +198,7 @@ impl<'a> Sender<'a> {
         let started = Instant::now();
         for attempt in 1.. {
             if !self.delivery.is_permitted() {
-                let message = "the outbox may be with another process: no request was started";
+                let message = "the lease on the outbox has ended: no request was started";
                 return Err(self.stop(Error::new(ErrorKind::Cancelled, message)));
             }
             let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
@@ -215,14 +214,14 @@ impl<'a> Sender<'a> {
                 }
                 return Err(self.stop(error));
             };
-            log::info!("attempt {attempt} failed, the next in {wait:?}: {error:#}");
+            log::info!("attempt {attempt} failed, retrying in {wait:?}: {error:#}");
             self.back_off(wait, error.is_rate_limited())?;
             self.delivery.state().report.retries += 1;
         }
         Err(Stopped)
     }
 
-    /// One request.
+    /// Posts one request.
     fn post(&self, gzip: bool, body: &[u8], records: usize) -> Verdict {
         let route = self.delivery.route;
         let request = Request {
@@ -263,7 +262,7 @@ impl<'a> Sender<'a> {
         paused
     }
 
-    /// Waits until that time, and until the server takes requests from any lane.
+    /// Waits until that time, and until the pause that the server requested of all lanes is over.
     fn pause(&self, until: Option<Instant>) -> Result<(), Stopped> {
         let mut state = self.delivery.state();
         loop {
@@ -286,7 +285,7 @@ impl<'a> Sender<'a> {
     }
 }
 
-/// The two halves of a run, the second one first, since the last one pushed is the next.
+/// Returns the two halves of a run, the second one first, because the last one pushed is the next.
 fn halves(run: &Range<usize>) -> [Range<usize>; 2] {
     let middle = run.start + run.len() / 2;
     [middle..run.end, run.start..middle]

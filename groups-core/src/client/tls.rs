@@ -62,7 +62,7 @@ fn parse(setting: &str, pem: &[u8]) -> Result<RootCerts, Error> {
     }
     if certificates.is_empty() {
         return Err(Error::config(format!(
-            "invalid {setting}: there is no certificate in it; \
+            "invalid {setting}: it contains no certificate; \
              expected PEM, which begins with -----BEGIN CERTIFICATE-----"
         )));
     }

@@ -1,4 +1,4 @@
-//! One request and its answer over HTTP.
+//! One request and its response over HTTP.
 
 use std::borrow::Cow;
 use std::io::{self, Read as _};
@@ -18,23 +18,23 @@ use crate::client::proxy;
 use crate::client::secrets::Secrets;
 pub(crate) use crate::client::transport_error::TransportError;
 
-/// How much of an answer is kept.
+/// How many bytes of a response are kept.
 pub(crate) const MAX_RESPONSE: u64 = 1 << 20;
 
 /// What the delivery needs of a network: a connection that carries one request at a time.
 pub(crate) trait Transport: Send + Sync {
-    /// Posts a body and reads the answer, whatever its status.
+    /// Posts a body and reads the response, whatever its status.
     fn post(&self, request: Request<'_>) -> Result<Response, TransportError>;
 
-    /// Makes the request that is under way fail now, and each later one.
+    /// Aborts the request in progress and refuses each later one.
     fn abort(&self);
 
-    /// The proxy that requests go through, as errors name it.
+    /// Returns the proxy that requests go through, as errors name it.
     fn proxy(&self) -> Option<&str> {
         None
     }
 
-    /// Takes secrets out of a text of the server's, before it is shown.
+    /// Removes secrets from a text of the server before it is shown.
     fn scrub<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         Cow::Borrowed(text)
     }
@@ -50,7 +50,7 @@ pub(crate) struct Request<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// An answer, as far as it is of use.
+/// A response, as far as it is needed.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -64,7 +64,7 @@ pub(crate) struct Http {
     settings: HttpConfig,
     /// With a pool of one connection.
     agent: Agent,
-    /// Whether there was an answer already, so that the connection may be a kept one.
+    /// Whether there was a response already, so that the connection may be an idle one.
     answered: AtomicBool,
 }
 
@@ -170,7 +170,7 @@ impl Transport for Http {
     }
 }
 
-/// Sends nothing, and says that all was accepted.
+/// A transport that sends nothing and accepts everything.
 pub(crate) struct NoopTransport;
 
 impl Transport for NoopTransport {
@@ -185,7 +185,7 @@ impl Transport for NoopTransport {
     fn abort(&self) {}
 }
 
-/// Reads the answer, and no more of its body than is of use.
+/// Reads the response, and no more of its body than is needed.
 pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<Response> {
     let header = response.headers().get("Retry-After");
     let retry_after = header
@@ -204,12 +204,12 @@ pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<Response> {
     })
 }
 
-/// `Retry-After` in seconds or as an HTTP date.
+/// Parses `Retry-After`, in seconds or as an HTTP date.
 /// ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3))
 fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds are as good as for ever.
+        // More digits than a number holds: longer than any deadline.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
@@ -327,10 +327,7 @@ mod tests {
             (error.failure == Some(Failure::Breakage)).then_some(error)
         });
         let error = error.expect("the name is not found").error;
-        assert_eq!(
-            error.to_string(),
-            "http://mixpanel.test: the host is not known"
-        );
+        assert_eq!(error.to_string(), "http://mixpanel.test: host not found");
         assert_eq!(lookups(), 2);
         counting.fails.store(false, Ordering::Relaxed);
         post().expect("an answer over a new connection");

@@ -1,4 +1,4 @@
-//! What a failed exchange means: for a person, and for whether it is repeated.
+//! The meaning of a failed exchange: its message, and whether it is retried.
 
 use std::borrow::Cow;
 use std::io;
@@ -9,16 +9,16 @@ use crate::client::secrets::Secrets;
 use crate::client::tls;
 use crate::record::{Error, ErrorKind};
 
-/// There was no whole answer.
+/// There was no complete response.
 #[derive(Debug)]
 pub(crate) struct TransportError {
     pub(crate) error: Error,
-    /// Whether and how it may be tried again.
+    /// Whether and how it may be retried.
     pub(crate) failure: Option<Failure>,
 }
 
 impl TransportError {
-    /// `peer` is what the message names; `was_open`, if the exchange went over a kept connection.
+    /// Converts an error of ureq. `peer` is what the message names; `was_open` is whether the exchange used an idle connection.
     pub(super) fn new(peer: &str, secrets: &Secrets, error: ureq::Error, was_open: bool) -> Self {
         let (kind, failure, message) = meaning(&error, was_open);
         let new = Error::new(kind, format!("{peer}: {message}"));
@@ -39,7 +39,7 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
     }
     let retried = Some(Failure::Breakage);
     match error {
-        ureq::Error::Timeout(_) => (Timeout, retried, "no answer in time"),
+        ureq::Error::Timeout(_) => (Timeout, retried, "no response in time"),
         ureq::Error::Io(io) if was_open && is_closed(io) => {
             let stale = Some(Failure::StaleConnection);
             (Network, stale, "the connection broke")
@@ -48,7 +48,7 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
         ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
             (Network, retried, "the connection failed")
         }
-        ureq::Error::HostNotFound => (Network, retried, "the host is not known"),
+        ureq::Error::HostNotFound => (Network, retried, "host not found"),
         ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
             (Network, None, REFUSED_BY_PROXY)
         }
@@ -75,7 +75,7 @@ fn tls_problem(error: &ureq::Error) -> Option<&'static str> {
 
 const REFUSED_BY_PROXY: &str = "the proxy does not accept the user name and password";
 
-/// What ureq makes of a SOCKS proxy's refusal; the system's own errors have a number.
+/// Returns whether an error is ureq's for a SOCKS proxy's refusal. The system's own errors have a number.
 fn is_refused_by_socks(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && error.kind() == io::ErrorKind::PermissionDenied
 }

@@ -106,10 +106,10 @@ fn check_reserved(name: &str, reserved: &[&str]) -> Result<(), EncodeError> {
 
 fn check_length(name: &str) -> Result<(), EncodeError> {
     if name.is_empty() {
-        return Err(EncodeError::new("a property's name is empty"));
+        return Err(EncodeError::new("the property's name is empty"));
     }
     if name.chars().count() > MAX_NAME {
-        let message = format!("a property's name has at most {MAX_NAME} characters");
+        let message = format!("the property's name is longer than {MAX_NAME} characters");
         return Err(EncodeError::new(message).of(name));
     }
     Ok(())
@@ -248,7 +248,7 @@ impl<'a> Sink for Object<'a> {
     type Error = EncodeError;
     type Parts = Entries<'a>;
 
-    const REFUSAL: &'static str = "properties come from a map or a struct";
+    const REFUSAL: &'static str = "expected a map or a struct of properties";
 
     fn null(self) -> Result<(), EncodeError> {
         Ok(())

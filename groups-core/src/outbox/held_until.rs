@@ -3,8 +3,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// When a lease ends: what an [`Outbox`](crate::Outbox) whose updates are leased needs for
 /// [`hold`](crate::Outbox::hold).
 ///
-/// It goes by two clocks, of which one can be set and the other stands still while the machine sleeps; the earlier end
-/// counts.
+/// It uses two clocks, since one can be set and the other stops while the machine sleeps. The earlier end counts.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldUntil {
     instant: Option<Instant>,
@@ -12,8 +11,8 @@ pub struct HeldUntil {
 }
 
 impl HeldUntil {
-    /// Returns the end of a lease of that time. It is to be called before the lease is written down, so that this end is
-    /// the earlier one.
+    /// Returns the end of a lease of that time. Call it before the lease is written, so that this end is the
+    /// earlier one.
     #[must_use]
     pub fn after(time: Duration) -> Self {
         // A time that a clock does not reach is one on which nobody can rely.

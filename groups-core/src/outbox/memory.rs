@@ -9,8 +9,8 @@ use crate::util::sync::{Instant, Mutex, MutexGuard};
 
 /// The outbox in memory, for updates and events. It does not outlive the process.
 ///
-/// What is taken lies apart, so that those who publish do not wait for the one who takes. Whoever
-/// needs both locks takes that of `taken` first.
+/// Taken entries have a lock of their own, so publishers never wait for the worker. Code that needs both locks takes that
+/// of `taken` first.
 pub struct MemoryOutbox<R = EncodedUpdate> {
     queue: Mutex<Queue<R>>,
     taken: Mutex<VecDeque<QueuedRecord<R>>>,
@@ -32,7 +32,7 @@ struct QueuedRecord<R> {
 }
 
 impl MemoryOutbox {
-    /// An empty one.
+    /// Returns an empty outbox.
     #[must_use]
     pub fn new() -> Self {
         Self::with_events(Some(Arc::new(MemoryOutbox::with_events(None))))
@@ -157,7 +157,7 @@ impl<R: OutboxRecord> Outbox<R> for MemoryOutbox<R> {
         Some(Arc::clone(events) as Arc<dyn Outbox<EncodedEvent>>)
     }
 
-    /// Returns `true`: it waits for its own locks alone, and never for long.
+    /// Returns `true`: a call waits only for the locks of the outbox, and never for long.
     fn set_timeout(&self, _timeout: Duration) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! Where updates and events wait until they are sent: the trait [`Outbox`] for every engine, and [`MemoryOutbox`].
+//! Queues of updates and events: the trait [`Outbox`] for every engine, and [`MemoryOutbox`].
 //!
 //! Publishers append from any thread; one worker thread of a process
 //! ([`BufferedClient`](crate::BufferedClient)) takes, sends and settles. The engines on disk are crates

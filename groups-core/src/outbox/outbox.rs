@@ -1,4 +1,4 @@
-//! Where updates and events wait until they are sent.
+//! The trait of all outboxes, and its entries.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,27 +8,24 @@ use crate::record::{EncodedEvent, EncodedUpdate, Error, RecordRef, Rejection};
 
 use crate::outbox::OutboxRecord;
 
-/// A queue of updates between those who publish them and the one who sends them.
+/// A queue of updates between publishers and the worker that sends them.
 ///
-/// [`BufferedClient`](crate::BufferedClient) writes to it and empties it. The one in memory is the
-/// default; `SqliteOutbox` keeps what waits over a crash of the process or the machine. Another
-/// engine is another implementation of this trait.
+/// [`BufferedClient`](crate::BufferedClient) appends to it and drains it. The default is in memory; `SqliteOutbox` and
+/// `PostgresOutbox` survive a crash of the process or the machine. Implement this trait for another engine.
 ///
 /// # What an implementation promises
-/// - **Append**: when `append` returns `Ok(true)`, the updates are kept as safely as the engine
-///   keeps anything, in order after all that are there; all of them or, with `Ok(false)` or an
-///   error, none.
-/// - **Take in order**: `take` gives updates of each group in the order in which they were
-///   appended, and never one of a group while an earlier one of the same group is with another
-///   taker. They stay in the outbox.
-/// - **Settle**: only `settle` removes updates: accepted ones for good, rejected ones to where a
-///   person can look at them, if the engine has such a place. Those that were taken and not settled
-///   can be taken again after `release`, or when the taker died.
-/// - **Hold**: where several processes share an outbox, what one of them took is its own until a time, which `hold`
-///   extends. Nobody else takes it before; so a taker that was killed or paused does not overtake its successor. What
-///   no client can prevent is a server that applies a request after the client gave it up.
+/// - **Append**: when `append` returns `Ok(true)`, the updates are stored as safely as the engine can, after all earlier
+///   ones. It stores all of them or, with `Ok(false)` or an error, none.
+/// - **Take in order**: `take` returns the updates of each group in the order in which they were appended. It never
+///   returns one while another process has taken an earlier one of the same group. Taken updates stay in the outbox.
+/// - **Settle**: only `settle` and `drop_oldest` remove updates. Accepted ones are deleted; rejected ones are moved to
+///   where a person can inspect them, if the engine has such a place. Updates that were taken and not settled can be taken
+///   again after `release`, or when the process that took them has died.
+/// - **Hold**: if several processes share an outbox, what one of them took is leased to it until a time, which `hold`
+///   extends. No other process takes it before that, so a taker that was killed or paused does not overtake its successor.
+///   (A server may still apply a request after the client gave it up. No client can prevent that.)
 /// - **Deadlines**: no call waits for other processes or for a network longer than the time of
-///   [`set_timeout`](Self::set_timeout), and `depth` does not wait for those who write at all. The client does not rely
+///   [`set_timeout`](Self::set_timeout), and `depth` does not wait for writers at all. The client does not rely
 ///   on it, unless `set_timeout` returns `true`: it calls the outbox on a thread of its own, for its publishers one call
 ///   after the other (what several publish meanwhile is one `append`), and they wait until their deadline. A call that
 ///   panics is an error for the client.
@@ -36,37 +33,41 @@ use crate::outbox::OutboxRecord;
 ///
 /// # Events
 /// An outbox that keeps events too has a second queue for them, [`events`](Self::events): an `Outbox<EncodedEvent>`
-/// with the same promises and a capacity of its own, so that neither kind waits for the other. Where an update is
-/// spoken of, it is an event there; events have no group and are in no order.
+/// with the same promises and a capacity of its own, so that neither kind waits for the other. What is
+/// said of updates holds for events there, except that events have no group and no order.
 pub trait Outbox<R = EncodedUpdate>: Send + Sync {
-    /// Appends updates; `false` if there is no room for all of them within the capacity.
+    /// Appends updates. Returns `false` if they do not all fit within the capacity.
     ///
     /// # Errors
     /// If they cannot be kept.
     fn append(&self, updates: &[R], capacity: Capacity) -> Result<bool, Error>;
 
-    /// The oldest updates that can be sent now, `most` at most; fewer where they would be more than some tens of
-    /// MiB of JSON, since the worker holds them several times. None only if none can be sent.
+    /// Returns the oldest updates that can be sent now, at most `most`; fewer if they would be more than some tens of MiB of
+    /// JSON, because the worker holds several copies. Returns an empty list only if nothing can be sent.
     ///
     /// # Errors
     /// If the outbox cannot be read.
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error>;
 
-    /// Removes taken updates whose fate is known. Where what was taken is held until a time, and another has taken it
-    /// since, it removes nothing and fails: the other may have sent some of them again, and must be able to go on.
+    /// Removes taken updates whose outcome is known.
+    ///
+    /// If another process has taken them since, because the lease had ended, this removes nothing and fails: the other
+    /// process may have sent some of them again, and must be able to continue.
     ///
     /// # Errors
-    /// If they cannot be removed; they may be taken again then.
+    /// If they cannot be removed. They may then be taken again.
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error>;
 
-    /// Holds what was taken for that much longer; `false` if it is not held any more. The worker calls this before each
-    /// request, the repeated ones too, with the time that the request can take, and starts none that the answer does
-    /// not cover. So whoever takes the updates next sends nothing before every request of this taker has ended.
+    /// Extends the lease on what was taken by that time. Returns `false` if the lease has ended.
     ///
-    /// By default `true`, for an outbox of one process alone: what it took nobody else takes.
+    /// The worker calls this before each request, retries included, with the longest time that the request can take. It
+    /// starts no request without a lease that covers it. So the next taker sends nothing before every request of this
+    /// one has ended.
+    ///
+    /// By default `true`, for an outbox of a single process.
     ///
     /// # Errors
-    /// If that cannot be said; no request starts then.
+    /// If the lease cannot be extended or read. No request starts then.
     fn hold(&self, time: Duration) -> Result<bool, Error> {
         let _ = time;
         Ok(true)
@@ -75,18 +76,18 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// Gives back what was taken and not settled.
     ///
     /// # Errors
-    /// If that cannot be said.
+    /// If the outbox cannot be written.
     fn release(&self) -> Result<(), Error>;
 
-    /// Removes the oldest updates that are not taken, until there is room for so much more within
-    /// the capacity; how many were removed.
+    /// Removes the oldest updates that are not taken, until this much more fits within the capacity. Returns how many
+    /// were removed.
     ///
     /// # Errors
     /// If they cannot be removed.
     fn drop_oldest(&self, updates: usize, bytes: usize, capacity: Capacity)
     -> Result<usize, Error>;
 
-    /// How much waits.
+    /// Returns how much the outbox holds.
     ///
     /// # Errors
     /// If the outbox cannot be read.
@@ -108,19 +109,19 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
         false
     }
 
-    /// Whether what waits outlives the process. If not, a shutdown hands it back.
+    /// Returns whether the content outlives the process. If not, a shutdown hands it back.
     fn is_durable(&self) -> bool {
         true
     }
 
-    /// Takes a function to call when others have appended something. By default it is not called:
-    /// the sender looks once in a flush interval.
+    /// Sets a function to call when another process has appended. By default it is not called, and the worker polls once
+    /// in a flush interval.
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         drop(wake);
     }
 
-    /// Takes a function to call when what was taken may be with another taker now: the sender breaks
-    /// off what it is sending. By default it is not called.
+    /// Sets a function to call when another process may have taken the same updates: the worker then aborts its requests.
+    /// By default it is not called.
     fn on_loss(&self, stop: Arc<dyn Fn() + Send + Sync>) {
         drop(stop);
     }
@@ -194,25 +195,25 @@ impl fmt::Display for UnreadableEntry {
     }
 }
 
-/// How much an outbox may hold.
+/// The most that an outbox may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capacity {
-    /// How many updates.
+    /// The number of updates.
     pub updates: usize,
-    /// How many bytes of JSON.
+    /// The number of bytes of JSON.
     pub bytes: usize,
 }
 
-/// How much an outbox holds.
+/// The content of an outbox in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Depth {
-    /// How many updates wait.
+    /// The number of updates.
     pub updates: usize,
-    /// How many bytes of JSON they are.
+    /// The number of bytes of their JSON.
     pub bytes: usize,
-    /// How long the oldest has waited.
+    /// The age of the oldest, if it is known.
     pub oldest: Option<Duration>,
 }
 
@@ -225,7 +226,7 @@ impl Capacity {
 }
 
 impl Default for Capacity {
-    /// 100,000 updates and 64 MiB.
+    /// Returns 100,000 updates and 64 MiB.
     fn default() -> Self {
         Self::new(100_000, 64 << 20)
     }

@@ -2,14 +2,14 @@ use std::fmt::Debug;
 
 use crate::record::{EncodedEvent, EncodedRecord, EncodedUpdate, Error};
 
-/// What an outbox keeps: [`EncodedUpdate`] or [`EncodedEvent`]. An engine for both is written once, for any of them.
+/// A record in an outbox: [`EncodedUpdate`] or [`EncodedEvent`]. An engine can be written once, for both.
 pub trait OutboxRecord:
     Clone + Debug + PartialEq + Into<EncodedRecord> + Send + Sync + sealed::Sealed + 'static
 {
-    /// What they are called in messages: `updates` or `events`.
+    /// Their name in messages: `updates` or `events`.
     const NAME: &'static str;
 
-    /// Reads one from the JSON that is kept.
+    /// Parses a record from the JSON that is kept.
     ///
     /// # Errors
     /// As [`EncodedUpdate::from_json`] and [`EncodedEvent::from_json`].
@@ -18,7 +18,7 @@ pub trait OutboxRecord:
     /// Returns the JSON to keep.
     fn as_json(&self) -> &str;
 
-    /// Returns which group it is for: the same bytes, the same group. `None` for an event.
+    /// Returns bytes that identify the group of an update; `None` for an event.
     fn group_bytes(&self) -> Option<&[u8]>;
 }
 

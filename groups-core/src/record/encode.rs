@@ -81,7 +81,7 @@ fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> 
         return Err(EncodeError::new("the group key is empty").of("$group_key"));
     }
     if KEYS_WITH_COMPANY.contains(&key) && group.company_id().is_none() {
-        let message = format!("every update of {key} names the company: use `in_company`");
+        let message = format!("an update of {key} needs a company id: use `in_company`");
         return Err(EncodeError::new(message).of("$company_id"));
     }
     out.extend_from_slice(br#""$group_key":""#);

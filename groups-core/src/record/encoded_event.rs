@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::record::encoded_update::text;
 use crate::record::{Encoded, Error, ErrorKind, Event, MAX_RECORD, Record, RecordRef, Rejection};
 
-/// An event as JSON, which can wait, in memory or in a database, and go from thread to thread. Cheap to clone.
+/// An event as JSON, which can be stored, in memory or in a database, and sent to another thread. Cheap to clone.
 ///
 /// Its time and its `$insert_id` are those of the [`Event`]: however often it is sent, Mixpanel keeps it once.
 /// Neither the token nor credentials are part of it.
@@ -25,8 +25,8 @@ impl EncodedEvent {
         Self::written(|json| Record::write(&event, json))?.within_limit()
     }
 
-    /// Reads an event from JSON: what [`as_json`](Self::as_json) returned, or what another program wrote as it goes
-    /// over the wire. Every value stays as it is written. An event that is too large or too far ahead is read all
+    /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
+    /// value stays as it is written. An event that is too large or too far ahead is read all
     /// the same, and rejected when it is sent.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl EncodedEvent {
     ) -> Result<Self, Error> {
         let mut json = vec![b'{'];
         let encoded = write(&mut json).map_err(|rejection| Error::invalid(&rejection))?;
-        let encoded = encoded.expect("an event has always something to say");
+        let encoded = encoded.expect("an event is never empty");
         let json = text(json)?.into();
         Ok(Self { json, encoded })
     }
@@ -69,7 +69,7 @@ impl EncodedEvent {
         Err(Error::invalid(&rejection))
     }
 
-    /// Returns the event as it goes over the wire.
+    /// Returns the event as it is sent.
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.json
@@ -86,7 +86,7 @@ impl EncodedEvent {
         self.encoded
     }
 
-    /// All but the first bracket.
+    /// Returns all but the first bracket.
     pub(crate) fn members(&self) -> &[u8] {
         &self.json.as_bytes()[1..]
     }

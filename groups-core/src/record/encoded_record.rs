@@ -5,7 +5,7 @@ use crate::record::{EncodedEvent, EncodedUpdate, Error};
 
 /// An update or an event as JSON: what [`publish`](crate::BufferedClient::publish) makes of its argument.
 ///
-/// The JSON tells which of them it is: an event has the member `event`.
+/// An event is recognized by its member `event`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodedRecord {
@@ -33,7 +33,7 @@ impl EncodedRecord {
             })
     }
 
-    /// Returns the record as it goes over the wire, but for an update's `$token`.
+    /// Returns the record as it is sent, without an update's `$token`.
     #[must_use]
     pub fn as_json(&self) -> &str {
         match self {

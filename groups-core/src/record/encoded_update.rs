@@ -12,10 +12,10 @@ use crate::record::{Error, ErrorKind, RecordRef, Rejection, Update};
 use crate::record::{MAX_RECORD, Record};
 use crate::util::with_scratch;
 
-/// An update as JSON, free of what it was made from: it can wait, in memory or in a database, and
-/// go from thread to thread. Cheap to clone.
+/// An update as JSON, which borrows nothing: it can be stored, in memory or in a database, and sent to another thread.
+/// Cheap to clone.
 ///
-/// The token is no part of it.
+/// The token is not part of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedUpdate {
     json: Arc<str>,
@@ -23,10 +23,11 @@ pub struct EncodedUpdate {
 }
 
 impl EncodedUpdate {
-    /// The update; nothing, if it has nothing to say.
+    /// Encodes an update. Returns `None` if it is empty, so that there is nothing to send.
     ///
     /// # Errors
-    /// If it cannot be sent, also because it is too large: the error names group, property and cause.
+    /// [`ErrorKind::InvalidUpdate`] if it cannot be sent, for instance because it is too large: the error names group,
+    /// property and cause.
     pub fn new(update: &Update<'_>) -> Result<Option<Self>, Error> {
         with_scratch(|json| {
             json.push(b'{');
@@ -39,8 +40,8 @@ impl EncodedUpdate {
         })
     }
 
-    /// Reads an update from JSON: what [`as_json`](Self::as_json) returned, or what another program
-    /// wrote as it goes over the wire, without `$token`.
+    /// Parses an update: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format,
+    /// without `$token`.
     ///
     /// The members beside the operation that Mixpanel's SDKs send (`$time`, `$ip`, `$ignore_time`,
     /// `$latitude`, `$longitude`) are kept, and every value stays as it is written. One that is too large is
@@ -74,7 +75,7 @@ impl EncodedUpdate {
         json.transpose()
     }
 
-    /// What is too large to be sent must not wait.
+    /// Returns an error if the update is too large to be sent.
     pub(crate) fn within_limit(self) -> Result<Self, Error> {
         let bytes = self.json.len();
         if bytes <= MAX_RECORD {
@@ -85,7 +86,7 @@ impl EncodedUpdate {
         Err(Error::invalid(&rejection))
     }
 
-    /// The update as it goes over the wire, but for `$token`.
+    /// Returns the update as it is sent, without `$token`.
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.json
@@ -98,21 +99,21 @@ impl EncodedUpdate {
         self.json.len()
     }
 
-    /// What it does.
+    /// Returns what the update does.
     #[must_use]
     pub fn operation(&self) -> Operation {
         let (_, operation) = Update::read(self.members());
         operation
     }
 
-    /// The group it is for.
+    /// Returns the group that the update is for.
     #[must_use]
     pub fn group(&self) -> Group<'static> {
         let (group, _) = Update::read(self.members());
         group
     }
 
-    /// The bytes that say which group it is for: the same bytes, the same group.
+    /// Returns bytes that identify the group: updates with equal bytes are for the same group.
     #[must_use]
     pub fn group_bytes(&self) -> &[u8] {
         &self.members()[..self.encoded.head]
@@ -122,7 +123,7 @@ impl EncodedUpdate {
         self.encoded
     }
 
-    /// All but the first bracket.
+    /// Returns all but the first bracket.
     pub(crate) fn members(&self) -> &[u8] {
         &self.json.as_bytes()[1..]
     }

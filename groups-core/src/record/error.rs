@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::record::Rejection;
 use crate::record::{Report, Undelivered};
 
-/// What went wrong, with what a program needs to go on.
+/// An error of this library.
 ///
 /// An error of a `send` carries the [`Report`] so far and every update that was
 /// [not delivered](Self::undelivered), in order and ready to be sent again. No error shows a token
@@ -30,38 +30,37 @@ struct Inner {
 pub enum ErrorKind {
     /// A setting of the client is wrong: nothing was sent.
     Config,
-    /// An update or event cannot be sent: it names no group or user, has a value that cannot be JSON,
-    /// is too large.
+    /// An update or event cannot be sent: its group or user is missing, a value cannot be JSON, or it is too large.
     InvalidUpdate,
-    /// Mixpanel does not accept the credentials (401, 403, in Mixpanel's own words).
+    /// Mixpanel rejected the credentials (401 or 403, with Mixpanel's JSON).
     Unauthorized,
-    /// Mixpanel knows no such address (404): check the endpoint.
+    /// Mixpanel does not know the path (404): check region and endpoint.
     NotFound,
     /// The project exceeded its rate limit (429), also after all retries.
     RateLimited,
     /// The server failed (5xx), also after all retries.
     Server,
-    /// There was no answer in time, also after all retries; or an outbox did not reply in time.
+    /// No response in time, also after all retries; or an outbox did not reply in time.
     Timeout,
-    /// There was no connection, or it broke: name resolution, refused, reset.
+    /// The connection could not be opened, or broke: name resolution, refused, reset.
     Network,
-    /// There was no secure connection: certificates, protocol versions.
+    /// The secure connection failed: certificates, protocol versions.
     Tls,
-    /// The answer is not one that Mixpanel gives, also after all retries: the page of a proxy, firewall
-    /// or captive portal, an empty body.
+    /// The response is not Mixpanel's, also after all retries: the page of a proxy, firewall or captive portal, or an empty
+    /// body.
     UnexpectedResponse,
-    /// A thread, a file or a database was refused.
+    /// A thread could not be started, or a file or database failed.
     Io,
     /// The file of a snapshot or outbox is damaged, or was written by a newer version of this library.
     Damaged,
     /// Mixpanel refused updates or events: see [`Report::into_result`].
     Rejected,
-    /// There is no room for more updates, in a batch or in an outbox.
+    /// A batch or an outbox has no room for more.
     Full,
-    /// The [`BufferedClient`](crate::BufferedClient) was shut down, its thread has ended, or this process is a fork of the
-    /// one in which that thread runs.
+    /// The [`BufferedClient`](crate::BufferedClient) was shut down, its worker has ended, or this process is a fork of the
+    /// one in which the worker runs.
     Closed,
-    /// The caller asked to stop, or the client was shut down while it was sending.
+    /// The caller cancelled, or the client was shut down while it was sending.
     Cancelled,
     /// The iterator that the data came from returned an error: see
     /// [`Snapshot::try_sync`](crate::Snapshot::try_sync).
@@ -121,19 +120,19 @@ impl Error {
         self
     }
 
-    /// What kind of error it is.
+    /// Returns the kind of error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The HTTP status of the answer, if there was one.
+    /// Returns the HTTP status of the response, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// How long the server asked to wait (`Retry-After`).
+    /// Returns how long to wait before the next request, if the server sent `Retry-After`.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -146,10 +145,10 @@ impl Error {
     }
 
     /// Returns the updates or events that were not delivered, in the caller's order. It is empty for an
-    /// error of something else than sending or publishing.
+    /// error from anything but sending or publishing.
     ///
     /// `client.send(error.undelivered())` sends the updates again, and
-    /// `client.import(error.undelivered().events())` the events. One whose answer was lost may have
+    /// `client.import(error.undelivered().events())` the events. One whose response was lost may have
     /// been applied; applying it again changes nothing.
     #[must_use]
     pub fn undelivered(&self) -> &Undelivered {
@@ -162,33 +161,32 @@ impl Error {
         self.0.undelivered
     }
 
-    /// Whether an answer did not come in time.
+    /// Returns whether a response, or a reply of an outbox, did not arrive in time.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.kind() == ErrorKind::Timeout
     }
 
-    /// Whether the project exceeded its rate limit.
+    /// Returns whether the project exceeded its rate limit.
     #[must_use]
     pub fn is_rate_limited(&self) -> bool {
         self.kind() == ErrorKind::RateLimited
     }
 
-    /// Whether Mixpanel did not accept the credentials.
+    /// Returns whether Mixpanel rejected the credentials.
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {
         self.kind() == ErrorKind::Unauthorized
     }
 
-    /// Whether the caller asked to stop.
+    /// Returns whether the caller cancelled, or the client was shut down while it was sending.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.kind() == ErrorKind::Cancelled
     }
 
-    /// Whether sending the same again later can succeed without changing anything: a rate limit, a
-    /// server that failed, an unexpected answer, a time-out, no connection, a cancellation, no room
-    /// to wait.
+    /// Returns whether sending the same again later can succeed without a change: after a rate limit, a failed server, an
+    /// unexpected response, a timeout, a failed connection, a cancellation or a full queue.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{

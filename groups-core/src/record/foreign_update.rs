@@ -25,7 +25,7 @@ impl<'a> ForeignUpdate<'a> {
     /// Parts the members, or says why they are not those of an update.
     pub(super) fn read(members: &'a Members<'_>) -> Result<Self, String> {
         if let Some(name) = members.repeated() {
-            return Err(format!("`{name}` is there twice"));
+            return Err(format!("duplicate key `{name}`"));
         }
         let (mut key, mut id, mut company) = (None, None, None);
         let (mut extras, mut operation) = (Vec::new(), None);
@@ -53,7 +53,7 @@ impl<'a> ForeignUpdate<'a> {
         if let Some(company) = company {
             group = group.in_company(company);
         }
-        let (operation, value) = operation.ok_or("there is no operation")?;
+        let (operation, value) = operation.ok_or("missing operation")?;
         Ok(Self {
             group,
             extras,

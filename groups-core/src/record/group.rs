@@ -13,24 +13,24 @@ use crate::record::{Error, MixpanelGroup, Update};
 
 /// The six operations. Each encodes its update at once.
 impl Group<'_> {
-    /// `$set`: creates or overwrites properties; creates the group.
+    /// Returns a `$set`, which creates or overwrites properties, and creates the group.
     pub fn set(&self, properties: impl Serialize) -> Update<'static> {
         self.object(Operation::Set, properties)
     }
 
-    /// `$set_once`: sets only properties that do not exist yet; creates the group.
+    /// Returns a `$set_once`, which sets only properties that do not exist yet, and creates the group.
     pub fn set_once(&self, properties: impl Serialize) -> Update<'static> {
         self.object(Operation::SetOnce, properties)
     }
 
-    /// `$union`: adds items to list properties, each kept once; creates the group.
+    /// Returns a `$union`, which adds items to list properties, each kept once, and creates the group.
     ///
     /// Every property is a list, its items text or numbers.
     pub fn union(&self, properties: impl Serialize) -> Update<'static> {
         self.object(Operation::Union, properties)
     }
 
-    /// `$unset`: removes the properties of these names. Without any, the update has nothing to say.
+    /// Returns an `$unset`, which removes the properties of these names. Without names it is empty and is not sent.
     pub fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
         self.update(Operation::Unset, |out| {
             let start = out.len();
@@ -44,7 +44,7 @@ impl Group<'_> {
         })
     }
 
-    /// `$remove`: removes the item `value`, a single one, from the list property `name`.
+    /// Returns a `$remove`, which removes one item, `value`, from the list property `name`.
     pub fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
         self.update(Operation::Remove, |out| {
             check_name(name)?;
@@ -60,7 +60,7 @@ impl Group<'_> {
         })
     }
 
-    /// `$delete`: deletes the whole group profile.
+    /// Returns a `$delete`, which deletes the whole group profile.
     pub fn delete(&self) -> Update<'static> {
         self.update(Operation::Delete, |out| {
             out.extend_from_slice(b"\"\"");
@@ -82,7 +82,7 @@ impl Group<'_> {
         })
     }
 
-    /// An update of this group whose operation's value `write` appends, if there is one.
+    /// Returns an update of this group. `write` appends the operation's value, if there is one.
     fn update(
         &self,
         operation: Operation,

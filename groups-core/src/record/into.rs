@@ -1,12 +1,12 @@
-//! What `send`, `import`, `publish` and `publish_all` take: one record or many. The traits exist for the compiler's
-//! messages, which name the method that a mix-up was meant for.
+//! The arguments of `send`, `import`, `publish` and `publish_all`: one record or many. The traits exist for the compiler's
+//! messages, which name the right method after a mix-up.
 
 use std::borrow::Borrow;
 
 use crate::record::{EncodedEvent, EncodedRecord, EncodedUpdate, Error, Event, Update};
 
-/// One update or an iterator of updates: what [`send`](crate::Client::send) takes. Implemented for every iterator, list or set of
-/// what is `Into<Update>`.
+/// The argument of [`send`](crate::Client::send): one update, or several. Implemented for every iterator, list or set of
+/// values that implement `Into<Update>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an update nor an iterator of updates",
     label = "expected updates, such as `company.updates()` or `company.set()`",
@@ -30,8 +30,8 @@ where
     }
 }
 
-/// One event or an iterator of events: what [`import`](crate::Client::import) takes. Implemented for every
-/// iterator, list or set of events or of references to them.
+/// The argument of [`import`](crate::Client::import): one event, or several. Implemented for every iterator, list or set of
+/// events or of references to them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an event nor an iterator of events",
     label = "expected events, such as `Event::new(\"Purchase\")`",
@@ -53,8 +53,8 @@ where
     }
 }
 
-/// An update or an event, or a reference to one: what [`publish`](crate::BufferedClient::publish) takes. Implemented
-/// for [`Event`] and everything that is `Into<Update>`.
+/// The argument of [`publish`](crate::BufferedClient::publish): an update or an event. Implemented for [`Event`], for
+/// references to events, and for every `Into<Update>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an update nor an event",
     label = "expected one update, such as `company.set()`, or one event",
@@ -89,8 +89,8 @@ impl IntoRecord for &Event {
     }
 }
 
-/// An iterator of updates or events: what [`publish_all`](crate::BufferedClient::publish_all) takes. Implemented for
-/// every iterator, list or set of what is [`IntoRecord`].
+/// The argument of [`publish_all`](crate::BufferedClient::publish_all): several updates or events. Implemented for every
+/// iterator, list or set of values that implement [`IntoRecord`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an iterator of updates or events",
     label = "expected updates, such as `company.updates()` or `company.set()`, or events",

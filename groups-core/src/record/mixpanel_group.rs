@@ -7,10 +7,9 @@ use crate::record::{Changes, Update, Updates};
 
 /// A struct that maps to a group profile; implemented by `#[derive(MixpanelGroup)]`.
 ///
-/// The methods make [`Update`]s and send nothing: pass them to
-/// [`Client::send`](crate::Client::send), one, several or an iterator of them. Where the struct has a
-/// method of its own by one of these names, ours is reached as `MixpanelGroup::set(&company)`, and
-/// theirs as `Company::set(&mut company)` if it changes the struct.
+/// The methods return [`Update`]s and send nothing: pass one, several or an iterator of them to
+/// [`Client::send`](crate::Client::send). If the struct has a method with one of these names, call this trait's as
+/// `MixpanelGroup::set(&company)`, and the struct's own, if it takes `&mut self`, as `Company::set(&mut company)`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not map to a Mixpanel group",
     label = "`MixpanelGroup` is not implemented for this type",
@@ -18,19 +17,19 @@ use crate::record::{Changes, Update, Updates};
             `mixpanel_groups::Group::new(key, id)` for a group without a struct"
 )]
 pub trait MixpanelGroup {
-    /// The group key, as it stands in the project's settings: `"company"`.
+    /// The group key, as in the project's settings: `"company"`.
     const GROUP_KEY: &'static str;
 
     /// The properties that the struct maps to, in the order of its fields: a tracking plan.
     const PROPERTIES: &'static [Property];
 
-    /// Which group this is: key, id and, with Hierarchical Groups, company id.
+    /// Returns the group: key, id and, with Hierarchical Groups, company id.
     fn group(&self) -> Group<'_>;
 
     /// Walks the properties of one operation, beside those of `old`. For generated code.
     ///
     /// # Errors
-    /// Whatever the visitor finds wrong.
+    /// The error of the visitor.
     #[doc(hidden)]
     fn visit_properties<V: Visitor>(
         &self,
@@ -39,13 +38,13 @@ pub trait MixpanelGroup {
         visitor: &mut V,
     ) -> Result<(), EncodeError>;
 
-    /// The property that links an event to this group: see [`Group::link`].
+    /// Returns the property that links an event to this group: see [`Group::link`].
     fn link(&self) -> (String, serde_json::Value) {
         self.group().link()
     }
 
-    /// `$set`: the properties without another operation, each created or overwritten; those that are
-    /// absent (`null`) are left out.
+    /// Returns a `$set` of the properties without another operation. Each is created or overwritten; those that are
+    /// `null` are left out.
     fn set(&self) -> Update<'_>
     where
         Self: Sized + ThreadSafe,
@@ -53,7 +52,7 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::Set)
     }
 
-    /// `$set_once`: the fields with `#[mixpanel(set_once)]`, set where they do not exist yet.
+    /// Returns a `$set_once` of the fields with `#[mixpanel(set_once)]`, which sets those that do not exist yet.
     fn set_once(&self) -> Update<'_>
     where
         Self: Sized + ThreadSafe,
@@ -61,7 +60,7 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::SetOnce)
     }
 
-    /// `$union`: the fields with `#[mixpanel(union)]`, their items added to the lists.
+    /// Returns a `$union` of the fields with `#[mixpanel(union)]`, which adds their items to the lists.
     fn union(&self) -> Update<'_>
     where
         Self: Sized + ThreadSafe,
@@ -69,25 +68,24 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::Union)
     }
 
-    /// `$unset`: removes the properties of these names, as they are in Mixpanel (after `rename`).
+    /// Returns an `$unset`, which removes the properties of these names, as they are in Mixpanel (after `rename`).
     fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
         self.group().unset(names)
     }
 
-    /// `$remove`: removes the item `value`, a single one, from the list property of this name in
+    /// Returns a `$remove`, which removes one item, `value`, from the list property of this name in
     /// Mixpanel. Mixpanel cuts text items at 255 bytes, so it does not find a longer one.
     fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
         self.group().remove(name, value)
     }
 
-    /// `$delete`: deletes the whole group profile.
+    /// Returns a `$delete`, which deletes the whole group profile.
     fn delete(&self) -> Update<'static> {
         self.group().delete()
     }
 
-    /// All that the struct says: `$set`, `$set_once` and `$union`, one update each, and `$unset`
-    /// of the absent fields with `#[mixpanel(unset_none)]`. An update with nothing to say is left
-    /// out.
+    /// Returns everything that the struct maps: `$set`, `$set_once` and `$union`, one update each, and `$unset` of the
+    /// `null` fields with `#[mixpanel(unset_none)]`. Empty updates are left out.
     fn updates(&self) -> Updates<'_>
     where
         Self: Sized + ThreadSafe,
@@ -95,9 +93,9 @@ pub trait MixpanelGroup {
         Updates::of(self)
     }
 
-    /// The fewest updates that turn a profile in sync with `old` into one in sync with `self`.
+    /// Returns the fewest updates that turn a profile in sync with `old` into one in sync with `self`.
     ///
-    /// If `old` is another group, or the versions differ and a value cannot be serialised, the only
+    /// If `old` is another group, or the versions differ and a value cannot be serialized, the only
     /// update is one that cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
     fn changes_since(&self, old: &Self) -> Changes
     where
@@ -126,8 +124,8 @@ impl<T: MixpanelGroup> MixpanelGroup for &T {
     }
 }
 
-/// A struct that several threads can look at at once: what an update that borrows it needs, so that
-/// updates can cross threads. Implemented for every type that is [`Sync`].
+/// A struct that several threads can read at once, so that an update that borrows it can be sent to another thread.
+/// Implemented for every type that is [`Sync`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared between threads, which an update that borrows it could be",
     label = "this struct has a field that is not `Sync`, such as an `Rc`, a `Cell` or a `RefCell`",

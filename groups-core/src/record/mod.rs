@@ -4,8 +4,8 @@
 //! [`EncodedUpdate`] is an update's JSON on its own, which can wait and cross threads, an [`EncodedEvent`] an event's,
 //! and an [`EncodedRecord`] either of them. A derived struct
 //! ([`MixpanelGroup`]) is walked by visitors (`visit`): one encodes, one compares two versions
-//! (`changes`, `unchanged`), and `diff` makes updates of what differs. What became of a record is
-//! told by [`Report`], [`Rejection`], [`Undelivered`] and [`Error`], which are in this room since an
+//! (`changes`, `unchanged`), and `diff` makes updates of what differs. The outcome of a record is in
+//! [`Report`], [`Rejection`], [`Undelivered`] and [`Error`], which are in this room because an
 //! error gives updates back. Everything in here is plain data: no I/O, no threads, no locks.
 
 pub(crate) mod changes;

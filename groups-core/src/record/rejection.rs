@@ -4,40 +4,39 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::group::{Group, Operation};
 
-/// A record that Mixpanel refused, or that could not be sent to it at all: which, and why.
+/// A record that Mixpanel rejected, or that could not be sent, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
-    /// Which of the caller's records, counted from 0 over all that were passed to one `send` or
-    /// `import`.
+    /// The position of the record, counted from 0 over all that were passed to one `send` or `import`.
     pub position: usize,
-    /// What the record says of itself.
+    /// What identifies the record.
     pub record: RecordRef,
     /// The property or other field that is wrong, where it is known.
     pub field: Option<String>,
-    /// What is wrong with it, in the words of who refused it.
+    /// What is wrong: Mixpanel's message, or this library's.
     pub message: String,
-    /// Whether Mixpanel refused it. If not, it was refused here and never left the machine: an
-    /// empty group id, a value that cannot be JSON, an update over 1 MB.
+    /// Whether Mixpanel rejected it. Otherwise this library did, and it was not sent: an empty group id, a value that
+    /// cannot be JSON, an update over 1 MB.
     pub by_server: bool,
 }
 
-/// What a rejected record is, in terms that its sender knows it by.
+/// A reference to a rejected record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordRef {
     /// An update of a group profile.
     #[non_exhaustive]
     Update {
-        /// The group that it was meant for.
+        /// The group that it is for.
         group: Group<'static>,
-        /// What it was to do.
+        /// Its operation.
         operation: Operation,
     },
     /// Something in an outbox that cannot be read as an update.
     #[non_exhaustive]
     Unreadable {
-        /// The beginning of it, as far as it is text.
+        /// Its beginning, as far as it is text.
         excerpt: String,
     },
     /// An event.
@@ -98,7 +97,7 @@ impl Rejection {
         Self::new(record, None, message)
     }
 
-    /// The group of a rejected update.
+    /// Returns the group of a rejected update.
     #[must_use]
     pub fn group(&self) -> Option<&Group<'static>> {
         match &self.record {
@@ -107,7 +106,7 @@ impl Rejection {
         }
     }
 
-    /// The operation of a rejected update.
+    /// Returns the operation of a rejected update.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {
         match &self.record {
@@ -116,7 +115,7 @@ impl Rejection {
         }
     }
 
-    /// The rejection without its position, for an error about the one record there is.
+    /// Returns a display of the rejection without its position, for an error about a single record.
     pub(crate) fn reason(&self) -> impl fmt::Display + '_ {
         Reason(self)
     }

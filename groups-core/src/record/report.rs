@@ -4,28 +4,28 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::record::{Error, ErrorKind, Rejection};
 
-/// What became of the updates of one `send`, or of the events of one `import`.
+/// The outcome of the updates of one `send`, or of the events of one `import`.
 ///
 /// Each ends in exactly one place: accepted, rejected, made part of another one, or
 /// [undelivered](crate::Error::undelivered) in the error. An update with nothing to send is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "updates may have been rejected: ask `is_all_accepted` or `into_result`"]
+#[must_use = "updates may have been rejected: check `is_all_accepted` or call `into_result`"]
 #[non_exhaustive]
 pub struct Report {
-    /// Records that went out in at least one request, each counted once.
+    /// Records that were in at least one request, each counted once.
     pub sent: usize,
     /// Records that Mixpanel accepted.
     pub accepted: usize,
-    /// Records that were refused, by Mixpanel or before they were sent, in the caller's order.
+    /// Records that were rejected, by Mixpanel or before they were sent, in the caller's order.
     pub rejected: Vec<Rejection>,
-    /// Updates that became part of another one (see [`SendOptions::coalesce`](crate::client::SendOptions::coalesce)), whose
-    /// fate they share; they are not among the sent ones.
+    /// Updates that became part of another one and share its outcome: see
+    /// [`SendOptions::coalesce`](crate::client::SendOptions::coalesce). They are not counted as sent.
     pub coalesced: usize,
-    /// Requests, repeated ones included.
+    /// Requests, including retries.
     pub requests: usize,
-    /// Requests that were repeated after a failure.
+    /// Requests that were retries.
     pub retries: usize,
-    /// Bytes of all request bodies, as they went out (compressed, if they were).
+    /// Bytes of all request bodies, as sent: after compression, if there is any.
     pub bytes: u64,
     /// The positions of records whose requests something before Mixpanel refuses when they are alone in them.
     pub(crate) blocked: Vec<usize>,

@@ -14,7 +14,7 @@ use crate::record::{EncodedRecord, Event, Update};
 /// # let updates = Vec::<mixpanel_groups::Update>::new();
 /// if let Err(error) = client.send(updates) {
 ///     eprintln!("{error}");
-///     client.send(error.undelivered())?; // later, for instance
+///     client.send(error.undelivered())?.into_result()?; // later, for instance
 /// }
 /// # Ok(())
 /// # }
@@ -65,14 +65,14 @@ impl Undelivered {
         self.into_iter()
     }
 
-    /// The events: what an `import` did not deliver. They keep their insert ids, so Mixpanel keeps
-    /// each once, even if it had come before.
+    /// Iterates over the events that an `import` did not deliver. They keep their insert ids, so Mixpanel keeps
+    /// each once, even if it received one before.
     ///
     /// ```no_run
     /// # let client = mixpanel_groups::Client::new("token")?;
     /// # let events = Vec::<mixpanel_groups::Event>::new();
     /// if let Err(error) = client.import(events) {
-    ///     client.import(error.into_undelivered().events())?; // later, for instance
+    ///     client.import(error.into_undelivered().events())?.into_result()?; // later
     /// }
     /// # Ok::<(), mixpanel_groups::Error>(())
     /// ```
@@ -81,7 +81,7 @@ impl Undelivered {
         events.map(|record| Event::read(&self.json[record.start..record.end]))
     }
 
-    /// Each update, with its position among the updates that were passed to `send`.
+    /// Iterates over the updates, each with its position among those that were passed to `send`.
     pub fn positions(&self) -> impl Iterator<Item = (usize, Update<'_>)> {
         self.entries
             .iter()
@@ -89,7 +89,7 @@ impl Undelivered {
             .map(|entry| (entry.position, self.update(entry)))
     }
 
-    /// Each update's or event's position among those that were passed.
+    /// Iterates over the positions of updates or events among those that were passed.
     pub(crate) fn all_positions(&self) -> impl Iterator<Item = usize> {
         self.entries.iter().map(|entry| entry.position)
     }

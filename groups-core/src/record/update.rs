@@ -25,8 +25,7 @@ pub struct Update<'a>(Repr<'a>);
 enum Repr<'a> {
     /// To be encoded when it is sent.
     Derived(&'a (dyn Source + Sync), Operation),
-    /// The object's members after `$token`, to its closing bracket. Nothing, if there is nothing
-    /// to say.
+    /// The object's members after `$token`, to its closing bracket. Empty if there is nothing to send.
     Encoded(Cow<'a, [u8]>, Option<Encoded>),
     /// Encoded earlier, and shared.
     Stored(EncodedUpdate),
@@ -99,7 +98,7 @@ impl<'a> Update<'a> {
         })
     }
 
-    /// An update that is refused when it is sent.
+    /// Returns an update that is rejected when it is sent.
     pub(crate) fn invalid(group: &Group<'_>, operation: Operation, error: EncodeError) -> Self {
         let record = RecordRef::update(group, operation);
         let (property, message) = error.into_parts();
@@ -107,7 +106,7 @@ impl<'a> Update<'a> {
         Self(Repr::Invalid(Box::new(rejection)))
     }
 
-    /// What the update does.
+    /// Returns what the update does.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {
         match &self.0 {
@@ -118,7 +117,7 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Returns the update as it goes over the wire, without `$token`, which the client adds; `None` if
+    /// Returns the update as it is sent, without `$token`, which the client adds; `None` if
     /// there is nothing to send.
     ///
     /// # Errors
@@ -133,7 +132,7 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// The same update, encoded and free of what it borrowed.
+    /// Encodes the update, so that it borrows nothing.
     pub fn into_owned(self) -> Update<'static> {
         let mut json = Vec::new();
         let written = self.write(&mut json);
@@ -255,7 +254,7 @@ impl fmt::Debug for Update<'_> {
     }
 }
 
-/// The updates that say all of a struct: see [`MixpanelGroup::updates`].
+/// An iterator over the updates of a struct: see [`MixpanelGroup::updates`].
 #[derive(Clone)]
 #[must_use = "updates do nothing until they are sent"]
 pub struct Updates<'a> {

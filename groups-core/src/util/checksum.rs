@@ -1,5 +1,4 @@
-//! A checksum that finds damage of files, at about the speed of memory. It is no defense against people who want
-//! it to be equal.
+//! A checksum that detects damage of files, at about the speed of memory. It does not protect against an attacker.
 
 /// Odd, so that multiplying by it can be undone: any change of one word changes the checksum.
 const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -1,8 +1,8 @@
 //! The emulator's state: profiles, events, received requests and pending faults.
 //!
 //! The service owns one [`Memory`] behind a mutex; each connection thread locks it for as long as it
-//! applies a request. Whoever reads takes what it needs out of the memory, shared by `Arc`, and renders
-//! it without the lock; what could be long is taken in parts. So does [`MemoryFile`], which copies
+//! applies a request. A view takes what it needs out of the memory, shared by `Arc`, and is rendered
+//! without the lock; what could be long is taken in parts. So does [`MemoryFile`], which copies
 //! profiles and events to a file and back.
 
 mod events;
@@ -25,8 +25,8 @@ pub(crate) use self::profiles::{Arrival, GroupSummary, KnownGroup, ParsedUpdate,
 pub(crate) struct Memory {
     pub(crate) profiles: ProfileStore,
     pub(crate) events: EventStore,
-    /// Counts everything that arrives: each update, event and request makes a version. So a reader who
-    /// knows one version can be given what came after it.
+    /// Counts everything that arrives: each update, event and request makes a version. So a viewer
+    /// that has one version can be given what came after it.
     pub(crate) version: u64,
     /// The version that the last update, event or reset made.
     pub(crate) saved_version: u64,
@@ -70,8 +70,8 @@ impl Memory {
         self.version
     }
 
-    /// Forgets everything, as if the emulator had just been started. Requests and versions are counted
-    /// on, for those who know some.
+    /// Forgets everything, as if the emulator had just been started. Requests and versions
+    /// keep counting up, for viewers that have an earlier one.
     pub(crate) fn reset(&mut self) {
         let mut empty = Self::new();
         empty.version = self.next_version();

@@ -222,7 +222,7 @@ pub(crate) fn is_ignored(event: &Value) -> bool {
     event["properties"].get(IGNORE).is_some()
 }
 
-/// Why the emulator drops such an event.
+/// Returns the field and the reason for which the emulator drops such an event.
 pub(crate) fn ignored() -> (String, String) {
     let message = "Mixpanel accepts an event with this property and drops it";
     (format!("properties.{IGNORE}"), message.to_owned())

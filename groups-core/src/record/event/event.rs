@@ -23,7 +23,7 @@ use crate::record::encoded_update::text;
 use crate::record::{RecordRef, Rejection};
 use crate::util::random::uuid;
 
-/// Something that a user did, ready to be imported; linked to the groups that it concerns.
+/// An event: something that a user did, linked to the groups that it concerns.
 ///
 /// ```
 /// use mixpanel_groups::{Event, Group};
@@ -42,7 +42,7 @@ use crate::util::random::uuid;
 /// name, time, distinct id and insert id.
 /// ([Import API](https://developer.mixpanel.com/reference/import-events))
 ///
-/// Nothing here fails at once. What Mixpanel would refuse is reported when the event is imported,
+/// No method fails at once. What Mixpanel would reject is reported when the event is imported,
 /// with the event's and the property's name: a missing or placeholder id (`"null"`, `"0"`, …), a
 /// time before 1971 or more than an hour ahead, 255 or more properties, lists of 255 or more items, objects
 /// nested in more than 3 levels or with 255 or more keys, more than 300 groups of one key (Mixpanel would
@@ -80,14 +80,14 @@ pub struct Event {
     groups: Vec<(String, Vec<String>)>,
     /// Each further property as `,"name":value`.
     properties: Vec<u8>,
-    /// Of all properties.
+    /// The names of all properties.
     names: Names,
     /// Why it cannot be sent, as far as that is known already.
     wrong: Option<EncodeError>,
 }
 
 impl Event {
-    /// An event of this name, now: `"Purchase"`.
+    /// Returns an event of this name, such as `"Purchase"`, with the current time and a new insert id.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -101,23 +101,23 @@ impl Event {
         }
     }
 
-    /// When it happened: a [`SystemTime`], [`Time::from_secs`] or [`Time::from_millis`], or an integer, from whose
+    /// Sets when it happened: a [`SystemTime`], [`Time::from_secs`] or [`Time::from_millis`], or an integer, from whose
     /// size it is guessed which of the two it is.
     pub fn time(mut self, time: impl Into<Time>) -> Self {
         self.time = time.into();
         self
     }
 
-    /// Who did it. Every event says so; `""` is for one of no user.
+    /// Sets the user. Every event needs this; `""` stands for an event without a user.
     pub fn distinct_id<'i>(mut self, id: impl Into<Id<'i>>) -> Self {
         self.distinct_id = Some(id.into().to_string());
         self
     }
 
-    /// The event's own id, in place of the random UUID that it has from the start: at most 36 of
+    /// Sets the event's own id, in place of the random UUID that it has from the start: at most 36 of
     /// the characters `A`–`Z`, `a`–`z`, `0`–`9` and `-`.
     ///
-    /// For events that are made again from the same data: with the same id, they stay one event.
+    /// Set it for events that are made again from the same data: Mixpanel keeps one event for each id.
     pub fn insert_id<'i>(mut self, id: impl Into<Id<'i>>) -> Self {
         self.insert_id = id.into().to_string();
         self
@@ -155,12 +155,12 @@ impl Event {
         }
     }
 
-    /// Adds a property; none, if the value serialises to `null`. Its name has 1 to 255 characters.
+    /// Adds a property, unless the value serializes to `null`. The name has 1 to 255 characters.
     pub fn property(self, name: &str, value: impl Serialize) -> Self {
         self.add(|object| IntoSink(object).collect_map([(name, value)]))
     }
 
-    /// Adds the properties of a map or struct, but for those that serialise to `null`.
+    /// Adds the properties of a map or struct, except those that serialize to `null`.
     pub fn properties(self, properties: impl Serialize) -> Self {
         self.add(|object| object.write(&properties))
     }
@@ -183,10 +183,11 @@ impl Event {
         self.wrong.get_or_insert(error);
     }
 
-    /// The event as it goes over the wire.
+    /// Returns the event as it is sent.
     ///
     /// # Errors
-    /// If the event cannot be imported: the error names event, property and cause.
+    /// [`ErrorKind::InvalidUpdate`](crate::ErrorKind::InvalidUpdate) if the event cannot be imported: the error names event,
+    /// property and cause.
     pub fn to_json(&self) -> Result<String, Error> {
         let mut json = vec![b'{'];
         match self.write(&mut json) {
@@ -242,7 +243,7 @@ impl Event {
             return Err(EncodeError::new("the event's name is empty"));
         }
         let Some(distinct_id) = &self.distinct_id else {
-            let message = "it is missing; \"\" is for an event of no user";
+            let message = "missing; use \"\" for an event without a user";
             return Err(EncodeError::new(message).of("distinct_id"));
         };
         check_distinct_id(distinct_id).map_err(of("distinct_id"))?;
@@ -250,7 +251,7 @@ impl Event {
         let too_many = self.groups.iter().find(|(_, ids)| ids.len() > MAX_GROUPS);
         if let Some((key, ids)) = too_many {
             let message = format!(
-                "{} groups of one key, and {MAX_GROUPS} are allowed: Mixpanel ignores the others",
+                "{} groups of one key; the limit is {MAX_GROUPS}, and Mixpanel ignores the others",
                 ids.len()
             );
             return Err(EncodeError::new(message).of(key));
@@ -258,11 +259,11 @@ impl Event {
         let has = |name| self.names.has(name);
         match (has(COMPANY), has(USER)) {
             (true, false) if !distinct_id.is_empty() => Err(EncodeError::new(
-                "it comes with `$user_id`: add the user's group, or the distinct id \"\" for an event of no user",
+                "`$user_id` is missing: add the user's group, or use the distinct id \"\" for an event without a user",
             )
             .of(COMPANY)),
             (false, true) => Err(EncodeError::new(
-                "it comes with `$company_id`: without, Mixpanel takes the user for another",
+                "`$company_id` is missing: without it, Mixpanel counts the user as another one",
             )
             .of(USER)),
             _ => Ok(()),
@@ -334,7 +335,7 @@ impl<'a> Parts<'a> {
         let members =
             Members::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
         if let Some(name) = members.repeated() {
-            return Err(format!("`{name}` is there twice"));
+            return Err(format!("duplicate key `{name}`"));
         }
         let (mut name, mut properties) = (None, None);
         for (member, value) in members.0 {

@@ -57,7 +57,7 @@ const PLACEHOLDERS: [&str; 17] = [
 
 pub(crate) fn check_distinct_id(id: &str) -> Result<(), String> {
     if PLACEHOLDERS.contains(&id) {
-        return Err(format!("{id:?} is a placeholder and no id"));
+        return Err(format!("{id:?} is a placeholder, not an id"));
     }
     Ok(())
 }
@@ -66,13 +66,13 @@ pub(crate) fn check_insert_id(id: &str) -> Result<(), String> {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if id.is_empty() || id.len() > MAX_INSERT_ID || !id.bytes().all(is_valid) {
         return Err(format!(
-            "an insert id has 1 to {MAX_INSERT_ID} of the characters A-Z, a-z, 0-9 and -"
+            "invalid insert id: expected 1 to {MAX_INSERT_ID} of the characters A-Z, a-z, 0-9 and -"
         ));
     }
     check_distinct_id(id)
 }
 
-/// Checks seconds or milliseconds since 1970; which of them, only the size tells.
+/// Checks a time in seconds or milliseconds since 1970. The size decides which of them it is.
 pub(crate) fn check_time(time: i64, now: SystemTime) -> Result<(), String> {
     const FIRST: i64 = 365 * 24 * 60 * 60;
     const AHEAD: Duration = Duration::from_secs(60 * 60);
@@ -111,7 +111,7 @@ pub(super) fn check_properties(
 /// Checks the number of an object's keys.
 pub(crate) fn check_keys(keys: usize) -> Result<(), String> {
     if keys > MAX_KEYS {
-        return Err(format!("{keys} properties, and {MAX_KEYS} are allowed"));
+        return Err(format!("{keys} properties; the limit is {MAX_KEYS}"));
     }
     Ok(())
 }
@@ -124,7 +124,7 @@ pub(crate) fn check_value(value: &Value) -> Result<(), String> {
 fn check_levels(value: &Value, levels: usize) -> Result<(), String> {
     match value {
         Value::Array(items) if items.len() > MAX_ITEMS => Err(format!(
-            "a list of {} items, and {MAX_ITEMS} are allowed",
+            "a list of {} items; the limit is {MAX_ITEMS}",
             items.len()
         )),
         Value::Array(items) => items.iter().try_for_each(|item| check_levels(item, levels)),
