@@ -55,7 +55,7 @@ bench:
 
 # Simulates the delivery with a clock, a network and a scheduler that a seed drives; `just simulate 5000000 7`: so many
 # runs of each scenario, from that seed. A run that fails prints its own seed: `SHUTTLE_RANDOM_SEED=<it> just simulate 1`.
-simulate runs="35000" seed="1":
+simulate runs="25000" seed="1":
     RUNS={{ runs }} SEED={{ seed }} .ci/simulation
 
 # Kills, pauses and restarts publishers and relays over one outbox (`sqlite` or `postgres`) for so many minutes, and checks

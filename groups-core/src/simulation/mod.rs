@@ -26,7 +26,7 @@ use shuttle::{Config, Runner, thread};
 use crate::util::simulated::{reset_clock, run_clock};
 
 /// How many times each scenario runs, unless the variable `RUNS` says otherwise.
-const RUNS: u64 = 35_000;
+const RUNS: u64 = 25_000;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
