@@ -65,20 +65,13 @@ soak minutes="5" seed="1" engine="sqlite":
         cargo test --release --locked --test soak -- --ignored --exact a_long_soak --nocapture
 
 # Changes the delivery in small ways, one at a time, and tells which changes the simulation and the tests of the core do not
-# notice (some 500 changes, each 3 to 20 s). What is left is for `mutants-survivors`.
+# notice (some 700 changes, each 3 to 20 s). The tests of the workspace, which may notice those, are not run.
 mutants *options:
     RUSTFLAGS="--cfg simulation" RUNS=1500 cargo mutants --package mixpanel-groups --no-default-features \
         --cargo-arg=--locked --cargo-arg=--lib --minimum-test-timeout 60 \
         --file 'groups-core/src/client/*.rs' --file 'groups-core/src/outbox/*.rs' \
         --file 'groups-core/src/buffered/*.rs' --file 'groups-core/src/snapshot/*.rs' {{ options }} \
         -- -- --skip dropping_the_last_clone --skip any_response --skip a_panic_of_a_lane
-
-# Tries the changes that `mutants` left, in `mutants.out`, with these tests of the workspace: `just mutants-survivors fold delivery`.
-mutants-survivors +tests:
-    cargo mutants --package mixpanel-groups --test-package mixpanel-groups-workspace --iterate \
-        --file 'groups-core/src/client/*.rs' --file 'groups-core/src/outbox/*.rs' \
-        --file 'groups-core/src/buffered/*.rs' --file 'groups-core/src/snapshot/*.rs' \
-        $(printf -- '--cargo-arg=--test=%s ' {{ tests }})
 
 # Counts instructions per update, beside those checked in; `just instructions --bless` writes them.
 instructions *options:
