@@ -11,6 +11,7 @@ use mixpanel_groups::{
     Client, ClientBuilder, Compression, Error, ErrorKind, Event, Group, MixpanelGroup, RetryPolicy,
 };
 use mixpanel_groups_emulator::{Emulator, Fault};
+use proptest::prelude::*;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -809,5 +810,73 @@ fn wrong_settings_are_errors_that_do_not_show_them() {
         assert!(
             build("a", "hunter2", project).starts_with("invalid project id: expected the number")
         );
+    }
+}
+
+/// Names and texts of every kind, and those that mean something.
+fn word() -> impl Strategy<Value = String> {
+    const KNOWN: [&str; 8] = [
+        "ip",
+        "0",
+        "team",
+        "$company_id",
+        "$user_id",
+        "plan",
+        "seats",
+        "é\"\\\u{0}",
+    ];
+    prop_oneof![
+        9 => prop::sample::select(&KNOWN[..]).prop_map(str::to_owned),
+        1 => ".+",
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        Just(json!(0)),
+        any::<f64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        word().prop_map(Value::from),
+        (250..257_usize).prop_map(|items| (0..items).map(|item| item.to_string()).collect()),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map(word(), inner, 0..3).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// What can be published can be read back from an outbox, by a hook and after a shutdown, and is the same.
+    #[test]
+    fn every_event_that_can_be_sent_survives_the_way_through_an_outbox(
+        properties in prop::collection::vec((word(), value()), 0..4),
+        groups in prop::collection::vec((word(), word(), prop::option::of(word())), 0..3),
+        team in prop_oneof![Just(0), 250..310_usize],
+        distinct_id in prop::sample::select(&["", "user123"][..]),
+    ) {
+        let event = Event::new("Purchase").distinct_id(distinct_id);
+        let event = properties.iter().fold(event, |event, (name, value)| event.property(name, value));
+        let event = (0..team).fold(event, |event, id| event.group(Group::new("team", id)));
+        let event = groups.iter().fold(event, |event, (key, id, company)| {
+            let group = Group::new(&**key, &**id);
+            event.group(match company {
+                Some(company) => group.in_company(&**company),
+                None => group,
+            })
+        });
+        let Ok(encoded) = EncodedEvent::new(&event) else {
+            return Ok(());
+        };
+        let json = |text: &str| -> Value { serde_json::from_str(text).unwrap() };
+        let read = EncodedEvent::from_json(encoded.as_json()).unwrap();
+        prop_assert_eq!(json(read.as_json()), json(encoded.as_json()));
+        let back = Event::from(encoded.clone()).to_json().unwrap();
+        prop_assert_eq!(json(&back), json(encoded.as_json()));
     }
 }

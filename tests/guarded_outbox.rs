@@ -405,6 +405,27 @@ fn on_error_may_call_everything() {
 }
 
 #[test]
+fn a_hook_that_publishes_many_gets_all_of_them_back() {
+    let slot: Arc<Mutex<Option<BufferedClient>>> = Arc::default();
+    let its_slot = Arc::clone(&slot);
+    let given_back = Arc::new(AtomicUsize::new(0));
+    let its_given_back = Arc::clone(&given_back);
+    let buffered = Client::disabled().buffered().before_send(move |_| {
+        let buffered = its_slot.lock().unwrap().take();
+        let many = (2..5).map(set);
+        let error = buffered.and_then(|buffered| buffered.publish_all(many).err());
+        let undelivered = error.map_or(0, |error| error.undelivered().len());
+        its_given_back.fetch_add(undelivered, Ordering::SeqCst);
+        true
+    });
+    let buffered = buffered.start().unwrap();
+    *slot.lock().unwrap() = Some(buffered.clone());
+    buffered.publish(set(1)).unwrap();
+    assert_eq!(given_back.load(Ordering::SeqCst), 3);
+    assert_eq!(buffered.shutdown(SOON).stats.accepted, 1);
+}
+
+#[test]
 fn a_hook_that_publishes_does_not_call_itself_for_ever() {
     let slot: Arc<Mutex<Option<BufferedClient>>> = Arc::default();
     let its_slot = Arc::clone(&slot);

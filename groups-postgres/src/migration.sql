@@ -138,7 +138,7 @@ DECLARE
     group_key  text;
     group_id   text;
     operations integer;
-    insert_id  text;
+    properties json;
 BEGIN
     -- PostgreSQL reads no member of an object that has, anywhere, an escape of NUL or of a character that the database's
     -- encoding lacks. So the escapes are marked first: in valid JSON, backslashes come in pairs, from the left.
@@ -157,15 +157,18 @@ BEGIN
         OR coalesce(group_id, '') = '' OR json_typeof(object -> '$group_id') <> 'string'
         OR operations <> 1 OR object -> '$token' IS NOT NULL THEN
         IF object -> 'event' IS NOT NULL THEN
-            insert_id := object -> 'properties' ->> '$insert_id';
-            IF coalesce(object ->> 'event', '') <> '' AND json_typeof(object -> 'event') = 'string'
-                AND coalesce(insert_id, '') <> '' AND json_typeof(object -> 'properties' -> '$insert_id') = 'string' THEN
+            properties := object -> 'properties';
+            IF object ->> 'event' <> '' AND json_typeof(object -> 'event') = 'string'
+                AND properties ->> '$insert_id' <> '' AND json_typeof(properties -> '$insert_id') = 'string'
+                AND json_typeof(properties -> 'distinct_id') = 'string'
+                AND json_typeof(properties -> 'time') = 'number' AND properties ->> 'time' !~ '[.eE]' THEN
                 RETURN NULL;
             END IF;
             RAISE invalid_parameter_value USING
                 MESSAGE = 'not an event for the outbox: ' || left(body, 200),
-                HINT = 'Expected an object with event as text that is not empty, and properties with $insert_id as text, '
-                    || 'by which Mixpanel keeps an event once that is sent twice.';
+                HINT = 'Expected an object with event as text that is not empty, and properties with time as an integer, '
+                    || 'distinct_id as text, and $insert_id as text that is not empty, by which Mixpanel keeps an event '
+                    || 'once that is sent twice.';
         END IF;
         RAISE invalid_parameter_value USING
             MESSAGE = 'not an update for the outbox: ' || coalesce(left(body, 200), 'NULL'),

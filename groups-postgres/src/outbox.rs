@@ -67,16 +67,17 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Other drivers, and SQL
 /// [`MIGRATION`](Self::MIGRATION) brings a function that publishes, from any driver, a trigger or `psql`. It takes one
-/// update as text, or an array of them, as [`EncodedUpdate::as_json`] returns them:
+/// update or event as text, or an array of them, as [`EncodedRecord::as_json`] returns them:
 ///
 /// ```sql
 /// SELECT mixpanel_outbox_publish('{"$group_key":"company","$group_id":"acme","$set":{"plan":"pro"}}');
 /// GRANT EXECUTE ON FUNCTION mixpanel_outbox_publish(text, boolean), mixpanel_outbox_publish(text[], boolean) TO app;
 /// ```
 ///
-/// An event is one with `event` and `properties`. What is neither an update nor an event is an error. A second argument `false` leaves out `NOTIFY`, which `PREPARE TRANSACTION`
-/// excludes. In a database whose encoding is not UTF-8, pass JSON that is ASCII, with escapes for other characters, as
-/// `publish_in` does.
+/// An event is one with `event` and `properties`, in which are `time` (an integer), `distinct_id` and `$insert_id`. What
+/// is neither an update nor an event is an error. A second argument `false` leaves out `NOTIFY`, which
+/// `PREPARE TRANSACTION` excludes. In a database whose encoding is not UTF-8, pass JSON that is ASCII, with escapes for
+/// other characters, as `publish_in` does.
 ///
 /// # In async programs
 /// The outbox has a thread of its own for its connections. All methods may be called within any runtime: they wait for

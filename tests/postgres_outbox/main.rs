@@ -3,6 +3,7 @@
 mod counts;
 mod crash;
 mod deadlines;
+mod events;
 mod examples;
 mod harness;
 mod order;

@@ -75,6 +75,10 @@ impl Queues {
         &self,
         records: impl Iterator<Item: IntoRecord>,
     ) -> Result<(), Error> {
+        if self.is_preparing() {
+            let records = records.filter_map(|record| record.into_record().ok().flatten());
+            return Err(hook_publishes().with_undelivered(records.collect()));
+        }
         let mut records = records.filter_map(|record| self.prepare(record).transpose());
         let (mut updates, mut events) = (Chunk::default(), Chunk::default());
         let result = self.publish_in_chunks(&mut records, &mut updates, &mut events);
@@ -132,10 +136,8 @@ impl Queues {
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(encoded));
         };
-        let this = ptr::from_ref(self);
-        if PREPARING.with_borrow(|preparing| preparing.contains(&this)) {
-            let error = Error::config("`before_send` cannot publish");
-            return Err(error.with_undelivered([encoded].into_iter().collect()));
+        if self.is_preparing() {
+            return Err(hook_publishes().with_undelivered([encoded].into_iter().collect()));
         }
         let guarded = |json: &mut Map<String, Value>| {
             catch(|| hook(json)).unwrap_or_else(|message| {
@@ -143,7 +145,7 @@ impl Queues {
                 false
             })
         };
-        PREPARING.with_borrow_mut(|preparing| preparing.push(this));
+        PREPARING.with_borrow_mut(|preparing| preparing.push(ptr::from_ref(self)));
         let edited = encoded.edit(guarded);
         PREPARING.with_borrow_mut(Vec::pop);
         let edited = edited?;
@@ -157,6 +159,11 @@ impl Queues {
             }
         }
         Ok(edited)
+    }
+
+    /// Returns whether `before_send` of this client runs on this thread.
+    fn is_preparing(&self) -> bool {
+        PREPARING.with_borrow(|preparing| preparing.contains(&ptr::from_ref(self)))
     }
 
     // Both queues at once.
@@ -262,6 +269,10 @@ impl Queues {
             None => Stats::nothing(),
         }
     }
+}
+
+fn hook_publishes() -> Error {
+    Error::config("`before_send` cannot publish")
 }
 
 /// Records that are appended at once.
