@@ -53,7 +53,11 @@ impl Reserve {
         let twin = PathBuf::from(twin);
         let filled = fill(&twin, 2 * SIZE).and_then(|file| {
             file.set_len(SIZE as u64)?;
-            fs::rename(&twin, &self.0)
+            match fs::rename(&twin, &self.0) {
+                // Another filled it at the same time, with the same bytes.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                renamed => renamed,
+            }
         });
         if let Err(error) = filled {
             let _ = fs::remove_file(&twin);
@@ -65,7 +69,12 @@ impl Reserve {
 /// Writes that many bytes, since a file with holes needs no room.
 fn fill(path: &Path, size: usize) -> io::Result<File> {
     const CHUNK: usize = 1 << 20;
-    let mut file = File::create(path)?;
+    // Not truncated: another may be filling it, and a reserve without a byte is one that was spent.
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
     for _ in 0..size / CHUNK {
         file.write_all(&vec![0x6d; CHUNK])?;
     }

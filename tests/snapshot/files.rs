@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::{Client, ErrorKind, Report, Snapshot};
 use mixpanel_groups_emulator::Emulator;
@@ -96,15 +97,23 @@ impl<'p> Mount<'p> {
     }
 }
 
+/// Makes a mount read-only. A process that another test is just starting shares our open files for a moment, so it may
+/// have to be tried again.
 fn make_read_only(mounted: &Path) {
-    let mut mount = Command::new("mount");
-    let status = mount.args(["-o", "remount,ro"]).arg(mounted).status();
-    assert!(status.unwrap().success());
+    let remount = || {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "remount,ro"]).arg(mounted).output()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !remount().unwrap().status.success() {
+        assert!(Instant::now() < deadline, "{:?}", remount());
+    }
 }
 
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
-        let status = Command::new("umount").arg(self.0).status().unwrap();
+        let status = Command::new("umount").arg("--lazy").arg(self.0).status();
+        let status = status.unwrap();
         assert!(status.success() || std::thread::panicking());
     }
 }
