@@ -750,7 +750,7 @@ fn what_a_damaged_page_holds_is_set_aside_and_the_rest_goes_on() {
             &db,
             "sqlite_schema WHERE name LIKE 'mixpanel_outbox_damaged%'",
         );
-        // Where the page has nothing but text, SQLite sees no damage, and the row is not an update.
+        // Where the page has only text, SQLite sees no damage, and the row is not an update.
         let rejected = count(&db, "mixpanel_outbox_rejected");
         assert_eq!(aside, usize::from(rejected == 0), "{pages:?}: {rejected}");
         assert!(!large || rejected <= 1, "{rejected}");

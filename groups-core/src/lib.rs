@@ -40,7 +40,7 @@ pub use mixpanel_groups_derive::MixpanelGroup;
 /// The name of [`RetryPolicy`] for short: `.retry(Retry::none())`.
 pub use client::RetryPolicy as Retry;
 
-/// For generated code only: no part of the public interface.
+/// For generated code only: not part of the public interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::json::EncodeError;

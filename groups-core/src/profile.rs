@@ -157,7 +157,7 @@ impl Serialize for Profile {
     }
 }
 
-/// As JSON, indented with `{:#}`.
+/// Writes JSON, indented with `{:#}`.
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let json = if f.alternate() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 /// [`fail_next`](crate::Emulator::fail_next), or into every request, by
 /// [`fail_always`](crate::Emulator::fail_always).
 ///
-/// Where a variant says "nothing is applied", profiles and events stay as they were before the request.
+/// If a variant says "nothing is applied", profiles and events stay as they were before the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {

@@ -32,7 +32,7 @@ pub(crate) struct Service {
     connections: AtomicUsize,
 }
 
-/// What the builder has set.
+/// The settings of the builder.
 pub(crate) struct Settings {
     pub(crate) credentials: Credentials,
     /// The largest body in bytes, in place of the documented ones.

@@ -15,7 +15,7 @@ pub struct AppliedUpdate {
     pub operation: Operation,
     /// The operation's value, as the emulator kept it.
     pub value: Value,
-    /// What the update changed, by name of the property. Empty if it changed nothing, for instance a
+    /// The properties that the update changed, by name. Empty if it changed nothing, for instance a
     /// `$set_once` of a property that exists.
     pub changes: Vec<PropertyChange>,
     /// The [`number`](crate::ReceivedRequest::number) of the request that brought the update, or `None`
@@ -125,8 +125,8 @@ impl Serialize for GroupUpdates {
     }
 }
 
-/// What the emulator holds, from [`Emulator::snapshot`](crate::Emulator::snapshot), to be compared with
-/// what an earlier run of a test held.
+/// The profiles and events of an emulator, from [`Emulator::snapshot`](crate::Emulator::snapshot), to compare with those of
+/// an earlier run of a test.
 ///
 /// `Serialize` writes an object with two members, in an order that does not change from run to run:
 /// - `groups`: for each group key, by its name, the profiles by id;

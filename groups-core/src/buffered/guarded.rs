@@ -50,7 +50,7 @@ struct Append<R> {
     slot: Arc<Slot<bool>>,
 }
 
-/// Where a call leaves its result.
+/// The place for the result of a call.
 struct Slot<T> {
     result: Mutex<Option<Result<T, Error>>>,
     filled: Condvar,

@@ -26,7 +26,7 @@ thread_local! {
     static PREPARING: RefCell<Vec<*const Queues>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the clones of a client share.
+/// The state that the clones of a client share.
 pub(super) struct Queues {
     pub(super) settings: Arc<Settings>,
     pub(super) updates: Arc<Publisher<EncodedUpdate>>,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::outbox::Capacity;
 use crate::record::{Error, Rejection};
 
-/// What publishing does when the outbox is full. By default it waits for room, for at most 1 s.
+/// A policy for publishing to a full outbox. The default waits for room, for at most 1 s.
 ///
 /// As text: `reject`, `drop_oldest`, or `block:` with seconds, such as `block:1` or `block:0.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

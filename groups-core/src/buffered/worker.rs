@@ -195,7 +195,7 @@ fn send<R: Kind>(
 
 /// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many deliveries.
 ///
-/// Where nothing gets through, it is not their text: an update counts from the first delivery on in which others were
+/// If nothing is accepted, the text is not the reason. So an update counts from the first delivery in which others were
 /// accepted.
 #[derive(Default)]
 struct Blocked(HashMap<i64, u32>);
@@ -302,7 +302,7 @@ fn settle<R: Kind>(
 /// The first byte of each record in a [`TakenBatch`]; the client writes the token after it.
 const OPENING: &[u8] = b"{";
 
-/// What is sent of the entries that were taken.
+/// The records to send from the entries that were taken.
 struct TakenBatch {
     records: Records,
     /// The entries that each record stands for.

@@ -23,7 +23,7 @@ use crate::record::{Error, ErrorKind, Undelivered, Update};
 /// ```
 #[derive(Clone)]
 pub struct Batch {
-    /// How each record begins; a secret.
+    /// The beginning of each record; a secret.
     opening: Vec<u8>,
     limits: Limits,
     records: Records,

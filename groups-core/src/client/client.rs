@@ -34,7 +34,7 @@ pub(super) struct Inner {
     pub(super) import: Route,
     pub(super) open: Box<OpenConnection>,
     pub(super) connections: usize,
-    /// How long a request can take.
+    /// The longest time that a request can take.
     pub(super) timeout: Duration,
     /// Whether it sends nothing: see [`Client::disabled`].
     pub(super) is_disabled: bool,
@@ -42,7 +42,7 @@ pub(super) struct Inner {
     pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
 }
 
-/// How many idle connections a client keeps for later calls, or those of one call if they are more.
+/// The most idle connections that a client keeps for later calls, unless one call uses more.
 const MAX_IDLE: usize = 16;
 
 /// Returns a new connection.

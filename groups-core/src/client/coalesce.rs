@@ -332,7 +332,7 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// Takes the property out of every slot, and says this of it instead, if anything.
+    /// Removes the property from every slot, and adds this operation instead, if there is one.
     fn replace(&mut self, operation: Option<Operation>, name: &str, value: &'a str, record: usize) {
         let history = self.properties.insert(name.to_owned(), History::default());
         let mut records = Vec::new();

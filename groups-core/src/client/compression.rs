@@ -39,7 +39,7 @@ impl Compression {
         Self::Gzip { level }
     }
 
-    /// The default of requests to `/import`, where Mixpanel welcomes gzip.
+    /// The default for `/import`, where Mixpanel documents gzip.
     #[cfg(feature = "gzip")]
     pub(crate) const OF_EVENTS: Self = Self::Gzip { level: 6 };
     #[cfg(not(feature = "gzip"))]

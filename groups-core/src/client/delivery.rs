@@ -29,7 +29,7 @@ pub(crate) struct Route {
     pub(crate) url: String,
     /// The value of `Authorization`, a secret.
     pub(crate) authorization: Option<String>,
-    /// How every record begins: its bracket and, for updates, the token; a secret.
+    /// The beginning of every record: its bracket and, for updates, the token; a secret.
     pub(crate) opening: Vec<u8>,
     pub(crate) limits: Limits,
     pub(crate) compression: Compression,
@@ -48,7 +48,7 @@ pub(crate) struct Delivery<'a> {
 
 pub(super) struct State {
     pub(super) lanes: Vec<Lane>,
-    /// What the server takes at once, as far as is known.
+    /// The largest request that the server accepts, as far as is known.
     most: Limits,
     /// Empty batches, for their buffers.
     spare: Vec<Records>,
@@ -74,7 +74,7 @@ pub(super) struct Lane {
     pub(super) backs_off: Option<Instant>,
     /// What the lane did not deliver, in order.
     pub(super) undelivered: Undelivered,
-    /// What came after that, when nothing more was to be sent.
+    /// The batches that came after that, when nothing more was sent.
     never_sent: Undelivered,
 }
 

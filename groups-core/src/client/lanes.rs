@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::record::{Error, ErrorKind};
 use crate::util::sync::{Instant, Scope, spawn_scoped};
 
-/// How often [`SendOptions::on_progress`] is called at most.
+/// The shortest time between two calls of [`SendOptions::on_progress`].
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the caller's thread waits between checks for cancellation.

@@ -12,7 +12,7 @@ use crate::record::Error;
 
 #[derive(Clone)]
 pub(super) enum ProxySetting {
-    /// As the environment variables say.
+    /// The proxy of the environment variables.
     Environment,
     None,
     /// It may hold a password.

@@ -38,7 +38,7 @@ pub(crate) enum Verdict {
     Final(Error),
 }
 
-/// What is wrong with one record.
+/// The failure of one record.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FailedRecord {
     pub(crate) field: Option<String>,

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The texts that are taken out of everything that a server or proxy says.
+/// The texts that are removed from everything that comes from a server or proxy.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(Arc<[Vec<u8>]>);
 
-/// What stands in a secret's place.
+/// The replacement of a secret.
 const HIDDEN: &[u8] = b"[hidden]";
 
-/// A shorter secret is part of too many words: it is taken out where it is a word of its own.
+/// A shorter secret is removed only as a word of its own, because it is part of too many others.
 const SHORT: usize = 4;
 
 /// So many bytes of a secret's beginning are taken out too, as a quotation that is cut off has them.

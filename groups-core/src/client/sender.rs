@@ -198,7 +198,7 @@ impl<'a> Sender<'a> {
         let started = Instant::now();
         for attempt in 1.. {
             if !self.delivery.is_permitted() {
-                let message = "the lease on the outbox has ended: no request was started";
+                let message = "the lease on the outbox was not extended: no request was started";
                 return Err(self.stop(Error::new(ErrorKind::Cancelled, message)));
             }
             let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {

@@ -21,7 +21,7 @@ pub(crate) use crate::client::transport_error::TransportError;
 /// How many bytes of a response are kept.
 pub(crate) const MAX_RESPONSE: u64 = 1 << 20;
 
-/// What the delivery needs of a network: a connection that carries one request at a time.
+/// A connection that carries one request at a time.
 pub(crate) trait Transport: Send + Sync {
     /// Posts a body and reads the response, whatever its status.
     fn post(&self, request: Request<'_>) -> Result<Response, TransportError>;
@@ -68,10 +68,10 @@ pub(crate) struct Http {
     answered: AtomicBool,
 }
 
-/// How requests are made.
+/// The configuration of requests.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpConfig {
-    /// What errors name: the endpoint, and the proxy before it.
+    /// The endpoint, and the proxy if there is one, as errors name them.
     peer: String,
     proxy: Option<String>,
     secrets: Secrets,
@@ -79,7 +79,7 @@ pub(crate) struct HttpConfig {
     resolver: Arc<dyn Resolver>,
 }
 
-/// What the builder sets of a connection.
+/// The options of a connection that the builder sets.
 pub(crate) struct HttpOptions {
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,

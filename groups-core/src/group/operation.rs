@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// What an update does to a group profile.
+/// An operation on a group profile.
 ///
 /// All six are idempotent: sending one twice leaves the profile as sending it once does.
 /// ([Groups API](https://developer.mixpanel.com/reference/group-profiles))

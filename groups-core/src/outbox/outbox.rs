@@ -73,7 +73,7 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
         Ok(true)
     }
 
-    /// Gives back what was taken and not settled.
+    /// Makes available again what was taken and not settled.
     ///
     /// # Errors
     /// If the outbox cannot be written.
@@ -93,17 +93,18 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// If the outbox cannot be read.
     fn depth(&self) -> Result<Depth, Error>;
 
-    /// Returns the queue of the events; by default `None`: the outbox keeps updates alone, and publishing an event is an
+    /// Returns the queue of events. The default returns `None`: the outbox keeps only updates, and publishing an event is an
     /// error.
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
         None
     }
 
-    /// Sets how long a call may wait for other processes, a disk or a network before it fails; the client calls this once,
-    /// before anything else. Returns whether every call keeps to it. Then the client calls the outbox on the threads that
-    /// publish, several at once, and relies on it; otherwise on one thread, and does not.
+    /// Sets how long a call may wait for other processes, a disk or a network before it fails. Returns whether every call
+    /// ends by that time; the default returns `false`.
     ///
-    /// By default `false`.
+    /// The client calls this once, before any other method. If it returns `true`, the client calls the outbox on the
+    /// publishing threads, several at once. Otherwise it calls the outbox on one thread of its own, and waits for that
+    /// thread with a deadline.
     fn set_timeout(&self, timeout: Duration) -> bool {
         let _ = timeout;
         false
@@ -131,10 +132,10 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxEntry<R = EncodedUpdate> {
-    /// The id by which the outbox knows it.
+    /// The id of the entry in the outbox.
     pub id: i64,
-    /// The update, or why what is kept there cannot be read as one. The worker rejects such an entry, with
-    /// the reason, as Mixpanel would reject an update.
+    /// The update, or the content that cannot be read as one. The worker rejects such an entry, with the reason, as
+    /// Mixpanel would reject an update.
     pub update: Result<R, UnreadableEntry>,
 }
 
@@ -146,7 +147,7 @@ impl<R: OutboxRecord> OutboxEntry<R> {
         Self { id, update }
     }
 
-    /// Reads an entry from the JSON that is kept there.
+    /// Parses an entry from its stored JSON.
     #[must_use]
     pub fn read(id: i64, json: &str) -> Self {
         match R::from_json(json) {
@@ -155,7 +156,7 @@ impl<R: OutboxRecord> OutboxEntry<R> {
         }
     }
 
-    /// Returns an entry that cannot be read, with what is kept there, as far as it is text, and the reason.
+    /// Returns an entry that cannot be read, with its content, as far as it is text, and the reason.
     #[must_use]
     pub fn unreadable(id: i64, json: impl Into<String>, reason: impl Into<String>) -> Self {
         let (json, reason) = (json.into(), reason.into());
@@ -163,7 +164,7 @@ impl<R: OutboxRecord> OutboxEntry<R> {
         Self { id, update }
     }
 
-    /// Returns the JSON that is kept there, as far as it is text.
+    /// Returns the stored JSON, as far as it is text.
     #[must_use]
     pub fn json(&self) -> &str {
         match &self.update {
@@ -173,11 +174,11 @@ impl<R: OutboxRecord> OutboxEntry<R> {
     }
 }
 
-/// What is kept in an outbox and cannot be read: see [`OutboxEntry::update`].
+/// The content of an outbox entry that cannot be read: see [`OutboxEntry::update`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnreadableEntry {
-    /// What is kept there, as far as it is text.
+    /// The stored content, as far as it is text.
     pub json: String,
     /// Why it cannot be read.
     pub reason: String,
@@ -218,7 +219,7 @@ pub struct Depth {
 }
 
 impl Capacity {
-    /// Returns a capacity of so many updates and so many bytes of JSON.
+    /// Returns a capacity of this many updates and this many bytes of JSON.
     #[must_use]
     pub const fn new(updates: usize, bytes: usize) -> Self {
         Self { updates, bytes }
@@ -233,7 +234,7 @@ impl Default for Capacity {
 }
 
 impl Depth {
-    /// Returns the depth of an outbox with so many updates and so many bytes of JSON.
+    /// Returns the depth of an outbox with this many updates and this many bytes of JSON.
     #[must_use]
     pub fn new(updates: usize, bytes: usize) -> Self {
         Self {
@@ -243,14 +244,14 @@ impl Depth {
         }
     }
 
-    /// Returns the same depth with the time that the oldest update, if there is one, has waited.
+    /// Returns the same depth with the age of the oldest update, if there is one.
     #[must_use]
     pub fn with_oldest(mut self, oldest: impl Into<Option<Duration>>) -> Self {
         self.oldest = oldest.into();
         self
     }
 
-    /// Returns whether there is room for so much more within the capacity.
+    /// Returns whether this much more fits within the capacity.
     #[must_use]
     pub fn has_room(self, updates: usize, bytes: usize, capacity: Capacity) -> bool {
         self.updates.saturating_add(updates) <= capacity.updates

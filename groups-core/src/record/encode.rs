@@ -15,7 +15,7 @@ use crate::record::{RecordRef, Rejection};
 /// Segment's Mixpanel destination uses `$group_id`.
 const KEYS_WITH_COMPANY: [&str; 2] = ["$company_id", "$user_id"];
 
-/// What is known of a record that was written.
+/// The facts about a record that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
     /// The operation of an update; `None` for an event.

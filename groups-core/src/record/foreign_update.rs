@@ -10,7 +10,7 @@ use crate::json::{EncodeError, list};
 use crate::record::encode::write_update_with;
 use crate::record::{Encoded, Rejection};
 
-/// What Mixpanel's SDKs let a caller send beside the operation.
+/// The keys that Mixpanel's SDKs let a caller send beside the operation.
 const EXTRAS: [&str; 5] = ["$time", "$ip", "$ignore_time", "$latitude", "$longitude"];
 
 /// The parts of an update, each as it is written.
@@ -22,7 +22,7 @@ pub(super) struct ForeignUpdate<'a> {
 }
 
 impl<'a> ForeignUpdate<'a> {
-    /// Parts the members, or says why they are not those of an update.
+    /// Sorts the members of an update. Returns a message if they are not those of an update.
     pub(super) fn read(members: &'a Members<'_>) -> Result<Self, String> {
         if let Some(name) = members.repeated() {
             return Err(format!("duplicate key `{name}`"));

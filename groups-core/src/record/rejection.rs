@@ -10,11 +10,11 @@ use crate::group::{Group, Operation};
 pub struct Rejection {
     /// The position of the record, counted from 0 over all that were passed to one `send` or `import`.
     pub position: usize,
-    /// What identifies the record.
+    /// The reference to the record.
     pub record: RecordRef,
-    /// The property or other field that is wrong, where it is known.
+    /// The property or other field that is wrong, if known.
     pub field: Option<String>,
-    /// What is wrong: Mixpanel's message, or this library's.
+    /// The reason: Mixpanel's message, or this library's.
     pub message: String,
     /// Whether Mixpanel rejected it. Otherwise this library did, and it was not sent: an empty group id, a value that
     /// cannot be JSON, an update over 1 MB.

@@ -26,7 +26,7 @@ pub(crate) struct HttpConnection<'a> {
     input: Vec<u8>,
 }
 
-/// What arrives on a connection.
+/// The next thing to arrive on a connection.
 pub(crate) enum Incoming {
     Request(Box<(Request<()>, UnreadBody)>),
     /// Something else than HTTP, for this reason.

@@ -15,7 +15,7 @@ pub(crate) struct HttpServer {
     lifecycle: Arc<Lifecycle>,
 }
 
-/// What the threads of one server share: whether it has stopped, and which connections are open.
+/// The state that the threads of one server share: whether it has stopped, and its open connections.
 #[derive(Default)]
 pub(crate) struct Lifecycle {
     state: Mutex<LifecycleState>,

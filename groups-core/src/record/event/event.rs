@@ -277,7 +277,7 @@ impl Event {
         Self::parse(json).expect(WRITTEN)
     }
 
-    /// Reads an event from JSON, or says why it is not one.
+    /// Parses an event. Returns a message if the JSON is not one.
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
         let Parts { name, properties } = Parts::parse(json)?;
         if let Some(name) = properties.repeated() {

@@ -19,7 +19,7 @@ pub(crate) const COMPANY: &str = "$company_id";
 /// The property that names a company's user, in projects with Hierarchical Groups.
 pub(crate) const USER: &str = "$user_id";
 
-/// How many groups of one key an event may be linked to.
+/// The most groups of one key that an event may be linked to.
 /// ([Group analytics](https://docs.mixpanel.com/docs/data-structure/group-analytics))
 pub(crate) const MAX_GROUPS: usize = 300;
 
