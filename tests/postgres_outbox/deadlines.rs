@@ -174,9 +174,10 @@ fn keeps_working(outbox: &PostgresOutbox) {
     eventually("answers", || {
         outbox.append(&[stored("acme", 2)], NO_LIMIT).is_ok()
     });
-    let sent = drain(outbox);
-    assert_eq!(sent.first(), Some(&("acme".to_owned(), 0)), "{sent:?}");
-    assert_eq!(sent.last(), Some(&("acme".to_owned(), 2)), "{sent:?}");
+    // One whose `append` failed may have been committed at any time, also late, or not.
+    let mut sent = drain(outbox);
+    sent.retain(|(_, number)| *number != 1);
+    assert_eq!(sent, [("acme".to_owned(), 0), ("acme".to_owned(), 2)]);
 }
 
 /// What counts may fail, and publishing does not.
