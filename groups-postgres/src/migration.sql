@@ -191,7 +191,7 @@ END $function$;
 --
 -- First it locks the slots of all groups of updates, in the order of their keys and ids, and only then it takes ids. PostgreSQL releases row locks when
 -- others see the commit. So of two transactions with updates of one group, the second takes its ids after it can see what
--- the first has committed: in a group, ids are in the order of commits, and whoever sees an update sees all earlier ones.
+-- the first has committed: in a group, ids are in the order of commits, and a transaction that sees an update sees all earlier ones.
 -- A rollback, also one to a savepoint, removes rows and locks; a prepared transaction keeps both.
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_publish(bodies text[], notify boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER

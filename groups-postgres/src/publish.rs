@@ -20,7 +20,7 @@ pub(crate) const PUBLISH: &str = "SELECT public.mixpanel_outbox_publish($1, $2)"
 /// A connection or transaction of the application in which [`publish_in`](crate::PostgresOutbox::publish_in) publishes:
 /// a `Client` or `Transaction` of the crate `postgres`, and with the feature `diesel` a connection of Diesel.
 ///
-/// The parameter tells these two kinds apart, and is inferred.
+/// The parameter distinguishes these two kinds, and is inferred.
 pub trait PublishIn<Driver>: sealed::Run<Driver> {}
 
 /// The crate `postgres`, as a parameter of [`PublishIn`].

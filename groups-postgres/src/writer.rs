@@ -194,7 +194,7 @@ impl Writer {
     }
 
     /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured
-    /// again, unless it is fresh. A depth that cannot be measured is no reason to refuse.
+    /// again, unless it is fresh. If the depth cannot be measured, there is room.
     async fn has_room(
         &self,
         state: &mut WriterState,

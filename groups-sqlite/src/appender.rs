@@ -15,7 +15,7 @@ pub(crate) struct Append<R> {
     pub(crate) capacity: Capacity,
 }
 
-/// The connection of those who publish. One thread uses it at a time.
+/// The connection for publishing. One thread uses it at a time.
 pub(crate) struct Appender {
     pub(crate) db: Connection,
     pub(crate) file: Arc<OutboxFile>,

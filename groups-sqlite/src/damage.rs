@@ -55,7 +55,7 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     Ok(Some(aside))
 }
 
-/// The parts of the schema that are about the table of waiting updates.
+/// Returns the parts of the schema that are about the table of waiting updates.
 fn statements_on_the_table(tables: Tables) -> impl Iterator<Item = &'static str> {
     let table = tables.sql("CREATE TABLE mixpanel_outbox (");
     let trigger = tables.sql(" ON mixpanel_outbox BEGIN");

@@ -128,7 +128,7 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// The same, also on a full disk.
+/// Creates the tables, also on a full disk.
 pub(crate) fn create_tables_in(db: &Connection, path: &Path) -> Result<(), Failure> {
     let reserve = Reserve::of(path);
     with_reserve(&reserve, || Ok(create_tables(db)?))

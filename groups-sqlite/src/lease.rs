@@ -38,12 +38,12 @@ impl Lease {
         }
     }
 
-    /// Whether it was taken and neither released nor lost, as far as is known.
+    /// Returns whether it was taken and neither released nor lost, as far as is known.
     pub(crate) fn is_held(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Whether it lasts for that long.
+    /// Returns whether it lasts for that long.
     pub(crate) fn covers(&self, time: Duration) -> bool {
         self.until.is_some_and(|until| until.covers(time))
     }
@@ -87,7 +87,7 @@ impl Lease {
         Ok(true)
     }
 
-    /// Whether the file says that it is held by this one, though its time may have passed.
+    /// Returns whether the file says that it is held by this one, though its time may have passed.
     pub(crate) fn is_mine(&self, db: &Connection) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM mixpanel_outbox_lease WHERE holder = ?1";
         self.tables.prepare(db, sql)?.exists([&self.holder])
@@ -119,7 +119,7 @@ impl Lease {
     }
 }
 
-/// The time in seconds since the Unix epoch, as the table has it.
+/// Returns the time in seconds since the Unix epoch, as the table has it.
 fn now() -> f64 {
     let since = SystemTime::UNIX_EPOCH.elapsed();
     since.unwrap_or_default().as_secs_f64()

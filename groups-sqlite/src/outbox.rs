@@ -62,7 +62,7 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// then fails; `depth` waits for nobody.
 ///
 /// # Beside an application's own transactions
-/// SQLite lets one transaction write at a time. The one who sends writes twice a flush interval while updates wait, each
+/// SQLite lets one transaction write at a time. The sender writes twice a flush interval while updates wait, each
 /// time briefly and without waiting for the disk; else it only reads. Give your connections a
 /// [busy timeout](rusqlite::Connection::busy_timeout), which Diesel, for one, does not, and begin transactions that write
 /// with `BEGIN IMMEDIATE`: one that reads first and writes later fails if anybody has written in between, whatever its
@@ -255,7 +255,7 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
         dropped.map_err(|failure| self.failed("remove from", failure))
     }
 
-    /// Does not wait for those who write.
+    /// Does not wait for writers.
     fn depth(&self) -> Result<Depth, Error> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let depth = patiently(self.file.deadline(), || {

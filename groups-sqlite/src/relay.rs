@@ -17,7 +17,7 @@ const REFILL_EVERY: Duration = Duration::from_secs(60);
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
-/// The connection of the one who sends. One thread uses it at a time.
+/// The connection of the sender. One thread uses it at a time.
 pub(crate) struct Relay {
     pub(crate) db: Connection,
     pub(crate) file: Arc<OutboxFile>,

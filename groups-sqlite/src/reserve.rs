@@ -7,7 +7,7 @@ use crate::failure::Failure;
 /// Room on the disk that is kept for sending what waits.
 ///
 /// To remove an update SQLite must write, and an outbox that has filled its disk could never be emptied. So a file beside
-/// it keeps some room. The one who sends empties it when the disk is full, and fills it again when there is room. While
+/// it keeps some room. The sender empties it when the disk is full, and fills it again when there is room. While
 /// it is empty, updates are appended only where the database needs no more room for them.
 pub(crate) struct Reserve(PathBuf);
 
@@ -35,7 +35,7 @@ impl Reserve {
         fs::metadata(&self.0).is_ok_and(|file| file.len() == 0)
     }
 
-    /// Gives its room to the one who sends. Returns whether that is more room than there was.
+    /// Gives its room to the sender. Returns whether that is more room than there was.
     pub(crate) fn spend(&self) -> bool {
         if !fs::metadata(&self.0).is_ok_and(|file| file.len() > 0) {
             return false;

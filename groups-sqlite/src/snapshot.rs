@@ -113,7 +113,7 @@ fn read(db: &Connection, place: u64) -> rusqlite::Result<Vec<u8>> {
         .and_then(|row| row.ok_or(rusqlite::Error::QueryReturnedNoRows))
 }
 
-/// SQLite's numbers are signed.
+/// Converts a number: SQLite's are signed.
 fn id(place: u64) -> i64 {
     i64::try_from(place).unwrap_or(i64::MAX)
 }

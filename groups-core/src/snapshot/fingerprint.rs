@@ -104,7 +104,7 @@ impl Fingerprints {
         });
     }
 
-    /// Sorts the members from `first` on, which end the tokens, in an order that depends on nothing but their bytes.
+    /// Sorts the members from `first` on, which end the tokens, in an order that depends on their bytes only.
     fn sort(&mut self, first: usize) {
         let Self {
             tokens, members, ..

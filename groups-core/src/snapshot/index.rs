@@ -203,7 +203,7 @@ impl Index {
         self.live().count()
     }
 
-    /// The slots of the groups, except for those that are certainly deleted.
+    /// Returns the slots of the groups, except for those that are certainly deleted.
     fn live(&self) -> impl Iterator<Item = (u32, &Entry)> {
         let entries = (0..).zip(&self.entries);
         entries.filter(|(_, entry)| !entry.is_deleted() || !self.is_certain(entry))
@@ -224,7 +224,7 @@ impl Index {
     }
 }
 
-/// There are fewer than 2^32 groups: they would be 200 GB of memory.
+/// Converts an index to a slot. There are fewer than 2^32 groups: they would be 200 GB of memory.
 fn slot(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }

@@ -28,7 +28,7 @@ struct Rows<'s> {
 }
 
 impl<'s> Journal<'s> {
-    /// A journal that begins with this state once there is anything to write.
+    /// Returns a journal that begins with this state once there is anything to write.
     pub(super) fn new(store: &'s mut dyn SnapshotStore, begin: State) -> Self {
         Self(Mutex::new(Rows {
             store,

@@ -10,7 +10,7 @@ use crate::util::atomic_file::beside;
 pub(super) struct Lock(File);
 
 impl Drop for Lock {
-    /// A child process that is just being started shares the open file, so closing it would not unlock it.
+    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
     fn drop(&mut self) {
         // An error would leave the lock to the end of the process: the next run reports it.
         let _ = fs4::FileExt::unlock(&self.0);

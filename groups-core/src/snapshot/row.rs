@@ -130,6 +130,8 @@ impl State {
         out
     }
 
+    /// Reads the state from the bytes of its row.
+    ///
     /// # Errors
     /// The reason, if it cannot be read.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
