@@ -1,5 +1,5 @@
 //! Relays that are killed, connections that are cut, a server that fails, transactions that roll
-//! back: whatever was committed arrives, in order, and nothing else.
+//! back: whatever was committed arrives, updates in order and events once, and nothing else.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use mixpanel_groups::{Client, Group, Outbox, RetryPolicy};
+use mixpanel_groups::{Client, Event, Group, Outbox, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use postgres::{Config, NoTls};
 use proptest::prelude::*;
@@ -208,7 +208,7 @@ impl Scene {
         chance: &mut Chance,
     ) -> Result<(), Box<dyn std::error::Error>> {
         let first = chance.below(GROUPS);
-        let mut updates = Vec::new();
+        let (mut updates, mut events) = (Vec::new(), Vec::new());
         let mut transaction = client.transaction()?;
         for group in first..GROUPS.min(first + 1 + chance.below(3)) {
             let id = format!("group_{group:02}");
@@ -228,6 +228,8 @@ impl Scene {
                 &[&id, &version, &as_text],
             )?;
             let group = Group::new("company", id);
+            let event = Event::new("Changed").distinct_id("user").group(&group);
+            events.push(event.insert_id(format!("change-{as_text}")));
             updates.push(group.set(json!({"last": as_text})));
             updates.push(group.union(json!({"all": [as_text]})));
         }
@@ -239,6 +241,9 @@ impl Scene {
                 self.harness.outbox.publish_in(&mut transaction, update)?;
             }
         }
+        self.harness
+            .outbox
+            .publish_all_in(&mut transaction, &events)?;
         thread::sleep(chance.millis(3));
         if chance.below(4) == 0 {
             transaction.rollback()?;
@@ -277,14 +282,26 @@ impl Scene {
         eventually("pauses", || self.busy.load(Ordering::SeqCst) == 0);
         self.failing.store(false, Ordering::Relaxed);
         self.emulator.recover();
+        let events = self.harness.outbox.events().unwrap();
         eventually("empty", || {
-            self.harness.outbox.depth().unwrap().updates == 0
+            let updates = self.harness.outbox.depth().unwrap().updates;
+            updates + events.depth().unwrap().updates == 0
         });
         let sql = "SELECT id, number FROM history ORDER BY id, version";
         let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for row in self.harness.client().query(sql, &[]).unwrap() {
             expected.entry(row.get(0)).or_default().push(row.get(1));
         }
+        let mut committed: Vec<&String> = expected.values().flatten().collect();
+        committed.sort();
+        let events = self.emulator.events();
+        let mut arrived: Vec<_> = events
+            .iter()
+            .map(|event| event["properties"]["$insert_id"].as_str().unwrap())
+            .map(|id| id.strip_prefix("change-").unwrap())
+            .collect();
+        arrived.sort_unstable();
+        assert_eq!(arrived, committed, "each event once");
         let profiles = self.emulator.profiles().into_iter();
         let profiles: BTreeMap<_, _> = profiles
             .map(|((_, id), profile)| (id, serde_json::to_value(profile).unwrap()))
