@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::record::encoded_record::check_limit;
 use crate::record::encoded_update::text;
-use crate::record::{Encoded, Error, ErrorKind, Event, MAX_RECORD, Record, RecordRef, Rejection};
+use crate::record::{Encoded, Error, ErrorKind, Event, Record, RecordRef, Rejection};
 
 /// An event as JSON, which can be stored, in memory or in a database, and sent to another thread. Cheap to clone.
 ///
@@ -60,13 +61,7 @@ impl EncodedEvent {
     }
 
     fn within_limit(self) -> Result<Self, Error> {
-        let bytes = self.json.len();
-        if bytes <= MAX_RECORD {
-            return Ok(self);
-        }
-        let rejection =
-            Rejection::too_large(<Self as Record>::name(self.members()), bytes, MAX_RECORD);
-        Err(Error::invalid(&rejection))
+        check_limit::<Self>(&self.json).map(|()| self)
     }
 
     /// Returns the event as it is sent.

@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 use crate::group::{Group, Operation};
 use crate::json::members::Members;
 use crate::record::Encoded;
+use crate::record::Record;
+use crate::record::encoded_record::check_limit;
 use crate::record::foreign_update::ForeignUpdate;
 use crate::record::{Error, ErrorKind, RecordRef, Rejection, Update};
-use crate::record::{MAX_RECORD, Record};
 use crate::util::with_scratch;
 
 /// An update as JSON, which borrows nothing: it can be stored, in memory or in a database, and sent to another thread.
@@ -76,14 +77,8 @@ impl EncodedUpdate {
     }
 
     /// Returns an error if the update is too large to be sent.
-    pub(crate) fn within_limit(self) -> Result<Self, Error> {
-        let bytes = self.json.len();
-        if bytes <= MAX_RECORD {
-            return Ok(self);
-        }
-        let name = Update::name(self.members());
-        let rejection = Rejection::too_large(name, bytes, MAX_RECORD);
-        Err(Error::invalid(&rejection))
+    fn within_limit(self) -> Result<Self, Error> {
+        check_limit::<Self>(&self.json).map(|()| self)
     }
 
     /// Returns the update as it is sent, without `$token`.
