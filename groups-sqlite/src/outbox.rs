@@ -138,8 +138,10 @@ impl SqliteOutbox {
         let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         file::create_tables_in(&reader, &resolved)?;
         let second = file::connect(&resolved)?;
-        let events = SqliteOutbox::queue(path, &resolved, durability, second, None)?;
-        Self::queue(path, &resolved, durability, reader, Some(Arc::new(events)))
+        let file = |tables| Arc::new(OutboxFile::of(resolved.clone(), tables));
+        let events = SqliteOutbox::queue(path, file(Tables::Events), durability, second, None)?;
+        let events = Some(Arc::new(events));
+        Self::queue(path, file(Tables::Updates), durability, reader, events)
     }
 
     /// Publishes an update or an event in a transaction of your own: it takes effect when the transaction commits,
@@ -286,16 +288,14 @@ impl<R: OutboxRecord> Drop for SqliteOutbox<R> {
 }
 
 impl<R: OutboxRecord> SqliteOutbox<R> {
-    /// Opens one queue of the file, whose path is resolved.
+    /// Opens one queue of the file.
     fn queue(
         path: &Path,
-        resolved: &Path,
+        file: Arc<OutboxFile>,
         durability: Durability,
         reader: Connection,
         events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
     ) -> Result<Self, Failure> {
-        let tables = Tables::of::<R>();
-        let file = Arc::new(OutboxFile::of(resolved.to_owned(), tables));
         let connect = |durability| {
             let db = file::connect(&file.path)?;
             file::set_up(&db, durability).map(|()| db)
@@ -309,7 +309,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             // wait for the disk, and others wait less for it.
             db: connect(Durability::Normal)?,
             file: Arc::clone(&file),
-            lease: Lease::new(tables),
+            lease: Lease::new(file.tables),
             refilled: None,
             set_aside: None,
         };

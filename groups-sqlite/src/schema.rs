@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use mixpanel_groups::outbox::OutboxRecord;
 use rusqlite::{CachedStatement, Connection};
 
 /// The version of the tables.
@@ -75,15 +74,6 @@ pub(crate) enum Tables {
 }
 
 impl Tables {
-    /// Returns the tables of such records.
-    pub(crate) fn of<R: OutboxRecord>() -> Self {
-        if R::NAME == "events" {
-            Self::Events
-        } else {
-            Self::Updates
-        }
-    }
-
     /// Returns a statement that is written for updates.
     pub(crate) fn sql(self, sql: &str) -> Cow<'_, str> {
         match self {
