@@ -1356,3 +1356,27 @@ fn an_application_without_patience_is_hardly_refused_by_the_relay() {
         assert!(refused <= most, "{refused} at an interval of {interval} ms");
     }
 }
+
+#[test]
+fn an_event_commits_and_rolls_back_with_the_applications_transaction() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let mut db = Connection::open(&path).unwrap();
+    let event = |id: &str| Event::new("Purchase").distinct_id("user123").insert_id(id);
+    let lost = db.transaction().unwrap();
+    SqliteOutbox::publish_in(&lost, event("lost")).unwrap();
+    lost.rollback().unwrap();
+    let kept = db.transaction().unwrap();
+    let purchase = event("kept");
+    SqliteOutbox::publish_in(&kept, &purchase).unwrap();
+    SqliteOutbox::publish_in(&kept, Group::new("company", "acme").delete()).unwrap();
+    let error = SqliteOutbox::publish_in(&kept, Event::new("Purchase")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    kept.commit().unwrap();
+
+    assert_eq!(outbox.depth().unwrap().updates, 1);
+    let events = outbox.events().unwrap();
+    let taken = events.take(10).unwrap();
+    let taken: Vec<_> = taken.iter().map(|entry| entry.update.clone()).collect();
+    assert_eq!(taken, [Ok(EncodedEvent::new(&purchase).unwrap())]);
+}
