@@ -238,11 +238,21 @@ impl Client {
 
     /// Returns empty batches of earlier calls.
     pub(crate) fn take_buffers(&self) -> Vec<Records> {
-        std::mem::take(&mut *self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .0
+                .buffers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     pub(crate) fn keep_buffers(&self, buffers: Vec<Records>) {
-        let mut kept = self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self
+            .0
+            .buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         kept.extend(buffers);
         let mut bytes = 0;
         kept.retain(|buffer| {

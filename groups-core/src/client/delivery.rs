@@ -88,7 +88,11 @@ pub(super) struct Stopped;
 
 impl<'a> Delivery<'a> {
     /// Returns a delivery with a lane for each connection.
-    pub(crate) fn new(route: &'a Route, connections: Vec<Arc<dyn Transport>>, spare: Vec<Records>) -> Self {
+    pub(crate) fn new(
+        route: &'a Route,
+        connections: Vec<Arc<dyn Transport>>,
+        spare: Vec<Records>,
+    ) -> Self {
         let lanes = connections.into_iter().map(|connection| Lane {
             connection,
             queue: VecDeque::new(),

@@ -23,6 +23,7 @@ mod into;
 pub(crate) mod mixpanel_group;
 pub(crate) mod rejection;
 mod report;
+pub(crate) mod tokens;
 pub(crate) mod unchanged;
 mod undelivered;
 pub(crate) mod update;
