@@ -255,7 +255,7 @@ fn flatness() {
     }
 }
 
-/// A server that answers `1` to whatever comes.
+/// A server that responds `1` to whatever comes.
 fn sink() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -109,7 +109,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// `on`, with `synchronous_standby_names`). What was committed without may be lost with its transaction; and where the
 /// lease was among it, two relays may send at a time until the request of the first has ended. After a switch to a
 /// *logical* replica, run [`migrate`](Self::migrate) there before anything is published: such a replica does not have
-/// the state of the sequence, and the ids must go on above those that wait.
+/// the state of the sequence, and new ids must be above those that wait.
 ///
 /// # Tables
 /// [`MIGRATION`](Self::MIGRATION) has a comment on each table. `…_rejected` keeps what Mixpanel refused, with its message,
@@ -479,7 +479,9 @@ impl<R: OutboxRecord> Drop for Shared<R> {
         let relay = Arc::clone(&self.relay);
         let release = async move { relay.lock().await.release().await };
         if let Err(error) = self.wait(SHORT, release) {
-            log::warn!("another process must wait for the lease of this one to end: {error:#}");
+            log::warn!(
+                "cannot release the lease, so another process waits until it ends: {error:#}"
+            );
         }
     }
 }

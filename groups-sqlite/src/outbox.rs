@@ -282,7 +282,9 @@ impl<R: OutboxRecord> Drop for SqliteOutbox<R> {
     fn drop(&mut self) {
         self.file.set_timeout(Duration::from_millis(100));
         if let Err(error) = self.release() {
-            log::warn!("another process must wait for the lease of this one to end: {error:#}");
+            log::warn!(
+                "cannot release the lease, so another process waits until it ends: {error:#}"
+            );
         }
     }
 }
