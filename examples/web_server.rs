@@ -1,4 +1,4 @@
-//! A synchronous web server that keeps Mixpanel in sync without making anybody wait for it.
+//! A synchronous web server that keeps Mixpanel in sync without making its visitors wait.
 //!
 //! ```sh
 //! cargo run --example web_server
