@@ -89,7 +89,7 @@ impl Index {
         match state {
             Some(state) => index.state = state,
             None if index.rows == 0 => {}
-            None => return Err(damaged(what, "it does not end as it should")),
+            None => return Err(damaged(what, "its state is missing")),
         }
         if !index.state.open.is_empty() {
             log::warn!("a run with {what} was killed: what it had begun is sent again");

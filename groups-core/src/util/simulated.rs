@@ -229,7 +229,7 @@ pub(crate) fn sleep(time: Duration) {
     drop(Condvar::new().wait_timeout_while(guard, time, |()| true));
 }
 
-/// Both are tried.
+/// Returns either at random, so that both are simulated.
 pub(crate) fn has_one_core() -> bool {
     thread_rng().gen_range(0..2) == 0
 }
