@@ -343,9 +343,8 @@ fn lanes(endpoint: &str) {
         let client = Client::builder("PROJECT_TOKEN").endpoint(endpoint);
         let client = client.connections(connections).build().unwrap();
         move |companies: &[company::Company]| {
-            client
-                .send(companies.iter().map(MixpanelGroup::set))
-                .unwrap();
+            let report = client.send(companies.iter().map(MixpanelGroup::set));
+            assert_eq!(report.unwrap().accepted, companies.len());
         }
     };
     let (one, eight) = (send(1), send(8));

@@ -57,6 +57,7 @@ fn respond_to_all(mut stream: &TcpStream, response_time: Duration) -> std::io::R
     }
 }
 
+#[allow(dead_code)] // Not every benchmark needs it.
 /// A line of `/proc/self/status` in kilobytes, on Linux.
 pub fn memory(line: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;

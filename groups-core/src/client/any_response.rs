@@ -54,7 +54,7 @@ pub fn check(responses: Vec<AnyResponse>, updates: usize) {
     delivery.offer(0, batch).expect("the lane has room");
     delivery.close();
     delivery.run_lane::<Update<'_>>(0);
-    let (_, _, result) = delivery.finish();
+    let result = delivery.finish().result;
 
     let panicked = result.as_ref().map_err(Error::kind) == Err(ErrorKind::Io);
     assert!(!panicked, "the lane panicked, with the message above");

@@ -80,6 +80,15 @@ pub(super) struct Lane {
     never_sent: Undelivered,
 }
 
+/// What a delivery leaves behind.
+pub(crate) struct Finished {
+    /// The connections that can be used again.
+    pub(crate) connections: Vec<Arc<dyn Transport>>,
+    /// Empty batches, for their buffers.
+    pub(crate) buffers: Vec<Records>,
+    pub(crate) result: Result<Report, Error>,
+}
+
 /// How many full batches wait for each lane that is busy with another.
 const QUEUE: usize = 1;
 
@@ -247,9 +256,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Returns the report, and what can be used again: connections and empty batches. Returns an error if anything is
-    /// undelivered.
-    pub(crate) fn finish(self) -> (Vec<Arc<dyn Transport>>, Vec<Records>, Result<Report, Error>) {
+    /// Returns the report, or an error if anything is undelivered.
+    pub(crate) fn finish(self) -> Finished {
         let mut state = self
             .state
             .into_inner()
@@ -273,7 +281,11 @@ impl<'a> Delivery<'a> {
         if !state.aborted {
             connections.extend(state.lanes.into_iter().map(|lane| lane.connection));
         }
-        (connections, state.spare, result)
+        Finished {
+            connections,
+            buffers: state.spare,
+            result,
+        }
     }
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
@@ -431,7 +443,11 @@ mod tests {
             delivery.close();
         });
         assert!(delivery.is_done());
-        let (connections, _, result) = delivery.finish();
+        let Finished {
+            connections,
+            result,
+            ..
+        } = delivery.finish();
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         assert_eq!(error.report().map(|report| report.accepted), Some(1));

@@ -40,7 +40,7 @@ enum Runs<'env> {
     /// There was none so far.
     Nowhere,
     /// On the caller's thread, which fills no batch meanwhile.
-    Here(Sender<'env>),
+    Here(Box<Sender<'env>>),
     OnItsThread,
 }
 
@@ -169,7 +169,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             let must_look = self.sending.cancel.is_some() || self.sending.progress.is_some();
             let is_alone = is_last || self.filling.len() == 1 && self.sending.client.has_one_core();
             self.filling[lane].runs = if is_alone && !must_look {
-                Runs::Here(Sender::new(delivery, lane))
+                Runs::Here(Box::new(Sender::new(delivery, lane)))
             } else {
                 self.start_thread::<R>(lane);
                 Runs::OnItsThread
@@ -223,11 +223,11 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             self.delivery
                 .abort(Error::new(ErrorKind::Cancelled, "cancelled by the caller"));
         }
-        if let Some(callback) = &mut self.sending.progress {
-            if self.progressed.elapsed() >= PROGRESS_EVERY {
-                callback(&self.delivery.progress());
-                self.progressed = Instant::now();
-            }
+        if let Some(callback) = &mut self.sending.progress
+            && self.progressed.elapsed() >= PROGRESS_EVERY
+        {
+            callback(&self.delivery.progress());
+            self.progressed = Instant::now();
         }
     }
 }

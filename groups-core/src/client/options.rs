@@ -101,13 +101,13 @@ impl<'a> SendOptions<'a> {
             lanes.fill(records);
             lanes.finish();
         });
-        let (connections, buffers, result) = delivery.finish();
-        client.keep_connections(connections);
-        client.keep_buffers(buffers);
-        if let Ok(report) = &result {
+        let finished = delivery.finish();
+        client.keep_connections(finished.connections);
+        client.keep_buffers(finished.buffers);
+        if let Ok(report) = &finished.result {
             log::debug!("{report}");
         }
-        result
+        finished.result
     }
 }
 
