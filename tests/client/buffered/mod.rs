@@ -1,0 +1,5 @@
+//! Sending in the background.
+
+mod events;
+mod guarded_outbox;
+mod updates;

@@ -1,0 +1,6 @@
+//! What several tests and benchmarks need.
+
+pub mod postgres;
+mod says;
+
+pub use says::{all, says};

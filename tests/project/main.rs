@@ -1,0 +1,3 @@
+//! The project itself: what holds for its files.
+
+mod layers;
