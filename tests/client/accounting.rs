@@ -1,13 +1,10 @@
 //! Accepted, rejected with a reason, or handed back: also for JSON that was written elsewhere, for values
 //! that few can read, and for numbers that must not change on the way.
 
-use std::time::Duration;
-
+use common::LONG;
 use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, MixpanelGroup, Operation};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
-
-const LONG: Duration = Duration::from_secs(20);
 
 fn from_json(json: &str) -> Result<EncodedUpdate, Error> {
     EncodedUpdate::from_json(json)

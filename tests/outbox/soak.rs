@@ -5,7 +5,7 @@
 //! The gate runs a few seconds of it with SQLite. `ENGINE` is `sqlite` or `postgres`.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
+use common::{Chance, again, say};
 use mixpanel_groups::buffered::BufferedClientBuilder;
 use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{Client, EncodedUpdate, Group, Outbox};
@@ -21,9 +22,6 @@ use mixpanel_groups_emulator::{Emulator, Fault};
 use mixpanel_groups_postgres::PostgresOutbox;
 use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
 use postgres::{Config, NoTls};
-use proptest::prelude::ProptestConfig;
-use proptest::strategy::{Strategy as _, ValueTree as _};
-use proptest::test_runner::{RngSeed, TestRunner};
 use serde_json::{Value, json};
 
 const PUBLISHERS: usize = 2;
@@ -140,24 +138,18 @@ fn publisher(engine: &Engine, number: usize) {
         let update = Group::new("company", id).set(json!({"number": next[group]}));
         let update = EncodedUpdate::new(&update).unwrap().unwrap();
         // Before and after: the parent knows what may be there and what must.
-        say(&format!("try {group} {}", next[group]));
+        say("try", format!("{group} {}", next[group]));
         let no_limit = Capacity::new(usize::MAX, usize::MAX);
         if let Ok(true) = outbox.append(&[update], no_limit) {
-            say(&format!("done {group} {}", next[group]));
+            say("done", format!("{group} {}", next[group]));
         }
         next[group] += 1;
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Tells the parent; a line is out before anything else is done.
-fn say(line: &str) {
-    let line = format!("\n> {line}\n");
-    io::stdout().write_all(line.as_bytes()).unwrap();
-}
-
 #[test]
-#[ignore = "run by the soak"]
+#[ignore = "run by other tests"]
 fn soak_process() {
     let Ok(role) = env::var(ROLE) else { return };
     let engine = Engine::read(&env::var(ENGINE).unwrap());
@@ -168,8 +160,7 @@ fn soak_process() {
 }
 
 fn start(role: &str, engine: &Engine, emulator: &Emulator) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args(["soak::soak_process", "--exact", "--ignored", "--nocapture"])
+    again(soak_process)
         .envs([(ROLE, role), (ENGINE, &engine.write())])
         .env(ENDPOINT, emulator.endpoint())
         .stdin(Stdio::piped())
@@ -212,13 +203,12 @@ fn start_publisher(
         .unwrap()
         .write_all(line.as_bytes())
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines = common::said(&mut child);
     let said = Arc::clone(said);
     let reader = thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            let words: Vec<_> = line.split(' ').collect();
-            let [">", word, group, update] = words[..] else {
-                continue;
+        for (word, rest) in lines {
+            let Some((group, update)) = rest.split_once(' ') else {
+                continue; // It was killed in the middle of the line.
             };
             let update: u64 = update.parse().unwrap();
             let mut said = said.lock().unwrap();
@@ -280,41 +270,18 @@ impl Arrived {
     }
 }
 
-/// A chance that is the same for the same seed.
-struct Chance(TestRunner);
-
-impl Chance {
-    fn new(seed: u64) -> Self {
-        Self(TestRunner::new(ProptestConfig {
-            rng_seed: RngSeed::Fixed(seed),
-            ..ProptestConfig::default()
-        }))
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        (0..limit).new_tree(&mut self.0).unwrap().current()
-    }
-
-    fn pick(&mut self, limit: usize) -> usize {
-        (0..limit).new_tree(&mut self.0).unwrap().current()
-    }
-
-    fn millis(&mut self, limit: u64) -> Duration {
-        Duration::from_millis(self.below(limit))
-    }
-
-    fn fault(&mut self) -> Fault {
-        match self.below(6) {
-            0 => Fault::Status(500),
-            1 => Fault::RetryAfter {
-                status: 429,
-                after: "1".to_owned(),
-            },
-            2 => Fault::CloseBefore,
-            3 => Fault::CloseAfter,
-            4 => Fault::Html,
-            _ => Fault::Delay(self.millis(900)),
-        }
+/// A fault that ends.
+fn fault(chance: &mut Chance) -> Fault {
+    match chance.below(6) {
+        0 => Fault::Status(500),
+        1 => Fault::RetryAfter {
+            status: 429,
+            after: "1".to_owned(),
+        },
+        2 => Fault::CloseBefore,
+        3 => Fault::CloseAfter,
+        4 => Fault::Html,
+        _ => Fault::Delay(chance.millis(900)),
     }
 }
 
@@ -355,7 +322,7 @@ fn soak(engine: &Engine, time: Duration, seed: u64) -> Counts {
         let started = Instant::now();
         while started.elapsed() < time && !reader.is_finished() {
             thread::sleep(chance.millis(400));
-            let relay = chance.pick(RELAYS);
+            let relay = chance.below(RELAYS);
             match chance.below(12) {
                 0..3 => {
                     stop(&mut relays[relay]);
@@ -371,7 +338,7 @@ fn soak(engine: &Engine, time: Duration, seed: u64) -> Counts {
                     counts.relays_paused += 1;
                 }
                 5 => {
-                    let number = chance.pick(PUBLISHERS);
+                    let number = chance.below(PUBLISHERS);
                     let (mut child, reader) = publishers.remove(number);
                     stop(&mut child);
                     reader.join().unwrap();
@@ -380,7 +347,7 @@ fn soak(engine: &Engine, time: Duration, seed: u64) -> Counts {
                 }
                 6 => counts.database_crashes += usize::from(engine.crash()),
                 _ => {
-                    emulator.fail_next(chance.fault());
+                    emulator.fail_next(fault(&mut chance));
                     counts.faults += 1;
                 }
             }

@@ -1,23 +1,19 @@
 //! Events through the background client: beside updates, neither waiting for the other.
 
 use std::collections::BTreeMap;
-use std::process::Command;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{LONG, is_own_process};
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
-use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry, OutboxRecord};
-use mixpanel_groups::record::EncodedEvent;
 use mixpanel_groups::{
-    BufferedClient, Client, ClientBuilder, EncodedUpdate, Error, ErrorKind, Event, Group,
-    MemoryOutbox, Outbox, Rejection, RetryPolicy, Update,
+    BufferedClient, Client, ClientBuilder, ErrorKind, Event, Group, RetryPolicy, Update,
 };
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-/// Long enough for any machine; no test waits for it to pass.
-const LONG: Duration = Duration::from_secs(30);
+use super::faulty::Faulty;
 
 fn builder(emulator: &Emulator) -> ClientBuilder {
     Client::builder("TOKEN")
@@ -325,46 +321,12 @@ fn three_hundred_groups_survive_the_way_back() {
     assert_eq!(teams.as_array().unwrap().len(), 300);
 }
 
-/// An outbox of somebody who has no use for events.
-#[derive(Default)]
-struct UpdatesAlone(MemoryOutbox);
-
-impl Outbox for UpdatesAlone {
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
-        self.0.append(updates, capacity)
-    }
-
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        self.0.take(most)
-    }
-
-    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        self.0.settle(accepted, rejected)
-    }
-
-    fn release(&self) -> Result<(), Error> {
-        self.0.release()
-    }
-
-    fn drop_oldest(&self, updates: usize, bytes: usize, room: Capacity) -> Result<usize, Error> {
-        self.0.drop_oldest(updates, bytes, room)
-    }
-
-    fn depth(&self) -> Result<Depth, Error> {
-        self.0.depth()
-    }
-
-    fn is_durable(&self) -> bool {
-        false
-    }
-}
-
 #[test]
 fn an_outbox_of_updates_alone_says_so() {
     let emulator = Emulator::start().unwrap();
     let buffered: BufferedClient = client(&emulator)
         .buffered()
-        .outbox(UpdatesAlone::default())
+        .outbox(Faulty::new())
         .start()
         .unwrap();
     let error = buffered.publish(event(1)).unwrap_err();
@@ -382,142 +344,57 @@ fn an_outbox_of_updates_alone_says_so() {
     assert_eq!(outcome.event_stats.queued, Some(0));
 }
 
-/// An outbox in memory, some methods of which do not return for a while: of its updates, and `depth` of its events.
-struct Hanging<R> {
-    inner: Arc<dyn Outbox<R>>,
-    hanging: Arc<(Mutex<Vec<&'static str>>, Condvar)>,
-    events: Option<Arc<Hanging<EncodedEvent>>>,
-}
-
-impl Hanging<EncodedUpdate> {
-    fn new() -> Self {
-        let inner = Arc::new(MemoryOutbox::new());
-        let hanging = Arc::default();
-        let events = Hanging {
-            inner: inner.events().unwrap(),
-            hanging: Arc::clone(&hanging),
-            events: None,
-        };
-        Self {
-            inner,
-            hanging,
-            events: Some(Arc::new(events)),
-        }
-    }
-}
-
-fn hang(hanging: &(Mutex<Vec<&'static str>>, Condvar), methods: &[&'static str]) {
-    *hanging.0.lock().unwrap() = methods.to_vec();
-    hanging.1.notify_all();
-}
-
-impl<R> Hanging<R> {
-    fn check(&self, method: &'static str) {
-        let hanging = self.hanging.0.lock().unwrap();
-        let is_hanging = |hanging: &mut Vec<_>| hanging.contains(&method);
-        drop(self.hanging.1.wait_while(hanging, is_hanging));
-    }
-}
-
-impl<R: OutboxRecord> Outbox<R> for Hanging<R> {
-    fn append(&self, updates: &[R], capacity: Capacity) -> Result<bool, Error> {
-        if R::NAME == "updates" {
-            self.check("append");
-        }
-        self.inner.append(updates, capacity)
-    }
-
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
-        self.inner.take(most)
-    }
-
-    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        self.inner.settle(accepted, rejected)
-    }
-
-    fn release(&self) -> Result<(), Error> {
-        self.inner.release()
-    }
-
-    fn drop_oldest(&self, updates: usize, bytes: usize, room: Capacity) -> Result<usize, Error> {
-        self.inner.drop_oldest(updates, bytes, room)
-    }
-
-    fn depth(&self) -> Result<Depth, Error> {
-        self.check("depth");
-        self.inner.depth()
-    }
-
-    fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
-        let events = self.events.clone()?;
-        Some(events)
-    }
-
-    fn is_durable(&self) -> bool {
-        false
-    }
-}
-
 #[test]
 fn a_publisher_of_updates_that_hangs_does_not_keep_a_shutdown_from_sending_events() {
     let emulator = Emulator::start().unwrap();
-    let outbox = Hanging::new();
-    let hanging = Arc::clone(&outbox.hanging);
+    let mut outbox = Faulty::new();
+    outbox.keeps_events = true;
+    let faults = Arc::clone(&outbox.faults);
     let buffered = client(&emulator).buffered().outbox(outbox);
     let buffered = buffered.flush_interval(Duration::from_secs(3600));
     let buffered = buffered.outbox_timeout(LONG).start().unwrap();
     buffered.publish(event(1)).unwrap();
-    hang(&hanging, &["append"]);
+    faults.hang(&["append"]);
     let publisher = thread::spawn({
         let buffered = buffered.clone();
         move || buffered.publish(update(1))
     });
-    // It is in the outbox, or will be in a moment.
-    thread::sleep(Duration::from_millis(100));
+    faults.wait_for("append", 2); // After that of the event.
     let outcome = buffered.shutdown(Duration::from_secs(5));
     assert_eq!(outcome.event_stats.accepted, 1, "{outcome}");
-    hang(&hanging, &[]);
+    faults.hang(&[]);
     drop(publisher.join().unwrap());
 }
 
 #[test]
 fn a_flush_does_not_wait_for_the_depth_of_each_queue_in_turn() {
-    let outbox = Hanging::new();
-    let hanging = Arc::clone(&outbox.hanging);
+    let mut outbox = Faulty::new();
+    outbox.keeps_events = true;
+    let faults = Arc::clone(&outbox.faults);
     let time = Duration::from_secs(6);
     let buffered = Client::disabled().buffered().outbox(outbox);
     let buffered = buffered.outbox_timeout(time).start().unwrap();
-    hang(&hanging, &["depth"]);
+    faults.hang(&["depth"]);
     let start = Instant::now();
     let outcome = buffered.flush(time);
     assert!(start.elapsed() < time + time / 2, "{:?}", start.elapsed());
     assert_eq!(outcome.waiting, None);
-    hang(&hanging, &[]);
+    faults.hang(&[]);
 }
 
 /// What has no worker need not be waited for.
 #[test]
 fn a_worker_that_cannot_be_started_is_an_error_at_once() {
-    const STACK: &str = "RUST_MIN_STACK";
-    let name = "buffered::events::a_worker_that_cannot_be_started_is_an_error_at_once";
-    if std::env::var_os("WITHOUT_THREADS").is_some() {
+    // With one thread for tests, which is the main thread.
+    let no_stack = (1_u64 << 60).to_string();
+    if is_own_process(
+        a_worker_that_cannot_be_started_is_an_error_at_once,
+        &[("RUST_MIN_STACK", &no_stack)],
+    ) {
         let start = Instant::now();
         let buffered = Client::disabled().buffered().drop_timeout(2 * LONG);
         let error = buffered.start().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
         assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
-        return;
     }
-    // With this alone, the test runs on the main thread.
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    let child = child.args(["--exact", name, "--test-threads=1"]);
-    let child = child
-        .env("WITHOUT_THREADS", "1")
-        .env(STACK, (1_u64 << 60).to_string());
-    let output = child.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
 }

@@ -3,148 +3,23 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::buffered::{BufferedClientBuilder, DeliveryEvent, OverflowPolicy};
-use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
-use mixpanel_groups::{
-    BufferedClient, Client, EncodedUpdate, Error, ErrorKind, Group, MemoryOutbox, Outbox,
-    Rejection, RetryPolicy, Update,
-};
+use mixpanel_groups::outbox::OutboxEntry;
+use mixpanel_groups::{BufferedClient, Client, Error, ErrorKind, Group, RetryPolicy, Update};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-/// Longer than any of the deadlines below on a machine that is busy.
-const SOON: Duration = Duration::from_secs(20);
-const SHORT: Duration = Duration::from_millis(20);
+use super::faulty::{Faulty, METHODS};
 
-const METHODS: [&str; 7] = [
-    "append",
-    "take",
-    "settle",
-    "hold",
-    "release",
-    "drop_oldest",
-    "depth",
-];
+const SHORT: Duration = Duration::from_millis(20);
 
 fn set(id: usize) -> Update<'static> {
     Group::new("company", id).set(json!({"number": id}))
-}
-
-/// What an outbox does wrong, shared by its handles.
-#[derive(Default)]
-struct Faults {
-    /// Calls of these methods do not return.
-    hanging: Mutex<Vec<&'static str>>,
-    /// Calls of these methods panic.
-    panicking: Mutex<Vec<&'static str>>,
-    changed: Condvar,
-    /// Calls that hang right now, and calls of `append`.
-    hung: AtomicUsize,
-    appends: AtomicUsize,
-}
-
-impl Faults {
-    fn hang(&self, methods: &[&'static str]) {
-        *self.hanging.lock().unwrap() = methods.to_vec();
-        self.changed.notify_all();
-    }
-
-    fn panic(&self, methods: &[&'static str]) {
-        *self.panicking.lock().unwrap() = methods.to_vec();
-    }
-
-    fn check(&self, method: &'static str) {
-        self.hung.fetch_add(1, Ordering::SeqCst);
-        let hanging = self.hanging.lock().unwrap();
-        drop(
-            self.changed
-                .wait_while(hanging, |hanging| hanging.contains(&method)),
-        );
-        self.hung.fetch_sub(1, Ordering::SeqCst);
-        let panics = self.panicking.lock().unwrap().contains(&method);
-        if panics {
-            std::panic::panic_any(Payload);
-        }
-    }
-}
-
-/// What is thrown panics too when it is dropped.
-struct Payload;
-
-impl Drop for Payload {
-    fn drop(&mut self) {
-        panic!("dropping what was thrown");
-    }
-}
-
-#[derive(Clone, Default)]
-struct Faulty {
-    inner: Arc<MemoryOutbox>,
-    faults: Arc<Faults>,
-    is_durable: bool,
-}
-
-impl Outbox for Faulty {
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
-        self.faults.appends.fetch_add(1, Ordering::SeqCst);
-        self.faults.check("append");
-        self.inner.append(updates, capacity)
-    }
-
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        self.faults.check("take");
-        self.inner.take(most)
-    }
-
-    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        self.faults.check("settle");
-        self.inner.settle(accepted, rejected)
-    }
-
-    fn hold(&self, _time: Duration) -> Result<bool, Error> {
-        self.faults.check("hold");
-        Ok(true)
-    }
-
-    fn release(&self) -> Result<(), Error> {
-        self.faults.check("release");
-        self.inner.release()
-    }
-
-    fn drop_oldest(
-        &self,
-        updates: usize,
-        bytes: usize,
-        capacity: Capacity,
-    ) -> Result<usize, Error> {
-        self.faults.check("drop_oldest");
-        self.inner.drop_oldest(updates, bytes, capacity)
-    }
-
-    fn depth(&self) -> Result<Depth, Error> {
-        self.faults.check("depth");
-        self.inner.depth()
-    }
-
-    fn is_durable(&self) -> bool {
-        self.is_durable
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        self.faults.check("drop");
-    }
-}
-
-fn faulty(is_durable: bool) -> Faulty {
-    let mut outbox = Faulty::default();
-    outbox.is_durable = is_durable;
-    outbox
 }
 
 fn start(outbox: &Faulty) -> BufferedClientBuilder {
@@ -162,7 +37,8 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
     let alone = METHODS.map(|method| vec![method]);
     let sets = alone.into_iter().chain([METHODS.to_vec(), vec!["drop"]]);
     for (hanging, is_durable) in sets.flat_map(|set| [(set.clone(), false), (set, true)]) {
-        let outbox = faulty(is_durable);
+        let mut outbox = Faulty::new();
+        outbox.is_durable = is_durable;
         for overflow in [OverflowPolicy::Reject, OverflowPolicy::DropOldest] {
             let buffered = start(&outbox).capacity(3, 1 << 20).overflow(overflow);
             let buffered = buffered.start().unwrap();
@@ -181,7 +57,7 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
             let _ = buffered.shutdown(SHORT);
             let _ = buffered.shutdown(SHORT);
             drop(buffered);
-            assert!(started.elapsed() < SOON, "{hanging:?}");
+            assert!(started.elapsed() < LONG, "{hanging:?}");
             outbox.faults.hang(&[]);
         }
     }
@@ -189,7 +65,7 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
 
 #[test]
 fn dropping_the_last_clone_does_not_wait_for_an_outbox_that_hangs() {
-    let outbox = Faulty::default();
+    let outbox = Faulty::new();
     let buffered = start(&outbox).start().unwrap();
     outbox.faults.hang(&METHODS);
     assert_eq!(
@@ -198,20 +74,19 @@ fn dropping_the_last_clone_does_not_wait_for_an_outbox_that_hangs() {
     );
     let started = Instant::now();
     drop(buffered);
-    assert!(started.elapsed() < SOON);
+    assert!(started.elapsed() < LONG);
     outbox.faults.hang(&[]);
 }
 
 /// A call that has not begun when its caller gives up never begins; so no late one overtakes what follows.
 #[test]
 fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
-    let outbox = Faulty::default();
+    let outbox = Faulty::new();
     let buffered = start(&outbox).start().unwrap();
     outbox.faults.hang(&["append"]);
     thread::scope(|scope| {
         for id in 0..20 {
             let buffered = &buffered;
-            let appends = &outbox.faults.appends;
             scope.spawn(move || {
                 let error = buffered.publish(set(id)).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -221,19 +96,17 @@ fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
                 );
             });
             // The first one is under way when the others come.
-            while appends.load(Ordering::SeqCst) == 0 {
-                thread::yield_now();
-            }
+            outbox.faults.wait_for("append", 1);
         }
     });
-    assert_eq!(outbox.faults.appends.load(Ordering::SeqCst), 1);
-    assert!(outbox.faults.hung.load(Ordering::SeqCst) <= 1, "one thread");
+    assert_eq!(outbox.faults.calls("append"), 1);
+    assert!(outbox.faults.hung() <= 1, "one thread");
     outbox.faults.hang(&[]);
     let started = Instant::now();
     while buffered.publish(set(20)).is_err() {
-        assert!(started.elapsed() < SOON);
+        assert!(started.elapsed() < LONG);
     }
-    let outcome = buffered.shutdown(SOON);
+    let outcome = buffered.shutdown(LONG);
     assert!(outcome.is_complete(), "{outcome:?}");
     // The first one was in the outbox after all, and the last.
     assert_eq!(outcome.stats.accepted, 2);
@@ -243,7 +116,7 @@ fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
 #[test]
 fn publishers_that_wait_for_the_outbox_share_a_call() {
     for (capacity, expected_calls) in [(100, 2), (10, 22)] {
-        let outbox = faulty(true);
+        let outbox = Faulty::durable();
         let hour = Duration::from_secs(3600);
         let buffered = start(&outbox).capacity(capacity, 1 << 20);
         let buffered = buffered.outbox_timeout(hour).flush_interval(hour);
@@ -251,9 +124,7 @@ fn publishers_that_wait_for_the_outbox_share_a_call() {
         outbox.faults.hang(&["append"]);
         let refused = thread::scope(|scope| {
             let first = scope.spawn(|| buffered.publish(set(0)));
-            while outbox.faults.appends.load(Ordering::SeqCst) == 0 {
-                thread::yield_now();
-            }
+            outbox.faults.wait_for("append", 1);
             let others: Vec<_> = (1..=20)
                 .map(|id| {
                     let buffered = &buffered;
@@ -266,12 +137,12 @@ fn publishers_that_wait_for_the_outbox_share_a_call() {
             let results = others.into_iter().map(|other| other.join().unwrap());
             results.filter(|result| result.is_err()).count()
         });
-        let calls = outbox.faults.appends.load(Ordering::SeqCst);
+        let calls = outbox.faults.calls("append");
         assert_eq!(
             (calls, refused),
             (expected_calls, 21_usize.saturating_sub(capacity))
         );
-        assert_eq!(buffered.shutdown(SOON).stats.accepted, 21 - refused);
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 21 - refused);
     }
 }
 
@@ -280,7 +151,7 @@ fn publishers_that_wait_for_the_outbox_share_a_call() {
 fn a_panic_in_an_outbox_is_an_error_and_nothing_is_lost() {
     for method in METHODS {
         let emulator = Emulator::start().unwrap();
-        let outbox = faulty(true);
+        let outbox = Faulty::durable();
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = Arc::clone(&told);
         let client = Client::builder("T").endpoint(emulator.endpoint());
@@ -313,13 +184,13 @@ fn a_panic_in_an_outbox_is_an_error_and_nothing_is_lost() {
         };
         let started = Instant::now();
         while !["append", "drop_oldest"].contains(&method) && !is_told() {
-            assert!(started.elapsed() < SOON, "{method}");
+            assert!(started.elapsed() < LONG, "{method}");
             let _ = buffered.stats();
             let _ = buffered.flush(SHORT);
         }
         outbox.faults.panic(&[]);
         buffered.publish_all(back).unwrap();
-        let outcome = buffered.shutdown(SOON);
+        let outcome = buffered.shutdown(LONG);
         assert!(outcome.is_complete(), "{method}: {outcome:?}");
         assert_eq!(outcome.stats.accepted, 10, "{method}");
         assert_eq!(emulator.profiles().len(), 10, "{method}");
@@ -329,7 +200,7 @@ fn a_panic_in_an_outbox_is_an_error_and_nothing_is_lost() {
 /// A second panic while one is under way would abort the process.
 #[test]
 fn an_outbox_may_panic_while_its_client_is_dropped_by_a_panic() {
-    let outbox = Faulty::default();
+    let outbox = Faulty::new();
     let buffered = start(&outbox).start().unwrap();
     outbox.faults.panic(&[&METHODS[..], &["drop"]].concat());
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -392,14 +263,10 @@ fn on_error_may_call_everything() {
         buffered.publish(set(1)).unwrap();
         *slot.lock().unwrap() = Some(buffered);
         let handed_back = [Some(0), Some(0), Some(1), Some(0), None][number];
-        assert_eq!(is_done.recv_timeout(SOON), Ok(handed_back), "act {number}");
+        assert_eq!(is_done.recv_timeout(LONG), Ok(handed_back), "act {number}");
         // The worker ends soon after its client, and the hook with it.
         if number >= 2 {
-            let started = Instant::now();
-            while Arc::strong_count(&slot) > 1 {
-                assert!(started.elapsed() < SOON, "act {number}");
-                thread::sleep(Duration::from_millis(1));
-            }
+            eventually("ended", || Arc::strong_count(&slot) == 1);
         }
     }
 }
@@ -422,7 +289,7 @@ fn a_hook_that_publishes_many_gets_all_of_them_back() {
     *slot.lock().unwrap() = Some(buffered.clone());
     buffered.publish(set(1)).unwrap();
     assert_eq!(given_back.load(Ordering::SeqCst), 3);
-    assert_eq!(buffered.shutdown(SOON).stats.accepted, 1);
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
 }
 
 #[test]
@@ -450,7 +317,7 @@ fn a_hook_that_publishes_does_not_call_itself_for_ever() {
         "`before_send` cannot publish (1 undelivered)".to_owned(),
     );
     assert_eq!(*errors.lock().unwrap(), [expected]);
-    assert_eq!(buffered.shutdown(SOON).stats.accepted, 1);
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
 }
 
 /// Another client is not this one.
@@ -465,14 +332,14 @@ fn a_hook_may_publish_to_another_client() {
     });
     let buffered = buffered.start().unwrap();
     buffered.publish(set(1)).unwrap();
-    assert_eq!(buffered.shutdown(SOON).stats.accepted, 1);
-    assert_eq!(audit.shutdown(SOON).stats.accepted, 1);
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+    assert_eq!(audit.shutdown(LONG).stats.accepted, 1);
 }
 
 /// A shutdown that cannot wait for what it takes back leaves it where it is.
 #[test]
 fn what_comes_back_too_late_is_not_lost() {
-    let outbox = Faulty::default();
+    let outbox = Faulty::new();
     let hour = Duration::from_secs(3600);
     let buffered = start(&outbox).flush_interval(hour).start().unwrap();
     (0..3).for_each(|id| buffered.publish(set(id)).unwrap());
@@ -482,7 +349,7 @@ fn what_comes_back_too_late_is_not_lost() {
     let started = Instant::now();
     let mut handed_back = 0;
     while handed_back + buffered.stats().accepted < 3 {
-        assert!(started.elapsed() < SOON, "{:?}", buffered.stats());
+        assert!(started.elapsed() < LONG, "{:?}", buffered.stats());
         handed_back += buffered.shutdown(SHORT).undelivered.len();
     }
     assert_eq!(buffered.stats().queued, Some(0));
@@ -491,48 +358,20 @@ fn what_comes_back_too_late_is_not_lost() {
 /// What cannot be read does not vanish with an outbox that ends with the process.
 #[test]
 fn what_a_shutdown_takes_back_and_cannot_read_is_rejected_and_told() {
-    struct Garbage(MemoryOutbox);
-    impl Outbox for Garbage {
-        fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
-            self.0.append(updates, capacity)
+    let outbox = Faulty::new().taking(|inner, most| {
+        if most < usize::MAX {
+            return Err(Error::new(ErrorKind::Io, "not for the worker"));
         }
-        fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-            if most < usize::MAX {
-                return Err(Error::new(ErrorKind::Io, "not for the worker"));
-            }
-            let entries = self.0.take(most)?.into_iter();
-            let read = |entry: OutboxEntry| match entry.id {
-                1 => OutboxEntry::read(entry.id, "garbage"),
-                _ => entry,
-            };
-            Ok(entries.map(read).collect())
-        }
-        fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-            self.0.settle(accepted, rejected)
-        }
-        fn release(&self) -> Result<(), Error> {
-            self.0.release()
-        }
-        fn drop_oldest(
-            &self,
-            updates: usize,
-            bytes: usize,
-            most: Capacity,
-        ) -> Result<usize, Error> {
-            self.0.drop_oldest(updates, bytes, most)
-        }
-        fn depth(&self) -> Result<Depth, Error> {
-            self.0.depth()
-        }
-        fn is_durable(&self) -> bool {
-            false
-        }
-    }
+        let entries = inner.take(most)?.into_iter();
+        let read = |entry: OutboxEntry| match entry.id {
+            1 => OutboxEntry::read(entry.id, "garbage"),
+            _ => entry,
+        };
+        Ok(entries.map(read).collect())
+    });
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
-    let buffered = Client::disabled()
-        .buffered()
-        .outbox(Garbage(MemoryOutbox::new()));
+    let buffered = Client::disabled().buffered().outbox(outbox);
     let buffered = buffered.on_error(move |event| {
         if let DeliveryEvent::Rejected(json, _) = event {
             tell.lock().unwrap().push((*json).to_owned());
@@ -549,6 +388,10 @@ fn what_a_shutdown_takes_back_and_cannot_read_is_rejected_and_told() {
 #[cfg(unix)]
 #[test]
 fn a_forked_child_is_told_that_the_client_is_closed() {
+    // In a process without other tests, since a fork also keeps their connections open.
+    if !is_own_process(a_forked_child_is_told_that_the_client_is_closed, &[]) {
+        return;
+    }
     let emulator = Emulator::start().unwrap();
     let client = Client::builder("T").endpoint(emulator.endpoint());
     let buffered = client.build().unwrap().buffered().start().unwrap();
@@ -577,7 +420,7 @@ fn a_forked_child_is_told_that_the_client_is_closed() {
         }
     }
     buffered.publish(set(4)).unwrap();
-    let outcome = buffered.shutdown(SOON);
+    let outcome = buffered.shutdown(LONG);
     assert!(outcome.is_complete(), "{outcome:?}");
     assert_eq!(emulator.profiles().len(), 2);
 }

@@ -2,22 +2,23 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{LONG, eventually};
 use mixpanel_groups::buffered::{BufferedClientBuilder, DeliveryEvent, OverflowPolicy};
-use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
+use mixpanel_groups::outbox::{Capacity, OutboxEntry};
 use mixpanel_groups::{
-    BufferedClient, Client, EncodedUpdate, Error, ErrorKind, Group, MemoryOutbox, MixpanelGroup,
-    Outbox, Profile, Rejection, RetryPolicy, Update,
+    BufferedClient, Client, EncodedUpdate, ErrorKind, Group, MemoryOutbox, MixpanelGroup, Outbox,
+    Profile, RetryPolicy, Update,
 };
 use mixpanel_groups_emulator::{Emulator, Fault};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const LONG: Duration = Duration::from_secs(20);
+use super::faulty::{Faulty, METHODS};
 
 fn client(emulator: &Emulator) -> Client {
     let retry = RetryPolicy::default()
@@ -475,10 +476,8 @@ fn the_worker_pauses_for_as_long_as_the_server_asks() {
     let buffered = buffered.start().unwrap();
     let start = Instant::now();
     fill(&buffered, 1);
-    while emulator.profiles().is_empty() {
-        assert!(start.elapsed() < LONG);
-        thread::sleep(Duration::from_millis(1));
-    }
+    let arrived = emulator.wait_for(LONG, |emulator| emulator.profile("company", "0"));
+    arrived.expect("it arrives after the pause");
     assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(emulator.requests().len(), 2);
 }
@@ -552,42 +551,16 @@ fn what_is_too_large_for_mixpanel_is_rejected_and_reported() {
     assert_eq!(notified.load(Ordering::SeqCst), 1);
 }
 
-/// An outbox that panics the first times that the worker takes from it.
-struct Panicking(MemoryOutbox, AtomicUsize);
-
-impl Outbox for Panicking {
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
-        self.0.append(updates, capacity)
-    }
-
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        if self.1.fetch_add(1, Ordering::Relaxed) < 3 {
-            panic!("a mistake of the outbox");
-        }
-        self.0.take(most)
-    }
-
-    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        self.0.settle(accepted, rejected)
-    }
-
-    fn release(&self) -> Result<(), Error> {
-        self.0.release()
-    }
-
-    fn drop_oldest(&self, updates: usize, bytes: usize, most: Capacity) -> Result<usize, Error> {
-        self.0.drop_oldest(updates, bytes, most)
-    }
-
-    fn depth(&self) -> Result<Depth, Error> {
-        self.0.depth()
-    }
-}
-
 #[test]
 fn after_a_panic_of_the_outbox_the_worker_goes_on() {
     let emulator = Emulator::start().unwrap();
-    let outbox = Panicking(MemoryOutbox::new(), AtomicUsize::new(0));
+    let takes = AtomicUsize::new(0);
+    let outbox = Faulty::durable().taking(move |inner, most| {
+        if takes.fetch_add(1, Ordering::Relaxed) < 3 {
+            panic!("a mistake of the outbox");
+        }
+        inner.take(most)
+    });
     let reported = Arc::new(Mutex::new(Vec::new()));
     let its_reported = Arc::clone(&reported);
     let buffered = buffered(&emulator)
@@ -688,11 +661,7 @@ fn wait_for_broken_off_requests(emulator: &Emulator) {
     // Connections are accepted in order, so all of them were once this one is.
     let last = client(emulator).send(Group::new("last", 1).delete());
     assert_eq!(last.unwrap().accepted, 1);
-    let deadline = Instant::now() + LONG;
-    while emulator.open_connections() > 0 {
-        assert!(Instant::now() < deadline, "{}", emulator.open_connections());
-        thread::yield_now();
-    }
+    eventually("closed", || emulator.open_connections() == 0);
 }
 
 proptest! {
@@ -770,102 +739,18 @@ proptest! {
     }
 }
 
-type Hook = Arc<dyn Fn() + Send + Sync>;
-
-/// An outbox whose methods fail on request. Its clones are one outbox.
-#[derive(Clone, Default)]
-struct Failing {
-    inner: Arc<MemoryOutbox>,
-    fails: Arc<Mutex<Vec<&'static str>>>,
-    garbage: bool,
-    /// It ends with the process, as one in memory.
-    is_volatile: bool,
-    appends: Arc<AtomicUsize>,
-    /// How long it takes to append and to take.
-    latency: Duration,
-    on_append: Arc<OnceLock<Hook>>,
-    on_loss: Arc<OnceLock<Hook>>,
-}
-
-impl Failing {
-    fn check(&self, method: &'static str) -> Result<(), Error> {
-        match self.fails.lock().unwrap().contains(&method) {
-            true => Err(Error::new(ErrorKind::Io, format!("{method} fails"))),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Outbox for Failing {
-    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
-        self.appends.fetch_add(1, Ordering::Relaxed);
-        thread::sleep(self.latency);
-        self.check("append")?;
-        self.inner.append(updates, capacity)
-    }
-
-    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
-        self.check("take")?;
-        let mut entries = self.inner.take(most)?;
-        thread::sleep(self.latency);
-        if self.garbage {
-            for entry in entries.iter_mut().filter(|entry| entry.id % 2 == 1) {
-                *entry = OutboxEntry::read(entry.id, "\u{0}garbage");
-            }
-        }
-        Ok(entries)
-    }
-
-    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        self.check("settle")?;
-        self.inner.settle(accepted, rejected)
-    }
-
-    fn release(&self) -> Result<(), Error> {
-        self.check("release")?;
-        self.inner.release()
-    }
-
-    fn drop_oldest(
-        &self,
-        updates: usize,
-        bytes: usize,
-        capacity: Capacity,
-    ) -> Result<usize, Error> {
-        self.check("drop_oldest")?;
-        self.inner.drop_oldest(updates, bytes, capacity)
-    }
-
-    fn depth(&self) -> Result<Depth, Error> {
-        self.check("depth")?;
-        self.inner.depth()
-    }
-
-    fn is_durable(&self) -> bool {
-        !self.is_volatile
-    }
-
-    fn on_append(&self, wake: Hook) {
-        let _ = self.on_append.set(wake);
-    }
-
-    fn on_loss(&self, stop: Hook) {
-        let _ = self.on_loss.set(stop);
-    }
-}
-
 #[test]
 fn an_unknown_depth_is_unknown_and_nothing_is_complete() {
     let emulator = Emulator::start().unwrap();
-    let outbox = Failing::default();
-    let fails = Arc::clone(&outbox.fails);
+    let outbox = Faulty::durable();
+    let faults = Arc::clone(&outbox.faults);
     let hour = Duration::from_secs(3600);
     let buffered = buffered(&emulator).flush_interval(hour).outbox(outbox);
     let buffered = buffered.start().unwrap();
     fill(&buffered, 1_000);
     assert_eq!(buffered.stats().queued, Some(1_000));
 
-    fails.lock().unwrap().extend(["take", "depth"]);
+    faults.fail(&["take", "depth"]);
     let stats = buffered.stats();
     assert_eq!(
         (stats.queued, stats.queued_bytes, stats.oldest),
@@ -888,17 +773,10 @@ fn an_unknown_depth_is_unknown_and_nothing_is_complete() {
 /// Whatever fails for a while, each update is accepted in the end, and each failure is reported.
 #[test]
 fn every_method_of_an_outbox_may_fail() {
-    for method in [
-        "append",
-        "take",
-        "settle",
-        "release",
-        "depth",
-        "drop_oldest",
-    ] {
+    for method in METHODS {
         let emulator = Emulator::start().unwrap();
-        let outbox = Failing::default();
-        let fails = Arc::clone(&outbox.fails);
+        let outbox = Faulty::durable();
+        let faults = Arc::clone(&outbox.faults);
         let reported = Arc::new(Mutex::new(Vec::new()));
         let its_reported = Arc::clone(&reported);
         let buffered = buffered(&emulator)
@@ -908,7 +786,7 @@ fn every_method_of_an_outbox_may_fail() {
             .on_error(move |event| its_reported.lock().unwrap().push(event.to_string()))
             .start()
             .unwrap();
-        fails.lock().unwrap().push(method);
+        faults.fail(&[method]);
         let mut back: Vec<EncodedUpdate> = Vec::new();
         for id in 0..10 {
             if let Err(error) = buffered.publish(set(id, id)) {
@@ -921,7 +799,7 @@ fn every_method_of_an_outbox_may_fail() {
         // Without `append` nothing waits; what is settled needs no release, and nothing is to be dropped.
         let is_complete = ["append", "release", "drop_oldest"].contains(&method);
         assert_eq!(outcome.is_complete(), is_complete, "{method}: {outcome:?}");
-        fails.lock().unwrap().clear();
+        faults.fail(&[]);
         buffered.publish_all(back).unwrap();
         let outcome = buffered.flush(LONG);
         assert!(outcome.is_complete(), "{method}: {outcome:?}");
@@ -943,10 +821,13 @@ fn every_method_of_an_outbox_may_fail() {
 #[test]
 fn garbage_in_an_outbox_is_rejected_and_reported() {
     let emulator = Emulator::start().unwrap();
-    let outbox = Failing {
-        garbage: true,
-        ..Failing::default()
-    };
+    let outbox = Faulty::durable().taking(|inner, most| {
+        let mut entries = inner.take(most)?;
+        for entry in entries.iter_mut().filter(|entry| entry.id % 2 == 1) {
+            *entry = OutboxEntry::read(entry.id, "\u{0}garbage");
+        }
+        Ok(entries)
+    });
     let reported = Arc::new(AtomicUsize::new(0));
     let its_reported = Arc::clone(&reported);
     let buffered = buffered(&emulator).outbox(outbox).on_error(move |event| {
@@ -964,8 +845,8 @@ fn garbage_in_an_outbox_is_rejected_and_reported() {
 #[test]
 fn a_callback_may_call_what_fails() {
     let emulator = Emulator::start().unwrap();
-    let outbox = Failing::default();
-    outbox.fails.lock().unwrap().push("depth");
+    let outbox = Faulty::durable();
+    outbox.faults.fail(&["depth"]);
     let slot: Arc<Mutex<Option<BufferedClient>>> = Arc::default();
     let (its_slot, calls) = (Arc::clone(&slot), Arc::new(AtomicUsize::new(0)));
     let its_calls = Arc::clone(&calls);
@@ -1064,7 +945,7 @@ fn background_settings_that_make_no_sense_are_errors() {
 fn publishers_that_wait_for_room_do_not_wake_each_other() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Status(503));
-    let outbox = Failing::default();
+    let outbox = Faulty::durable();
     let buffered = buffered(&emulator)
         .flush_interval(Duration::from_secs(3600))
         .outbox(outbox.clone())
@@ -1077,7 +958,7 @@ fn publishers_that_wait_for_room_do_not_wake_each_other() {
             scope.spawn(|| buffered.publish(set(1, 1)).unwrap_err());
         }
     });
-    let appends = outbox.appends.load(Ordering::Relaxed);
+    let appends = outbox.faults.calls("append");
     assert!(appends < 100, "{appends} attempts");
     let _ = buffered.shutdown(Duration::ZERO);
 }
@@ -1086,15 +967,18 @@ fn publishers_that_wait_for_room_do_not_wake_each_other() {
 fn a_shutdown_frees_publishers_that_wait_for_room() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Status(503));
+    let outbox = Faulty::new();
+    let faults = Arc::clone(&outbox.faults);
     let buffered = buffered(&emulator)
         .flush_interval(Duration::from_secs(3600))
+        .outbox(outbox)
         .capacity(1, 1 << 20)
         .overflow(OverflowPolicy::Block(Duration::MAX));
     let buffered = buffered.start().unwrap();
     fill(&buffered, 1);
     thread::scope(|scope| {
         let blocked = scope.spawn(|| buffered.publish(set(1, 1)).unwrap_err());
-        thread::sleep(Duration::from_millis(20));
+        faults.wait_for("append", 2); // There is no room for it.
         let outcome = buffered.shutdown(Duration::from_millis(20));
         assert_eq!(outcome.undelivered.len(), 1);
         let error = blocked.join().unwrap();
@@ -1105,18 +989,25 @@ fn a_shutdown_frees_publishers_that_wait_for_room() {
 
 #[test]
 fn a_shutdown_waits_for_what_is_being_published() {
-    let outbox = Failing {
-        is_volatile: true,
-        latency: Duration::from_millis(100),
-        ..Failing::default()
-    };
-    let buffered = Client::disabled().buffered().outbox(outbox.clone());
+    let outbox = Faulty::new();
+    let faults = Arc::clone(&outbox.faults);
+    faults.hang(&["append"]);
+    let is_first = AtomicBool::new(true);
+    let outbox = outbox.taking(move |inner, most| {
+        let taken = inner.take(most)?;
+        // What is being published is in the outbox when the worker has found nothing there.
+        if faults.calls("append") > 0 && is_first.swap(false, Ordering::SeqCst) {
+            faults.hang(&[]);
+            eventually("appended", || inner.depth().unwrap().updates > 0);
+        }
+        Ok(taken)
+    });
+    let faults = Arc::clone(&outbox.faults);
+    let buffered = Client::disabled().buffered().outbox(outbox);
     let buffered = buffered.start().unwrap();
     thread::scope(|scope| {
         let publisher = scope.spawn(|| buffered.publish(set(1, 1)));
-        while outbox.appends.load(Ordering::Relaxed) == 0 {
-            thread::yield_now();
-        }
+        faults.wait_for("append", 1);
         assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
         publisher.join().unwrap().unwrap();
     });
@@ -1154,11 +1045,11 @@ fn what_is_published_during_a_shutdown_is_delivered_or_comes_back() {
 fn two_shutdowns_at_once_hand_back_each_update_once() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
-    let outbox = Failing {
-        is_volatile: true,
-        latency: Duration::from_millis(10),
-        ..Failing::default()
-    };
+    let outbox = Faulty::new().taking(|inner, most| {
+        let taken = inner.take(most);
+        thread::sleep(Duration::from_millis(10)); // So that the shutdowns meet.
+        taken
+    });
     let buffered = buffered(&emulator).outbox(outbox).start().unwrap();
     fill(&buffered, 10);
     let handed_back: Vec<_> = thread::scope(|scope| {
@@ -1172,10 +1063,8 @@ fn two_shutdowns_at_once_hand_back_each_update_once() {
 
 #[test]
 fn a_worker_that_hangs_is_left_behind_at_once_the_second_time() {
-    let outbox = Failing {
-        latency: Duration::from_secs(3600),
-        ..Failing::default()
-    };
+    let outbox = Faulty::durable();
+    outbox.faults.hang(&["take"]);
     let buffered = Client::disabled().buffered().outbox(outbox);
     let buffered = buffered.start().unwrap();
     let clone = buffered.clone();
@@ -1191,7 +1080,7 @@ fn a_worker_that_hangs_is_left_behind_at_once_the_second_time() {
 #[test]
 fn an_outbox_wakes_the_worker() {
     let emulator = Emulator::start().unwrap();
-    let outbox = Failing::default();
+    let outbox = Faulty::durable();
     let hour = Duration::from_secs(3600);
     let buffered = buffered(&emulator)
         .flush_interval(hour)
@@ -1209,7 +1098,7 @@ fn a_loss_breaks_off_the_delivery_and_what_is_left_is_taken_again() {
     for shuts_down in [false, true] {
         let emulator = Emulator::start().unwrap();
         emulator.fail_next(Fault::Delay(Duration::from_secs(3600)));
-        let outbox = Failing::default();
+        let outbox = Faulty::durable();
         let hour = Duration::from_secs(3600);
         let buffered = buffered(&emulator)
             .flush_interval(hour)

@@ -5,14 +5,15 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::eventually;
 use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 use super::raw::{Raw, answer, read_head, read_request};
-use super::{HOUR, assert_retried, at_once, builder, quick, undelivered, update, updates};
+use super::{assert_retried, at_once, builder, quick, undelivered, update, updates};
 
 /// For servers that never answer, so that no slow machine makes a difference.
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -286,11 +287,7 @@ fn the_timeout_is_of_the_whole_request() {
 
 /// Waits until the emulator sees no more open connections than that.
 fn wait_for_connections(emulator: &Emulator, most: usize) {
-    let deadline = Instant::now() + HOUR / 60;
-    while emulator.open_connections() > most {
-        assert!(Instant::now() < deadline, "{}", emulator.open_connections());
-        thread::yield_now();
-    }
+    eventually("closed", || emulator.open_connections() <= most);
 }
 
 #[test]

@@ -7,9 +7,9 @@ mod tls;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::thread;
 
+use common::is_own_process;
 use mixpanel_groups::{Client, Error, Group, Report, RetryPolicy};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
@@ -57,30 +57,11 @@ fn relay(client: TcpStream, server: TcpStream) {
     copy(server, client);
 }
 
-/// Runs a test of this file again in a process of its own, with these variables. Returns whether this
-/// is that process.
-fn is_child(test: &str, variables: &[(&str, &str)]) -> bool {
-    const NAME: &str = "NETWORK_TEST_OF_ITS_OWN";
-    if std::env::var_os(NAME).is_some() {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
-        .env(NAME, "1")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
-    false
-}
-
 #[test]
 fn no_thread_is_started_for_a_request_over_a_kept_connection() {
     // In a process of its own, where no other test starts threads.
-    if !is_child(
-        "network::no_thread_is_started_for_a_request_over_a_kept_connection",
+    if !is_own_process(
+        no_thread_is_started_for_a_request_over_a_kept_connection,
         &[],
     ) {
         return;

@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 
+use common::is_own_process;
 use mixpanel_groups::{Client, ErrorKind, Group};
 
-use super::{answer, is_child, send_through};
+use super::{answer, send_through};
 
 /// What a client asks the proxy for, such as `user:password mixpanel.test:80`.
 type Asked = mpsc::Receiver<String>;
@@ -137,6 +138,6 @@ fn the_environment_names_one() {
         ("no_proxy", ""),
         ("NO_PROXY", ""),
     ];
-    is_child("network::socks::the_environment_names_one", &variables);
+    is_own_process(the_environment_names_one, &variables);
     assert_eq!(asked.recv().unwrap(), "mixpanel.test:80");
 }

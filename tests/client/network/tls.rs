@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use common::is_own_process;
 use mixpanel_groups::{Client, ClientBuilder, Error, ErrorKind, Group, Report, RetryPolicy};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair,
@@ -14,7 +15,7 @@ use rcgen::{
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::{answer, is_child, relay};
+use super::{answer, relay};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -148,8 +149,8 @@ fn a_server_that_cannot_be_trusted_is_an_error_that_says_why() {
         check(&error, &endpoint, expected);
     }
     // Mozilla's list does not have it either.
-    if is_child(
-        "network::tls::a_server_that_cannot_be_trusted_is_an_error_that_says_why",
+    if is_own_process(
+        a_server_that_cannot_be_trusted_is_an_error_that_says_why,
         &[("SSL_CERT_FILE", "")],
     ) {
         let endpoint = at_localhost(serve(&valid, &authority));
@@ -192,7 +193,6 @@ fn file(name: &str, text: &str) -> PathBuf {
 
 #[test]
 fn the_file_of_the_environment_is_read() {
-    const TEST: &str = "network::tls::the_file_of_the_environment_is_read";
     const ENDPOINT: &str = "ENDPOINT_OF_THE_PARENT";
     if let Ok(endpoint) = std::env::var(ENDPOINT) {
         assert_eq!(send(builder(&endpoint)).unwrap().accepted, 1);
@@ -211,8 +211,8 @@ fn the_file_of_the_environment_is_read() {
     let authority = authority("Own");
     let endpoint = at_localhost(serve(&params("localhost"), &authority));
     let path = file("root", &authority.pem());
-    is_child(
-        TEST,
+    is_own_process(
+        the_file_of_the_environment_is_read,
         &[
             (ENDPOINT, &endpoint),
             ("SSL_CERT_FILE", path.to_str().unwrap()),
@@ -223,7 +223,6 @@ fn the_file_of_the_environment_is_read() {
 
 #[test]
 fn a_file_of_the_environment_that_is_of_no_use_is_an_error() {
-    const TEST: &str = "network::tls::a_file_of_the_environment_that_is_of_no_use_is_an_error";
     const EXPECTED: &str = "EXPECTED_BY_THE_PARENT";
     if let Ok(expected) = std::env::var(EXPECTED) {
         let error = Client::new("TOKEN").unwrap_err();
@@ -240,7 +239,10 @@ fn a_file_of_the_environment_that_is_of_no_use_is_an_error() {
         "cannot read the file",
     ]) {
         let expected = format!("invalid SSL_CERT_FILE {path:?}: {expected}");
-        is_child(TEST, &[("SSL_CERT_FILE", path), (EXPECTED, &expected)]);
+        is_own_process(
+            a_file_of_the_environment_that_is_of_no_use_is_an_error,
+            &[("SSL_CERT_FILE", path), (EXPECTED, &expected)],
+        );
     }
     std::fs::remove_file(path).unwrap();
 }

@@ -1,7 +1,6 @@
 //! A schema of its own for each test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use mixpanel_groups::outbox::{Capacity, OutboxEntry};
 use mixpanel_groups::{EncodedUpdate, Group, Outbox, Update};
@@ -119,14 +118,5 @@ pub fn drain(outbox: &PostgresOutbox) -> Vec<(String, u64)> {
         outbox.settle(&ids(&taken), &[]).unwrap();
         outbox.release().unwrap();
         all.extend(read(&taken));
-    }
-}
-
-/// Waits for something that must come true, however slow the machine is.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "never {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -11,12 +11,10 @@ use std::{env, io, thread};
 use mixpanel_groups::{Client, Event, Group, Outbox, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use postgres::{Config, NoTls};
-use proptest::prelude::*;
-use proptest::strategy::ValueTree as _;
-use proptest::test_runner::{RngSeed, TestRunner};
 use serde_json::{Value, json};
 
-use common::postgres::{Harness, eventually, outbox};
+use common::postgres::{Harness, outbox};
+use common::{Chance, again, eventually};
 
 const GROUPS: usize = 20;
 const PUBLISHERS: usize = 4;
@@ -33,7 +31,7 @@ const FOLD: &str = "CRASH_TEST_FOLD";
 
 /// No test: what the crash test runs in processes of their own.
 #[test]
-#[ignore = "run by the crash test"]
+#[ignore = "run by other tests"]
 fn relay_process() {
     let variable = |name| env::var(name).expect("set by the crash test");
     let mut config: Config = variable(CONFIG).parse().unwrap();
@@ -57,26 +55,6 @@ fn relay_process() {
     drop(relay.shutdown(Duration::ZERO));
 }
 
-/// A chance that is the same in each run of the test.
-struct Chance(TestRunner);
-
-impl Chance {
-    fn new(seed: u64) -> Self {
-        Self(TestRunner::new(ProptestConfig {
-            rng_seed: RngSeed::Fixed(seed),
-            ..ProptestConfig::default()
-        }))
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (0..limit).new_tree(&mut self.0).unwrap().current()
-    }
-
-    fn millis(&mut self, limit: usize) -> Duration {
-        Duration::from_millis(self.below(limit).try_into().unwrap())
-    }
-}
-
 /// What all share. The connections of the relays and the publishers are called after the schema.
 struct Scene {
     harness: Harness,
@@ -96,13 +74,7 @@ fn start_relay(
     emulator: &Emulator,
     coalesce: bool,
 ) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "postgres::crash::relay_process",
-            "--ignored",
-            "--nocapture",
-        ])
+    again(relay_process)
         .env(CONFIG, connection_string)
         .env(SCHEMA, &harness.schema)
         .env(ENDPOINT, emulator.endpoint())

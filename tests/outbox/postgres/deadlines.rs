@@ -11,7 +11,8 @@ use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::{Config, NoTls};
 
-use common::postgres::{Harness, NO_LIMIT, drain, eventually, stored};
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, drain, stored};
 
 /// Far more than all timeouts of the tests together, and far less than forever.
 const SOON: Duration = Duration::from_secs(20);

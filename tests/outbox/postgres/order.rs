@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
-use common::postgres::{Harness, drain, eventually, read, seats};
+use common::eventually;
+use common::postgres::{Harness, drain, read, seats};
 
 #[test]
 fn commits_and_rolls_back_with_the_transaction() {

@@ -12,8 +12,9 @@ use mixpanel_groups_emulator::Emulator;
 use postgres::{Config, NoTls};
 use serde_json::json;
 
-use common::postgres::{Harness, eventually, outbox, seats};
+use common::eventually;
 use common::postgres::server::unprivileged;
+use common::postgres::{Harness, outbox, seats};
 
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 

@@ -9,7 +9,8 @@ use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
 use serde_json::json;
 
-use common::postgres::{Harness, NO_LIMIT, drain, eventually, ids, outbox, read, seats, stored};
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, drain, ids, outbox, read, seats, stored};
 
 /// An outbox with one update, and two relays.
 fn two_relays(harness: &Harness) -> (PostgresOutbox, PostgresOutbox) {

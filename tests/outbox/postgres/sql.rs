@@ -7,8 +7,8 @@ use mixpanel_groups::{ErrorKind, Group, Outbox as _};
 use postgres::{Client, NoTls};
 use serde_json::json;
 
-use common::postgres::{Harness, drain, outbox, seats, stored};
 use common::postgres::server::programs;
+use common::postgres::{Harness, drain, outbox, seats, stored};
 
 const ACME: &str = r#"{"$group_key":"company","$group_id":"acme","$set":{"seats":1}}"#;
 const GLOBEX: &str = r#"{"$group_key":"company","$group_id":"globex","$set":{"seats":2}}"#;

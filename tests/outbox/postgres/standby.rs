@@ -12,8 +12,11 @@ use mixpanel_groups_emulator::Emulator;
 use postgres::{Config, NoTls};
 use serde_json::json;
 
-use common::postgres::{eventually, outbox, seats};
-use common::postgres::server::{connection_string_of, programs, run, serve, unprivileged, wait_for};
+use common::eventually;
+use common::postgres::server::{
+    connection_string_of, programs, run, serve, unprivileged, wait_for,
+};
+use common::postgres::{outbox, seats};
 
 struct Server {
     data: PathBuf,

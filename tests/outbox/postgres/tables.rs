@@ -12,7 +12,8 @@ use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::{Config, NoTls};
 use serde_json::json;
 
-use common::postgres::{Harness, NO_LIMIT, drain, eventually, ids, outbox, seats, stored};
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, drain, ids, outbox, seats, stored};
 
 #[test]
 fn processes_may_migrate_at_a_time_and_again() {

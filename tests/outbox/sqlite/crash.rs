@@ -3,11 +3,12 @@
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use common::{again, said, say};
 use mixpanel_groups::{Client, Event, Group, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use mixpanel_groups_sqlite::SqliteOutbox;
@@ -33,6 +34,7 @@ fn client(endpoint: &str) -> Client {
 
 /// What a child does until it is killed: publishes, and says what is safe.
 #[test]
+#[ignore = "run by other tests"]
 fn child() {
     let Ok(arguments) = std::env::var(CHILD) else {
         return;
@@ -47,7 +49,6 @@ fn child() {
         .flush_interval(Duration::from_millis(1))
         .start()
         .unwrap();
-    let mut stdout = std::io::stdout();
     for number in first.parse::<u64>().unwrap().. {
         let group = Group::new("company", number % GROUPS);
         let update = group.union(json!({"numbers": [number]}));
@@ -58,31 +59,26 @@ fn child() {
             .insert_id(number)
             .group(Group::new("company", number % GROUPS));
         buffered.publish(event).unwrap();
-        writeln!(stdout, "safe {number}").unwrap();
-        stdout.flush().unwrap();
+        say("safe", number);
     }
 }
 
-/// Starts a child, kills it after that time, and returns the last number that was safe.
-fn run_and_kill(endpoint: &str, path: &str, first: u64, time: Duration) -> Option<u64> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["sqlite::crash::child", "--exact", "--nocapture"])
+/// Starts a child, kills it when it has said so often what is safe, and returns the last number that was.
+fn run_and_kill(endpoint: &str, path: &str, first: u64, lines: u64) -> Option<u64> {
+    let mut child = again(child)
         .env(CHILD, format!("{endpoint}|{path}|{first}"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let stdout = child.stdout.take().unwrap();
-    let reader = thread::spawn(move || {
-        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        lines
-            .filter_map(|line| line.rsplit_once("safe ")?.1.parse().ok())
-            .last()
-    });
-    thread::sleep(time);
+    let mut safe = said(&mut child).map(|(_, number)| number.parse().ok());
+    let mut last = None;
+    for _ in 0..lines {
+        last = safe.next().expect("it goes on until it is killed");
+    }
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
-    reader.join().unwrap()
+    safe.last().unwrap_or(last)
 }
 
 #[test]
@@ -94,11 +90,7 @@ fn what_was_published_arrives_whatever_is_killed() {
     let endpoint = emulator.endpoint();
     // From the number that is behind every number ever tried.
     let (mut next, mut safe, mut random) = (0, Vec::new(), 1_u64);
-    // On a slow machine a process is killed before it has published: then there are more rounds.
-    for round in 0..10 * ROUNDS {
-        if round >= ROUNDS && safe.len() > 500 {
-            break;
-        }
+    for _ in 0..ROUNDS {
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
@@ -113,8 +105,8 @@ fn what_was_published_arrives_whatever_is_killed() {
         ];
         let at = usize::try_from(random >> 40).unwrap() % fault.len();
         emulator.fail_next(fault[at].clone());
-        let time = Duration::from_millis(15 + (random >> 33) % 45);
-        if let Some(last) = run_and_kill(&endpoint, path, next, time) {
+        let lines = (random >> 33) % 16;
+        if let Some(last) = run_and_kill(&endpoint, path, next, lines) {
             safe.extend(next..=last);
             // What was begun after that may have been committed or not.
             next = last + 1_000;
@@ -219,6 +211,7 @@ const SENDER: &str = "MIXPANEL_GROUPS_CRASH_SENDER";
 
 /// What a child does until it is killed: sends one update.
 #[test]
+#[ignore = "run by other tests"]
 fn sender() {
     let Ok(arguments) = std::env::var(SENDER) else {
         return;
@@ -246,8 +239,7 @@ fn an_older_value_does_not_come_last_when_its_sender_is_killed() {
     let path = folder.path().join("outbox.db");
     let path = path.to_str().unwrap();
     let (endpoint, is_received) = long_way(&emulator, Duration::from_secs(1));
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["sqlite::crash::sender", "--exact"])
+    let mut child = again(sender)
         .env(SENDER, format!("{endpoint}|{path}"))
         .stdout(Stdio::null())
         .spawn()
