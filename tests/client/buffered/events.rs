@@ -360,9 +360,14 @@ fn a_publisher_of_updates_that_hangs_does_not_keep_a_shutdown_from_sending_event
         move || buffered.publish(update(1))
     });
     faults.wait_for("append", 2); // After that of the event.
-    let outcome = buffered.shutdown(Duration::from_secs(5));
+    let outcome = thread::scope(|scope| {
+        let shutdown = scope.spawn(|| buffered.shutdown(LONG));
+        let arrived = emulator.wait_for(LONG, |emulator| emulator.events().pop());
+        faults.hang(&[]);
+        arrived.expect("the event is sent while the publisher hangs");
+        shutdown.join().unwrap()
+    });
     assert_eq!(outcome.event_stats.accepted, 1, "{outcome}");
-    faults.hang(&[]);
     drop(publisher.join().unwrap());
 }
 

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -995,23 +995,18 @@ fn a_shutdown_waits_for_what_is_being_published() {
     let outbox = Faulty::new();
     let faults = Arc::clone(&outbox.faults);
     faults.hang(&["append"]);
-    let is_first = AtomicBool::new(true);
-    let outbox = outbox.taking(move |inner, most| {
-        let taken = inner.take(most)?;
-        // What is being published is in the outbox when the worker has found nothing there.
-        if faults.calls("append") > 0 && is_first.swap(false, Ordering::SeqCst) {
-            faults.hang(&[]);
-            eventually("appended", || inner.depth().unwrap().updates > 0);
-        }
-        Ok(taken)
-    });
-    let faults = Arc::clone(&outbox.faults);
     let buffered = Client::disabled().buffered().outbox(outbox);
     let buffered = buffered.start().unwrap();
     thread::scope(|scope| {
         let publisher = scope.spawn(|| buffered.publish(set(1, 1)));
         faults.wait_for("append", 1);
-        assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+        let (done, is_done) = mpsc::channel();
+        let buffered = &buffered;
+        scope.spawn(move || done.send(buffered.shutdown(LONG)).unwrap());
+        let too_early = is_done.recv_timeout(Duration::from_millis(100));
+        faults.hang(&[]);
+        assert!(too_early.is_err(), "{too_early:?}");
+        assert_eq!(is_done.recv().unwrap().stats.accepted, 1);
         publisher.join().unwrap().unwrap();
     });
     assert_eq!(buffered.stats().queued, Some(0));
