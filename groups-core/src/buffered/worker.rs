@@ -327,7 +327,7 @@ impl TakenBatch {
         for (position, entry) in taken.iter().enumerate() {
             match &entry.update {
                 Ok(update) => match records.push(position, OPENING, update, unlimited) {
-                    Ok(()) => members.push(vec![position]),
+                    Ok(_) => members.push(vec![position]),
                     Err(rejection) => refused.push(*rejection),
                 },
                 Err(unreadable) => {

@@ -50,11 +50,11 @@ pub fn check(answers: Vec<AnyAnswer>, updates: usize) {
             .push(position, &route.opening, &update, route.limits)
             .expect("the update is valid");
     }
-    let delivery = Delivery::new(&route, vec![server.clone()]);
+    let delivery = Delivery::new(&route, vec![server.clone()], Vec::new());
     delivery.offer(0, batch).expect("the lane has room");
     delivery.close();
     delivery.run_lane::<Update<'_>>(0);
-    let (_, result) = delivery.finish();
+    let (_, _, result) = delivery.finish();
 
     let panicked = result.as_ref().map_err(Error::kind) == Err(ErrorKind::Io);
     assert!(!panicked, "the lane panicked, with the message above");

@@ -43,11 +43,13 @@ pub(crate) struct Delivery<'a> {
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
     state: Mutex<State>,
     /// Notified at every change of the state that a thread may wait for.
-    pub(super) changed: Condvar,
+    changed: Condvar,
 }
 
 pub(super) struct State {
     pub(super) lanes: Vec<Lane>,
+    /// How many threads wait for a change. To notify none of them is a system call all the same.
+    waiting: usize,
     /// The largest request that the server accepts, as far as is known.
     most: Limits,
     /// Empty batches, for their buffers.
@@ -86,7 +88,7 @@ pub(super) struct Stopped;
 
 impl<'a> Delivery<'a> {
     /// Returns a delivery with a lane for each connection.
-    pub(crate) fn new(route: &'a Route, connections: Vec<Arc<dyn Transport>>) -> Self {
+    pub(crate) fn new(route: &'a Route, connections: Vec<Arc<dyn Transport>>, spare: Vec<Records>) -> Self {
         let lanes = connections.into_iter().map(|connection| Lane {
             connection,
             queue: VecDeque::new(),
@@ -98,7 +100,10 @@ impl<'a> Delivery<'a> {
         Self {
             route,
             permit: None,
-            state: Mutex::new(State::new(lanes.collect(), route.limits)),
+            state: Mutex::new(State {
+                spare,
+                ..State::new(lanes.collect(), route.limits)
+            }),
             changed: Condvar::new(),
         }
     }
@@ -119,6 +124,11 @@ impl<'a> Delivery<'a> {
     /// Returns an empty batch.
     pub(crate) fn spare(&self) -> Records {
         self.state().spare.pop().unwrap_or_default()
+    }
+
+    /// Takes empty batches back.
+    pub(crate) fn keep_spare(&self, batches: impl Iterator<Item = Records>) {
+        self.state().spare.extend(batches);
     }
 
     /// Notes a record that cannot be sent.
@@ -145,7 +155,7 @@ impl<'a> Delivery<'a> {
             );
         } else if state.has_room(lane) {
             state.lanes[lane].queue.push_back(batch);
-            self.changed.notify_all();
+            self.notify(&state);
         } else {
             return Err(batch);
         }
@@ -154,14 +164,16 @@ impl<'a> Delivery<'a> {
 
     /// Records that no further batch will come.
     pub(crate) fn close(&self) {
-        self.state().closed = true;
-        self.changed.notify_all();
+        let mut state = self.state();
+        state.closed = true;
+        self.notify(&state);
     }
 
     /// Ends the delivery: queued batches are undelivered, and requests in progress run to their end.
     pub(crate) fn stop(&self, error: Error) {
-        self.state().stopped.get_or_insert(error);
-        self.changed.notify_all();
+        let mut state = self.state();
+        state.stopped.get_or_insert(error);
+        self.notify(&state);
     }
 
     /// Ends the delivery and aborts the requests in progress.
@@ -181,7 +193,33 @@ impl<'a> Delivery<'a> {
 
     /// Waits until something changes, for that long at most.
     pub(crate) fn wait(&self, time: Duration) {
-        drop(self.changed.wait_timeout(self.state(), time));
+        drop(self.wait_for_change(self.state(), Some(time)));
+    }
+
+    /// Gives the lock back until something changes, for that long at most.
+    pub(super) fn wait_for_change<'s>(
+        &self,
+        mut state: MutexGuard<'s, State>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'s, State> {
+        state.waiting += 1;
+        let waited = match time {
+            Some(time) => self
+                .changed
+                .wait_timeout(state, time)
+                .map(|(state, _)| state)
+                .map_err(|poisoned| PoisonError::new(poisoned.into_inner().0)),
+            None => self.changed.wait(state),
+        };
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
+    }
+
+    fn notify(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Returns whether every lane is done.
@@ -205,8 +243,9 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Returns the report and the connections that can be used again. Returns an error if anything is undelivered.
-    pub(crate) fn finish(self) -> (Vec<Arc<dyn Transport>>, Result<Report, Error>) {
+    /// Returns the report, and what can be used again: connections and empty batches. Returns an error if anything is
+    /// undelivered.
+    pub(crate) fn finish(self) -> (Vec<Arc<dyn Transport>>, Vec<Records>, Result<Report, Error>) {
         let mut state = self
             .state
             .into_inner()
@@ -230,46 +269,57 @@ impl<'a> Delivery<'a> {
         if !state.aborted {
             connections.extend(state.lanes.into_iter().map(|lane| lane.connection));
         }
-        (connections, result)
+        (connections, state.spare, result)
     }
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
+    pub(crate) fn run_lane<R: Record>(&self, lane: usize) {
+        let mut sender = Sender::new(self, lane);
+        while let Some(batch) = self.next(lane) {
+            self.run_batch::<R>(&mut sender, batch);
+        }
+    }
+
+    /// Delivers the batches that wait for a lane, on the caller's thread.
+    pub(super) fn run_queue<R: Record>(&self, sender: &mut Sender<'a>) {
+        loop {
+            let next = self.state().take_queued(sender.lane());
+            let Some(batch) = next else { return };
+            self.run_batch::<R>(sender, batch);
+        }
+    }
+
+    /// Delivers a batch.
     ///
     /// A panic, of a logger for instance or of ureq where it can start no thread, must not lose
     /// what is not delivered yet.
-    pub(crate) fn run_lane<R: Record>(&self, lane: usize) {
-        let mut sender = Sender::new(self, lane);
-        while let Some(mut batch) = self.next(lane) {
-            let mut settled = 0;
-            let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
-            if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
-                self.abort(Error::new(ErrorKind::Io, "a sending thread panicked"));
-            }
-            let mut state = self.state();
-            let rest = settled..batch.len();
-            hand_back(&mut state.lanes[lane].undelivered, &batch, rest, self.route);
-            state.lanes[lane].busy = false;
-            batch.clear();
-            state.spare.push(batch);
-            self.changed.notify_all();
+    fn run_batch<R: Record>(&self, sender: &mut Sender<'_>, mut batch: Records) {
+        let lane = sender.lane();
+        let mut settled = 0;
+        let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
+        if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
+            self.abort(Error::new(ErrorKind::Io, "a sending thread panicked"));
         }
+        let mut state = self.state();
+        let rest = settled..batch.len();
+        hand_back(&mut state.lanes[lane].undelivered, &batch, rest, self.route);
+        state.lanes[lane].busy = false;
+        batch.clear();
+        state.spare.push(batch);
+        self.notify(&state);
     }
 
     fn next(&self, lane: usize) -> Option<Records> {
         let mut state = self.state();
         loop {
-            if let Some(batch) = state.lanes[lane].queue.pop_front() {
-                state.lanes[lane].busy = true;
-                self.changed.notify_all();
+            if let Some(batch) = state.take_queued(lane) {
+                self.notify(&state);
                 return Some(batch);
             }
             if state.closed {
                 return None;
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_change(state, None);
         }
     }
 }
@@ -285,6 +335,7 @@ impl State {
     fn new(lanes: Vec<Lane>, most: Limits) -> Self {
         Self {
             lanes,
+            waiting: 0,
             most,
             spare: Vec::new(),
             closed: false,
@@ -294,6 +345,12 @@ impl State {
             resume: None,
             report: Report::default(),
         }
+    }
+
+    fn take_queued(&mut self, lane: usize) -> Option<Records> {
+        let batch = self.lanes[lane].queue.pop_front()?;
+        self.lanes[lane].busy = true;
+        Some(batch)
     }
 
     /// Returns whether one more batch may wait for the lane. A lane that backs off may take the room of others, so that they
@@ -353,7 +410,7 @@ mod tests {
             retry: RetryPolicy::default(),
         };
         let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
-        let delivery = Delivery::new(&route, vec![connection]);
+        let delivery = Delivery::new(&route, vec![connection], Vec::new());
         std::thread::scope(|scope| {
             scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
             for position in 0..3 {
@@ -370,7 +427,7 @@ mod tests {
             delivery.close();
         });
         assert!(delivery.is_done());
-        let (connections, result) = delivery.finish();
+        let (connections, _, result) = delivery.finish();
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         assert_eq!(error.report().map(|report| report.accepted), Some(1));

@@ -100,14 +100,15 @@ impl Records {
         })
     }
 
-    /// Appends one record, `opening` first: the bracket and the members that all records share.
+    /// Appends one record, `opening` first: the bracket and the members that all records share. Returns whether there
+    /// is anything to send.
     pub(crate) fn push<R: Record>(
         &mut self,
         position: usize,
         opening: &[u8],
         record: &R,
         limits: Limits,
-    ) -> Result<(), Box<Rejection>> {
+    ) -> Result<bool, Box<Rejection>> {
         let start = self.buffer.len().saturating_sub(1);
         self.buffer.truncate(start);
         self.buffer.push(b',');
@@ -130,7 +131,7 @@ impl Records {
         if !self.buffer.is_empty() {
             self.buffer.push(b',');
         }
-        written.map(drop).map_err(|mut rejection| {
+        written.map(|written| written.is_some()).map_err(|mut rejection| {
             rejection.position = position;
             rejection
         })
@@ -149,6 +150,11 @@ impl Records {
         }
         let name = R::name(&json[opening.len()..]);
         Err(Box::new(Rejection::too_large(name, json.len(), most)))
+    }
+
+    /// Returns how much memory the buffer takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Returns whether the records fit into one request.

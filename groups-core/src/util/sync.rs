@@ -30,3 +30,11 @@ pub(crate) fn spawn_scoped<'scope, 'env>(
     drop((name, scope.spawn(body)));
     Ok(())
 }
+
+/// Returns whether this process may use one core only, by the system's count or a container's limit.
+pub(crate) fn has_one_core() -> bool {
+    #[cfg(not(simulation))]
+    return thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    #[cfg(simulation)]
+    crate::util::simulated::has_one_core()
+}
