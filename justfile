@@ -62,7 +62,7 @@ simulate runs="25000" seed="1":
 # that nothing is lost or overtaken.
 soak minutes="5" seed="1" engine="sqlite":
     MINUTES={{ minutes }} SEED={{ seed }} ENGINE={{ engine }} \
-        cargo test --release --locked --test soak -- --ignored --exact a_long_soak --nocapture
+        cargo test --release --locked --test outbox -- --ignored --exact soak::a_long_soak --nocapture
 
 # Changes the delivery in small ways, one at a time, and tells which changes the simulation and the tests of the core do not
 # notice (some 700 changes, each 3 to 20 s). The tests of the workspace, which may notice those, are not run.

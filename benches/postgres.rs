@@ -8,18 +8,11 @@
 //! Uses the server that `MIXPANEL_TEST_POSTGRES` names, or starts one in a temporary folder. Relays
 //! send nothing (`Client::disabled`), so that this machine's cores are not a server's too.
 
-#[path = "../tests/postgres_outbox/harness.rs"]
-#[allow(dead_code)]
-mod harness;
-#[path = "../tests/postgres_outbox/server.rs"]
-#[allow(dead_code)]
-mod server;
-
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Harness, seats};
+use common::postgres::{self as harness, Harness, seats};
 use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{BufferedClient, Client, Outbox as _};
 use mixpanel_groups_emulator::Emulator;

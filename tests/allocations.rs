@@ -1,4 +1,6 @@
 //! The typed path takes nothing from the heap per update.
+//!
+//! A program of its own, for its allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

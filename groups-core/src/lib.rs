@@ -5,7 +5,7 @@
 #![warn(missing_docs)]
 
 // The rooms, from the one that knows nothing of the others to those that know most: each may import
-// those above it. `tests/layers.rs` holds them to it.
+// those above it. `tests/project/layers.rs` holds them to it.
 pub mod buffered;
 pub mod client;
 mod group;

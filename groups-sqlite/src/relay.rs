@@ -168,16 +168,16 @@ impl Relay {
             .collect();
         settled.sort_unstable_by_key(|(id, _)| *id);
         let mut result = self.settle_in_parts(&settled);
-        if let Err(failure) = &result {
-            if failure.is_corruption() {
-                let failure = self.set_aside(failure.clone());
-                result = if let Failure::SetAside(_) = failure {
-                    self.set_aside = Some(failure);
-                    self.settle_in_parts(&settled)
-                } else {
-                    Err(failure)
-                };
-            }
+        if let Err(failure) = &result
+            && failure.is_corruption()
+        {
+            let failure = self.set_aside(failure.clone());
+            result = if let Failure::SetAside(_) = failure {
+                self.set_aside = Some(failure);
+                self.settle_in_parts(&settled)
+            } else {
+                Err(failure)
+            };
         }
         if result.is_ok() {
             self.file.set_damaged(false); // Or it was repaired.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod bodies;
+mod browser;
 mod faults;
 mod http;
 mod import;
@@ -16,5 +17,6 @@ mod page;
 mod recorded;
 mod records;
 mod reference_page;
+mod sdks;
 mod seen;
 mod wire;

@@ -1,4 +1,4 @@
-//! The page and what it asks for; `tests/browser` shows it in a browser.
+//! The page and what it asks for; `browser` shows it in a browser.
 
 use std::collections::BTreeSet;
 

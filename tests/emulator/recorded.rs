@@ -1,6 +1,6 @@
 //! The requests of the official SDKs for Ruby, Java, Go and PHP, byte for byte as their code forms
-//! them. Those for Python, Node and browsers run themselves, in `tests/other_sdks.rs` and
-//! `tests/browser`.
+//! them. Those for Python, Node and browsers run themselves, in `sdks` and
+//! `browser`.
 //!
 //! Each was read from the SDK's repository at the commit that stands with it.
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use common::again;
 use mixpanel_groups::{Client, Report, Snapshot};
 use mixpanel_groups_emulator::{Emulator, Fault};
 
@@ -17,6 +18,7 @@ const CHILD: &str = "MIXPANEL_GROUPS_SNAPSHOT_CHILD";
 
 /// What is killed: a run that adds items and groups.
 #[test]
+#[ignore = "run by other tests"]
 fn child() {
     let Ok(arguments) = std::env::var(CHILD) else {
         return;
@@ -48,8 +50,7 @@ fn a_run_is_killed_at_each_request_and_the_next_one_mends_it() {
             emulator.fail_next(Fault::Delay(Duration::ZERO));
         }
         emulator.fail_next(Fault::Delay(Duration::from_secs(60)));
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["kill::child", "--exact"])
+        let mut child = again(child)
             .env(
                 CHILD,
                 format!("{}|{}", emulator.endpoint(), folder.file().display()),
@@ -94,6 +95,7 @@ const NIGHTS: &str = "MIXPANEL_GROUPS_SNAPSHOT_NIGHTS";
 
 /// What is killed: runs one after the other, with other groups and values each time.
 #[test]
+#[ignore = "run by other tests"]
 fn nights() {
     let Ok(arguments) = std::env::var(NIGHTS) else {
         return;
@@ -172,8 +174,7 @@ fn runs_are_killed_at_any_moment_and_the_next_one_mends_it() {
         company(4),
     ];
     for round in 0..20 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["kill::nights", "--exact"])
+        let mut child = again(nights)
             .env(
                 NIGHTS,
                 format!("{}|{}", way.endpoint, folder.file().display()),

@@ -50,10 +50,10 @@ impl ProxySetting {
         let Some((name, url)) = first(names)? else {
             return Ok(None);
         };
-        if let Some((_, list)) = first(&["no_proxy", "NO_PROXY"])? {
-            if is_listed(&list, endpoint.host(), endpoint.port()) {
-                return Ok(None);
-            }
+        if let Some((_, list)) = first(&["no_proxy", "NO_PROXY"])?
+            && is_listed(&list, endpoint.host(), endpoint.port())
+        {
+            return Ok(None);
         }
         parse(name, &url).map(Some)
     }

@@ -116,10 +116,10 @@ pub(crate) fn interpret(
 
 /// Removes secrets from the messages in a response, and leaves alone the parts that are interpreted.
 fn scrub(json: &mut Value, connection: &dyn Transport) {
-    if let Some(error) = json.get_mut("error").filter(|error| !error.is_null()) {
-        if !error.is_string() {
-            *error = error.to_string().into();
-        }
+    if let Some(error) = json.get_mut("error").filter(|error| !error.is_null())
+        && !error.is_string()
+    {
+        *error = error.to_string().into();
     }
     scrub_texts(json, connection);
 }

@@ -158,15 +158,16 @@ impl Index {
         for other in [false, true] {
             let at = self.next[usize::from(other)];
             let open = &self.state.open;
-            if let Some(entry) = self.entries.get_mut(at) {
-                if entry.fingerprint == fingerprint && !open.contains(&entry.run) {
-                    entry.kind |= SEEN;
-                    if other {
-                        self.next.swap(0, 1);
-                    }
-                    self.next[0] = at + 1;
-                    return true;
+            if let Some(entry) = self.entries.get_mut(at)
+                && entry.fingerprint == fingerprint
+                && !open.contains(&entry.run)
+            {
+                entry.kind |= SEEN;
+                if other {
+                    self.next.swap(0, 1);
                 }
+                self.next[0] = at + 1;
+                return true;
             }
         }
         false

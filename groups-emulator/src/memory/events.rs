@@ -44,10 +44,10 @@ impl EventStore {
             self.by_version.remove(&before);
         }
         self.by_version.insert(version, Arc::new(event));
-        if self.by_version.len() > Self::MAX {
-            if let Some((_, oldest)) = self.by_version.pop_first() {
-                self.versions.remove(&identity(&oldest));
-            }
+        if self.by_version.len() > Self::MAX
+            && let Some((_, oldest)) = self.by_version.pop_first()
+        {
+            self.versions.remove(&identity(&oldest));
         }
     }
 

@@ -1,0 +1,326 @@
+//! What happens to the connection.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use common::eventually;
+use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use serde_json::json;
+
+use super::raw::{Raw, read_head, read_request, response};
+use super::{assert_retried, at_once, builder, quick, undelivered, update, updates};
+
+/// For servers that never respond, so that no slow machine makes a difference.
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Sends to a server that never works, twice.
+#[track_caller]
+fn error_after_two_attempts(endpoint: &str) -> Error {
+    error_of(builder(endpoint))
+}
+
+#[track_caller]
+fn timeout_after_two_attempts(endpoint: &str) {
+    let error = error_of(builder(endpoint).timeout(TIMEOUT));
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[track_caller]
+fn error_of(builder: ClientBuilder) -> Error {
+    let client = builder.allow_plain_http(true).retry(quick().attempts(2));
+    let error = client.build().unwrap().send(updates(3)).unwrap_err();
+    assert_eq!(undelivered(&error), [0, 1, 2]);
+    let report = error.report().unwrap();
+    assert_eq!((report.requests, report.retries), (2, 1), "{error}");
+    assert!(error.is_retryable() || error.kind() == ErrorKind::UnexpectedResponse);
+    assert!(std::error::Error::source(&error).is_some());
+    error
+}
+
+#[test]
+fn a_host_that_is_not_known_is_retried() {
+    let error = error_after_two_attempts("http://nonexistent.invalid");
+    assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+}
+
+#[test]
+fn a_refused_connection_is_retried() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    assert_eq!(
+        error_after_two_attempts(&endpoint).kind(),
+        ErrorKind::Network
+    );
+}
+
+#[test]
+fn a_connection_closed_before_the_request_is_retried() {
+    let raw = Raw::start(|stream, _| drop(stream));
+    assert_eq!(
+        error_after_two_attempts(&raw.endpoint).kind(),
+        ErrorKind::Network
+    );
+    assert_eq!(raw.connections(), 2);
+    assert_retried(&[Fault::CloseBefore]);
+}
+
+#[test]
+fn a_connection_reset_during_the_request_is_retried() {
+    let raw = Raw::start(|mut stream, number| {
+        if number == 0 {
+            // What is not read makes the system reset the connection.
+            stream.read_exact(&mut [0; 1000]).unwrap();
+        } else {
+            read_request(&stream).unwrap();
+            stream.write_all(&response(200, "", "1")).unwrap();
+        }
+    });
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(900_000)}));
+    let client = builder(&raw.endpoint).build().unwrap();
+    let report = client.send((0..2).map(large)).unwrap();
+    assert_eq!((report.accepted, report.retries), (2, 1));
+}
+
+#[test]
+fn a_lost_response_is_retried() {
+    assert_retried(&[Fault::CloseAfter]);
+    assert_retried(&[Fault::CloseMidResponse, Fault::CloseAfter]);
+}
+
+#[test]
+fn a_kept_connection_that_the_server_closed_is_retried_at_once() {
+    let emulator = Emulator::start().unwrap();
+    let client = builder(emulator.endpoint())
+        .retry(at_once())
+        .build()
+        .unwrap();
+    client.send(updates(1)).unwrap().into_result().unwrap();
+    emulator.fail_next(Fault::CloseBefore);
+    let report = client.send(updates(3)).unwrap();
+    assert_eq!((report.accepted, report.retries), (3, 1));
+
+    // The next connection is new, and its loss tells more than that it was idle for long.
+    emulator.fail_next(Fault::CloseBefore);
+    emulator.fail_next(Fault::CloseBefore);
+    let error = client.send(updates(3)).unwrap_err();
+    assert_eq!(error.report().unwrap().requests, 2);
+}
+
+#[test]
+fn a_server_that_closes_after_each_response_costs_no_update() {
+    let raw = Raw::responding(|_| response(200, "", "1"));
+    let client = builder(&raw.endpoint).max_batch(1).build().unwrap();
+    assert_eq!(client.send(updates(20)).unwrap().accepted, 20);
+}
+
+/// A listener whose queue of connections is full: the system drops what comes then.
+#[test]
+fn a_timeout_in_connect_is_retried() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, TIMEOUT) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10_000, "the queue has no end");
+    }
+    timeout_after_two_attempts(&format!("http://{address}"));
+}
+
+#[test]
+fn a_timeout_before_the_response_is_retried() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_secs(600)));
+    timeout_after_two_attempts(&emulator.endpoint());
+}
+
+#[test]
+fn a_timeout_within_the_head_is_retried() {
+    let mut open = Vec::new();
+    let raw = Raw::start(move |mut stream, _| {
+        read_request(&stream).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").unwrap();
+        open.push(stream);
+    });
+    timeout_after_two_attempts(&raw.endpoint);
+}
+
+#[test]
+fn a_timeout_within_the_body_is_retried() {
+    let mut open = Vec::new();
+    let raw = Raw::start(move |mut stream, _| {
+        read_request(&stream).unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
+        stream.write_all(head).unwrap();
+        open.push(stream);
+    });
+    timeout_after_two_attempts(&raw.endpoint);
+}
+
+#[test]
+fn what_is_no_http_is_retried() {
+    for greeting in [
+        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        "\0\0\0\0",
+        "HTTP/1.1 abc\r\n\r\n",
+    ] {
+        let raw = Raw::responding(move |_| greeting.as_bytes().to_vec());
+        let error = error_after_two_attempts(&raw.endpoint);
+        let kind = error.kind();
+        assert!(
+            kind == ErrorKind::UnexpectedResponse || kind == ErrorKind::Network,
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_tls_failure_stops() {
+    let emulator = Emulator::start().unwrap();
+    let endpoint = emulator.endpoint().replace("http:", "https:");
+    let error = builder(endpoint)
+        .build()
+        .unwrap()
+        .send(updates(3))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert!(!error.is_retryable());
+    assert_eq!(error.report().unwrap().requests, 1);
+    assert_eq!(undelivered(&error), [0, 1, 2]);
+}
+
+/// Servers that are odd, but respond.
+#[test]
+fn odd_servers_are_understood() {
+    type Serve = fn(&mut TcpStream) -> io::Result<()>;
+    const RESPONSE: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
+    let rows: &[(&str, Serve)] = &[
+        ("1xx before the response", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            stream.write_all(RESPONSE.as_bytes())
+        }),
+        ("HTTP/1.0 that ends by closing", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n1")
+        }),
+        ("no length, ends by closing", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n1")
+        }),
+        ("in chunks", |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+            stream.write_all(b"1\r\n1\r\n0\r\n\r\n")
+        }),
+        ("one byte at a time", |stream| {
+            read_request(stream)?;
+            stream.set_nodelay(true)?;
+            RESPONSE.bytes().try_for_each(|byte| {
+                thread::yield_now();
+                stream.write_all(&[byte])
+            })
+        }),
+        ("keep-alive that closes under the next request", |stream| {
+            read_request(stream)?;
+            stream.write_all(&RESPONSE.replace("close", "keep-alive").into_bytes())
+        }),
+        // Elsewhere the system may forget what it received when the connection is reset.
+        #[cfg(target_os = "linux")]
+        ("a response before the body was read", |stream| {
+            stream.read_exact(&mut [0; 1000])?;
+            stream.write_all(RESPONSE.as_bytes())
+        }),
+    ];
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(900_000)}));
+    for (name, serve) in rows {
+        let raw = Raw::start(|mut stream, _| serve(&mut stream).unwrap());
+        let client = builder(&raw.endpoint).build().unwrap();
+        for _ in 0..3 {
+            let report = client.send((0..2).map(large)).unwrap();
+            assert_eq!(report.accepted, 2, "{name}: {report}");
+        }
+    }
+}
+
+/// As a proxy does that has a limit of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_refusal_before_the_body_was_read_is_understood() {
+    let raw = Raw::start(|mut stream, _| {
+        let head = read_head(&stream).unwrap();
+        if head.len > 1_000_000 {
+            stream.write_all(&response(413, "", "")).unwrap();
+        } else {
+            head.read_body(&stream).unwrap();
+            stream.write_all(&response(200, "", "1")).unwrap();
+        }
+    });
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(400_000)}));
+    let client = builder(&raw.endpoint).build().unwrap();
+    let report = client.send((0..4).map(large)).unwrap();
+    assert_eq!(
+        (report.accepted, report.requests, report.retries),
+        (4, 3, 0)
+    );
+}
+
+/// Each byte comes in time, and the response does not.
+#[test]
+fn the_timeout_is_of_the_whole_request() {
+    let raw = Raw::start(|mut stream, _| {
+        read_request(&stream).unwrap();
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+        stream.write_all(head).unwrap();
+        // Until the client has closed it.
+        while stream.write_all(b" ").is_ok() {
+            thread::sleep(TIMEOUT / 10);
+        }
+    });
+    timeout_after_two_attempts(&raw.endpoint);
+}
+
+/// Waits until the emulator sees no more open connections than that.
+fn wait_for_connections(emulator: &Emulator, most: usize) {
+    eventually("closed", || emulator.open_connections() <= most);
+}
+
+#[test]
+fn many_threads_share_a_few_kept_connections() {
+    const THREADS: usize = 64;
+    const KEPT: usize = 16;
+    let emulator = Emulator::start().unwrap();
+    let client = builder(emulator.endpoint()).build().unwrap();
+    for _ in 0..3 {
+        // All at once: each has its connection before it reads the update.
+        let together = Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for id in 0..THREADS {
+                let (client, together) = (&client, &together);
+                scope.spawn(move || {
+                    let updates = std::iter::once_with(|| {
+                        together.wait();
+                        update(id)
+                    });
+                    assert_eq!(client.send(updates).unwrap().accepted, 1);
+                });
+            }
+        });
+        wait_for_connections(&emulator, KEPT);
+    }
+    assert_eq!(emulator.profiles().len(), THREADS);
+    let requests = emulator.requests();
+    let used: HashSet<_> = requests.iter().map(|request| request.connection).collect();
+    assert_eq!(
+        used.len(),
+        THREADS + 2 * (THREADS - KEPT),
+        "kept ones are used again"
+    );
+    drop(client);
+    wait_for_connections(&emulator, 0);
+}

@@ -1,0 +1,98 @@
+//! Proxies of HTTP.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+
+use mixpanel_groups::ErrorKind;
+
+use super::send_through;
+
+/// Reads one head, up to the empty line.
+pub(crate) fn read_head(reader: &mut BufReader<&TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(
+            reader.read_line(&mut head).unwrap() > 0,
+            "it was closed within {head:?}"
+        );
+    }
+    head
+}
+
+/// A proxy that responds so to `CONNECT`, and with the other text to each request that comes through.
+fn proxy(connect: &'static str, response: &'static str) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, heads) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            let mut reader = BufReader::new(&stream);
+            let _ = sender.send(read_head(&mut reader));
+            (&stream).write_all(connect.as_bytes()).unwrap();
+            if !connect.starts_with("HTTP/1.1 200") {
+                continue;
+            }
+            let head = read_head(&mut reader);
+            let len = head.to_ascii_lowercase();
+            let len = len.split("content-length:").nth(1).unwrap();
+            let len = len.lines().next().unwrap().trim().parse().unwrap();
+            reader.read_exact(&mut vec![0; len]).unwrap();
+            (&stream).write_all(response.as_bytes()).unwrap();
+        }
+    });
+    (address.to_string(), heads)
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
+
+#[test]
+fn requests_go_through_the_proxy_which_finds_the_name() {
+    let response = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
+    let (address, heads) = proxy(OK, response);
+    let report = send_through(&format!("http://user:pass%20word@{address}")).unwrap();
+    assert_eq!(report.accepted, 1);
+    let head = heads.recv().unwrap();
+    assert!(
+        head.starts_with("CONNECT mixpanel.test:80 HTTP/1.1\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains("Proxy-Authorization: Basic dXNlcjpwYXNzIHdvcmQ="),
+        "{head}"
+    );
+}
+
+#[test]
+fn errors_name_the_proxy_without_its_password() {
+    let page = "HTTP/1.1 403 No\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>";
+    for (connect, response, kind, expected) in [
+        (
+            "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+            "",
+            ErrorKind::Network,
+            "http://mixpanel.test through the proxy http://PROXY: the proxy does not accept the user name and password",
+        ),
+        (
+            "HTTP/1.1 503 No\r\n\r\n",
+            "",
+            ErrorKind::Network,
+            "http://mixpanel.test through the proxy http://PROXY: the proxy refused the connection",
+        ),
+        (
+            OK,
+            page,
+            ErrorKind::UnexpectedResponse,
+            "unexpected response through the proxy http://PROXY: status 403, \"<html>\"",
+        ),
+    ] {
+        let (address, _heads) = proxy(connect, response);
+        let error = send_through(&format!("http://user:HUNTER2@{address}")).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let expected = expected.replace("PROXY", &address) + " (1 undelivered)";
+        assert_eq!(error.to_string(), expected);
+        assert!(!format!("{error:#} {error:?}").contains("HUNTER2"));
+    }
+}

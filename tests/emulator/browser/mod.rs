@@ -1,0 +1,517 @@
+//! The emulator's page in a real browser.
+//!
+//! Needs Chromium. Without it the test says so and is skipped, but not where `CI` is set. With
+//! `SCREENSHOT=docs/local_mixpanel.png` it writes the README's picture.
+
+mod chromium;
+mod mixpanel_js;
+
+use mixpanel_groups::{Client, Event, Group, MixpanelGroup};
+use mixpanel_groups_emulator::Emulator;
+use serde_json::json;
+
+use chromium::Browser;
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Company {
+    #[mixpanel(group_id)]
+    id: &'static str,
+    #[mixpanel(rename = "$name")]
+    name: &'static str,
+    plan: &'static str,
+    industry: Option<&'static str>,
+    seats: u32,
+    #[mixpanel(set_once)]
+    founded: &'static str,
+    #[mixpanel(union)]
+    integrations: Vec<&'static str>,
+}
+
+const ACME: Company = Company {
+    id: "acme_corp",
+    name: "Acme Corporation",
+    plan: "free",
+    industry: None,
+    seats: 5,
+    founded: "1999-03-01",
+    integrations: vec![],
+};
+
+/// The text of what the selector finds.
+fn text(selector: &str) -> String {
+    format!("(document.querySelector('{selector}')?.innerText ?? '')")
+}
+
+fn shows(browser: &mut Browser, selector: &str, wanted: &str) {
+    browser.wait(&format!("{}.includes({})", text(selector), json!(wanted)));
+}
+
+fn group_button(id: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#groups button')].find(b => b.innerText.includes('{id}'))"
+    )
+}
+
+#[test]
+fn what_arrives_is_seen_at_once() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("PROJECT_TOKEN").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    shows(browser, "main", &emulator.endpoint());
+    // Lost if the page were loaded again.
+    browser.eval("window.neverReloaded = true");
+
+    // Updates appear, and a click shows the group.
+    let globex = Company {
+        id: "globex",
+        name: "Globex",
+        ..ACME
+    };
+    let marketing = Group::new("workspace", "ws_12345");
+    let acme = ACME;
+    let updates = globex.updates().chain(acme.updates());
+    let updates = updates.chain([marketing.set(json!({"name": "Marketing Team"}))]);
+    client.send(updates).unwrap().into_result().unwrap();
+    for id in ["acme_corp", "globex", "ws_12345"] {
+        shows(browser, "#groups", id);
+    }
+    shows(browser, "#counts", "3 groups, 0 events");
+    shows(browser, "#keys", "company 2");
+    browser.click(&group_button("acme_corp"));
+    shows(browser, "main h2", "acme_corp");
+    shows(browser, "#profile", "Acme Corporation");
+    shows(browser, "#profile", "1999-03-01");
+    browser.wait("document.querySelectorAll('#history li').length === 2");
+
+    // The shown group changes before one's eyes, and its history says how.
+    let grown = Company {
+        plan: "enterprise",
+        industry: Some("Technology"),
+        seats: 120,
+        integrations: vec!["salesforce", "hubspot"],
+        ..ACME
+    };
+    client
+        .send(grown.changes_since(&acme))
+        .unwrap()
+        .into_result()
+        .unwrap();
+    shows(browser, "#profile", "enterprise");
+    shows(browser, "#profile", "hubspot");
+    shows(browser, "#history li:first-child", "$union");
+    shows(
+        browser,
+        "#history li:nth-child(2)",
+        "plan: free → enterprise",
+    );
+    browser.wait("document.querySelectorAll('#history li').length === 4");
+
+    // So do events that are linked to it, and no others.
+    let event = |name: &str, user: &str| Event::new(name).distinct_id(user);
+    let events = [
+        event("Signed Up", "ada@acme.example").group(&acme),
+        event("Feature Used", "ada@acme.example")
+            .group(&acme)
+            .property("feature", "advanced_analytics"),
+        event("Purchase", "grace@acme.example")
+            .group(&acme)
+            .group(&globex)
+            .property("amount", 99.99),
+        event("Elsewhere", "bob@globex.example").group(&globex),
+    ];
+    client.import(&events).unwrap().into_result().unwrap();
+    shows(browser, "#events", "feature: advanced_analytics");
+    shows(browser, "#events li:first-child", "Purchase");
+    browser.wait("document.querySelectorAll('#events li').length === 3");
+    shows(browser, "#counts", "3 groups, 4 events");
+    picture(browser, &client, &grown);
+
+    // Search looks into ids and properties.
+    browser.click("document.querySelector('#search')");
+    browser.write("MARKETING");
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    shows(browser, "#groups", "ws_12345");
+    browser.write(" no such text");
+    shows(browser, "#more", "Nothing found");
+    browser.eval("document.querySelector('#search').select()");
+    browser.write("e");
+    shows(browser, "#groups", "globex");
+
+    // A group key narrows the list down.
+    browser.click("[...document.querySelectorAll('#keys button')].find(b => b.innerText.startsWith('workspace'))");
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    browser.click("document.querySelector('#keys button')");
+    browser.wait("document.querySelectorAll('#groups li').length > 1");
+
+    // A deleted group keeps its history.
+    client.send([acme.delete()]).unwrap().into_result().unwrap();
+    shows(browser, "main", "There is no such group now");
+    shows(browser, "#history li:first-child", "$delete");
+
+    assert_eq!(browser.eval("window.neverReloaded"), true);
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn texts_from_outside_are_texts() {
+    const SCRIPT: &str = "<script>window.hacked = 1</script>";
+    const IMAGE: &str = "<img src=x onerror='window.hacked = 1'>";
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("PROJECT_TOKEN").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let group = Group::new(IMAGE, "a/b#c?<b>&amp;\"'%");
+    let properties = json!({
+        SCRIPT: IMAGE,
+        "$name": SCRIPT,
+        "list": [IMAGE, {"nested": SCRIPT}],
+        "items": [IMAGE],
+    });
+    client
+        .send([
+            group.set(properties),
+            group.unset([SCRIPT]),
+            group.set(json!({SCRIPT: IMAGE})),
+        ])
+        .unwrap()
+        .into_result()
+        .unwrap();
+    let event = Event::new(IMAGE)
+        .distinct_id(SCRIPT)
+        .group(&group)
+        .property(SCRIPT, IMAGE);
+    client.import([event]).unwrap().into_result().unwrap();
+
+    browser.open(&emulator.endpoint());
+    shows(browser, "#groups b", "a/b#c?<b>&amp;\"'%");
+    shows(browser, "#groups", SCRIPT);
+    shows(browser, "main h2", "a/b#c?<b>&amp;\"'%");
+    shows(browser, "#profile", SCRIPT);
+    shows(browser, "#profile", IMAGE);
+    shows(browser, "#history", SCRIPT);
+    shows(browser, "#events b", IMAGE);
+    shows(browser, "#events", SCRIPT);
+    let made = browser.eval("document.querySelectorAll('body script, body img').length");
+    assert_eq!(made, 1, "the page's own script and nothing else");
+    assert_eq!(browser.eval("window.hacked"), json!(null));
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn what_failed_is_seen_and_everything_can_be_cleared() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    let send = |path: &str, body: &str| {
+        let url = format!("{}{path}", emulator.endpoint());
+        let _ = ureq::post(url).send(body);
+    };
+    for _ in 0..40 {
+        send("/groups", "{");
+    }
+    shows(browser, "main", "40 requests arrived, 40 of them failed");
+    browser.click("document.querySelector('main a')");
+    shows(browser, "main", "the body is not JSON");
+    shows(browser, "#requests-button", "40 requests, 40 failed");
+
+    // Long names, texts and lists fold; at 380 pixels nothing is wider than the page.
+    let text = "long ".repeat(5_000);
+    let list: Vec<_> = (0..1_000).map(|n| format!("item{n}")).collect();
+    let key = "key_".repeat(60);
+    let set = |id: &str, value: serde_json::Value| {
+        let body = json!({"$token": "T", "$group_key": key, "$group_id": id, "$set": value});
+        send("/groups", &body.to_string());
+    };
+    set("acme", json!({"text": text, "list": list, "plan": "free"}));
+    set("acme", json!({"plan": "pro"}));
+    browser.wait("document.querySelector('#groups button') !== null");
+    browser.eval("location.hash = document.querySelector('#groups button').dataset.at");
+    shows(browser, "#history", "plan: free → pro");
+    shows(browser, "#profile", "980 more");
+    let fits = "(() => { const main = document.querySelector('main'); \
+        return main.scrollWidth <= main.clientWidth; })()";
+    assert_eq!(browser.eval(fits), true);
+    screens(browser, "group");
+    browser.narrow();
+    browser.wait("document.documentElement.scrollWidth <= 380");
+    assert_eq!(browser.eval(fits), true);
+    screens(browser, "narrow");
+    browser.widen();
+
+    let many: Vec<_> = (0..5_000).collect();
+    let client = Client::builder("T")
+        .endpoint(emulator.endpoint())
+        .build()
+        .unwrap();
+    let groups = many
+        .iter()
+        .map(|n| Group::new("company", *n).set(json!({"n": n})));
+    client.send(groups).unwrap().into_result().unwrap();
+    shows(browser, "#counts", "5,001 groups");
+    browser.wait("document.querySelectorAll('#groups li').length === 200");
+    browser.click("document.querySelector('#more-groups')");
+    browser.wait("document.querySelectorAll('#groups li').length === 400");
+    screens(browser, "many");
+
+    browser.click("document.querySelector('#clear')");
+    shows(browser, "main", "Nothing has arrived yet");
+    assert!(emulator.profiles().is_empty() && emulator.requests().is_empty());
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+/// Writes what the page looks like, light and dark, into the folder `SCREENSHOTS`.
+fn screens(browser: &mut Browser, name: &str) {
+    let Some(folder) = std::env::var_os("SCREENSHOTS") else {
+        return;
+    };
+    let folder = std::path::PathBuf::from(folder);
+    for scheme in ["light", "dark"] {
+        browser.prefer(scheme);
+        let file = folder.join(format!("{name}_{scheme}.png"));
+        std::fs::write(file, browser.screenshot()).unwrap();
+    }
+    browser.prefer("light");
+}
+
+/// For the README: light and calm, a little while after everything has come.
+fn picture(browser: &mut Browser, client: &Client, company: &Company) {
+    let Some(file) = std::env::var_os("SCREENSHOT") else {
+        return;
+    };
+    for (id, name) in [
+        ("initech", "Initech"),
+        ("umbrella", "Umbrella"),
+        ("hooli", "Hooli"),
+        ("stark", "Stark Industries"),
+    ] {
+        let other = Company { id, name, ..ACME };
+        client.send(other.updates()).unwrap().into_result().unwrap();
+    }
+    client
+        .send([company.group().set(json!({"$name": "Acme Corporation"}))])
+        .unwrap()
+        .into_result()
+        .unwrap();
+    shows(browser, "#counts", "7 groups");
+    // Away from the list, where it would mark a group.
+    browser.click("document.querySelector('h1')");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::fs::write(&file, browser.screenshot()).unwrap();
+    browser.prefer("dark");
+    std::fs::write(
+        std::env::temp_dir().join("local_mixpanel_dark.png"),
+        browser.screenshot(),
+    )
+    .unwrap();
+    browser.prefer("light");
+}
+
+#[test]
+fn a_hundred_thousand_groups_stay_usable() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let updates = (0..100_000).map(|id| {
+        let plan = if id == 0 { "the oldest" } else { "free" };
+        Group::new("company", format!("c{id}")).set(json!({"plan": plan}))
+    });
+    assert_eq!(client.send(updates).unwrap().accepted, 100_000);
+    browser.open(&emulator.endpoint());
+    shows(browser, "#counts", "100,000 groups");
+    browser.wait("document.querySelectorAll('#groups li').length === 200");
+
+    // A group that changes comes first, and the others stay as they are.
+    browser.eval("document.querySelector('#groups li:nth-child(2)').kept = true");
+    let changed = Group::new("company", "c5").set(json!({"plan": "pro"}));
+    client.send([changed]).unwrap().into_result().unwrap();
+    shows(browser, "#groups li:first-child", "c5");
+    browser.wait("document.querySelectorAll('#groups li').length === 200");
+    browser.wait("document.querySelector('#groups li:nth-child(3)').kept === true");
+    browser.click("document.querySelector('#more-groups')");
+    browser.wait("document.querySelectorAll('#groups li').length === 400");
+
+    // A search goes through all of them.
+    browser.click("document.querySelector('#search')");
+    browser.write("the oldest");
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    shows(browser, "#groups", "c0");
+    browser.write(", or none");
+    shows(browser, "#more", "Nothing found.");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+/// What has the focus, and whether that is seen.
+const FOCUS: &str = "(() => { const element = document.activeElement; \
+    const { outlineStyle, outlineWidth } = getComputedStyle(element); \
+    return `${element.id || element.innerText} ${outlineStyle !== 'none' && outlineWidth}`; })()";
+
+#[test]
+fn a_keyboard_is_enough() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let group = |key: &'static str, id: &'static str| Group::new(key, id);
+    let text = "long ".repeat(100);
+    client
+        .send([
+            group("team", "blue").set(json!({"a": 1})),
+            group("company", "acme").set(json!({"plan": "free", "text": text})),
+            group("company", "globex").set(json!({"plan": "free"})),
+        ])
+        .unwrap()
+        .into_result()
+        .unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "#groups", "blue");
+    shows(browser, "main h2", "globex");
+
+    // The order of the page, each seen.
+    for expected in [
+        "skip 2px",
+        "requests-button 2px",
+        "clear 2px",
+        "search 2px",
+        "all 3 2px",
+        "company 2 2px",
+        "team 1 2px",
+    ] {
+        browser.press("Tab");
+        assert_eq!(browser.eval(FOCUS), expected);
+    }
+    for id in ["globex", "acme"] {
+        browser.press("Tab");
+        let focus = browser.eval(FOCUS);
+        assert!(focus.as_str().unwrap().starts_with(id), "{focus}");
+        assert!(focus.as_str().unwrap().ends_with(" 2px"), "{focus}");
+    }
+
+    // What changes meanwhile takes the focus from nobody.
+    let changed = group("company", "acme").set(json!({"plan": "pro"}));
+    client.send([changed]).unwrap().into_result().unwrap();
+    shows(browser, "#groups li:first-child", "acme");
+    browser.wait("document.activeElement.innerText?.startsWith('acme')");
+
+    // Enter shows the group, and goes there.
+    browser.press("Enter");
+    shows(browser, "main h2", "acme");
+    assert_eq!(browser.eval(FOCUS), "group 2px");
+
+    // A folded text unfolds, and stays so when the group changes.
+    browser.press("Tab");
+    assert_eq!(browser.eval("document.activeElement.tagName"), "SUMMARY");
+    browser.press("Enter");
+    browser.wait("document.querySelector('#profile details').open");
+    let changed = group("company", "acme").set(json!({"plan": "enterprise"}));
+    client.send([changed]).unwrap().into_result().unwrap();
+    shows(browser, "#profile", "enterprise");
+    assert_eq!(
+        browser.eval("document.querySelector('#profile details').open"),
+        true
+    );
+    assert_eq!(browser.eval("document.activeElement.tagName"), "SUMMARY");
+
+    // The list can be skipped.
+    browser.eval("document.querySelector('#skip').focus()");
+    browser.press("Enter");
+    assert_eq!(browser.eval(FOCUS), "group 2px");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn a_screen_reader_gets_through() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let acme = Group::new("company", "acme");
+    let updates = [
+        acme.set(json!({"plan": "free"})),
+        Group::new("team", "blue").set(json!({"a": 1})),
+        Group::new("team", "blue").delete(),
+        acme.set(json!({"seats": 5})),
+    ];
+    client.send(updates).unwrap().into_result().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main h2", "acme");
+    shows(browser, "#history", "seats");
+
+    let read = browser.accessibility();
+    for expected in [
+        "heading \"Local Mixpanel\" level 1",
+        "button \"Skip to the group\"",
+        "button \"Clear\"",
+        "navigation \"Groups\"",
+        "searchbox \"Search ids and properties\"",
+        "group \"Group keys\"",
+        "button \"all 2\" pressed true",
+        "button \"team 1\" pressed false",
+        "main \"Group\"",
+        "heading \"acme\" level 2",
+        // In capitals, as they are seen.
+        "heading \"PROFILE\" level 3",
+        "heading \"HISTORY\" level 3",
+        "heading \"LINKED EVENTS\" level 3",
+        "table \"Profile\"",
+        "list \"History\"",
+        "columnheader \"Property\"",
+        "columnheader \"Value\"",
+        "rowheader \"plan\"",
+        "rowheader \"seats\"",
+        "status \"\" live polite",
+    ] {
+        assert!(
+            read.iter().any(|line| line == expected),
+            "{expected} is not in {read:#?}"
+        );
+    }
+    let button = |id: &str, end: &str| {
+        let found = read
+            .iter()
+            .find(|line| line.starts_with(&format!("button \"{id}")));
+        let found = found.unwrap_or_else(|| panic!("{id} is not in {read:#?}"));
+        assert!(found.contains(end), "{found}");
+    };
+    button("acme", "company\"");
+    button("blue", "deleted\"");
+    // Nothing to press or to fill in has no name.
+    let nameless = read.iter().find(|line| {
+        let role = line.split(' ').next().unwrap();
+        ["button", "link", "searchbox", "textbox"].contains(&role) && line.contains("\"\"")
+    });
+    assert_eq!(nameless, None, "{read:#?}");
+
+    // What happens is said.
+    client
+        .send([acme.unset(["seats"])])
+        .unwrap()
+        .into_result()
+        .unwrap();
+    shows(browser, "#news", "acme: $unset");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}

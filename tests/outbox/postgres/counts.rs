@@ -1,0 +1,223 @@
+//! How much waits: counted as it changes, whoever changes it, and what happens at the bound.
+
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups::{Client, ErrorKind, Group, Outbox};
+
+use common::postgres::{Harness, NO_LIMIT, drain, ids, seats, stored};
+
+/// Fills the outbox as fast as the server can.
+fn fill(harness: &Harness, rows: usize) {
+    let sql = format!(
+        "INSERT INTO mixpanel_outbox (body)
+         SELECT json_build_object('$group_key', 'company', '$group_id', n::text, '$set',
+                                  json_build_object('seats', n))
+         FROM generate_series(1, {rows}) AS n"
+    );
+    harness.client().batch_execute(&sql).unwrap();
+}
+
+fn assert_counted(harness: &Harness) -> usize {
+    let sql = "SELECT count(*), coalesce(sum(bytes), 0)::bigint FROM mixpanel_outbox";
+    let row = harness.client().query_one(sql, &[]).unwrap();
+    let counted: [usize; 2] = [0, 1].map(|column| row.get::<_, i64>(column).try_into().unwrap());
+    let depth = harness.outbox.depth().unwrap();
+    assert_eq!([depth.updates, depth.bytes], counted);
+    depth.updates
+}
+
+#[test]
+fn every_change_is_counted_also_one_by_hand() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    assert_eq!(assert_counted(&harness), 0);
+    fill(&harness, 100);
+    assert_eq!(assert_counted(&harness), 100);
+    for (statement, left) in [
+        ("DELETE FROM mixpanel_outbox WHERE id % 2 = 0", 50),
+        ("DELETE FROM mixpanel_outbox WHERE false", 50),
+        (
+            "UPDATE mixpanel_outbox SET body = '{}' WHERE id % 3 = 0",
+            50,
+        ),
+        ("BEGIN; DELETE FROM mixpanel_outbox; ROLLBACK", 50),
+        (
+            "WITH gone AS (DELETE FROM mixpanel_outbox WHERE id < 50 RETURNING body)
+          INSERT INTO mixpanel_outbox (body) SELECT body FROM gone",
+            50,
+        ),
+        ("TRUNCATE mixpanel_outbox", 0),
+    ] {
+        client.batch_execute(statement).unwrap();
+        assert_eq!(assert_counted(&harness), left, "{statement}");
+    }
+}
+
+/// Rows that count do not pile up where something relays or counts, and merging them loses none.
+#[test]
+fn counts_are_merged() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let harness = &harness;
+            scope.spawn(move || {
+                let mut client = harness.client();
+                for number in 0..100 {
+                    let update = seats(&format!("group_{thread}"), number);
+                    harness.outbox.publish_in(&mut client, update).unwrap();
+                }
+            });
+        }
+        for _ in 0..2 {
+            let outbox = harness.another();
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    outbox.depth().unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(assert_counted(&harness), 400);
+    assert!(harness.count("mixpanel_outbox_count") <= 101);
+    // A relay merges without anyone who counts.
+    for number in 0..200 {
+        let update = seats("acme", number);
+        harness
+            .outbox
+            .publish_in(&mut harness.client(), update)
+            .unwrap();
+    }
+    let relay = harness.another();
+    let taken = relay.take(1_000).unwrap();
+    assert_eq!(taken.len(), 600);
+    assert!(harness.count("mixpanel_outbox_count") <= 101);
+    relay.settle(&ids(&taken), &[]).unwrap();
+    assert_eq!(assert_counted(&harness), 0);
+}
+
+#[test]
+fn the_oldest_are_dropped_in_chunks() {
+    const WAITING: usize = 100_000;
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    fill(&harness, WAITING);
+    let buffered = Client::disabled()
+        .buffered()
+        .flush_interval(Duration::from_secs(3_600))
+        .capacity(WAITING, usize::MAX)
+        .overflow(OverflowPolicy::DropOldest)
+        // Nothing is relayed.
+        .outbox(NeverTakes(harness.another()))
+        .start()
+        .unwrap();
+    for number in 0..300 {
+        let group = Group::new("company", "new");
+        buffered
+            .publish(group.set(serde_json::json!({"seats": number})))
+            .unwrap();
+    }
+    let stats = buffered.stats();
+    let waiting = assert_counted(&harness);
+    assert_eq!(waiting, WAITING + 300 - stats.dropped);
+    assert!(waiting <= WAITING);
+    // As many as necessary, and for a thousandth of the capacity more.
+    assert!(
+        (300..=300 + WAITING / 1_000).contains(&stats.dropped),
+        "{}",
+        stats.dropped
+    );
+    let oldest = "SELECT min(id) FROM mixpanel_outbox";
+    let oldest: i64 = harness.client().query_one(oldest, &[]).unwrap().get(0);
+    assert_eq!(usize::try_from(oldest).unwrap(), stats.dropped + 1);
+}
+
+/// An outbox that another process relays.
+struct NeverTakes(mixpanel_groups_postgres::PostgresOutbox);
+
+impl Outbox for NeverTakes {
+    fn append(
+        &self,
+        updates: &[mixpanel_groups::EncodedUpdate],
+        capacity: Capacity,
+    ) -> Result<bool, mixpanel_groups::Error> {
+        self.0.append(updates, capacity)
+    }
+
+    fn take(
+        &self,
+        _: usize,
+    ) -> Result<Vec<mixpanel_groups::outbox::OutboxEntry>, mixpanel_groups::Error> {
+        Ok(Vec::new())
+    }
+
+    fn settle(
+        &self,
+        accepted: &[i64],
+        rejected: &[(i64, &mixpanel_groups::Rejection)],
+    ) -> Result<(), mixpanel_groups::Error> {
+        self.0.settle(accepted, rejected)
+    }
+
+    fn release(&self) -> Result<(), mixpanel_groups::Error> {
+        self.0.release()
+    }
+
+    fn drop_oldest(
+        &self,
+        updates: usize,
+        bytes: usize,
+        capacity: Capacity,
+    ) -> Result<usize, mixpanel_groups::Error> {
+        self.0.drop_oldest(updates, bytes, capacity)
+    }
+
+    fn depth(&self) -> Result<mixpanel_groups::outbox::Depth, mixpanel_groups::Error> {
+        self.0.depth()
+    }
+}
+
+/// What others keep with a larger capacity is not this process's to drop.
+#[test]
+fn a_small_capacity_drops_nothing_of_others() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    fill(&harness, 1_000);
+    let buffered = Client::disabled()
+        .buffered()
+        .flush_interval(Duration::from_secs(3_600))
+        .capacity(100, 1 << 20)
+        .overflow(OverflowPolicy::DropOldest)
+        .outbox(NeverTakes(harness.another()))
+        .start()
+        .unwrap();
+    let error = buffered
+        .publish(Group::new("company", "new").delete())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert_eq!(
+        (assert_counted(&harness), buffered.stats().dropped),
+        (1_000, 0)
+    );
+    let bytes = Capacity::new(1_000_000, 1_000);
+    assert_eq!(harness.outbox.drop_oldest(1, 100, bytes).unwrap(), 0);
+    // A little more than the capacity may be its own, published at the same time as others.
+    let tight = Capacity::new(900, usize::MAX);
+    assert_eq!(harness.outbox.drop_oldest(1, 100, tight).unwrap(), 101);
+    assert!(harness.outbox.append(&[stored("acme", 1)], tight).unwrap());
+    assert!(
+        harness
+            .outbox
+            .append(&[stored("acme", 2)], NO_LIMIT)
+            .unwrap()
+    );
+    assert_eq!(drain(&harness.outbox).len(), 901);
+}

@@ -1,0 +1,232 @@
+//! A database that is silent: every call ends all the same, and once the database responds, all continues.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::{BufferedClient, Client, ErrorKind, Group, Outbox};
+use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::{Config, NoTls};
+
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, drain, stored};
+
+/// Far more than all timeouts of the tests together, and far less than forever.
+const SOON: Duration = Duration::from_secs(20);
+
+fn impatient(config: &Config, schema: &str) -> PostgresOutbox {
+    let mut config = config.clone();
+    config.application_name(schema);
+    PostgresOutbox::builder(config, NoTls)
+        .schema(schema)
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap()
+}
+
+/// Calls everything, and asserts that each call ends.
+fn every_call_ends(outbox: &PostgresOutbox, buffered: &BufferedClient) {
+    let ends = |what: &str, call: &dyn Fn()| {
+        let start = Instant::now();
+        call();
+        assert!(start.elapsed() < SOON, "{what}: {:?}", start.elapsed());
+    };
+    let update = [stored("acme", 1)];
+    ends("append", &|| {
+        let error = outbox.append(&update, NO_LIMIT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+    });
+    ends("take", &|| drop(outbox.take(1).unwrap_err()));
+    ends("depth", &|| drop(outbox.depth().unwrap_err()));
+    ends("drop_oldest", &|| {
+        drop(outbox.drop_oldest(1, 1, NO_LIMIT).unwrap_err())
+    });
+    ends("publish", &|| {
+        let error = buffered.publish(Group::new("company", "acme").delete());
+        let error = error.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.undelivered().len()),
+            (ErrorKind::Io, 1)
+        );
+    });
+    ends("publish, at once", &|| {
+        // They wait for each other, but not one after the other.
+        thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| outbox.append(&update, NO_LIMIT).unwrap_err());
+            }
+        });
+    });
+    ends("stats", &|| assert_eq!(buffered.stats().queued, None));
+    ends("flush", &|| {
+        let flushed = buffered.flush(Duration::from_secs(1));
+        assert!(!flushed.is_complete());
+    });
+    ends("shutdown", &|| {
+        let shut_down = buffered.shutdown(Duration::from_secs(1));
+        assert!(!shut_down.is_complete());
+    });
+}
+
+fn start(outbox: &PostgresOutbox) -> BufferedClient {
+    let client = Client::builder("TOKEN").endpoint("http://127.0.0.1:9");
+    let buffered = client.build().unwrap().buffered();
+    buffered
+        .flush_interval(Duration::from_secs(3_600))
+        .overflow(OverflowPolicy::Reject)
+        .outbox(outbox.clone())
+        .start()
+        .unwrap()
+}
+
+#[test]
+fn a_server_that_accepts_and_says_nothing() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new();
+    config
+        .host("127.0.0.1")
+        .port(silent.local_addr().unwrap().port())
+        .user("u");
+    let outbox = impatient(&config, "public");
+    every_call_ends(&outbox, &start(&outbox));
+    let start = Instant::now();
+    drop(outbox);
+    assert!(start.elapsed() < SOON);
+}
+
+#[test]
+fn a_table_that_is_locked() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = impatient(&harness.config, &harness.schema);
+    outbox.append(&[stored("acme", 0)], NO_LIMIT).unwrap();
+    let buffered = start(&outbox);
+    let mut administrator = harness.client();
+    let mut transaction = administrator.transaction().unwrap();
+    transaction
+        .batch_execute(
+            "LOCK TABLE mixpanel_outbox, mixpanel_outbox_count, mixpanel_outbox_lease IN ACCESS EXCLUSIVE MODE",
+        )
+        .unwrap();
+    every_call_ends(&outbox, &buffered);
+    // None of them waits on in the server.
+    let mut observer = harness.client();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE application_name = $1 AND wait_event_type = 'Lock'";
+    eventually("cancelled", || {
+        let row = observer.query_one(waiting, &[&harness.schema]).unwrap();
+        row.get::<_, i64>(0) == 0
+    });
+    transaction.rollback().unwrap();
+    keeps_working(&outbox);
+}
+
+#[test]
+fn a_backend_that_is_stopped() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    if std::env::var_os(common::postgres::server::VARIABLE).is_some() {
+        return; // Its processes may be those of another machine.
+    }
+    let outbox = impatient(&harness.config, &harness.schema);
+    outbox.append(&[stored("acme", 0)], NO_LIMIT).unwrap();
+    let buffered = start(&outbox);
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%lease%'";
+    eventually("has taken, after it has begun to listen", || {
+        let row = harness.client().query_one(sql, &[&harness.schema]);
+        row.unwrap().get::<_, i64>(0) == 2
+    });
+    outbox.take(1).unwrap();
+    let sql = "SELECT pid::text FROM pg_stat_activity WHERE application_name = $1";
+    let rows = harness.client().query(sql, &[&harness.schema]).unwrap();
+    let pids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(
+        pids.len(),
+        3,
+        "one to publish, two to relay updates and events"
+    );
+    let signal = |signal: &str| {
+        let status = Command::new("kill").arg(signal).args(&pids).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP");
+    // A new connection is opened after the one that failed, and is not stopped.
+    for call in [
+        &(|| drop(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap_err())) as &dyn Fn(),
+        &|| drop(outbox.hold(Duration::from_secs(3_600)).unwrap_err()),
+    ] {
+        let start = Instant::now();
+        call();
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    }
+    eventually("reconnected", || outbox.depth().is_ok());
+    assert!(!buffered.shutdown(Duration::from_secs(1)).is_complete());
+    signal("-CONT");
+    keeps_working(&outbox);
+}
+
+/// Everything works, with what was published while it did not, or without.
+fn keeps_working(outbox: &PostgresOutbox) {
+    eventually("responds", || {
+        outbox.append(&[stored("acme", 2)], NO_LIMIT).is_ok()
+    });
+    // One whose `append` failed may have been committed at any time, also late, or not.
+    let mut sent = drain(outbox);
+    sent.retain(|(_, number)| *number != 1);
+    assert_eq!(sent, [("acme".to_owned(), 0), ("acme".to_owned(), 2)]);
+}
+
+/// What counts may fail, and publishing does not.
+#[test]
+fn a_count_that_fails_does_not_fail_the_publish() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut role = harness.config.clone();
+    role.user(&harness.schema);
+    let schema = &harness.schema;
+    let mut client = harness.client();
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {schema};
+             GRANT EXECUTE ON FUNCTION mixpanel_outbox_publish(text[], boolean) TO {schema}"
+        ))
+        .unwrap();
+    // This role may not count.
+    let outbox = impatient(&role, schema);
+    drop(outbox.depth().unwrap_err());
+    let capacity = mixpanel_groups::outbox::Capacity::new(10, 10_000);
+    assert!(outbox.append(&[stored("acme", 1)], capacity).unwrap());
+    assert_eq!(drain(&harness.outbox), [("acme".to_owned(), 1)]);
+    drop(outbox);
+    client
+        .batch_execute(&format!("DROP OWNED BY {schema}; DROP ROLE {schema}"))
+        .unwrap();
+}
+
+/// A failing database does not keep a client from being dropped.
+#[test]
+fn a_drop_ends() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new();
+    config
+        .host("127.0.0.1")
+        .port(silent.local_addr().unwrap().port())
+        .user("u");
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered();
+    let buffered = buffered
+        .drop_timeout(Duration::from_millis(100))
+        .outbox(impatient(&config, "public"))
+        .start()
+        .unwrap();
+    let start = Instant::now();
+    drop(buffered);
+    assert!(start.elapsed() < SOON);
+}

@@ -1,0 +1,209 @@
+//! Who sends what, and when: the lease, lost connections, news.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::{Client, Group, Outbox, RetryPolicy};
+use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups_postgres::PostgresOutbox;
+use serde_json::json;
+
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, drain, ids, outbox, read, seats, stored};
+
+/// An outbox with one update, and two relays.
+fn two_relays(harness: &Harness) -> (PostgresOutbox, PostgresOutbox) {
+    append(harness, 1);
+    (harness.another(), harness.another())
+}
+
+fn append(harness: &Harness, number: u64) {
+    let update = [stored("acme", number)];
+    assert!(harness.outbox.append(&update, NO_LIMIT).unwrap());
+}
+
+fn sql(harness: &Harness, statement: &str) {
+    harness.client().batch_execute(statement).unwrap();
+}
+
+#[test]
+fn one_relay_at_a_time_sends() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let (one, other) = two_relays(&harness);
+    let taken = one.take(10).unwrap();
+    assert!(one.hold(Duration::from_secs(3_600)).unwrap());
+    append(&harness, 2);
+    assert!(other.take(10).unwrap().is_empty());
+    // Whoever settles all that it has taken lets others go on.
+    one.settle(&ids(&taken), &[]).unwrap();
+    let next = other.take(10).unwrap();
+    assert_eq!(read(&next), [("acme".to_owned(), 2)]);
+    assert!(other.hold(Duration::from_secs(3_600)).unwrap());
+    assert!(one.take(10).unwrap().is_empty());
+    // So does one that ends.
+    drop(other);
+    assert_eq!(one.take(10).unwrap(), next);
+}
+
+#[test]
+fn a_successor_sends_nothing_before_the_last_request_of_a_lost_relay_can_have_ended() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    append(&harness, 1);
+    let mut config = harness.config.clone();
+    config.application_name(&harness.schema);
+    let (one, other) = (outbox(&config, &harness.schema), harness.another());
+    let taken = one.take(10).unwrap();
+    let request = Duration::from_millis(1_500);
+    let held = Instant::now();
+    assert!(one.hold(request).unwrap());
+    // The first one's connections do not matter.
+    sql(
+        &harness,
+        &format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'",
+            harness.schema
+        ),
+    );
+    eventually("taken over", || !other.take(10).unwrap().is_empty());
+    assert!(held.elapsed() >= request, "{:?}", held.elapsed());
+    // The first one starts no request from now on, and settles nothing.
+    eventually("connected again", || one.hold(request).is_ok());
+    assert!(!one.hold(request).unwrap());
+    assert!(one.settle(&ids(&taken), &[]).is_err());
+    assert_eq!(harness.outbox.depth().unwrap().updates, 1);
+    assert_eq!(drain(&other).len(), 1);
+}
+
+#[test]
+fn one_that_was_killed_before_its_first_request_is_followed_soon() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let (one, other) = two_relays(&harness);
+    assert_eq!(one.take(10).unwrap().len(), 1);
+    std::mem::forget(one);
+    let taken = Instant::now();
+    eventually("taken over", || !other.take(10).unwrap().is_empty());
+    assert!(
+        taken.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        taken.elapsed()
+    );
+}
+
+/// A clock that was set back, as the table shows it, by more than the clocks of two servers differ.
+#[test]
+fn a_lease_from_the_future_is_not_believed() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let (one, other) = two_relays(&harness);
+    assert_eq!(one.take(10).unwrap().len(), 1);
+    assert!(one.hold(Duration::from_secs(3_600)).unwrap());
+    let set_back = |seconds| {
+        let update = format!(
+            "UPDATE mixpanel_outbox_lease SET since = since + interval '{seconds} s', \
+             until = until + interval '{seconds} s'"
+        );
+        sql(&harness, &update);
+    };
+    set_back(5);
+    assert!(other.take(10).unwrap().is_empty());
+    set_back(3_600);
+    assert_eq!(other.take(10).unwrap().len(), 1);
+}
+
+#[test]
+fn missing_rows_are_an_error_that_names_the_way_out() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    append(&harness, 1);
+    sql(&harness, "DELETE FROM mixpanel_outbox_lease");
+    let error = harness.outbox.take(1).unwrap_err();
+    assert_eq!(error.kind(), mixpanel_groups::ErrorKind::Damaged);
+    assert!(error.to_string().contains("migrate"), "{error}");
+    harness.outbox.migrate().unwrap();
+    assert_eq!(drain(&harness.outbox), [("acme".to_owned(), 1)]);
+}
+
+#[test]
+fn commits_wake_the_relay_also_after_its_connection_was_cut() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut config = harness.config.clone();
+    config.application_name(&harness.schema);
+    let relay = outbox(&config, &harness.schema);
+    let news = Arc::new(AtomicUsize::new(0));
+    let its_news = Arc::clone(&news);
+    relay.on_append(Arc::new(move || {
+        its_news.fetch_add(1, Ordering::Relaxed);
+    }));
+    let news = || news.load(Ordering::Relaxed);
+    let mut client = harness.client();
+    let outbox = &harness.outbox;
+    for number in 1..=2 {
+        // A new connection is news, since no notification came for what was published before.
+        eventually("listens", || news() == 2 * number - 1);
+        let mut transaction = client.transaction().unwrap();
+        let update = seats("acme", number as u64);
+        outbox.publish_in(&mut transaction, &update).unwrap();
+        transaction.rollback().unwrap();
+        assert_eq!(news(), 2 * number - 1);
+        outbox.publish_in(&mut client, &update).unwrap();
+        eventually("woken", || news() == 2 * number);
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                   WHERE application_name = $1";
+        let cut: i64 = client.query_one(sql, &[&harness.schema]).unwrap().get(0);
+        assert_eq!(cut, 1);
+    }
+    // The connection ends with the outbox.
+    drop(relay);
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+    eventually("ends", || {
+        let left: i64 = client.query_one(sql, &[&harness.schema]).unwrap().get(0);
+        left == 0
+    });
+}
+
+fn relay(emulator: &Emulator, outbox: PostgresOutbox) -> mixpanel_groups::BufferedClient {
+    Client::builder("TOKEN")
+        .endpoint(emulator.endpoint())
+        .retry(RetryPolicy::default())
+        .build()
+        .unwrap()
+        .buffered()
+        .flush_interval(Duration::from_millis(200))
+        .outbox(outbox)
+        .start()
+        .unwrap()
+}
+
+#[test]
+fn what_a_client_publishes_arrives_in_order() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let emulator = Emulator::start().unwrap();
+    let relays = [(); 2].map(|()| relay(&emulator, harness.another()));
+    for number in 0..300 {
+        let group = Group::new("company", format!("group_{}", number % 7));
+        let update = group.union(json!({"all": [number]}));
+        relays[number % 2].publish(update).unwrap();
+    }
+    eventually("empty", || harness.outbox.depth().unwrap().updates == 0);
+    for relay in relays {
+        assert!(relay.shutdown(Duration::from_secs(30)).is_complete());
+    }
+    for group in 0..7 {
+        let profile = emulator.profile("company", &format!("group_{group}"));
+        let all: Vec<_> = (0..300).filter(|number| number % 7 == group).collect();
+        assert_eq!(profile.unwrap(), json!({"all": all}));
+    }
+}

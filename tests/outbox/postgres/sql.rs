@@ -1,0 +1,368 @@
+//! The function that publishes, called from SQL: by any role, in any session, transaction and encoding.
+
+use std::path::Path;
+use std::process::Command;
+
+use mixpanel_groups::{ErrorKind, Group, Outbox as _};
+use postgres::{Client, NoTls};
+use serde_json::json;
+
+use common::postgres::server::programs;
+use common::postgres::{Harness, drain, outbox, seats, stored};
+
+const ACME: &str = r#"{"$group_key":"company","$group_id":"acme","$set":{"seats":1}}"#;
+const GLOBEX: &str = r#"{"$group_key":"company","$group_id":"globex","$set":{"seats":2}}"#;
+
+fn both() -> [(String, u64); 2] {
+    [("acme".to_owned(), 1), ("globex".to_owned(), 2)]
+}
+
+#[test]
+fn one_or_many_from_psql() {
+    let (Some(harness), Some(programs)) = (Harness::new(), programs()) else {
+        return;
+    };
+    let psql = |sql: &str| {
+        let config = common::postgres::server::connection_string().unwrap();
+        let mut psql = Command::new(Path::new(&programs).join("psql"));
+        let psql = psql.args([
+            "--no-psqlrc",
+            "--set=ON_ERROR_STOP=1",
+            &config,
+            "--command",
+            sql,
+        ]);
+        let output = psql.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    };
+    let schema = &harness.schema;
+    psql(&format!(
+        "SELECT {schema}.mixpanel_outbox_publish('{ACME}')"
+    ))
+    .unwrap();
+    psql(&format!(
+        "SELECT {schema}.mixpanel_outbox_publish(ARRAY['{GLOBEX}'], false)"
+    ))
+    .unwrap();
+    // Arguments that are JSON become text.
+    let built = "json_build_object('$group_key', 'company', '$group_id', 'acme', '$set', '{\"seats\": 3}'::jsonb)";
+    psql(&format!(
+        "SELECT {schema}.mixpanel_outbox_publish({built}::text)"
+    ))
+    .unwrap();
+    psql(&format!(
+        "SELECT {schema}.mixpanel_outbox_publish('{{}}'::text[])"
+    ))
+    .unwrap();
+    let error = psql(&format!(
+        "SELECT {schema}.mixpanel_outbox_publish('{{\"a\": 1}}')"
+    ))
+    .unwrap_err();
+    assert!(
+        error.contains("not an update for the outbox: {\"a\": 1}"),
+        "{error}"
+    );
+    assert!(error.contains("HINT:  Expected an object"), "{error}");
+    let expected = [&both()[..], &[("acme".to_owned(), 3)]].concat();
+    assert_eq!(drain(&harness.outbox), expected);
+}
+
+#[test]
+fn what_is_not_an_update_is_an_error() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let mut publish = |body: Option<&str>| {
+        client
+            .execute("SELECT mixpanel_outbox_publish($1)", &[&body])
+            .map_err(|error| error.code().unwrap().code().to_owned())
+    };
+    for invalid in [
+        Some(r#"["$group_key"]"#),
+        Some("null"),
+        Some(r#"{"$group_key":"company","$group_id":"","$set":{}}"#),
+        Some(r#"{"$group_key":"company","$group_id":7,"$set":{}}"#),
+        Some(r#"{"$group_key":null,"$group_id":"acme","$set":{}}"#),
+        Some(r#"{"$group_key":"company","$group_id":"acme"}"#),
+        Some(r#"{"$group_key":"company","$group_id":"acme","$set":{},"$union":{}}"#),
+        Some(r#"{"$group_key":"company","$group_id":"acme","$set":{},"$token":"T"}"#),
+        None,
+    ] {
+        assert_eq!(publish(invalid), Err("22023".to_owned()), "{invalid:?}");
+    }
+    for not_json in [
+        "",
+        "{",
+        r#"{"$group_key":"company","$group_id":"\x","$set":{}}"#,
+    ] {
+        assert_eq!(
+            publish(Some(not_json)),
+            Err("22P02".to_owned()),
+            "{not_json}"
+        );
+    }
+    assert_eq!(harness.outbox.depth().unwrap().updates, 0);
+}
+
+#[test]
+fn from_a_trigger_for_each_row() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let schema = &harness.schema;
+    harness
+        .client()
+        .batch_execute(&format!(
+            "CREATE TABLE company (id text PRIMARY KEY, seats int);
+             CREATE FUNCTION publish_company() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM {schema}.mixpanel_outbox_publish(json_build_object(
+                     '$group_key', 'company', '$group_id', new.id,
+                     '$set', json_build_object('seats', new.seats))::text);
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER publish AFTER INSERT OR UPDATE ON company
+                 FOR EACH ROW EXECUTE FUNCTION publish_company();
+             INSERT INTO company VALUES ('acme', 1), ('globex', 2)"
+        ))
+        .unwrap();
+    let mut client = harness.client();
+    client
+        .batch_execute("BEGIN; UPDATE company SET seats = 9; ROLLBACK")
+        .unwrap();
+    assert_eq!(drain(&harness.outbox), both());
+}
+
+/// Sessions that make every unqualified name and every backslash mean something else.
+#[test]
+fn in_any_session_and_isolation_level() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    client
+        .batch_execute(
+            "CREATE FUNCTION strpos(text, text) RETURNS int LANGUAGE sql AS 'SELECT 1 / 0';
+             CREATE FUNCTION json_typeof(json) RETURNS text LANGUAGE sql AS 'SELECT NULL';
+             CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';
+             CREATE FUNCTION count_any(state int, any_value anyelement) RETURNS int LANGUAGE sql AS 'SELECT 1 / 0';
+             CREATE TABLE unnest (); CREATE TABLE pg_class ();
+             CREATE OPERATOR = (LEFTARG = text, RIGHTARG = text, FUNCTION = pg_catalog.textne)",
+        )
+        .unwrap();
+    let schema = &harness.schema;
+    let mut expected = Vec::new();
+    for (number, (settings, isolation)) in [
+        (
+            format!("SET search_path = {schema}, pg_catalog"),
+            "READ COMMITTED",
+        ),
+        ("SET search_path = ''".to_owned(), "REPEATABLE READ"),
+        (
+            "SET standard_conforming_strings = off".to_owned(),
+            "SERIALIZABLE",
+        ),
+        (
+            "SET default_transaction_isolation = 'serializable'".to_owned(),
+            "SERIALIZABLE",
+        ),
+    ]
+    .iter()
+    .enumerate()
+    {
+        client.batch_execute("RESET ALL").unwrap();
+        client.batch_execute(settings).unwrap();
+        client
+            .batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; SELECT 1"))
+            .unwrap();
+        // Another transaction has published for the group since the snapshot.
+        harness
+            .outbox
+            .append(&[stored("\\é", 0)], common::postgres::NO_LIMIT)
+            .unwrap();
+        let update = seats("\\é", number as u64 + 1);
+        harness.outbox.publish_in(&mut client, update).unwrap();
+        client.batch_execute("COMMIT").unwrap();
+        expected.extend([0, number as u64 + 1]);
+    }
+    let sent = drain(&harness.outbox);
+    assert_eq!(
+        sent.iter().map(|(_, number)| *number).collect::<Vec<_>>(),
+        expected
+    );
+}
+
+#[test]
+fn in_a_transaction_that_is_prepared() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let name = format!("prepared_{}", harness.schema);
+    let mut prepare = |notify: bool| {
+        client.batch_execute(&format!(
+            "BEGIN; SELECT mixpanel_outbox_publish('{ACME}', {notify}); PREPARE TRANSACTION '{name}'"
+        ))
+    };
+    // With a notification PostgreSQL does not.
+    assert!(prepare(true).is_err());
+    prepare(false).unwrap();
+    // It keeps the lock of the group.
+    let mut other = harness.client();
+    other.batch_execute("SET lock_timeout = '100ms'").unwrap();
+    assert!(
+        harness
+            .outbox
+            .publish_in(&mut other, seats("acme", 2))
+            .is_err()
+    );
+    harness
+        .outbox
+        .publish_in(&mut other, seats("globex", 2))
+        .unwrap();
+    other
+        .batch_execute(&format!("COMMIT PREPARED '{name}'"))
+        .unwrap();
+    assert_eq!(drain(&harness.outbox), both());
+}
+
+/// However a group's name is written, it is the same group.
+#[test]
+fn escapes_do_not_make_another_group() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let mut group_of = |id: &str| -> String {
+        let body = format!(
+            r#"{{"$set":{{"a":"\ud83e\u0000"}},"$group_key":"company","$group_id":"{id}"}}"#
+        );
+        let row = client.query_one("SELECT mixpanel_outbox_group_of($1)", &[&body]);
+        row.unwrap().get(0)
+    };
+    for same in [
+        &[
+            "é\\\"🦀",
+            r"\u00e9\\\u0022🦀",
+            r"\u00E9\\\u0022\uD83E\udd80",
+        ][..],
+        &[r"a\\u0041", r"a\u005cu0041"],
+        &[r"a\/b", "a/b", r"\u0061/b"],
+    ] {
+        let groups: Vec<_> = same
+            .iter()
+            .map(|id| group_of(&id.replace("\\\"", "\\\\\\\"")))
+            .collect();
+        assert!(groups.iter().all(|group| *group == groups[0]), "{groups:?}");
+    }
+    // What PostgreSQL has no text for is a group all the same.
+    assert_ne!(group_of(r"a\u0000"), group_of("a"));
+    assert_eq!(group_of(r"a\u0000\ud83e"), group_of(r"a\u0000\uD83E"));
+}
+
+/// In a database that has no character for it, a name with an emoji does not abort the application's transaction.
+#[test]
+fn in_a_database_of_another_encoding() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let database = format!("{}_{}", harness.schema, encoding.to_lowercase());
+        let mut server = harness.client();
+        server
+            .batch_execute(&format!(
+                "CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+            ))
+            .unwrap();
+        let mut config = harness.config.clone();
+        config.dbname(&database);
+        let mut client: Client = config.connect(NoTls).unwrap();
+        let outbox = outbox(&config, "public");
+        outbox.migrate().unwrap();
+        let update = |number: u64| {
+            let group = Group::new("företag 🦀", "Ω & é 🦀");
+            group.set(json!({"seats": number, "name": "ACME 🦀 \u{0} é"}))
+        };
+        let mut transaction = client.transaction().unwrap();
+        outbox.publish_in(&mut transaction, update(1)).unwrap();
+        transaction.commit().unwrap();
+        outbox
+            .append(
+                &[common::postgres::encoded(&update(2))],
+                common::postgres::NO_LIMIT,
+            )
+            .unwrap();
+        assert_eq!(
+            client
+                .query("SELECT * FROM mixpanel_outbox_waiting", &[])
+                .unwrap()
+                .len(),
+            2
+        );
+        let taken = outbox.take(10).unwrap();
+        for (entry, number) in taken.iter().zip(1..) {
+            let sent: serde_json::Value = serde_json::from_str(entry.json()).unwrap();
+            let expected = common::postgres::encoded(&update(number));
+            let expected: serde_json::Value = serde_json::from_str(expected.as_json()).unwrap();
+            assert_eq!(sent, expected);
+            assert_eq!(
+                entry.update.as_ref().unwrap().group(),
+                Group::new("företag 🦀", "Ω & é 🦀")
+            );
+        }
+        drop((outbox, client));
+        server
+            .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"))
+            .unwrap();
+    }
+}
+
+#[test]
+fn rows_without_slots_are_not_published() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    harness
+        .client()
+        .batch_execute("DELETE FROM mixpanel_outbox_slot")
+        .unwrap();
+    let mut client = harness.client();
+    let error = harness
+        .outbox
+        .publish_in(&mut client, seats("acme", 1))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+}
+
+/// As after a switch to a logical replica: the rows are there, and the sequence is at its beginning.
+#[test]
+fn migrating_sets_ids_above_what_waits() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    for number in 1..=3 {
+        harness
+            .outbox
+            .publish_in(&mut client, seats("acme", number))
+            .unwrap();
+    }
+    client
+        .batch_execute("SELECT setval('mixpanel_outbox_id_seq', 1, false)")
+        .unwrap();
+    harness.outbox.migrate().unwrap();
+    harness
+        .outbox
+        .publish_in(&mut client, seats("acme", 4))
+        .unwrap();
+    let numbers: Vec<_> = drain(&harness.outbox)
+        .into_iter()
+        .map(|(_, number)| number)
+        .collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+}

@@ -1,0 +1,438 @@
+//! What is in the tables, and what people see of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups::{Client, ErrorKind, Group, Outbox};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::{Config, NoTls};
+use serde_json::json;
+
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, drain, ids, outbox, seats, stored};
+
+#[test]
+fn processes_may_migrate_at_a_time_and_again() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let table = |name: &str| {
+        PostgresOutbox::builder(harness.config.clone(), NoTls)
+            .schema(&harness.schema)
+            .table(name)
+            .build()
+            .unwrap()
+    };
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| table("updates").migrate().unwrap());
+        }
+    });
+    let (one, other) = (&harness.outbox, table("updates"));
+    other.append(&[stored("acme", 1)], NO_LIMIT).unwrap();
+    table("updates").migrate().unwrap();
+    assert_eq!(one.depth().unwrap().updates, 0);
+    assert_eq!(drain(&other), [("acme".to_owned(), 1)]);
+    // Nothing has the default name but what is to have it.
+    assert!(!other.migration().contains("mixpanel_outbox"));
+    assert!(!other.migration().contains("public."));
+}
+
+/// A transaction that has published and stays open holds up no migration, behind which others would wait.
+#[test]
+fn migrating_again_waits_for_no_publisher() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let mut transaction = client.transaction().unwrap();
+    let outbox = &harness.outbox;
+    outbox
+        .publish_in(&mut transaction, seats("acme", 1))
+        .unwrap();
+    let mut config = harness.config.clone();
+    config.options("-c lock_timeout=1s");
+    common::postgres::outbox(&config, &harness.schema)
+        .migrate()
+        .unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(drain(outbox), [("acme".to_owned(), 1)]);
+}
+
+#[test]
+fn the_migration_runs_as_it_is_printed() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let sql = PostgresOutbox::MIGRATION;
+    assert!(sql.contains("public.mixpanel_outbox_rejected"));
+    let mut client = harness.client();
+    let mut transaction = client.transaction().unwrap();
+    transaction.batch_execute(sql).unwrap();
+    transaction.rollback().unwrap();
+}
+
+#[test]
+fn names_are_plain() {
+    let build = |schema: &str, table: &str| {
+        PostgresOutbox::builder(Config::new(), NoTls)
+            .schema(schema)
+            .table(table)
+            .build()
+    };
+    build("app", "outbox_2").unwrap();
+    let long = "x".repeat(31);
+    for name in ["", "a b", "a\"b", "a;b", "Outbox", "2nd", "ä", &long] {
+        assert_eq!(build(name, "t").unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(build("s", name).unwrap_err().kind(), ErrorKind::Config);
+    }
+}
+
+/// The statements quote what could be read as a keyword.
+#[test]
+fn names_may_be_reserved_words() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    client
+        .batch_execute("DROP SCHEMA IF EXISTS \"user\" CASCADE; CREATE SCHEMA \"user\"")
+        .unwrap();
+    let outbox = PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema("user")
+        .table("order")
+        .build()
+        .unwrap();
+    outbox.migrate().unwrap();
+    assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
+    outbox.on_append(Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let is_woken = |times| woken.load(Ordering::Relaxed) >= times;
+    eventually("listens", || is_woken(1));
+    outbox.publish_in(&mut client, seats("acme", 2)).unwrap();
+    eventually("is woken by a publisher", || is_woken(2));
+    let expected = [1, 2].map(|seats| ("acme".to_owned(), seats));
+    assert_eq!(drain(&outbox), expected);
+    assert_eq!(
+        outbox.drop_oldest(1, 1, NO_LIMIT).unwrap(),
+        0,
+        "there is room"
+    );
+    drop(outbox);
+    client
+        .batch_execute("DROP SCHEMA \"user\" CASCADE")
+        .unwrap();
+}
+
+#[test]
+fn errors_are_plain_and_show_no_password() {
+    let config: Config =
+        "host=127.0.0.1 port=1 user=u password=PASSWORD dbname=d connect_timeout=2"
+            .parse()
+            .unwrap();
+    let outbox = PostgresOutbox::new(config, NoTls).unwrap();
+    for error in [
+        outbox.take(1).unwrap_err(),
+        outbox.depth().unwrap_err(),
+        outbox.migrate().unwrap_err(),
+        outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("connect"), "{error}");
+        assert!(!format!("{error} {error:?} {outbox:?}").contains("PASSWORD"));
+    }
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let missing = PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .table("missing")
+        .build()
+        .unwrap();
+    let error = missing.take(1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("migrate"), "{error}");
+}
+
+#[test]
+fn an_incomplete_table_of_slots_is_an_error() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    client
+        .execute("DELETE FROM mixpanel_outbox_slot", &[])
+        .unwrap();
+    let publish = || harness.outbox.append(&[stored("acme", 1)], NO_LIMIT);
+    let error = publish().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert_eq!(harness.outbox.depth().unwrap().updates, 0);
+    harness.outbox.migrate().unwrap();
+    publish().unwrap();
+}
+
+/// Sends what waits, through a client, to an emulator that refuses the first of each two.
+fn send_with_a_rejection(outbox: PostgresOutbox) {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Reject(vec![0]));
+    let client = Client::builder("TOKEN")
+        .endpoint(emulator.endpoint())
+        .build()
+        .unwrap();
+    let buffered = client.buffered().outbox(outbox).start().unwrap();
+    let drained = buffered.flush(Duration::from_secs(30));
+    assert_eq!((drained.waiting, drained.stats.rejected), (Some(0), 1));
+    assert_eq!(drained.stats.accepted, 1);
+    assert!(buffered.shutdown(Duration::from_secs(30)).is_complete());
+}
+
+#[test]
+fn rejected_updates_are_kept_with_the_message() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let updates = [stored("acme", 1), stored("globex", 2)];
+    harness.outbox.append(&updates, NO_LIMIT).unwrap();
+    send_with_a_rejection(harness.another());
+    let sql = "SELECT body ->> '$group_id', message, rejected_at >= since \
+               FROM mixpanel_outbox_rejected";
+    let rejected = harness.client().query_one(sql, &[]).unwrap();
+    assert_eq!(rejected.get::<_, &str>(0), "acme");
+    assert!(!rejected.get::<_, &str>(1).is_empty());
+    assert!(rejected.get::<_, bool>(2));
+    assert_eq!(harness.count("mixpanel_outbox_accepted"), 0);
+}
+
+#[test]
+fn what_is_kept_is_kept_for_its_time() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let keep = |time| {
+        PostgresOutbox::builder(harness.config.clone(), NoTls)
+            .schema(&harness.schema)
+            .keep_accepted(time)
+            .keep_rejected(time)
+            .build()
+            .unwrap()
+    };
+    let updates = [stored("acme", 1), stored("globex", 2)];
+    harness.outbox.append(&updates, NO_LIMIT).unwrap();
+    send_with_a_rejection(keep(Duration::from_secs(3600)));
+    let count =
+        || ["accepted", "rejected"].map(|table| harness.count(&format!("mixpanel_outbox_{table}")));
+    assert_eq!(count(), [1, 1]);
+    keep(Duration::from_secs(3600)).take(1).unwrap();
+    assert_eq!(count(), [1, 1]);
+    keep(Duration::from_millis(1)).take(1).unwrap();
+    assert_eq!(count(), [0, 0]);
+}
+
+#[test]
+fn every_text_passes_and_people_can_look() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let texts = [
+        "plain",
+        "nul \0 nul",
+        "\\u0000",
+        "quote \" \\ ' $1",
+        "émoji 🦀",
+        "\u{7f}\u{1}",
+    ];
+    let mut client = harness.client();
+    for text in texts {
+        let update = Group::new("company", text).set(json!({text: text}));
+        harness.outbox.publish_in(&mut client, &update).unwrap();
+    }
+    let view = "SELECT group_key, group_id, body::text FROM mixpanel_outbox_waiting";
+    let rows = client.query(view, &[]).unwrap();
+    assert_eq!(rows.len(), texts.len());
+    assert_eq!(rows[0].get::<_, &str>(0), "company");
+    assert_eq!(rows[0].get::<_, &str>(1), "plain");
+    let taken = harness.outbox.take(100).unwrap();
+    let status = "SELECT waiting, waiting_bytes > 0, oldest >= '0 s'::interval, rejected,
+                         sender IS NOT NULL, sender_for > '0 s'::interval FROM mixpanel_outbox_status
+                  WHERE kind = 'update'";
+    let row = client.query_one(status, &[]).unwrap();
+    assert_eq!((row.get(0), row.get(3)), (6_i64, 0_i64));
+    assert!(
+        [1, 2, 4, 5]
+            .map(|column| row.get(column))
+            .iter()
+            .all(|is_so| *is_so)
+    );
+    let mut sent: Vec<_> = taken
+        .iter()
+        .map(|waiting| waiting.update.as_ref().unwrap().group())
+        .collect();
+    let mut groups: Vec<_> = texts.map(|text| Group::new("company", text)).into();
+    sent.sort_by_key(|group| group.id().to_string());
+    groups.sort_by_key(|group| group.id().to_string());
+    assert_eq!(sent, groups);
+}
+
+/// A row that was written by hand and is not an update does not hold up the others.
+#[test]
+fn a_row_that_is_not_an_update_is_rejected_and_counted() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let by_hand = "INSERT INTO mixpanel_outbox (body) VALUES ('{\"a\": 1}'), \
+                   ('{\"$group_key\": \"a\\u0000\", \"$group_id\": \"\", \"$set\": {}}'), \
+                   ('{\"$group_key\": \"company\", \"$group_id\": \"acme\", \
+                         \"$set\": {\"seats\": 5}}')";
+    client.execute(by_hand, &[]).unwrap();
+
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered();
+    let buffered = buffered.outbox(harness.another()).start().unwrap();
+    let outcome = buffered.shutdown(Duration::from_secs(30));
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (1, 2));
+    assert_eq!(
+        emulator.profile("company", "acme").unwrap(),
+        serde_json::json!({"seats": 5})
+    );
+    assert_eq!(harness.count("mixpanel_outbox_rejected"), 2);
+    assert_eq!(harness.count("mixpanel_outbox"), 0);
+}
+
+#[test]
+fn what_is_settled_may_be_kept_for_ever() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .keep_accepted(Duration::MAX)
+        .keep_rejected(Duration::MAX)
+        .build()
+        .unwrap();
+    let mut application = harness.client();
+    outbox
+        .publish_in(&mut application, seats("acme", 1))
+        .unwrap();
+    assert_eq!(drain(&outbox), [("acme".to_owned(), 1)]);
+    assert_eq!(harness.count("mixpanel_outbox_accepted"), 1);
+}
+
+#[test]
+fn appending_keeps_within_the_capacity() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = &harness.outbox;
+    let three: Vec<_> = (0..3).map(|number| stored("acme", number)).collect();
+    let bytes = three[0].as_json().len();
+    let capacity = |updates, updates_of_bytes| Capacity::new(updates, updates_of_bytes * bytes);
+    assert!(outbox.append(&three, capacity(3, 3)).unwrap());
+    for full in [capacity(5, 100), capacity(100, 5)] {
+        assert!(!outbox.append(&three, full).unwrap());
+        assert_eq!(outbox.depth().unwrap().updates, 3);
+    }
+    assert_eq!(
+        outbox.drop_oldest(3, 3 * bytes, capacity(5, 100)).unwrap(),
+        1
+    );
+    assert_eq!(
+        outbox.drop_oldest(3, 3 * bytes, capacity(100, 4)).unwrap(),
+        1
+    );
+    assert!(outbox.append(&three, capacity(4, 4)).unwrap());
+    // Not what was taken, as long as that is not settled.
+    let taken = outbox.take(1).unwrap();
+    let dropped = outbox.drop_oldest(9, 9 * bytes, capacity(9, 100)).unwrap();
+    assert_eq!(dropped, 3);
+    outbox.settle(&ids(&taken), &[]).unwrap();
+    let depth = outbox.depth().unwrap();
+    assert_eq!((depth.updates, depth.bytes, depth.oldest), (0, 0, None));
+}
+
+/// The application's role needs no more than the docs say, and no other has that.
+#[test]
+fn a_role_without_other_rights_will_do() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let schema = &harness.schema;
+    let [app, relay] = ["app", "relay"].map(|name| format!("{schema}_{name}"));
+    let mut client = harness.client();
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {app} LOGIN; CREATE ROLE {relay} LOGIN;
+             GRANT USAGE ON SCHEMA {schema} TO {app}, {relay};
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {relay}"
+        ))
+        .unwrap();
+    let [app_config, relay_config] = [&app, &relay].map(|role| {
+        let mut config = harness.config.clone();
+        config.user(role);
+        config
+    });
+    let mut application = app_config.connect(NoTls).unwrap();
+    let mut publish = |number| {
+        let update = seats("acme", number);
+        harness.outbox.publish_in(&mut application, update)
+    };
+    let error = publish(0).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(
+        format!("{source:?}").contains("permission denied"),
+        "{source:?}"
+    );
+    client
+        .batch_execute(&format!(
+            "GRANT EXECUTE ON FUNCTION mixpanel_outbox_publish(text[], boolean) TO {app}"
+        ))
+        .unwrap();
+    publish(1).unwrap();
+    assert_eq!(
+        drain(&outbox(&relay_config, schema)),
+        [("acme".to_owned(), 1)]
+    );
+    drop(application);
+    client
+        .batch_execute(&format!(
+            "DROP OWNED BY {app}, {relay}; DROP ROLE {app}, {relay}"
+        ))
+        .unwrap();
+}
+
+/// A sequence that somebody set back does not hold up the relay.
+#[test]
+fn an_id_that_was_rejected_before_is_rejected_again() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let settle = |seats_now: u64| {
+        harness
+            .outbox
+            .append(&[stored("acme", seats_now)], NO_LIMIT)
+            .unwrap();
+        let taken = harness.outbox.take(1).unwrap();
+        let nowhere = Client::builder("TOKEN").endpoint("http://127.0.0.1:1");
+        let invalid = [Group::new("company", "").delete()];
+        let report = nowhere.build().unwrap().send(invalid).unwrap();
+        let rejected = [(taken[0].id, &report.rejected[0])];
+        harness.outbox.settle(&[], &rejected).unwrap();
+    };
+    settle(1);
+    harness
+        .client()
+        .batch_execute("TRUNCATE mixpanel_outbox RESTART IDENTITY")
+        .unwrap();
+    settle(2);
+    assert_eq!(harness.count("mixpanel_outbox_rejected"), 1);
+    assert_eq!(harness.outbox.depth().unwrap().updates, 0);
+}

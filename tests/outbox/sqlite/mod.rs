@@ -1,0 +1,4 @@
+//! `SqliteOutbox`, and what only it has.
+
+mod crash;
+mod file;

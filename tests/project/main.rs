@@ -1,0 +1,4 @@
+//! The project itself: what holds for its files.
+
+mod layers;
+mod readme;
