@@ -17,9 +17,17 @@ const MAX_PATIENCE: u32 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
-#[derive(Default)]
+/// The time of day, which somebody may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SystemTime(Duration);
+
+/// The time of day at which a simulation begins.
+const MORNING: Duration = Duration::from_secs(1 << 30);
+
 struct Clock {
     now: Duration,
+    /// The time of day at which the simulation began, by the clock as it is set now.
+    began: Duration,
     /// The moments that threads wait for.
     timers: Vec<(Duration, Arc<Waiter>)>,
 }
@@ -27,6 +35,16 @@ struct Clock {
 thread_local! {
     // Every thread of one simulation runs on the same thread of the system.
     static CLOCK: RefCell<Clock> = RefCell::default();
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            now: Duration::ZERO,
+            began: MORNING,
+            timers: Vec::new(),
+        }
+    }
 }
 
 impl Instant {
@@ -44,6 +62,25 @@ impl Instant {
 }
 
 impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+}
+
+impl SystemTime {
+    pub(crate) fn now() -> Self {
+        CLOCK.with_borrow(|clock| Self(clock.began.saturating_add(clock.now)))
+    }
+
+    /// Returns the time since then, unless the clock was set to an earlier time.
+    pub(crate) fn elapsed(self) -> Result<Duration, ()> {
+        Self::now().0.checked_sub(self.0).ok_or(())
+    }
+}
+
+impl Add<Duration> for SystemTime {
     type Output = Self;
 
     fn add(self, time: Duration) -> Self {
@@ -203,6 +240,13 @@ impl Condvar {
 /// Sets the clock to zero.
 pub(crate) fn reset_clock() {
     CLOCK.take();
+}
+
+/// Sets the time of day forward by that much, and then back by that much.
+pub(crate) fn set_clock(forward: Duration, back: Duration) {
+    CLOCK.with_borrow_mut(|clock| {
+        clock.began = clock.began.saturating_add(forward).saturating_sub(back);
+    });
 }
 
 /// Moves the clock to every moment that a thread waits for, until `is_over`: the body of a thread.
