@@ -16,6 +16,8 @@ mod kind;
 mod publisher;
 mod queues;
 mod settings;
+#[cfg(all(test, simulation))]
+mod simulation;
 mod state;
 mod stats;
 mod worker;

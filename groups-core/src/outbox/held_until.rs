@@ -46,33 +46,34 @@ impl HeldUntil {
 }
 
 #[cfg(all(test, simulation))]
-mod tests {
+mod simulation {
     use super::*;
-    use crate::util::simulated::{reset_clock, set_clock};
+    use crate::util::simulated::{set_clock, simulate_rule};
 
     const HOUR: Duration = Duration::from_secs(3_600);
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_lease_covers_less_than_is_left_of_it() {
-        reset_clock();
-        let lease = HeldUntil::after(HOUR);
-        assert!(lease.covers(HOUR - SECOND));
-        assert!(!lease.covers(HOUR), "not a moment more");
+        simulate_rule(|| {
+            let lease = HeldUntil::after(HOUR);
+            assert!(lease.covers(HOUR - SECOND));
+            assert!(!lease.covers(HOUR), "not a moment more");
+        });
     }
 
     #[test]
     fn a_lease_covers_nothing_before_it_began_and_nothing_after_its_end_by_the_clock() {
-        reset_clock();
-        let lease = HeldUntil::after(HOUR);
-        set_clock(SECOND, Duration::ZERO);
-        assert!(lease.covers(HOUR - 2 * SECOND) && !lease.covers(HOUR - SECOND));
-        set_clock(Duration::ZERO, SECOND);
-        assert!(lease.covers(HOUR - SECOND), "the clock is right again");
-        set_clock(Duration::ZERO, SECOND);
-        assert!(!lease.covers(SECOND), "by this clock it has not begun");
-        set_clock(HOUR + SECOND, Duration::ZERO);
-        assert!(!lease.covers(Duration::ZERO), "by this clock it has ended");
-        reset_clock();
+        simulate_rule(|| {
+            let lease = HeldUntil::after(HOUR);
+            set_clock(SECOND, Duration::ZERO);
+            assert!(lease.covers(HOUR - 2 * SECOND) && !lease.covers(HOUR - SECOND));
+            set_clock(Duration::ZERO, SECOND);
+            assert!(lease.covers(HOUR - SECOND), "the clock is right again");
+            set_clock(Duration::ZERO, SECOND);
+            assert!(!lease.covers(SECOND), "by this clock it has not begun");
+            set_clock(HOUR + SECOND, Duration::ZERO);
+            assert!(!lease.covers(Duration::ZERO), "by this clock it has ended");
+        });
     }
 }

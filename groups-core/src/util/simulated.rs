@@ -8,7 +8,12 @@ use std::sync::{Arc, LockResult, PoisonError};
 use std::time::Duration;
 
 use shuttle::rand::{Rng as _, thread_rng};
+use shuttle::scheduler::RandomScheduler;
 use shuttle::thread::{self, Thread};
+use shuttle::{Config, Runner};
+
+/// How many times each scenario runs, unless the variable `RUNS` says otherwise.
+const RUNS: u64 = 25_000;
 
 /// How many turns of other threads the clock may let pass before it moves.
 const MAX_PATIENCE: u32 = 16;
@@ -191,8 +196,11 @@ impl Condvar {
         self.waiters().push(Arc::clone(&waiter));
         if let Some(time) = time {
             CLOCK.with_borrow_mut(|clock| {
+                // A wait without an end does not move the clock.
                 let at = clock.now.saturating_add(time);
-                clock.timers.push((at, Arc::clone(&waiter)));
+                if at < Duration::MAX {
+                    clock.timers.push((at, Arc::clone(&waiter)));
+                }
             });
         }
         let mutex = guard.mutex;
@@ -237,9 +245,44 @@ impl Condvar {
     }
 }
 
-/// Sets the clock to zero.
-pub(crate) fn reset_clock() {
-    CLOCK.take();
+fn variable(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}: {value:?} is not a number")),
+    )
+}
+
+/// Runs a scenario once for each seed, with a clock that moves while it runs.
+pub(crate) fn simulate(scenario: fn()) {
+    run(1, scenario);
+}
+
+/// Runs what must hold in every interleaving, of which there are few: a fiftieth as often as a scenario.
+pub(crate) fn simulate_rule(rule: fn()) {
+    run(50, rule);
+}
+
+fn run(part: u64, scenario: fn()) {
+    let first = variable("SEED").unwrap_or(1);
+    let runs = variable("RUNS").unwrap_or(RUNS).div_ceil(part);
+    let mut config = Config::new();
+    config.stack_size = 256 << 10;
+    config.failure_persistence = shuttle::FailurePersistence::None;
+    config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
+    let runs = usize::try_from(runs).expect("so many can be counted");
+    Runner::new(RandomScheduler::new_from_seed(first, runs), config).run(move || {
+        CLOCK.take();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let clock = thread::spawn({
+            let is_over = Arc::clone(&is_over);
+            move || run_clock(|| is_over.load(Ordering::Relaxed))
+        });
+        scenario();
+        is_over.store(true, Ordering::Relaxed);
+        clock.join().expect("the clock does not panic");
+    });
 }
 
 /// Sets the time of day forward by that much, and then back by that much.
@@ -250,7 +293,7 @@ pub(crate) fn set_clock(forward: Duration, back: Duration) {
 }
 
 /// Moves the clock to every moment that a thread waits for, until `is_over`: the body of a thread.
-pub(crate) fn run_clock(is_over: impl Fn() -> bool) {
+fn run_clock(is_over: impl Fn() -> bool) {
     while !is_over() {
         for _ in 0..thread_rng().gen_range(0..MAX_PATIENCE) {
             thread::yield_now();
