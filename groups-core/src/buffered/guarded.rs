@@ -342,7 +342,8 @@ impl<T> Slot<T> {
     }
 }
 
-#[cfg(all(test, simulation))]
+#[cfg(test)]
+#[cfg(simulation)]
 mod simulation {
     use super::*;
     use crate::group::Group;

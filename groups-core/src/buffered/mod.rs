@@ -16,7 +16,8 @@ mod kind;
 mod publisher;
 mod queues;
 mod settings;
-#[cfg(all(test, simulation))]
+#[cfg(test)]
+#[cfg(simulation)]
 mod simulation;
 mod state;
 mod stats;

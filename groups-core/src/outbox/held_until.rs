@@ -45,7 +45,8 @@ impl HeldUntil {
     }
 }
 
-#[cfg(all(test, simulation))]
+#[cfg(test)]
+#[cfg(simulation)]
 mod simulation {
     use super::*;
     use crate::util::simulated::{set_clock, simulate_rule};
