@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
     use crate::group::Group;
-    use crate::record::{EncodedUpdate, Event};
+    use crate::record::{EncodedEvent, EncodedUpdate, Event};
 
     /// Keeps what this room logs.
     struct Logger(Mutex<Vec<String>>);
@@ -331,7 +331,9 @@ mod tests {
     fn what_dropping_loses_is_told_with_its_kind() {
         let json = r#"{"$group_key":"company","$group_id":"1","$delete":""}"#;
         let update = EncodedUpdate::from_json(json).unwrap();
-        let event = Event::new("Signed Up").distinct_id("1");
+        let json =
+            r#"{"event":"Signed Up","properties":{"time":1,"distinct_id":"1","$insert_id":"a"}}"#;
+        let event = Event::from(EncodedEvent::from_json(json).unwrap());
         let told = |waiting: usize, updates: usize, events: usize| {
             let mut outcome = FlushOutcome::unknown();
             outcome.waiting = Some(waiting);

@@ -104,6 +104,7 @@ fn what_was_published_outlives_its_process_and_keeps_its_order() {
         }
         let outcome = buffered.shutdown(Duration::from_secs(60));
         assert!(outcome.undelivered.is_empty(), "it is in the outbox");
+        store.assert_one_sender();
         let (accepted, rejected) = store.settled();
         let settled = accepted + rejected;
         assert!(
