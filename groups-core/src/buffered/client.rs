@@ -306,7 +306,6 @@ mod tests {
 
     use super::*;
     use crate::group::Group;
-    use crate::record::{EncodedEvent, EncodedUpdate, Event};
 
     /// Keeps what this room logs.
     struct Logger(Mutex<Vec<String>>);
@@ -325,34 +324,6 @@ mod tests {
         }
 
         fn flush(&self) {}
-    }
-
-    #[test]
-    fn what_dropping_loses_is_told_with_its_kind() {
-        let json = r#"{"$group_key":"company","$group_id":"1","$delete":""}"#;
-        let update = EncodedUpdate::from_json(json).unwrap();
-        let json =
-            r#"{"event":"Signed Up","properties":{"time":1,"distinct_id":"1","$insert_id":"a"}}"#;
-        let event = Event::from(EncodedEvent::from_json(json).unwrap());
-        let told = |waiting: usize, updates: usize, events: usize| {
-            let mut outcome = FlushOutcome::unknown();
-            outcome.waiting = Some(waiting);
-            outcome.stats.queued = Some(waiting);
-            outcome.event_stats.queued = Some(0);
-            outcome.undelivered = vec![update.clone(); updates];
-            outcome.undelivered_events = vec![event.clone(); events];
-            loss(&outcome)
-        };
-        let lost = |what| {
-            let message = "the client was dropped before they were sent";
-            Some(format!("lost {what}: {message}"))
-        };
-        assert_eq!(told(0, 0, 0), None);
-        let waits = "the client was dropped: 3 updates still wait";
-        assert_eq!(told(3, 0, 0).as_deref(), Some(waits));
-        assert_eq!(told(0, 2, 0), lost("2 updates"));
-        assert_eq!(told(0, 0, 2), lost("2 events"));
-        assert_eq!(told(3, 2, 1), lost("2 updates and 1 events"));
     }
 
     #[test]
@@ -375,5 +346,41 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(5));
         let expected = "lost 3 updates: the client was dropped before they were sent";
         assert_eq!(*LOGGER.0.lock().unwrap(), [expected]);
+    }
+}
+
+#[cfg(test)]
+#[cfg(simulation)]
+mod simulation {
+    use super::*;
+    use crate::record::{EncodedUpdate, Event};
+    use crate::util::simulated::simulate_rule;
+
+    #[test]
+    fn what_dropping_loses_is_told_with_its_kind() {
+        simulate_rule(|| {
+            let event = Event::new("Signed Up").distinct_id("1");
+            let json = r#"{"$group_key":"company","$group_id":"1","$delete":""}"#;
+            let update = EncodedUpdate::from_json(json).unwrap();
+            let told = |waiting: usize, updates: usize, events: usize| {
+                let mut outcome = FlushOutcome::unknown();
+                outcome.waiting = Some(waiting);
+                outcome.stats.queued = Some(waiting);
+                outcome.event_stats.queued = Some(0);
+                outcome.undelivered = vec![update.clone(); updates];
+                outcome.undelivered_events = vec![event.clone(); events];
+                loss(&outcome)
+            };
+            let lost = |what| {
+                let message = "the client was dropped before they were sent";
+                Some(format!("lost {what}: {message}"))
+            };
+            assert_eq!(told(0, 0, 0), None);
+            let waits = "the client was dropped: 3 updates still wait";
+            assert_eq!(told(3, 0, 0).as_deref(), Some(waits));
+            assert_eq!(told(0, 2, 0), lost("2 updates"));
+            assert_eq!(told(0, 0, 2), lost("2 events"));
+            assert_eq!(told(3, 2, 1), lost("2 updates and 1 events"));
+        });
     }
 }

@@ -344,11 +344,13 @@ fn the_worker_is_the_thread_that_began() {
 fn deliveries_add_up() {
     simulate_rule(|| {
         let shared = Shared::new();
-        let mut report = Report::default();
-        report.sent = 5;
-        report.requests = 3;
-        report.retries = 2;
-        report.bytes = 700;
+        let report = Report {
+            sent: 5,
+            requests: 3,
+            retries: 2,
+            bytes: 700,
+            ..Report::default()
+        };
         shared.record_report(&report, 4, 1);
         shared.record_report(&report, 3, 2);
         shared.count(|stats| stats.dropped += 1);

@@ -368,8 +368,10 @@ mod tests {
 
     /// The result of a delivery in which something was blocked.
     fn blocked_with(accepted: usize) -> Result<Report, Error> {
-        let mut report = Report::default();
-        report.accepted = accepted;
+        let report = Report {
+            accepted,
+            ..Report::default()
+        };
         Err(Error::new(ErrorKind::Server, "blocked").with_report(report))
     }
 
