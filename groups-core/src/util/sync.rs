@@ -6,11 +6,11 @@ pub(crate) use std::{
     sync::{Condvar, Mutex, MutexGuard, atomic::AtomicUsize},
     thread,
     thread::Scope,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 #[cfg(simulation)]
-pub(crate) use crate::util::simulated::{Condvar, Instant, Mutex, MutexGuard};
+pub(crate) use crate::util::simulated::{Condvar, Instant, Mutex, MutexGuard, SystemTime};
 #[cfg(simulation)]
 pub(crate) use shuttle::{sync::atomic::AtomicUsize, thread, thread::Scope};
 
