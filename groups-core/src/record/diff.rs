@@ -76,9 +76,8 @@ impl Differences {
         let mut removed = HashSet::new();
         for (json, item) in parse_items(may_have) {
             if !kept.contains(&item) && removed.insert(item) {
-                if self.removes.len() < removed.len() {
-                    self.removes.push(Vec::new());
-                }
+                let updates = self.removes.len().max(removed.len());
+                self.removes.resize_with(updates, Vec::new);
                 write_entry(&mut self.removes[removed.len() - 1], key, json);
             }
         }

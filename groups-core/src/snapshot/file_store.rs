@@ -293,4 +293,109 @@ mod tests {
             }
         }
     }
+    /// Returns the lengths of the frames in a file.
+    fn frames(path: &Path) -> Vec<usize> {
+        let bytes = fs::read(path).unwrap();
+        let mut rest = &bytes[FIRST_LINE.len()..];
+        let mut frames = Vec::new();
+        while let Some((length, _)) = rest.split_first_chunk() {
+            let length = 16 + u32::from_le_bytes(*length) as usize;
+            frames.push(length);
+            rest = &rest[length..];
+        }
+        frames
+    }
+
+    #[test]
+    fn retained_rows_are_in_frames_of_some_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        let row = 1_000;
+        let all: Vec<_> = (0..2 * FRAME / row)
+            .map(|number| vec![number.to_le_bytes()[0]; row])
+            .collect();
+        let places = store.append(&all).unwrap();
+        assert_eq!(frames(&path).len(), 1);
+        store.retain(&places).unwrap();
+        let frames = frames(&path);
+        assert_eq!(frames.len(), 2, "{frames:?}");
+        assert!(frames[0] > FRAME && frames[0] < FRAME + 2 * row);
+        assert_eq!(rows(&mut store).unwrap(), (all, true));
+    }
+
+    #[test]
+    fn what_is_not_a_snapshot_is_told_apart_from_a_newer_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        let zeros = [0; FIRST_LINE.len()];
+        for (content, expected) in [
+            (
+                &b"mixpanel-groups snapshot 2\n"[..],
+                "it is of a newer version of this library",
+            ),
+            (b"something else that is a file", "it is not a snapshot"),
+            (b"something", "it is not a snapshot"),
+            (&[&zeros[..], b"something"].concat(), "it is not a snapshot"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let error = rows(&mut store).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+            let message = format!(
+                "the snapshot {} cannot be used, and is left as it is: {expected}; restore it, or move it away to send all anew",
+                path.display(),
+            );
+            assert_eq!(error.to_string(), message);
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+        // After a power failure, a new file may have its length and no content.
+        for length in [zeros.len() - 1, zeros.len(), 4096] {
+            fs::write(&path, vec![0; length]).unwrap();
+            assert_eq!(rows(&mut store).unwrap(), (Vec::new(), false), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_was_interrupted_is_ended_if_only_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        let [old, new] = [b"old", b"new"].map(|row| {
+            fs::write(&path, []).unwrap();
+            rows(&mut store).unwrap();
+            store.append(&[row.to_vec()]).unwrap();
+            fs::read(&path).unwrap()
+        });
+        let cut = |whole: &[u8]| whole[..whole.len() - 1].to_vec();
+        for (file, beside, found, is_whole) in [
+            (old.clone(), new.clone(), Some(b"old"), true),
+            (cut(&old), new.clone(), Some(b"new"), true),
+            (cut(&old), cut(&new), None, false),
+            (old.clone(), cut(&new), Some(b"old"), true),
+        ] {
+            fs::write(&path, file).unwrap();
+            let other = folder.path().join("snapshot.tmp");
+            fs::write(&other, beside).unwrap();
+            let expected: Vec<_> = found.iter().map(|row| row.to_vec()).collect();
+            assert_eq!(rows(&mut store).unwrap(), (expected, is_whole));
+            assert!(!other.exists());
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = rows(&mut store).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let message = format!("cannot read the snapshot {}", path.display());
+        assert_eq!(error.to_string(), message);
+        assert!(std::error::Error::source(&error).is_some());
+        let error = store.append(&[b"row".to_vec()]).unwrap_err();
+        let message = format!("cannot write the snapshot {}", path.display());
+        assert_eq!(error.to_string(), message);
+    }
 }

@@ -431,6 +431,70 @@ mod tests {
         fingerprints.of(&group, &group.group()).unwrap()
     }
 
+    #[test]
+    fn values_that_differ_in_any_way_of_serializing() {
+        #[derive(Serialize)]
+        struct Fields {
+            one: u8,
+            other: u8,
+        }
+        let different = |one: &dyn Fn() -> u128, other: &dyn Fn() -> u128| {
+            assert_eq!(one(), one());
+            assert_ne!(one(), other());
+        };
+        let fields = |one, other| fingerprint(Fields { one, other }, [1]);
+        different(&|| fields(1, 2), &|| fields(1, 3));
+        different(&|| fields(1, 2), &|| fields(2, 2));
+        different(&|| fingerprint(format_args!("{}", 1), [1]), &|| {
+            fingerprint(format_args!("{}", 2), [1])
+        });
+        different(&|| fingerprint(0.5_f32, [1]), &|| {
+            fingerprint(0.25_f32, [1])
+        });
+        different(&|| fingerprint(0.5_f64, [1]), &|| {
+            fingerprint(0.25_f64, [1])
+        });
+        different(&|| fingerprint(0.5, [1]), &|| fingerprint((), [1]));
+        // What JSON cannot hold is `null`, and zero has no sign.
+        for value in [f32::NAN, f32::INFINITY] {
+            assert_eq!(fingerprint(value, [1]), fingerprint((), [1]));
+            assert_eq!(fingerprint(f64::from(value), [1]), fingerprint((), [1]));
+        }
+        assert_eq!(fingerprint(-0.0_f32, [1]), fingerprint(0.0_f32, [1]));
+        assert_eq!(fingerprint(-0.0_f64, [1]), fingerprint(0.0_f64, [1]));
+    }
+
+    /// The members of a flattened value may be lists of `$union`, whose order does not count.
+    #[test]
+    fn a_flattened_value_counts_as_its_operation() {
+        static ALL: [Property; 2] = Property::all([
+            ("set", "set", Operation::Set, "", "", true),
+            ("union", "union", Operation::Union, "", "", true),
+        ]);
+        let of = |property: &'static Property, value: Value| {
+            let key = HashKey::from_bytes([7; 16]);
+            let mut fingerprints = Fingerprints::new(key, "company", &ALL);
+            let written = Visitor::flatten(&mut fingerprints, property, &ALL, &value, &value);
+            written.unwrap();
+            fingerprints.tokens
+        };
+        let [set, union] = &ALL;
+        let [one, other] = [json!({"a": [1, 2]}), json!({"a": [2, 1]})];
+        assert_eq!(of(union, one.clone()), of(union, other.clone()));
+        assert_ne!(of(union, one.clone()), of(union, json!({"a": [1, 3]})));
+        assert_ne!(of(set, one), of(set, other));
+    }
+
+    #[test]
+    fn a_name_is_of_key_and_id() {
+        let key = HashKey::from_bytes([7; 16]);
+        let mut fingerprints = Fingerprints::new(key, "company", &[]);
+        let mut name = |key, id| fingerprints.name(key, id);
+        assert_eq!(name("company", "acme"), name("company", "acme"));
+        assert_ne!(name("company", "acme"), name("company", "globex"));
+        assert_ne!(name("ab", "c"), name("a", "bc"));
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
