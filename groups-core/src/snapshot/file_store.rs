@@ -215,11 +215,15 @@ mod tests {
     use super::*;
 
     fn rows(store: &mut FileStore) -> Result<(Vec<Vec<u8>>, bool), Error> {
-        let mut rows = Vec::new();
-        let is_whole = store.load(&mut |_, row| {
+        let (mut rows, mut places) = (Vec::new(), Vec::new());
+        let is_whole = store.load(&mut |place, row| {
             rows.push(row.to_vec());
+            places.push(place);
             Ok(())
         })?;
+        for (place, row) in places.into_iter().zip(&rows) {
+            assert_eq!(store.read(place)?, *row);
+        }
         Ok((rows, is_whole))
     }
 

@@ -314,6 +314,13 @@ mod tests {
         assert_eq!(Head::parse(&bytes), Some(head));
         assert_eq!(Row::decode(&bytes), Some((head, row)));
 
+        let without_company = Row {
+            after: Some(Known::default()),
+            ..Row::default()
+        };
+        let bytes = without_company.encode(&head);
+        assert_eq!(Row::decode(&bytes), Some((head, without_company)));
+
         let deleted = Head {
             kind: 8 | DELETED,
             ..head
