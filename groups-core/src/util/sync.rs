@@ -30,3 +30,12 @@ pub(crate) fn spawn_scoped<'scope, 'env>(
     drop((name, scope.spawn(body)));
     Ok(())
 }
+
+/// Runs a test of code that uses these, in the simulation as one run of it.
+#[cfg(test)]
+pub(crate) fn run_test(test: fn()) {
+    #[cfg(not(simulation))]
+    test();
+    #[cfg(simulation)]
+    shuttle::check_random(test, 1);
+}
