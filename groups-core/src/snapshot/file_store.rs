@@ -399,7 +399,14 @@ mod tests {
         assert_eq!(error.to_string(), message);
         assert!(std::error::Error::source(&error).is_some());
         let error = store.append(&[b"row".to_vec()]).unwrap_err();
-        let message = format!("cannot write the snapshot {}", path.display());
-        assert_eq!(error.to_string(), message);
+        let written = format!("cannot write the snapshot {}", path.display());
+        assert_eq!(error.to_string(), written);
+        #[cfg(unix)]
+        {
+            // Not the same as one that does not exist.
+            fs::remove_dir(&path).unwrap();
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            assert_eq!(rows(&mut store).unwrap_err().to_string(), message);
+        }
     }
 }
