@@ -11,7 +11,7 @@ use crate::group::{Group, Operation};
 use crate::profile::Profile;
 use crate::record::Update;
 
-/// A few names and items, so that updates meet.
+/// Returns one of a few names, so that updates meet.
 fn name() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "c"])
 }
@@ -69,7 +69,7 @@ fn batch(updates: &[Update<'_>]) -> Batch {
 
 type Profiles = BTreeMap<(String, String), Profile>;
 
-/// What a request makes of profiles that were all like `start`.
+/// Returns what a request makes of profiles that were all like `start`.
 fn apply(body: &[u8], start: &Profile) -> Profiles {
     let updates: Vec<Value> = serde_json::from_slice(body).unwrap();
     let mut profiles = Profiles::new();
@@ -87,7 +87,7 @@ fn apply(body: &[u8], start: &Profile) -> Profiles {
     profiles
 }
 
-/// The update that JSON says; for `$remove` one a property.
+/// Returns the update in JSON; for `$remove` one for each property.
 fn updates_of((key, id): &(String, String), update: &Value) -> Vec<Update<'static>> {
     let group = Group::new(key, id);
     let operation = Operation::ALL

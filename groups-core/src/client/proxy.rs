@@ -141,7 +141,7 @@ fn is_host(entry: &str, host: &str, port: u16) -> bool {
     let name = name.strip_prefix('*').unwrap_or(name).to_ascii_lowercase();
     let name = name.trim_start_matches('.').trim_end_matches('.');
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    // No host ends with a dot now, so no name of nothing but dots is the end of one.
+    // No host ends with a dot now, so an empty name is the end of none.
     host.strip_suffix(name)
         .is_some_and(|domain| domain.is_empty() || domain.ends_with('.'))
 }

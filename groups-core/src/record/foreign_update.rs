@@ -145,7 +145,7 @@ fn check_property(operation: Operation, json: &str) -> Result<(), EncodeError> {
 mod tests {
     use crate::record::EncodedUpdate;
 
-    /// Returns the update that another program wrote, or why it is none.
+    /// Returns an update that another program wrote, or the error.
     fn read(members: &str) -> String {
         let json = format!(r#"{{"$group_key":"k","$group_id":"1",{members}}}"#);
         match EncodedUpdate::from_json(&json) {

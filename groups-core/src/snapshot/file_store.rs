@@ -341,6 +341,10 @@ mod tests {
             ),
             (b"something else that is a file", "it is not a snapshot"),
             (b"something", "it is not a snapshot"),
+            (
+                b"mixpanel-groups, as a list of them",
+                "it is not a snapshot",
+            ),
             (&[&zeros[..], b"something"].concat(), "it is not a snapshot"),
         ] {
             fs::write(&path, content).unwrap();
