@@ -399,9 +399,9 @@ mod tests {
         let hasher = BuildHasherDefault::<NameHasher>::default();
         assert_eq!(hasher.hash_one(7_u128 << 64 | 3), 3);
         // Of other keys, every byte counts.
-        let hashes = ["ab", "ba", "a", "b"].map(|key| hasher.hash_one(key));
-        for (at, hash) in hashes.iter().enumerate() {
-            assert!(!hashes[..at].contains(hash));
+        let of_text = ["ab", "ba", "a", "b"].map(|key| hasher.hash_one(key));
+        for (at, hash) in of_text.iter().enumerate() {
+            assert!(!of_text[..at].contains(hash));
         }
     }
 }
