@@ -263,6 +263,7 @@ impl Depth {
 mod tests {
     use super::*;
     use crate::group::Group;
+    use crate::util::sync::run_test;
 
     #[test]
     fn an_entry_has_its_content_whether_it_can_be_read_or_not() {
@@ -354,5 +355,15 @@ mod tests {
         assert!(one.is_some());
         assert_eq!(one, bytes(acme, "b"));
         assert_ne!(one, bytes(Group::new("company", "globex"), "a"));
+    }
+
+    #[test]
+    fn an_event_has_no_group() {
+        run_test(|| {
+            let json = r#"{"event":"Signup","properties":{"time":1700000000,"distinct_id":"","$insert_id":"id","ip":0}}"#;
+            let event = EncodedEvent::from_json(json).unwrap();
+            assert_eq!(OutboxRecord::group_bytes(&event), None);
+            assert_eq!(OutboxRecord::as_json(&event), json);
+        });
     }
 }

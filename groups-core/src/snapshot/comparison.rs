@@ -147,6 +147,7 @@ mod tests {
 
     use super::*;
     use crate::group::Group;
+    use crate::record::EncodedUpdate;
     use crate::record::diff::updates;
     use crate::record::visit::Walk;
 
@@ -192,7 +193,7 @@ mod tests {
         let (_, differences) = compare(other, Some(&known), None, key);
         let updates = updates(differences, &one.group());
         let updates = updates.iter().map(|update| {
-            let encoded = crate::EncodedUpdate::new(update).unwrap().unwrap();
+            let encoded = EncodedUpdate::new(update).unwrap().unwrap();
             encoded.as_json().to_owned()
         });
         updates.collect()

@@ -255,6 +255,10 @@ mod tests {
     use std::hash::BuildHasher as _;
 
     use super::*;
+    use crate::snapshot::EachRow;
+    use crate::snapshot::known::Known;
+    use crate::snapshot::row::Row;
+    use crate::util::sync::run_test;
 
     fn index(open: &[u32]) -> Index {
         Index {
@@ -394,12 +398,80 @@ mod tests {
         }
     }
 
+    struct Rows(Vec<Vec<u8>>, bool);
+
+    impl SnapshotStore for Rows {
+        fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
+            for (place, row) in (10..).zip(&self.0) {
+                each(place, row)?;
+            }
+            Ok(self.1)
+        }
+
+        fn read(&mut self, _: u64) -> Result<Vec<u8>, Error> {
+            unreachable!("only the heads of rows are read")
+        }
+
+        fn append(&mut self, _: &[Vec<u8>]) -> Result<Vec<u64>, Error> {
+            unreachable!("nothing is written")
+        }
+
+        fn retain(&mut self, _: &[u64]) -> Result<(), Error> {
+            unreachable!("nothing is written")
+        }
+    }
+
+    #[test]
+    fn rows_are_a_snapshot_if_one_of_them_is_its_state() {
+        run_test(|| {
+            let state = |open: &[u32]| index(open).state.encode();
+            let row = |number, run| {
+                let row = Row {
+                    after: Some(Known::default()),
+                    ..Row::default()
+                };
+                row.encode(&Head {
+                    run,
+                    ..head(number)
+                })
+            };
+            let load = |rows: &[Vec<u8>], is_whole| {
+                Index::load(&mut Rows(rows.to_vec(), is_whole), "it")
+                    .map_err(|error| error.to_string())
+            };
+            let empty = load(&[], true).ok().unwrap();
+            assert_eq!((empty.len(), empty.rows, empty.state.next_run), (0, 0, 1));
+
+            let index = load(&[state(&[]), row(0, 1), row(1, 1), state(&[5])], true);
+            let index = index.ok().unwrap();
+            assert_eq!((index.len(), index.rows, index.state_place), (2, 4, 13));
+            assert_eq!((index.get(1).place, index.state.next_run), (12, 9));
+            assert!(index.state.open.is_empty(), "no group is of the run");
+
+            for (is_whole, certain) in [(true, [true, false]), (false, [false, false])] {
+                let index = load(&[row(0, 1), row(1, 5), state(&[5])], is_whole);
+                let index = index.ok().unwrap();
+                let found = [0, 1].map(|slot| index.is_certain(index.get(slot)));
+                assert_eq!(found, certain);
+            }
+
+            for (rows, why) in [
+                (vec![row(0, 1)], "it does not end as it should"),
+                (vec![state(&[])[..30].to_vec()], "its state is wrong"),
+            ] {
+                let error = load(&rows, true).err().unwrap();
+                assert!(error.contains(why), "{error}");
+            }
+        });
+    }
+
     #[test]
     fn names_are_hashes_already() {
         let hasher = BuildHasherDefault::<NameHasher>::default();
         assert_eq!(hasher.hash_one(7_u128 << 64 | 3), 3);
         // Of other keys, every byte counts.
-        let of_text = ["ab", "ba", "a", "b"].map(|key| hasher.hash_one(key));
+        let texts = ["ab", "ba", "a", "b", "abcdefghi", "ibcdefghi"];
+        let of_text = texts.map(|key| hasher.hash_one(key));
         for (at, hash) in of_text.iter().enumerate() {
             assert!(!of_text[..at].contains(hash));
         }
