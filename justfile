@@ -67,7 +67,7 @@ soak minutes="5" seed="1" engine="sqlite":
 # Changes the delivery in small ways, one at a time, and lists which changes the simulation and the tests of the core do not
 # notice (some 1,300 changes, each 3 to 20 s); `just mutants --file groups-core/src/client/coalesce.rs`: those of a file alone.
 mutants *options="--file 'groups-core/src/{client,outbox,buffered,snapshot}/*.rs' --file 'groups-core/src/record/{diff,edit,foreign_update,rejection,undelivered}.rs'":
-    RUSTFLAGS="--cfg simulation" RUNS=1500 cargo mutants --package mixpanel-groups --no-default-features \
+    RUSTFLAGS="--cfg simulation" RUNS=1500 cargo mutants --package mixpanel-groups --no-default-features --features serde,tls \
         --cargo-arg=--locked --cargo-arg=--lib --minimum-test-timeout 60 {{ options }} \
         -- -- --skip dropping_the_last_clone --skip any_response --skip a_panic_of_a_lane
 

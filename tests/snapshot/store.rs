@@ -251,6 +251,27 @@ fn outdated_rows_are_removed_and_the_order_of_the_groups_stays() {
 }
 
 #[test]
+fn only_groups_that_the_killed_run_was_about_to_change_are_sent_again() {
+    let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
+    let client = client(&emulator);
+    let changed = Company {
+        plan: 2,
+        ..company(0)
+    };
+    let mut snapshot = store.open();
+    let all: Vec<_> = (0..10).map(company).collect();
+    let _ = snapshot.sync(&client, &all).unwrap();
+    store.kill_at(2, 0);
+    let _ = snapshot
+        .sync(&client, std::iter::once(&changed).chain(&all[1..]))
+        .unwrap_err();
+    store.restart();
+    drop(snapshot);
+    let report = sync(&store, &client, &all);
+    assert!((1..=4).contains(&report.sent), "{report}");
+}
+
+#[test]
 fn data_in_another_order_is_no_change() {
     let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
     let client = client(&emulator);

@@ -224,6 +224,10 @@ mod tests {
 
             let mut same = Store::default();
             let journal = Journal::new(&mut same, state());
+            journal.fail(Error::new(ErrorKind::Damaged, "a row is wrong"));
+            assert!(!journal.write() && journal.into_failed().is_some());
+
+            let journal = Journal::new(&mut same, state());
             assert_eq!(journal.read(1), None);
             assert!(!journal.add(Some(7), vec![1]));
             let failed = journal.into_failed().map(|error| error.to_string());

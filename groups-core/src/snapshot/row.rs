@@ -340,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_every_length_are_read() {
+        let (head, _) = row();
+        for length in [0, 1, 127, 128, 129, 255, 256, 16_383, 16_384, 16_385] {
+            let row = Row {
+                name: ("company".to_owned(), "x".repeat(length)),
+                after: Some(Known::default()),
+                ..Row::default()
+            };
+            assert_eq!(Row::decode(&row.encode(&head)), Some((head, row)));
+        }
+    }
+
+    #[test]
     fn what_was_not_written_is_an_error() {
         let (head, row) = row();
         let bytes = row.encode(&head);
