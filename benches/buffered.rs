@@ -117,7 +117,7 @@ fn main() {
     shutdown();
 }
 
-/// How long a shutdown takes that may take a second, when the server never answers.
+/// How long a shutdown takes that may take a second, when the server never responds.
 fn shutdown() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
@@ -131,7 +131,7 @@ fn shutdown() {
     let drained = buffered.shutdown(Duration::from_secs(1));
     let took = begin.elapsed();
     println!(
-        "shutdown(1 s), no answers   {took:>6.2?}, {} of 1,000 handed back",
+        "shutdown(1 s), no responses {took:>6.2?}, {} of 1,000 handed back",
         drained.undelivered.len()
     );
 }

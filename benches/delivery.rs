@@ -1,4 +1,4 @@
-//! Delivering to a server that takes 50 ms an answer: what more connections gain, and how much
+//! Delivering to a server that takes 50 ms for a response: what more connections gain, and how much
 //! memory a million updates take.
 //!
 //! ```sh
@@ -18,11 +18,11 @@ use serde::Serialize;
 
 use processes::{Result, memory, role, serve, start_server};
 
-const ANSWER_TIME: Duration = Duration::from_millis(50);
+const RESPONSE_TIME: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {
     match std::env::var("ROLE").as_deref() {
-        Ok("server") => serve(ANSWER_TIME),
+        Ok("server") => serve(RESPONSE_TIME),
         Ok("million") => million(),
         // A test run of all targets is none of a benchmark.
         _ if !std::env::args().any(|argument| argument == "--bench") => Ok(()),

@@ -8,9 +8,10 @@
 //!
 //! With `--demo` it makes such requests to itself and ends. It creates the tables of the outbox in the schema `public`.
 //!
-//! A handler awaits the commit of its update, and of an event that links the user to the company, which holds up no other
-//! handler. The relay has threads of its own, which send what was committed, also by other servers. Ctrl-C ends the server, after what waits has been sent. Mixpanel is a
-//! stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
+//! A handler awaits the commit of its update, and of an event that links the user to the company. Other handlers run
+//! meanwhile. The relay has threads of its own, which send what was committed, also by other servers. Ctrl-C ends the
+//! server, after what waits has been sent. Mixpanel is a stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the
+//! real one.
 
 use std::error::Error;
 use std::time::Duration;

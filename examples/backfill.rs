@@ -132,7 +132,7 @@ fn read(path: &str) -> Result<(Vec<Company>, usize), Box<dyn Error>> {
     Ok((companies, malformed))
 }
 
-/// Slow answers, a rate limit, lost answers and an overloaded server.
+/// Slow responses, a rate limit, lost responses and an overloaded server.
 fn misbehave(emulator: &Emulator) {
     let slow = Fault::Delay(Duration::from_millis(300));
     let rate_limit = Fault::RetryAfter {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The first night sends the whole Fortune 1000 list to a stand-in for Mixpanel; for the second one
-//! some rows are changed, one company is gone and one is new; for the third one nothing is. You see
+//! some rows are changed, one company is gone and one is new; for the third one nothing changes. You see
 //! what each night found, its report and the first few of the updates: 1,940, then 8, then none.
 
 use std::error::Error;

@@ -4,7 +4,7 @@
 //! cargo run --example tracking_plan > tracking-plan.md
 //! ```
 //!
-//! The table has a row a property: its name in Mixpanel, the operation that sends it, the struct's
+//! The table has a row for each property: its name in Mixpanel, the operation that sends it, the struct's
 //! field and its doc comment.
 
 use std::fmt::{self, Display};

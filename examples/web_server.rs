@@ -1,4 +1,4 @@
-//! A synchronous web server that keeps Mixpanel in sync without making anybody wait for it.
+//! A synchronous web server that keeps Mixpanel in sync without making its visitors wait.
 //!
 //! ```sh
 //! cargo run --example web_server
@@ -90,7 +90,7 @@ fn serve(request: Request, buffered: &BufferedClient) {
     let url = request.url().to_owned();
     let (path, plan) = url.split_once('?').unwrap_or((&url, ""));
     let parts: Vec<_> = path.split('/').skip(1).collect();
-    let (status, answer) = match (request.method(), &parts[..]) {
+    let (status, response) = match (request.method(), &parts[..]) {
         (Method::Post, ["companies", company, "plan"]) => {
             // Here the server would change its own database first.
             let change = PlanChange { company, plan };
@@ -117,7 +117,7 @@ fn serve(request: Request, buffered: &BufferedClient) {
             "try POST /companies/NAME/plan?PLAN or GET /metrics\n".to_owned(),
         ),
     };
-    if let Err(error) = request.respond(Response::from_string(answer).with_status_code(status)) {
+    if let Err(error) = request.respond(Response::from_string(response).with_status_code(status)) {
         eprintln!("the browser went away: {error}");
     }
 }
@@ -148,14 +148,14 @@ fn make_requests(address: SocketAddr) {
         "POST /companies/acme/plan?enterprise",
         "GET /metrics",
     ] {
-        match ask(address, request) {
-            Ok(answer) => println!("> {request}\n{answer}"),
+        match send(address, request) {
+            Ok(response) => println!("> {request}\n{response}"),
             Err(error) => println!("> {request}\n{error}"),
         }
     }
 }
 
-fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
+fn send(address: SocketAddr, request: &str) -> std::io::Result<String> {
     use std::io::Write as _;
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -163,9 +163,9 @@ fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
         stream,
         "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response
         .split_once("\r\n\r\n")
-        .map_or(answer.clone(), |(_, body)| body.to_owned()))
+        .map_or(response.clone(), |(_, body)| body.to_owned()))
 }

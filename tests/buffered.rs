@@ -302,7 +302,7 @@ fn publishing_may_wait_for_ever() {
 }
 
 #[test]
-fn deadlines_hold_against_a_server_that_never_answers() {
+fn deadlines_hold_against_a_server_that_never_responds() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
     let buffered = buffered(&emulator).start().unwrap();
@@ -730,7 +730,7 @@ proptest! {
                     published.push((id, update.to_json().unwrap().unwrap()));
                     buffered.publish(update).unwrap();
                 }
-                // What was applied before its answer was lost cannot be refused after that.
+                // What was applied before its response was lost cannot be refused after that.
                 Step::Fail(Fault::CloseAfter) if rejecting => {}
                 Step::Fail(Fault::Reject(_)) if !rejecting => {}
                 Step::Fail(fault) => emulator.fail_next(fault),

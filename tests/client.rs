@@ -1,4 +1,4 @@
-//! The client against the emulator: batches, limits, answers, settings.
+//! The client against the emulator: batches, limits, responses, settings.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -414,7 +414,7 @@ fn an_endpoint_without_a_server_is_an_error_with_its_cause() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_a_timeout() {
+fn a_server_that_does_not_respond_is_a_timeout() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_next(Fault::Delay(Duration::from_secs(60)));
     let client = Client::builder("T")

@@ -18,7 +18,7 @@ struct Step {
 }
 
 /// `SetOnce` and `Remove` have properties of their own: a list that is set once and then loses an
-/// item differs when the two come a second time, as after an answer that was lost.
+/// item differs when the two come a second time, as after a response that was lost.
 #[derive(Clone, Debug)]
 enum Change {
     Set(&'static str),
@@ -83,7 +83,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
     ];
     let after = vec!["0", "3600", "Fri, 31 Dec 2055 23:59:59 GMT", "soon"];
     // None of these says that an update is accepted, since none is applied.
-    let answers = vec![
+    let responses = vec![
         (200, "0"),
         (400, "0"),
         (200, ""),
@@ -106,7 +106,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         2 => (prop::sample::select(vec![429, 503]), prop::sample::select(after)).prop_map(
             |(status, after)| Fault::RetryAfter { status, after: after.to_owned() }
         ),
-        3 => prop::sample::select(answers).prop_map(|(status, body)| {
+        3 => prop::sample::select(responses).prop_map(|(status, body)| {
             Fault::Response { status, body: body.to_owned() }
         }),
         1 => Just(Fault::Html),
@@ -225,7 +225,7 @@ fn comparable(profile: Option<&Profile>) -> Option<BTreeMap<String, Value>> {
     )
 }
 
-/// The updates of the requests that were answered so, or not at all, in the order of their coming.
+/// The updates of the requests that got such a response, or none, in the order of their coming.
 fn received(emulator: &Emulator, statuses: &[u16]) -> Vec<String> {
     let mut all = Vec::new();
     for request in emulator.requests() {
@@ -257,7 +257,7 @@ fn check_profiles(
 ) -> Result<(), TestCaseError> {
     let maybe_applied = received(emulator, &[200]);
     for number in 0..4 {
-        // Applied at the first attempt, maybe, whose answer was lost, and refused at the second.
+        // Applied at the first attempt, maybe, whose response was lost, and refused at the second.
         let is_uncertain = rejected.iter().any(|position| {
             let step = &steps[*position];
             let is_of_group = step.group == number && !matches!(step.change, Change::Invalid);

@@ -1155,6 +1155,25 @@ fn counts_below_zero_are_counted_again() {
 }
 
 #[test]
+fn a_row_of_another_driver_is_an_update_or_an_event() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let update = update(0, 0);
+    let event = EncodedEvent::new(&Event::new("Purchase").distinct_id("user123")).unwrap();
+    let db = Connection::open(&path).unwrap();
+    for (table, json) in [
+        ("mixpanel_outbox", update.as_json()),
+        ("mixpanel_outbox_event", event.as_json()),
+    ] {
+        let sql = format!("INSERT INTO {table} (body) VALUES (?1)");
+        db.execute(&sql, [json]).unwrap();
+    }
+    assert_eq!(outbox.take(10).unwrap()[0].update, Ok(update));
+    let events = outbox.events().unwrap();
+    assert_eq!(events.take(10).unwrap()[0].update, Ok(event));
+}
+
+#[test]
 fn rows_that_are_not_updates_are_rejected_counted_and_reported() {
     let (_folder, path) = folder();
     let outbox = SqliteOutbox::open(&path).unwrap();

@@ -26,18 +26,18 @@ pub fn start_server() -> Result<(Child, String)> {
     Ok((server, endpoint.trim_end().to_owned()))
 }
 
-/// The role `server`: takes everything, looks at nothing, and answers after that time.
-pub fn serve(answer_time: Duration) -> Result<()> {
+/// The role `server`: takes everything, looks at nothing, and responds after that time.
+pub fn serve(response_time: Duration) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     println!("http://{}", listener.local_addr()?);
     for stream in listener.incoming() {
         let stream = stream?;
-        thread::spawn(move || answer_all(&stream, answer_time));
+        thread::spawn(move || respond_to_all(&stream, response_time));
     }
     Ok(())
 }
 
-fn answer_all(mut stream: &TcpStream, answer_time: Duration) -> std::io::Result<()> {
+fn respond_to_all(mut stream: &TcpStream, response_time: Duration) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(64 * 1024, stream);
     loop {
@@ -52,11 +52,12 @@ fn answer_all(mut stream: &TcpStream, answer_time: Duration) -> std::io::Result<
             }
         }
         std::io::copy(&mut reader.by_ref().take(len), &mut std::io::sink())?;
-        thread::sleep(answer_time);
+        thread::sleep(response_time);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1")?;
     }
 }
 
+#[allow(dead_code)] // Not every benchmark needs it.
 /// A line of `/proc/self/status` in kilobytes, on Linux.
 pub fn memory(line: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;

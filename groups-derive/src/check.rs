@@ -83,12 +83,12 @@ fn property_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
 }
 
 /// Functions of the standard library that users name in the place of one that serializes.
-const CONVERSIONS: [&str; 5] = [
-    "Clone::clone",
-    "Into::into",
-    "String::from",
-    "ToOwned::to_owned",
-    "ToString::to_string",
+#[rustfmt::skip]
+const CONVERSIONS: [&str; 17] = [
+    "AsRef::as_ref", "Clone::clone", "Into::into", "ToOwned::to_owned", "ToString::to_string",
+    "String::clone", "String::from",
+    "str::to_lowercase", "str::to_owned", "str::to_string", "str::to_uppercase", "str::trim",
+    "i32::to_string", "i64::to_string", "u128::to_string", "u32::to_string", "u64::to_string",
 ];
 
 /// Checks that the function of `with` is not a conversion. Of other functions the compiler says what is wrong.

@@ -61,7 +61,7 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Sets the project's token. A request with another token, or without one, is answered 401. By
+    /// Sets the project's token. A request with another token, or without one, gets 401. By
     /// default the emulator accepts any token that is not empty.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.settings.credentials.token = Some(token.into());
@@ -93,7 +93,7 @@ impl EmulatorBuilder {
 
     /// Lets the pages of an origin, such as `https://app.example.com`, send updates and events from a
     /// browser and read the replies (CORS). Pages of this machine (`localhost`, `127.0.0.1` and `[::1]`)
-    /// may, on any port; those of other origins are answered 403. Can be called more than once.
+    /// may, on any port; those of other origins get 403. Can be called more than once.
     ///
     /// Programs that are not browsers are not concerned.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {

@@ -8,30 +8,30 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Answers with this status, and with the body that Mixpanel sends with it. Nothing is applied.
+    /// Responds with this status, and with the body that Mixpanel sends with it. Nothing is applied.
     ///
     /// In this and the next two variants, a number that is not a status counts as 500, and a status that
     /// allows no body, such as 204, comes without one.
     Status(u16),
-    /// Answers with this status and a `Retry-After` header. Nothing is applied.
+    /// Responds with this status and a `Retry-After` header. Nothing is applied.
     RetryAfter {
         /// The status, usually 429 or 503.
         status: u16,
         /// The header's value: seconds, an HTTP date, or anything else that a client should survive.
         after: String,
     },
-    /// Answers with this status and body, as `application/json`. Nothing is applied.
+    /// Responds with this status and body, as `application/json`. Nothing is applied.
     Response {
         /// The status.
         status: u16,
         /// The body, which need not be JSON.
         body: String,
     },
-    /// Answers 502 with an HTML page, as a proxy does. Nothing is applied.
+    /// Responds 502 with an HTML page, as a proxy does. Nothing is applied.
     Html,
-    /// Answers 403 with an HTML page to a request whose body contains this text, as a web application
-    /// firewall does that takes offense at one record. Nothing of that request is applied. A request
-    /// without the text is answered as usual. The body is that of
+    /// Responds 403 with an HTML page to a request whose body contains this text, as a web application
+    /// firewall does that blocks one record. Nothing of that request is applied. Other requests are
+    /// processed as usual. The body is that of
     /// [`ReceivedRequest::body`](crate::ReceivedRequest::body), so a text is written as in JSON.
     Firewall(String),
     /// Closes the connection before it reads the body. Nothing is applied.
@@ -49,7 +49,7 @@ pub enum Fault {
     ApplyLate(Duration),
     /// Refuses the records at these positions, counted from 0, and applies the others.
     Reject(Vec<usize>),
-    /// Answers 413 if the request has more records than this; nothing is applied then.
+    /// Responds 413 if the request has more records than this; nothing is applied then.
     TooLarge(usize),
 
     // The names by which tests were written before.

@@ -5,7 +5,7 @@
 //! another form on each path, as documented: `{"error", "status": "error"}` for updates, and
 //! `{"code", "error": "Invalid credentials", "status": "Unauthorized"}` for events. Guesses, where the
 //! documentation is silent: `strict` decides the form where `verbose` is set too; the verbose `error` is
-//! null as soon as one record is valid; and without `strict`, `/import` answers as if all records
+//! null as soon as one record is valid; and without `strict`, `/import` replies as if all records
 //! were valid, with the number of those that are.
 
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! How the emulator answers a request: the fault first, then the path, then the records.
+//! How the emulator replies to a request: the fault first, then the path, then the records.
 
 use std::borrow::Cow;
 use std::io;
@@ -121,7 +121,7 @@ impl Service {
         self.changed.notify_all();
     }
 
-    /// Answers the requests of one connection until it closes.
+    /// Serves the requests of one connection until it closes.
     pub(crate) fn serve(&self, stream: &TcpStream, lifecycle: &Lifecycle) -> io::Result<()> {
         let connection_number = self.connections.fetch_add(1, Ordering::Relaxed);
         let mut connection = HttpConnection::new(stream)?;
@@ -158,7 +158,7 @@ impl Service {
         }
     }
 
-    /// Answers one request, applying its fault. Returns whether the connection stays open.
+    /// Serves one request, applying its fault. Returns whether the connection stays open.
     fn serve_one(
         &self,
         connection: &mut HttpConnection<'_>,

@@ -45,9 +45,9 @@ impl Program {
             "{head} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\ncontent-length: {len}\r\n\r\n"
         );
         stream.write_all((request + body).as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     }
 
     fn set(&self, token: &str, plan: &str) -> String {
@@ -88,8 +88,8 @@ impl Drop for Program {
 #[test]
 fn it_takes_updates_and_shows_them() {
     let program = Program::start(&[]);
-    let answer = program.set("any", "free");
-    assert!(answer.contains(r#""status":1"#), "{answer}");
+    let response = program.set("any", "free");
+    assert!(response.contains(r#""status":1"#), "{response}");
     assert!(program.acme().contains(r#""profile":{"plan":"free"}"#));
     assert!(
         program
@@ -106,10 +106,10 @@ fn it_takes_updates_and_shows_them() {
 #[test]
 fn with_a_token_it_refuses_others() {
     let program = Program::start(&["--token", "RIGHT"]);
-    let answer = program.set("WRONG", "free");
-    assert!(!answer.contains(r#""status":1"#), "{answer}");
-    let answer = program.set("RIGHT", "free");
-    assert!(answer.contains(r#""status":1"#), "{answer}");
+    let response = program.set("WRONG", "free");
+    assert!(!response.contains(r#""status":1"#), "{response}");
+    let response = program.set("RIGHT", "free");
+    assert!(response.contains(r#""status":1"#), "{response}");
     program.terminate();
 }
 

@@ -58,15 +58,17 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// # }
 /// ```
 ///
-/// `config` and the TLS connector are those of the crate `postgres`, version 0.19; a function for notices that the
-/// configuration has is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
-/// publish otherwise and for the depth, one to relay; and as many for events. They keep no state in their sessions but `LISTEN`, so a pooler in
-/// transaction mode, such as PgBouncer, may be in between. `NOTIFY` does not pass it: a relay behind it finds updates
-/// when it polls, once in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval). With
+/// `config` and the TLS connector are those of the crate `postgres`, version 0.19. The configuration's callback for
+/// notices, if it has one, is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
+/// publish otherwise and for the depth, one to relay; and as many for events.
+///
+/// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
+/// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
+/// [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval). With
 /// [`notify(false)`](PostgresOutboxBuilder::notify) it does not `LISTEN` at all.
 ///
 /// # Other drivers, and SQL
-/// [`MIGRATION`](Self::MIGRATION) brings a function that publishes, from any driver, a trigger or `psql`. It takes one
+/// [`MIGRATION`](Self::MIGRATION) creates a function that publishes, for any driver, a trigger or `psql`. It takes one
 /// update or event as text, or an array of them, as [`EncodedRecord::as_json`] returns them:
 ///
 /// ```sql
@@ -106,10 +108,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Replicas
 /// A standby that takes over has what was committed with `synchronous_commit = remote_apply` (or `remote_write` and
-/// `on`, with `synchronous_standby_names`). What was committed without may be lost with its transaction; and where the
-/// lease was among it, two relays may send at a time until the request of the first has ended. After a switch to a
+/// `on`, with `synchronous_standby_names`). What was committed without it may be lost. If the lease was among it, two
+/// relays may send at a time until the request of the first has ended. After a switch to a
 /// *logical* replica, run [`migrate`](Self::migrate) there before anything is published: such a replica does not have
-/// the state of the sequence, and the ids must go on above those that wait.
+/// the state of the sequence, and new ids must be above those that wait.
 ///
 /// # Tables
 /// [`MIGRATION`](Self::MIGRATION) has a comment on each table. `…_rejected` keeps what Mixpanel refused, with its message,
@@ -165,7 +167,7 @@ impl PostgresOutbox {
     /// Returns an outbox with default settings. It does not connect yet.
     ///
     /// # Errors
-    /// None with the default settings.
+    /// None: the default names are valid.
     pub fn new<T>(config: Config, tls: T) -> Result<Self, Error>
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -225,8 +227,8 @@ impl PostgresOutbox {
     /// update, such as `set` without properties, is left out.
     ///
     /// The transaction is a [`postgres::Transaction`], or with the feature `diesel` any connection of Diesel 2 to
-    /// PostgreSQL, pooled or not. Outside a transaction the update is published at once. How long that may take is the
-    /// connection's own business.
+    /// PostgreSQL, pooled or not. Outside a transaction the update is published at once. No
+    /// deadline of the outbox applies: set timeouts on the connection.
     ///
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if the update cannot be sent. The
@@ -479,7 +481,9 @@ impl<R: OutboxRecord> Drop for Shared<R> {
         let relay = Arc::clone(&self.relay);
         let release = async move { relay.lock().await.release().await };
         if let Err(error) = self.wait(SHORT, release) {
-            log::warn!("another process must wait for the lease of this one to end: {error:#}");
+            log::warn!(
+                "cannot release the lease, so another process waits until it ends: {error:#}"
+            );
         }
     }
 }

@@ -153,7 +153,8 @@ impl Relay {
             (self.until, self.may_hold) = (None, false);
         }
         if is_mine == 0 {
-            let message = "another process has taken over the outbox, and sends what was sent";
+            let message =
+                "another process has taken over the outbox, and sends these updates again";
             return Err(Error::new(ErrorKind::Io, message));
         }
         self.set_taken(left);

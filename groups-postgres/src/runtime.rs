@@ -84,7 +84,7 @@ impl Runtime {
 }
 
 fn too_slow(time: Duration) -> Error {
-    let message = format!("the outbox's database has not answered within {time:?}");
+    let message = format!("the outbox's database did not respond within {time:?}");
     Error::new(ErrorKind::Io, message)
 }
 

@@ -217,7 +217,7 @@ impl Writer {
         if let Ok(Ok(depth)) = timeout(MEASURE_TIMEOUT, self.measure(state)).await {
             return depth.has_room(updates, bytes, capacity);
         }
-        log::warn!("the depth of the outbox is unknown: published whatever waits");
+        log::warn!("the depth of the outbox is unknown: published without checking the capacity");
         true
     }
 

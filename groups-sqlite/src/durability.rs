@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use mixpanel_groups::{Error, ErrorKind};
 
-/// What a published update survives: SQLite's setting `synchronous`, in WAL mode.
+/// The durability of published updates: SQLite's setting `synchronous`, in WAL mode.
 ///
 /// `Display` and `FromStr` use the names `full` and `normal`, for a configuration file or an environment
 /// variable:

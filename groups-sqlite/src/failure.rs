@@ -70,7 +70,9 @@ impl Failure {
             ),
             Self::TakenOver => (
                 Io,
-                format!("another process has taken over the outbox {at}, and sends what was sent"),
+                format!(
+                    "another process has taken over the outbox {at}, and sends these updates again"
+                ),
             ),
             Self::OtherVersion(other) => (
                 Damaged,

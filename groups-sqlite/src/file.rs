@@ -198,7 +198,7 @@ pub(crate) fn size(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
     usize::try_from(size).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, size))
 }
 
-/// Counts the rows, since the counts that were kept are wrong: only an SQL statement of somebody else can write such.
+/// Counts the rows, since the counts that were kept are wrong: only an SQL statement of another program can write such.
 /// Corrects them if the connection is writing.
 fn recount(db: &Connection, tables: Tables) -> rusqlite::Result<Depth> {
     log::warn!("the counts of the outbox were below zero: its rows are counted again");

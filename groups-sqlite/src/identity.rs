@@ -2,7 +2,7 @@ use std::path::Path;
 
 /// Which files an outbox has open: its database, and beside it the write-ahead log and that log's index.
 ///
-/// Where somebody removes or replaces one of them, SQLite goes on with the open files, which end with the process. On
+/// If one of them is removed or replaced, SQLite continues with the open files, which end with the process. On
 /// Windows that cannot happen: a file that is open cannot be removed.
 pub(crate) struct Identity([Option<FileId>; 3]);
 

@@ -25,7 +25,7 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// it up at once. After one that was killed, another sends at once, or, if it was sending, as soon as no request of it
 /// can be under way any more: after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and at most
 /// five seconds. So updates of one group do not overtake each other, unless Mixpanel applies a request after its
-/// client gave it up. All processes are on one machine, whose clock the lease goes by.
+/// client gave it up. All processes must be on one machine: the lease goes by its clock.
 ///
 /// ```no_run
 /// use mixpanel_groups::{Client, Group};
@@ -48,7 +48,7 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected;
 ///                    DELETE FROM mixpanel_outbox_rejected; COMMIT"
 /// ```
-/// A row that is not an update, because somebody changed it, is rejected too: counted, reported and kept there.
+/// A row that is not an update, because it was changed by hand, is rejected too: counted, reported and kept there.
 /// Events have tables of their own, `mixpanel_outbox_event` and `mixpanel_outbox_event_rejected`, and a lease of their
 /// own: another process may be sending them.
 ///
@@ -59,24 +59,24 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// Threads that publish at the same time share one transaction, and with it one wait for the disk.
 /// [`Durability`] chooses between speed and safety. Every method waits for another connection that writes to the file for
 /// 5 seconds, or for the client's [`outbox_timeout`](mixpanel_groups::buffered::BufferedClientBuilder::outbox_timeout), and
-/// then fails; `depth` waits for nobody.
+/// then fails; `depth` does not wait.
 ///
 /// # Beside an application's own transactions
 /// SQLite lets one transaction write at a time. The sender writes twice a flush interval while updates wait, each
-/// time briefly and without waiting for the disk; else it only reads. Give your connections a
-/// [busy timeout](rusqlite::Connection::busy_timeout), which Diesel, for one, does not, and begin transactions that write
-/// with `BEGIN IMMEDIATE`: one that reads first and writes later fails if anybody has written in between, whatever its
-/// busy timeout. A longer [`flush_interval`](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval) also makes
-/// such meetings rarer.
+/// time briefly and without waiting for the disk; otherwise it only reads. Give your connections a
+/// [busy timeout](rusqlite::Connection::busy_timeout); Diesel, for example, sets none. Begin transactions that write with
+/// `BEGIN IMMEDIATE`: one that reads first and writes later fails if another has written in between, whatever its busy
+/// timeout. A longer [`flush_interval`](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval) also makes
+/// such conflicts rarer.
 ///
 /// # What happens to disks and files
 /// - **A full disk**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
-///   whose name ends with `-reserve`; it is empty while they are in use. Until they are back, updates are taken only where
-///   the file has free space within. What your own transactions publish cannot be held back.
+///   whose name ends with `-reserve`, which is empty while they are in use. Until they are back, updates are accepted only
+///   as far as the database has free pages. What your own transactions publish cannot be held back.
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
 ///   lives. (On Windows a file in use cannot be removed.)
 /// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be
-///   read of it goes on in a new one; an error of the kind [`ErrorKind::Damaged`] says so. Damage elsewhere makes publishing
+///   read of it is copied to a new one; an error of the kind [`ErrorKind::Damaged`] says so. Damage elsewhere makes publishing
 ///   fail.
 ///
 /// # Several processes and dropping the oldest
@@ -282,7 +282,9 @@ impl<R: OutboxRecord> Drop for SqliteOutbox<R> {
     fn drop(&mut self) {
         self.file.set_timeout(Duration::from_millis(100));
         if let Err(error) = self.release() {
-            log::warn!("another process must wait for the lease of this one to end: {error:#}");
+            log::warn!(
+                "cannot release the lease, so another process waits until it ends: {error:#}"
+            );
         }
     }
 }

@@ -42,7 +42,9 @@ impl Reserve {
         }
         let emptied = File::options().write(true).open(&self.0);
         let emptied = emptied.and_then(|file| file.set_len(0));
-        log::warn!("the disk of the outbox is full: what waits is sent, and little more is taken");
+        log::warn!(
+            "the disk of the outbox is full: what waits is still sent, and little more is accepted"
+        );
         emptied.is_ok()
     }
 
@@ -61,7 +63,7 @@ impl Reserve {
         });
         if let Err(error) = filled {
             let _ = fs::remove_file(&twin);
-            log::warn!("no room is kept for sending should the disk be full: {error}");
+            log::warn!("cannot reserve room on the disk, to send from when it is full: {error}");
         }
     }
 }

@@ -34,8 +34,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// ```
 ///
 /// A second snapshot of the same file is refused, in this process or in another one on this machine, as long as the
-/// first one is open. A transaction on an empty SQLite file beside it, named with `-snapshot`, is for that; it ends with
-/// the process. The file stays. Your own connections are not held up, except while rows are written.
+/// first one is open. For that, it holds a transaction on an empty SQLite file beside it, whose name ends with
+/// `-snapshot`. The transaction ends with the process, and the file stays. Your own connections wait only while rows are
+/// written.
 pub struct SqliteSnapshot {
     path: PathBuf,
     db: Connection,

@@ -96,7 +96,7 @@ fn mixpanel_js_from_a_page_of_another_port() {
         ));
         browser.eval(
             "window.told = []; mixpanel.xhr.get_group('company', 'xhr')\
-             .set({plan: 'free'}, answer => told.push(answer)); 0",
+             .set({plan: 'free'}, response => told.push(response)); 0",
         );
         browser.wait("told.length === 1");
         let told = browser.eval("JSON.stringify(told)");
@@ -113,7 +113,7 @@ fn mixpanel_js_from_a_page_of_another_port() {
         browser.eval(&format!(
             "window.fetched = null; fetch('{at}/groups?strict=1', {{method: 'POST', \
              headers: {{'content-type': 'application/json'}}, body: JSON.stringify({body})}}) \
-             .then(answer => answer.json()).then(json => {{ fetched = json.num_good_events; }}); 0"
+             .then(response => response.json()).then(json => {{ fetched = json.num_good_events; }}); 0"
         ));
         browser.wait("fetched === 1");
         for id in ["batched", "xhr", "beacon", "fetch"] {

@@ -1,9 +1,9 @@
-//! Each documented form of answer.
+//! Each documented form of response.
 
 use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
-use crate::wire::{Answer, JSON, Sender, update};
+use crate::wire::{JSON, Response, Sender, update};
 
 fn good(id: &str) -> Value {
     update(id, "$set", json!({"plan": "enterprise"}))
@@ -14,15 +14,15 @@ fn bad() -> Value {
     json!({"$token": "TOKEN", "$group_key": "company", "$group_id": 12345, "$set": {}})
 }
 
-fn send(query: &str, body: &Value) -> Answer {
+fn send(query: &str, body: &Value) -> Response {
     let emulator = Emulator::start().unwrap();
     Sender::new(&emulator).send(query, body)
 }
 
-fn assert_bare(answer: &Answer, body: &str) {
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.body, body);
-    assert_eq!(answer.content_type, "text/plain");
+fn assert_bare(response: &Response, body: &str) {
+    assert_eq!(response.status, 200);
+    assert_eq!(response.body, body);
+    assert_eq!(response.content_type, "text/plain");
 }
 
 #[test]
@@ -45,23 +45,23 @@ fn bare_zero_where_no_record_is_valid() {
 
 #[test]
 fn verbose() {
-    let answer = send("verbose=1", &json!([bad(), good("acme")]));
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.json(), json!({"status": 1, "error": null}));
+    let response = send("verbose=1", &json!([bad(), good("acme")]));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json(), json!({"status": 1, "error": null}));
 
-    let answer = send("verbose=1", &json!([bad()]));
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.json()["status"], 0);
-    assert!(answer.json()["error"].is_string());
+    let response = send("verbose=1", &json!([bad()]));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json()["status"], 0);
+    assert!(response.json()["error"].is_string());
 }
 
 #[test]
 fn strict_success() {
     for query in ["strict=1", "ip=0&strict=1&verbose=1"] {
-        let answer = send(query, &json!([good("acme"), good("globex")]));
-        assert_eq!(answer.status, 200);
+        let response = send(query, &json!([good("acme"), good("globex")]));
+        assert_eq!(response.status, 200);
         let expected = json!({"code": 200, "status": "OK", "num_good_events": 2});
-        assert_eq!(answer.json(), expected);
+        assert_eq!(response.json(), expected);
     }
 }
 
@@ -69,9 +69,9 @@ fn strict_success() {
 fn strict_failure_names_the_records_and_applies_the_others() {
     let emulator = Emulator::start().unwrap();
     let body = json!([good("acme"), bad(), good("globex"), {"$token": "TOKEN"}]);
-    let answer = Sender::new(&emulator).send("strict=1", &body);
-    assert_eq!(answer.status, 400);
-    let json = answer.json();
+    let response = Sender::new(&emulator).send("strict=1", &body);
+    assert_eq!(response.status, 400);
+    let json = response.json();
     assert_eq!(json["code"], 400);
     assert_eq!(json["status"], "Bad Request");
     assert_eq!(json["num_records_imported"], 2);
@@ -90,9 +90,9 @@ fn strict_failure_names_the_records_and_applies_the_others() {
 
 #[test]
 fn strict_without_any_record() {
-    let answer = send("strict=1", &json!([]));
-    assert_eq!(answer.status, 400);
-    assert_eq!(answer.json()["failed_records"], json!([]));
+    let response = send("strict=1", &json!([]));
+    assert_eq!(response.status, 400);
+    assert_eq!(response.json()["failed_records"], json!([]));
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn a_body_that_is_not_json() {
     let emulator = Emulator::start().unwrap();
     let sender = Sender::new(&emulator);
     for body in ["", "{", "[1,]", "data", "\u{0}"] {
-        let answer = sender.post("/groups", &JSON, body.as_bytes()).unwrap();
-        assert_eq!(answer.status, 400, "{body:?}");
-        let json = answer.json();
+        let response = sender.post("/groups", &JSON, body.as_bytes()).unwrap();
+        assert_eq!(response.status, 400, "{body:?}");
+        let json = response.json();
         assert_eq!(json["code"], 400);
         assert_eq!(json["status"], "Bad Request");
         assert!(json["error"].is_string());
@@ -115,8 +115,8 @@ fn a_body_that_is_not_json() {
 fn a_path_with_a_slash_at_its_end() {
     let emulator = Emulator::start().unwrap();
     let body = json!([good("acme")]).to_string();
-    let answer = Sender::new(&emulator).post("/groups/", &JSON, body.as_bytes());
-    assert_bare(&answer.unwrap(), "1");
+    let response = Sender::new(&emulator).post("/groups/", &JSON, body.as_bytes());
+    assert_bare(&response.unwrap(), "1");
     assert_eq!(emulator.profiles().len(), 1);
 }
 
@@ -124,9 +124,9 @@ fn a_path_with_a_slash_at_its_end() {
 fn other_paths() {
     let emulator = Emulator::start().unwrap();
     for path in ["/", "/engage", "/groups/acme"] {
-        let answer = Sender::new(&emulator).post(path, &JSON, b"[]").unwrap();
-        assert_eq!(answer.status, 404);
-        assert_eq!(answer.json()["code"], 404);
+        let response = Sender::new(&emulator).post(path, &JSON, b"[]").unwrap();
+        assert_eq!(response.status, 404);
+        assert_eq!(response.json()["code"], 404);
     }
 }
 
@@ -139,11 +139,11 @@ fn a_token_that_the_project_does_not_have() {
     let mut none = good("acme");
     none.as_object_mut().unwrap().remove("$token");
     for wrong in [other, none] {
-        let answer = sender.send("strict=1", &json!([good("acme"), wrong]));
-        assert_eq!(answer.status, 401);
-        assert_eq!(answer.json()["status"], "error");
-        assert!(answer.json()["error"].is_string());
-        assert!(!answer.body.contains("OTHER"));
+        let response = sender.send("strict=1", &json!([good("acme"), wrong]));
+        assert_eq!(response.status, 401);
+        assert_eq!(response.json()["status"], "error");
+        assert!(response.json()["error"].is_string());
+        assert!(!response.body.contains("OTHER"));
     }
     assert!(emulator.profiles().is_empty());
 

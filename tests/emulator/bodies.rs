@@ -8,7 +8,7 @@ use flate2::{Compression, write::GzEncoder};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use crate::wire::{Answer, JSON, Sender, update};
+use crate::wire::{JSON, Response, Sender, update};
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
@@ -33,15 +33,15 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn send(headers: Headers<'_>, body: &[u8]) -> (Answer, Emulator) {
+fn send(headers: Headers<'_>, body: &[u8]) -> (Response, Emulator) {
     let emulator = Emulator::start().unwrap();
-    let answer = Sender::new(&emulator).post("/groups", headers, body);
-    (answer.unwrap(), emulator)
+    let response = Sender::new(&emulator).post("/groups", headers, body);
+    (response.unwrap(), emulator)
 }
 
 fn assert_taken(headers: Headers<'_>, body: &[u8]) {
-    let (answer, emulator) = send(headers, body);
-    assert_eq!(answer.body, "1", "{headers:?} {answer:?}");
+    let (response, emulator) = send(headers, body);
+    assert_eq!(response.body, "1", "{headers:?} {response:?}");
     let profile = emulator.profile("company", "acme").unwrap();
     assert_eq!(profile, json!({"name": NAME}));
 }
@@ -92,8 +92,8 @@ fn gzip_of_json_and_of_a_form() {
 #[test]
 fn parameters_in_the_form() {
     let body = format!("{}&verbose=1", form(&updates()));
-    let (answer, _) = send(&[FORM], body.as_bytes());
-    assert_eq!(answer.json(), json!({"status": 1, "error": null}));
+    let (response, _) = send(&[FORM], body.as_bytes());
+    assert_eq!(response.json(), json!({"status": 1, "error": null}));
 }
 
 #[test]
@@ -109,9 +109,9 @@ fn what_cannot_be_decoded() {
         (&[JSON[0], ("content-encoding", "br")], b"[]"),
     ];
     for (headers, body) in cases {
-        let (answer, emulator) = send(headers, body);
-        assert_eq!(answer.status, 400, "{body:?}");
-        assert_eq!(answer.json()["code"], 400);
+        let (response, emulator) = send(headers, body);
+        assert_eq!(response.status, 400, "{body:?}");
+        assert_eq!(response.json()["code"], 400);
         assert!(emulator.profiles().is_empty());
     }
 }

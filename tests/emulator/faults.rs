@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
-use crate::wire::{Answer, JSON, PATIENCE, Sender, connect, read_answer, update};
+use crate::wire::{JSON, PATIENCE, Response, Sender, connect, read_response, update};
 
 fn updates(ids: &[&str]) -> Value {
     let updates = ids.iter().map(|id| update(id, "$set", json!({"a": 1})));
@@ -22,7 +22,7 @@ fn emulator(fault: Fault) -> (Emulator, Sender) {
     (emulator, sender)
 }
 
-fn try_send(sender: &Sender, body: &Value) -> Result<Answer, ureq::Error> {
+fn try_send(sender: &Sender, body: &Value) -> Result<Response, ureq::Error> {
     sender.post("/groups", &JSON, body.to_string().as_bytes())
 }
 
@@ -34,11 +34,11 @@ fn assert_recovered(sender: &Sender) {
 #[test]
 fn status() {
     let (emulator, sender) = emulator(Fault::Status(503));
-    let answer = sender.send("strict=1", &updates(&["acme"]));
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.json()["code"], 503);
-    assert_eq!(answer.json()["status"], "Service Unavailable");
-    assert_eq!(answer.retry_after, None);
+    let response = sender.send("strict=1", &updates(&["acme"]));
+    assert_eq!(response.status, 503);
+    assert_eq!(response.json()["code"], 503);
+    assert_eq!(response.json()["status"], "Service Unavailable");
+    assert_eq!(response.retry_after, None);
     assert!(emulator.profiles().is_empty());
     assert_eq!(emulator.requests()[0].status, Some(503));
     assert_eq!(emulator.requests()[0].body, updates(&["acme"]).to_string());
@@ -49,9 +49,9 @@ fn status() {
 fn statuses_as_documented() {
     for (status, key) in [(401, "error"), (403, "error")] {
         let (_emulator, sender) = emulator(Fault::Status(status));
-        let answer = sender.send("", &updates(&["acme"]));
-        assert_eq!(answer.status, status);
-        assert_eq!(answer.json()["status"], key);
+        let response = sender.send("", &updates(&["acme"]));
+        assert_eq!(response.status, status);
+        assert_eq!(response.json()["status"], key);
     }
     let (_emulator, sender) = emulator(Fault::Status(429));
     let expected = json!({
@@ -79,23 +79,23 @@ fn retry_after() {
             status: 429,
             after: after.to_owned(),
         });
-        let answer = sender.send("", &updates(&["acme"]));
-        assert_eq!(answer.status, 429);
-        assert_eq!(answer.retry_after.as_deref(), Some(after));
+        let response = sender.send("", &updates(&["acme"]));
+        assert_eq!(response.status, 429);
+        assert_eq!(response.retry_after.as_deref(), Some(after));
         assert!(emulator.profiles().is_empty());
         assert_recovered(&sender);
     }
 }
 
 #[test]
-fn any_answer() {
+fn any_response() {
     for body in ["", "{\"status\":", "1", "\u{fffd}\u{0}"] {
         let (emulator, sender) = emulator(Fault::Response {
             status: 200,
             body: body.to_owned(),
         });
-        let answer = sender.send("", &updates(&["acme"]));
-        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+        let response = sender.send("", &updates(&["acme"]));
+        assert_eq!((response.status, response.body.as_str()), (200, body));
         assert!(emulator.profiles().is_empty());
         assert_recovered(&sender);
     }
@@ -104,10 +104,10 @@ fn any_answer() {
 #[test]
 fn html() {
     let (emulator, sender) = emulator(Fault::Html);
-    let answer = sender.send("strict=1&verbose=1", &updates(&["acme"]));
-    assert_eq!(answer.status, 502);
-    assert_eq!(answer.content_type, "text/html");
-    assert!(answer.body.starts_with("<html>"));
+    let response = sender.send("strict=1&verbose=1", &updates(&["acme"]));
+    assert_eq!(response.status, 502);
+    assert_eq!(response.content_type, "text/html");
+    assert!(response.body.starts_with("<html>"));
     assert!(emulator.profiles().is_empty());
     assert_recovered(&sender);
 }
@@ -132,13 +132,13 @@ fn close_after() {
 }
 
 #[test]
-fn close_mid_answer() {
+fn close_mid_response() {
     let (emulator, sender) = emulator(Fault::CloseMidResponse);
     let path = "/groups?strict=1";
     let body = updates(&["acme"]).to_string();
-    let answer = sender.post(path, &JSON, body.as_bytes());
-    let Err(ureq::Error::Io(error)) = answer else {
-        panic!("{answer:?}")
+    let response = sender.post(path, &JSON, body.as_bytes());
+    let Err(ureq::Error::Io(error)) = response else {
+        panic!("{response:?}")
     };
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     assert!(emulator.profile("company", "acme").is_some());
@@ -148,9 +148,9 @@ fn close_mid_answer() {
 #[test]
 fn reject() {
     let (emulator, sender) = emulator(Fault::Reject(vec![0, 2, 9]));
-    let answer = sender.send("strict=1", &updates(&["a", "b", "c", "d"]));
-    assert_eq!(answer.status, 400);
-    let json = answer.json();
+    let response = sender.send("strict=1", &updates(&["a", "b", "c", "d"]));
+    assert_eq!(response.status, 400);
+    let json = response.json();
     assert_eq!(json["num_records_imported"], 2);
     let failed = json["failed_records"].as_array().unwrap();
     let positions: Vec<_> = failed
@@ -175,9 +175,9 @@ fn too_large() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::TooLarge(2));
     let sender = Sender::new(&emulator);
-    let answer = sender.send("strict=1", &updates(&["a", "b", "c"]));
-    assert_eq!(answer.status, 413);
-    assert_eq!(answer.json()["status"], "Request Entity Too Large");
+    let response = sender.send("strict=1", &updates(&["a", "b", "c"]));
+    assert_eq!(response.status, 413);
+    assert_eq!(response.json()["status"], "Request Entity Too Large");
     assert!(emulator.profiles().is_empty());
     assert_eq!(sender.send("", &updates(&["a", "b"])).body, "1");
     assert_eq!(emulator.profiles().len(), 2);
@@ -186,7 +186,7 @@ fn too_large() {
 #[test]
 fn delay_is_after_the_request_is_applied_and_delays_no_other() {
     let emulator = Emulator::start().unwrap();
-    // Longer than any test may take: the answer never comes.
+    // Longer than any test may take: the response never comes.
     emulator.fail_next(Fault::Delay(Duration::from_hours(1)));
     let mut stalled = connect(&emulator);
     let body = updates(&["slow"]).to_string();
@@ -220,7 +220,7 @@ fn delay_ends() {
     stream
         .write_all(b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]")
         .unwrap();
-    assert!(read_answer(&mut stream).ends_with("\r\n\r\n0"));
+    assert!(read_response(&mut stream).ends_with("\r\n\r\n0"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
-use crate::wire::{connect, raw, read_answer, update};
+use crate::wire::{connect, raw, read_response, update};
 
 fn body(id: &str) -> String {
     json!([update(id, "$set", json!({"plan": "free"}))]).to_string()
@@ -26,9 +26,9 @@ fn keep_alive() {
     let mut stream = connect(&emulator);
     for id in ["a", "b", "c"] {
         stream.write_all(request("", id).as_bytes()).unwrap();
-        let answer = read_answer(&mut stream);
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
+        let response = read_response(&mut stream);
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+        assert!(response.ends_with("\r\n\r\n1"), "{response}");
         assert!(emulator.profile("company", id).is_some());
     }
 }
@@ -37,8 +37,12 @@ fn keep_alive() {
 fn several_requests_at_once_on_one_connection() {
     let emulator = Emulator::start().unwrap();
     let requests = request("", "a") + &request("connection: close\r\n", "b");
-    let answers = raw(&emulator, requests.as_bytes());
-    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    let responses = raw(&emulator, requests.as_bytes());
+    assert_eq!(
+        responses.matches("HTTP/1.1 200 OK").count(),
+        2,
+        "{responses}"
+    );
     assert_eq!(emulator.profiles().len(), 2);
 }
 
@@ -50,7 +54,7 @@ fn byte_by_byte() {
     for byte in request("", "a").bytes() {
         stream.write_all(&[byte]).unwrap();
     }
-    assert!(read_answer(&mut stream).ends_with("\r\n\r\n1"));
+    assert!(read_response(&mut stream).ends_with("\r\n\r\n1"));
 }
 
 #[test]
@@ -64,8 +68,8 @@ fn chunked() {
         start.len(),
         end.len(),
     );
-    let answer = raw(&emulator, request.as_bytes());
-    assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
+    let response = raw(&emulator, request.as_bytes());
+    assert!(response.ends_with("\r\n\r\n1"), "{response}");
     assert!(emulator.profile("company", "a").is_some());
 }
 
@@ -80,7 +84,7 @@ fn expect_100_continue() {
     stream.read_exact(&mut go_on).unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(body.as_bytes()).unwrap();
-    assert!(read_answer(&mut stream).ends_with("\r\n\r\n1"));
+    assert!(read_response(&mut stream).ends_with("\r\n\r\n1"));
 }
 
 #[test]
@@ -132,10 +136,14 @@ fn other_methods() {
             "{method} /groups?data=x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              content-length: 0\r\n\r\n"
         );
-        let answer = raw(&emulator, request.as_bytes());
-        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
-        assert!(answer.contains("\r\nallow: GET, POST\r\n"), "{answer}");
-        assert_eq!(answer.ends_with("\r\n\r\n"), method == "HEAD", "{answer}");
+        let response = raw(&emulator, request.as_bytes());
+        assert!(response.starts_with("HTTP/1.1 405 "), "{response}");
+        assert!(response.contains("\r\nallow: GET, POST\r\n"), "{response}");
+        assert_eq!(
+            response.ends_with("\r\n\r\n"),
+            method == "HEAD",
+            "{response}"
+        );
     }
 }
 
@@ -149,10 +157,13 @@ fn what_is_not_http() {
         "no http\r\n\r\n",
         &many_headers,
     ] {
-        let answer = raw(&emulator, bytes.as_bytes());
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{bytes:.20} {answer}");
+        let response = raw(&emulator, bytes.as_bytes());
+        assert!(
+            response.starts_with("HTTP/1.1 400 "),
+            "{bytes:.20} {response}"
+        );
     }
-    // The answer may be lost, as there is more to read; that there is an end is what counts.
+    // The response may be lost, as there is more to read; that there is an end is what counts.
     raw(&emulator, endless_head.as_bytes());
     let requests = emulator.requests();
     let errors = requests.iter().map(|request| {
@@ -179,9 +190,9 @@ fn bodies_that_end_early_or_are_not_chunked_as_they_say() {
         let request = format!("POST /groups HTTP/1.1\r\nhost: localhost\r\n{body}");
         stream.write_all(request.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        assert_eq!(answer, "");
+        let mut response = String::new();
+        let _ = stream.read_to_string(&mut response);
+        assert_eq!(response, "");
     }
     let requests = emulator.requests();
     assert_eq!(requests.len(), bodies.len());

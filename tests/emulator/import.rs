@@ -8,7 +8,7 @@ use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
 use crate::bodies::gzip;
-use crate::wire::{Answer, Sender, raw};
+use crate::wire::{Response, Sender, raw};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
@@ -40,7 +40,7 @@ fn basic(user: &str, password: &str) -> String {
     )
 }
 
-fn import(emulator: &Emulator, query: &str, body: &Value) -> Answer {
+fn import(emulator: &Emulator, query: &str, body: &Value) -> Response {
     let body = body.to_string();
     let authorization = basic("TOKEN", "");
     let headers = [JSON, ("authorization", &authorization)];
@@ -53,20 +53,20 @@ fn import(emulator: &Emulator, query: &str, body: &Value) -> Answer {
 /// The field and the message of the one event of a request that is wrong.
 fn refused(event: Value) -> (String, String) {
     let emulator = Emulator::start().unwrap();
-    let answer = import(&emulator, "strict=1", &json!([event]));
-    assert_eq!(answer.status, 400);
+    let response = import(&emulator, "strict=1", &json!([event]));
+    assert_eq!(response.status, 400);
     assert!(emulator.events().is_empty());
-    let mut answer = answer.json();
-    let failed = answer["failed_records"][0].take();
+    let mut response = response.json();
+    let failed = response["failed_records"][0].take();
     let text = |name: &str| failed[name].as_str().unwrap().to_owned();
     (text("field"), text("message"))
 }
 
 fn assert_taken(event: Value) {
     let emulator = Emulator::start().unwrap();
-    let answer = import(&emulator, "strict=1", &json!([event]));
+    let response = import(&emulator, "strict=1", &json!([event]));
     let expected = json!({"code": 200, "num_records_imported": 1, "status": "OK"});
-    assert_eq!(answer.json(), expected);
+    assert_eq!(response.json(), expected);
     assert_eq!(emulator.events(), [event]);
 }
 
@@ -91,25 +91,25 @@ fn each_form_of_body() {
         let emulator = Emulator::start().unwrap();
         let authorization = basic("TOKEN", "");
         let headers = [headers, vec![("authorization", &*authorization)]].concat();
-        let answer = Sender::new(&emulator)
+        let response = Sender::new(&emulator)
             .post("/import", &headers, &body)
             .unwrap();
-        assert_eq!(answer.status, 200, "{headers:?} {answer:?}");
+        assert_eq!(response.status, 200, "{headers:?} {response:?}");
         assert_eq!(emulator.events(), events, "{headers:?}");
     }
     let emulator = Emulator::start().unwrap();
     let authorization = basic("TOKEN", "");
     for (kind, body) in [(JSON, &*lines), (NDJSON, "{} x"), (JSON, "")] {
         let headers = [kind, ("authorization", &*authorization)];
-        let answer = Sender::new(&emulator)
+        let response = Sender::new(&emulator)
             .post("/import", &headers, body.as_bytes())
             .unwrap();
-        assert_eq!(answer.status, 400, "{kind:?} {body}");
+        assert_eq!(response.status, 400, "{kind:?} {body}");
     }
 }
 
 #[test]
-fn answers() {
+fn responses() {
     let emulator = Emulator::start().unwrap();
     let bad = event_with("time", json!("now"));
     // JSON with and without `strict`.
@@ -230,8 +230,8 @@ fn the_latest_of_the_same_event_is_kept() {
 fn an_event_to_ignore_is_accepted_and_dropped() {
     let emulator = Emulator::start().unwrap();
     let events = json!([event_with("$ignore", json!(true)), event("a")]);
-    let answer = import(&emulator, "strict=1", &events);
-    assert_eq!(answer.json()["num_records_imported"], 2);
+    let response = import(&emulator, "strict=1", &events);
+    assert_eq!(response.json()["num_records_imported"], 2);
     assert_eq!(emulator.events(), [event("a")]);
     // The client cannot see it, so the request says so.
     let request = &emulator.requests()[0];
@@ -276,10 +276,10 @@ fn limits() {
             event
         })
         .collect();
-    let answer = import(&emulator, "", &json!(large));
-    assert_eq!(answer.status, 413);
+    let response = import(&emulator, "", &json!(large));
+    assert_eq!(response.status, 413);
     assert_eq!(
-        answer.json()["error"],
+        response.json()["error"],
         "request exceeds max limit of 10485760 bytes"
     );
     assert_eq!(import(&emulator, "", &json!(large[..9])).status, 200);
@@ -293,15 +293,15 @@ fn credentials() {
         let authorization = authorization.map(|value| ("authorization", value));
         let headers: Vec<_> = [JSON].into_iter().chain(authorization).collect();
         let path = format!("/import?{query}");
-        let answer = Sender::new(emulator)
+        let response = Sender::new(emulator)
             .post(&path, &headers, body.as_bytes())
             .unwrap();
-        if answer.status == 401 {
+        if response.status == 401 {
             let documented =
                 json!({"code": 401, "error": "Invalid credentials", "status": "Unauthorized"});
-            assert_eq!(answer.json(), documented);
+            assert_eq!(response.json(), documented);
         }
-        answer.status
+        response.status
     };
     let anybody = Emulator::start().unwrap();
     let known = Emulator::builder()
@@ -338,12 +338,12 @@ fn credentials() {
 #[test]
 fn other_methods() {
     let emulator = Emulator::start().unwrap();
-    let answer = raw(
+    let response = raw(
         &emulator,
         b"GET /import?data=x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
     );
-    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
-    assert!(answer.contains("\r\nallow: POST\r\n"), "{answer}");
+    assert!(response.starts_with("HTTP/1.1 405 "), "{response}");
+    assert!(response.contains("\r\nallow: POST\r\n"), "{response}");
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn faults_are_for_events_too() {
     let events = json!([event("a"), event("b")]);
     assert_eq!(import(&emulator, "strict=1", &events).status, 503);
     assert_eq!(import(&emulator, "strict=1", &events).status, 413);
-    let answer = import(&emulator, "strict=1", &events).json();
-    assert_eq!(answer["failed_records"][0]["$insert_id"], "a");
+    let response = import(&emulator, "strict=1", &events).json();
+    assert_eq!(response["failed_records"][0]["$insert_id"], "a");
     assert_eq!(emulator.events(), [event("b")]);
 }

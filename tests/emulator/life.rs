@@ -9,7 +9,7 @@ use mixpanel_groups::ErrorKind;
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
-use crate::wire::{Sender, connect, read_answer, update};
+use crate::wire::{Sender, connect, read_response, update};
 
 /// Other tests may get the port that one has just left, but not five times.
 fn once_in_five(succeeds: impl Fn() -> bool) -> bool {
@@ -33,11 +33,11 @@ fn dropping_closes_all_connections() {
     let mut used = connect(&emulator);
     used.write_all(b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]")
         .unwrap();
-    read_answer(&mut used);
+    read_response(&mut used);
     let mut half = connect(&emulator);
     half.write_all(b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[")
         .unwrap();
-    // Answered after the others were accepted.
+    // The response came after the others were accepted.
     Sender::new(&emulator).send("", &json!([]));
 
     drop(emulator);

@@ -4,7 +4,7 @@ use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
 use crate::bodies::gzip;
-use crate::wire::{Answer, JSON, Sender, update};
+use crate::wire::{JSON, Response, Sender, update};
 
 const MIB: usize = 1024 * 1024;
 
@@ -24,10 +24,10 @@ fn body_of(bytes: usize) -> Vec<u8> {
     body
 }
 
-fn assert_too_large(answer: &Answer) {
-    assert_eq!(answer.status, 413);
-    assert_eq!(answer.json()["code"], 413);
-    assert_eq!(answer.json()["status"], "Request Entity Too Large");
+fn assert_too_large(response: &Response) {
+    assert_eq!(response.status, 413);
+    assert_eq!(response.json()["code"], 413);
+    assert_eq!(response.json()["status"], "Request Entity Too Large");
 }
 
 #[test]
@@ -41,8 +41,8 @@ fn updates_in_a_request() {
     assert_too_large(&sender.send("", &updates(2_001)));
     assert!(emulator.profiles().is_empty());
 
-    let answer = sender.send("strict=1", &updates(2_000));
-    assert_eq!(answer.json()["num_good_events"], 2_000);
+    let response = sender.send("strict=1", &updates(2_000));
+    assert_eq!(response.json()["num_good_events"], 2_000);
     assert_eq!(emulator.profiles().len(), 2_000);
 }
 
@@ -55,10 +55,10 @@ fn bytes_of_a_request() {
         let headers = [JSON[0], ("content-encoding", "gzip")];
         sender.post("/groups", &headers, &gzip(body)).unwrap()
     };
-    for answer in [post(&body_of(2 * MIB + 1)), zipped(&body_of(2 * MIB + 1))] {
-        assert_too_large(&answer);
+    for response in [post(&body_of(2 * MIB + 1)), zipped(&body_of(2 * MIB + 1))] {
+        assert_too_large(&response);
         let message = "request exceeds max limit of 2097152 bytes";
-        assert_eq!(answer.json()["error"], message);
+        assert_eq!(response.json()["error"], message);
     }
     assert_too_large(&post(&vec![b' '; 4 * MIB]));
     assert_too_large(&zipped(&vec![b' '; 4 * MIB]));
@@ -83,10 +83,10 @@ fn bytes_of_an_update() {
     let emulator = Emulator::start().unwrap();
     let sender = Sender::new(&emulator);
     let body = json!([update_of("small", 500), update_of("large", MIB + 1)]);
-    let answer = sender.send("strict=1", &body).json();
-    assert_eq!(answer["num_records_imported"], 1);
-    assert_eq!(answer["failed_records"].as_array().unwrap().len(), 1);
-    assert_eq!(answer["failed_records"][0]["index"], 1);
+    let response = sender.send("strict=1", &body).json();
+    assert_eq!(response["num_records_imported"], 1);
+    assert_eq!(response["failed_records"].as_array().unwrap().len(), 1);
+    assert_eq!(response["failed_records"][0]["index"], 1);
     assert!(emulator.profile("company", "large").is_none());
     assert!(emulator.profile("company", "small").is_some());
 
@@ -131,8 +131,8 @@ fn long_names_and_texts_are_truncated_as_mixpanel_does() {
         "$union",
         json!({"list": [text, text.replace('é', "è")]}),
     );
-    let answer = sender.send("strict=1", &json!([set, union]));
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = sender.send("strict=1", &json!([set, union]));
+    assert_eq!(response.status, 200, "{response:?}");
     let cut = "x".repeat(254);
     let profile = emulator.profile("company", "acme").unwrap();
     let expected = json!({
@@ -164,8 +164,8 @@ fn requests_that_are_kept() {
     let emulator = Emulator::start().unwrap();
     let sender = Sender::new(&emulator);
     for i in 0..1_010 {
-        let answer = sender.post(&format!("/groups?i={i}"), &JSON, b"[]");
-        answer.unwrap();
+        let response = sender.post(&format!("/groups?i={i}"), &JSON, b"[]");
+        response.unwrap();
     }
     let requests = emulator.requests();
     assert_eq!(requests.len(), 1_000);

@@ -85,8 +85,8 @@ fn updates_over_http_do_what_the_model_says() {
                 model.entry(key).or_default().apply(update).unwrap();
             }
             let records = batch.iter().map(|(_, update)| record(update));
-            let answer = sender.send("strict=1", &records.collect());
-            prop_assert_eq!(&answer.json()["num_good_events"], batch.len(), "{:?}", answer);
+            let response = sender.send("strict=1", &records.collect());
+            prop_assert_eq!(&response.json()["num_good_events"], batch.len(), "{:?}", response);
         }
         model.retain(|_, profile| profile.exists());
         prop_assert_eq!(emulator.profiles(), model);

@@ -19,10 +19,10 @@ fn get_as(emulator: &Emulator, path: &str, host: &str) -> String {
 }
 
 fn view(emulator: &Emulator, path: &str) -> Value {
-    let answer = get(emulator, path);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(head.contains("application/json"), "{answer}");
+    let response = get(emulator, path);
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(head.contains("application/json"), "{response}");
     serde_json::from_str(body).unwrap()
 }
 

@@ -10,7 +10,7 @@ use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
 use crate::bodies::gzip;
-use crate::wire::{connect, read_answer};
+use crate::wire::{connect, read_response};
 
 /// What an SDK sends: a head up to the length of the body, and a body made of JSON.
 struct Sdk {
@@ -32,10 +32,10 @@ fn send(sdk: &Sdk, requests: &[&str]) -> Emulator {
         let head = format!("{}Content-Length: {len}\r\n\r\n", sdk.head);
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&body).unwrap();
-        let answer = read_answer(&mut stream);
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200 OK"), "{answer}");
-        assert!((sdk.success)(body), "{json}: {answer}");
+        let response = read_response(&mut stream);
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{response}");
+        assert!((sdk.success)(body), "{json}: {response}");
     }
     emulator
 }

@@ -8,12 +8,12 @@ use crate::wire::{Sender, update};
 /// The `field` of the failed record; nothing if it is valid.
 fn failed_field(record: &Value) -> Option<String> {
     let emulator = Emulator::start().unwrap();
-    let answer = Sender::new(&emulator).send("strict=1", &json!([record]));
-    if answer.status == 200 {
+    let response = Sender::new(&emulator).send("strict=1", &json!([record]));
+    if response.status == 200 {
         return None;
     }
     assert!(emulator.profiles().is_empty());
-    let failed = answer.json()["failed_records"][0].clone();
+    let failed = response.json()["failed_records"][0].clone();
     assert_eq!(failed["index"], 0);
     assert!(!failed["message"].as_str().unwrap().is_empty());
     Some(failed["field"].as_str().unwrap().to_owned())
@@ -136,10 +136,10 @@ fn an_empty_update_is_valid_where_the_group_exists() {
         update("acme", "$set_once", json!({})),
         update("acme", "$set", json!({})),
     ]);
-    let answer = sender.send("strict=1", &body).json();
-    assert_eq!(answer["num_records_imported"], 3);
-    assert_eq!(answer["failed_records"][0]["index"], 0);
-    assert_eq!(answer["failed_records"].as_array().unwrap().len(), 1);
+    let response = sender.send("strict=1", &body).json();
+    assert_eq!(response["num_records_imported"], 3);
+    assert_eq!(response["failed_records"][0]["index"], 0);
+    assert_eq!(response["failed_records"].as_array().unwrap().len(), 1);
     // `null` is a value, which Mixpanel shows as "(not set)".
     assert_eq!(
         emulator.profile("company", "acme").unwrap(),
@@ -151,7 +151,7 @@ fn an_empty_update_is_valid_where_the_group_exists() {
 fn add_is_refused_with_the_reason() {
     let emulator = Emulator::start().unwrap();
     let body = json!([update("acme", "$add", json!({"a": 1}))]);
-    let answer = Sender::new(&emulator).send("strict=1", &body).json();
+    let response = Sender::new(&emulator).send("strict=1", &body).json();
     let message = "documented by name only, so not supported here";
-    assert_eq!(answer["failed_records"][0]["message"], message);
+    assert_eq!(response["failed_records"][0]["message"], message);
 }

@@ -80,11 +80,14 @@ fn a_firewall_takes_offense_at_one_text() {
     emulator.fail_always(Fault::Firewall("DROP TABLE".to_owned()));
     let sender = Sender::new(&emulator);
     let good = update("good", "$set", json!({"a": 1}));
-    let answer = sender.send(
+    let response = sender.send(
         "strict=1",
         &json!([good, update("bad", "$set", json!({"a": "DROP TABLE x"}))]),
     );
-    assert_eq!((answer.status, &*answer.content_type), (403, "text/html"));
+    assert_eq!(
+        (response.status, &*response.content_type),
+        (403, "text/html")
+    );
     assert!(emulator.profiles().is_empty());
     assert_eq!(sender.send("", &good).body, "1");
     assert_eq!(emulator.profiles().len(), 1);
@@ -193,7 +196,7 @@ fn viewers_that_do_not_read_block_nobody() {
     for mut viewer in &viewers {
         viewer.set_nonblocking(true).unwrap();
         let request = "GET /emulator/group?key=company&id=acme HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        // Pipelined, so that each connection's thread gets stuck while it answers.
+        // Pipelined, so that each connection's thread gets stuck while it responds.
         for _ in 0..200 {
             let _ = viewer.write(request.as_bytes());
         }

@@ -7,20 +7,20 @@ use std::time::Duration;
 use mixpanel_groups_emulator::Emulator;
 use serde_json::{Value, json};
 
-/// Long enough for any answer; reached only where a test fails.
+/// Long enough for any response; reached only where a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) content_type: String,
     pub(crate) retry_after: Option<String>,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.content_type, "application/json", "{self:?}");
         serde_json::from_str(&self.body).unwrap()
@@ -51,7 +51,7 @@ impl Sender {
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Result<Answer, ureq::Error> {
+    ) -> Result<Response, ureq::Error> {
         let mut request = self.agent.post(format!("{}{path}", self.endpoint));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -61,7 +61,7 @@ impl Sender {
             let value = response.headers().get(name)?;
             Some(value.to_str().unwrap().to_owned())
         };
-        Ok(Answer {
+        Ok(Response {
             status: response.status().as_u16(),
             content_type: text("content-type").unwrap_or_default(),
             retry_after: text("retry-after"),
@@ -70,7 +70,7 @@ impl Sender {
     }
 
     /// Posts JSON to `/groups` with this query.
-    pub(crate) fn send(&self, query: &str, body: &Value) -> Answer {
+    pub(crate) fn send(&self, query: &str, body: &Value) -> Response {
         let path = format!("/groups?{query}");
         self.post(&path, &JSON, body.to_string().as_bytes())
             .unwrap()
@@ -81,10 +81,10 @@ impl Sender {
 pub(crate) fn raw(emulator: &Emulator, bytes: &[u8]) -> String {
     let mut stream = connect(emulator);
     stream.write_all(bytes).unwrap();
-    let mut answer = Vec::new();
-    // A connection that is reset ends the answer as well.
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8(answer).unwrap()
+    let mut response = Vec::new();
+    // A connection that is reset ends the response as well.
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8(response).unwrap()
 }
 
 pub(crate) fn connect(emulator: &Emulator) -> TcpStream {
@@ -94,21 +94,21 @@ pub(crate) fn connect(emulator: &Emulator) -> TcpStream {
     stream
 }
 
-/// One answer whose end its `content-length` tells.
-pub(crate) fn read_answer(stream: &mut TcpStream) -> String {
-    let mut answer = String::new();
+/// One response whose end its `content-length` tells.
+pub(crate) fn read_response(stream: &mut TcpStream) -> String {
+    let mut response = String::new();
     let mut byte = [0];
-    let mut read = |answer: &mut String| {
+    let mut read = |response: &mut String| {
         stream.read_exact(&mut byte).unwrap();
-        answer.push(byte[0].into());
+        response.push(byte[0].into());
     };
-    while !answer.ends_with("\r\n\r\n") {
-        read(&mut answer);
+    while !response.ends_with("\r\n\r\n") {
+        read(&mut response);
     }
-    let (_, length) = answer.split_once("content-length: ").unwrap();
+    let (_, length) = response.split_once("content-length: ").unwrap();
     let length = length.split_once("\r\n").unwrap().0.parse().unwrap();
-    (0..length).for_each(|_: usize| read(&mut answer));
-    answer
+    (0..length).for_each(|_: usize| read(&mut response));
+    response
 }
 
 /// An update of the group `company` of this id.

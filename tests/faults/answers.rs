@@ -1,4 +1,4 @@
-//! What the server answers.
+//! What the server responds.
 
 use std::io::Write as _;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use mixpanel_groups::{Client, Compression, ErrorKind, Event, Group, Report, Retr
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use crate::raw::{Raw, answer, read_head_and_body};
+use crate::raw::{Raw, read_head_and_body, response};
 use crate::{
     HOUR, assert_retried, assert_stops, builder, client, patient, quick, undelivered, updates,
 };
@@ -34,21 +34,21 @@ fn each_documented_success_accepts_all() {
         r#"{"code":200,"num_good_events":3,"status":1}"#,
         r#"{"code":200,"status":"OK","failed_records":[]}"#,
     ] {
-        let raw = Raw::answering(move |_| answer(200, "", body));
+        let raw = Raw::responding(move |_| response(200, "", body));
         let report = send_to(&raw, 3);
         assert_eq!((report.accepted, report.requests), (3, 1), "{body}");
         assert_eq!(report.rejected, []);
     }
 }
 
-/// Answers so if any of the updates is bad, without saying which; the bad ones are 3 and 8 of 10.
+/// Responds so if any of the updates is bad, without saying which; the bad ones are 3 and 8 of 10.
 fn assert_bisected(status: u16, refusal: &'static str, message: &str) {
-    let raw = Raw::answering(move |body| {
+    let raw = Raw::responding(move |body| {
         let is_bad = ["\"3\"", "\"8\""].iter().any(|id| body.contains(id));
         if is_bad {
-            answer(status, "", refusal)
+            response(status, "", refusal)
         } else {
-            answer(200, "", "1")
+            response(200, "", "1")
         }
     });
     let report = send_to(&raw, 10);
@@ -100,7 +100,7 @@ fn failed_records_are_rejected_and_the_rest_is_accepted() {
         let body = r#"{"code":400,"status":"Bad Request","error":"some failed","failed_records":[
             {"index":3,"field":"$set.a","message":"bad"}, {"index":1},
             {"index":3,"field":"$set.b","message":"again"}]}"#;
-        let report = send_to(&Raw::answering(move |_| answer(status, "", body)), 4);
+        let report = send_to(&Raw::responding(move |_| response(status, "", body)), 4);
         let rejected: Vec<_> = report.rejected.iter().map(ToString::to_string).collect();
         assert_eq!(
             rejected,
@@ -118,7 +118,7 @@ fn long_words_of_the_server_are_cut() {
     let words = "é".repeat(100_000);
     let body = json!({"error": words, "failed_records": [{"index": 0}, {"index": 1}]});
     let report = send_to(
-        &Raw::answering(move |_| answer(400, "", &body.to_string())),
+        &Raw::responding(move |_| response(400, "", &body.to_string())),
         3,
     );
     assert!(report.rejected.iter().all(|r| r.message == "é".repeat(250)));
@@ -231,7 +231,7 @@ fn without_retry_nothing_is_sent_twice() {
     }
 }
 
-/// How long the client waits after that answer, of which it is told by its progress.
+/// How long the client waits after that response, of which it is told by its progress.
 fn wait_after(status: u16, after: &str) -> Duration {
     let emulator = Emulator::start().unwrap();
     let after = after.to_owned();
@@ -307,7 +307,7 @@ fn a_page_of_a_proxy_is_retried_if_its_status_says_so() {
 
 /// Shows the beginning of what it does not understand.
 #[test]
-fn an_answer_that_is_not_mixpanels_is_retried() {
+fn a_response_that_is_not_mixpanels_is_retried() {
     let html = "<html><title>Welcome to the hotel's wireless network</title></html>";
     for (status, body, shown) in [
         (200, html, "status 200, \"<html><title>Welcome"),
@@ -344,14 +344,14 @@ fn an_answer_that_is_not_mixpanels_is_retried() {
     }
 }
 
-/// A firewall that dislikes the texts of these updates, and answers for Mixpanel.
+/// A firewall that dislikes the texts of these updates, and responds in the place of Mixpanel.
 fn firewall(disliked: &'static [usize]) -> Raw {
-    Raw::answering(move |body| {
+    Raw::responding(move |body| {
         let dislikes = |id| body.contains(&format!("{{\"number\":{id}}}"));
         if disliked.iter().any(dislikes) {
-            answer(403, "", "<html>Request blocked</html>")
+            response(403, "", "<html>Request blocked</html>")
         } else {
-            answer(200, "", "1")
+            response(200, "", "1")
         }
     })
 }
@@ -394,7 +394,7 @@ fn what_follows_a_blocked_update_of_its_group_comes_back_with_it() {
 /// A wall that blocks everything is not asked about each record.
 #[test]
 fn where_everything_is_blocked_a_few_requests_are_enough() {
-    let raw = Raw::answering(|_| answer(403, "", "<html>Please log in</html>"));
+    let raw = Raw::responding(|_| response(403, "", "<html>Please log in</html>"));
     let client = builder(&raw.endpoint).build().unwrap();
     let error = client.send(updates(2_000)).unwrap_err();
     assert_eq!(undelivered(&error), (0..2_000).collect::<Vec<_>>());
@@ -404,12 +404,12 @@ fn where_everything_is_blocked_a_few_requests_are_enough() {
 }
 
 /// Applies what it should, and counts what it applied, without saying which is bad: 3 and 8 of 10.
-fn assert_bisected_by_count(answer_of: fn(usize, usize) -> String) {
-    let raw = Raw::answering(move |body| {
+fn assert_bisected_by_count(response_to: fn(usize, usize) -> String) {
+    let raw = Raw::responding(move |body| {
         let records = body.matches("$group_id").count();
         let is_bad = |id| usize::from(body.contains(id));
         let bad = is_bad("\"3\"") + is_bad("\"8\"");
-        answer(200, "", &answer_of(records, records - bad))
+        response(200, "", &response_to(records, records - bad))
     });
     let report = send_to(&raw, 10);
     assert_eq!(rejected(&report), [3, 8]);
@@ -438,7 +438,7 @@ fn a_count_that_contradicts_is_bisected() {
 fn a_count_and_a_list_that_agree_are_believed() {
     let body = r#"{"code":400,"status":"Bad Request","error":"bad","num_records_imported":3,
         "failed_records":[{"index":2,"message":"bad"}]}"#;
-    let report = send_to(&Raw::answering(move |_| answer(400, "", body)), 4);
+    let report = send_to(&Raw::responding(move |_| response(400, "", body)), 4);
     assert_eq!((report.accepted, report.requests), (3, 1));
     assert_eq!(rejected(&report), [2]);
 }
@@ -447,7 +447,7 @@ fn a_count_and_a_list_that_agree_are_believed() {
 fn a_count_that_fits_nothing_is_unexpected() {
     for count in ["5", "\"3\"", "1.5", "-1", "[]"] {
         let body = format!(r#"{{"status":"OK","num_good_events":{count}}}"#);
-        let raw = Raw::answering(move |_| answer(200, "", &body));
+        let raw = Raw::responding(move |_| response(200, "", &body));
         let client = builder(&raw.endpoint).build().unwrap();
         let error = client.send(updates(3)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedResponse, "{count}");
@@ -462,7 +462,7 @@ fn an_error_is_not_acceptance() {
         r#"{"status":1,"error":"quota exceeded","num_good_events":3}"#,
         r#"{"status":1,"error":{"why":"quota exceeded"}}"#,
     ] {
-        let report = send_to(&Raw::answering(move |_| answer(200, "", body)), 3);
+        let report = send_to(&Raw::responding(move |_| response(200, "", body)), 3);
         assert_eq!((report.accepted, report.rejected.len()), (0, 3), "{body}");
         assert!(report.rejected[0].message.contains("quota exceeded"));
     }
@@ -474,17 +474,17 @@ fn an_echo_of_the_request_shows_no_secret() {
     const SECRET: &str = "fedcba9876543210";
     let echoes: [fn(&str) -> Vec<u8>; 4] = [
         |body| {
-            answer(400, "", &json!({"status": "error", "error": body, "failed_records": [{"index": 0, "message": body, "field": body}]}).to_string())
+            response(400, "", &json!({"status": "error", "error": body, "failed_records": [{"index": 0, "message": body, "field": body}]}).to_string())
         },
         |body| {
-            answer(
+            response(
                 401,
                 "",
                 &json!({"status": "error", "error": body}).to_string(),
             )
         },
-        |body| answer(403, "", &format!("<pre>{body}</pre>")),
-        |body| answer(503, "", &body[..body.len().min(30)]),
+        |body| response(403, "", &format!("<pre>{body}</pre>")),
+        |body| response(503, "", &body[..body.len().min(30)]),
     ];
     for echo in echoes {
         let raw = Raw::start(move |stream, _| {
@@ -557,32 +557,32 @@ fn an_echo_of_an_encoded_or_short_secret_shows_none() {
             assert!(!shown.contains(secret), "{secret} in {shown}");
         }
     };
-    let answers: [fn(&str) -> Vec<u8>; 5] = [
+    let responses: [fn(&str) -> Vec<u8>; 5] = [
         |echo| {
             let failed = json!([{"index": 0, "message": echo, "field": echo}]);
             let body = json!({"status": "error", "error": echo, "failed_records": failed});
-            answer(400, "", &body.to_string())
+            response(400, "", &body.to_string())
         },
         |echo| {
-            answer(
+            response(
                 400,
                 "",
                 &json!({"status": 0, "error": {echo: echo}}).to_string(),
             )
         },
         |echo| {
-            answer(
+            response(
                 401,
                 "",
                 &json!({"status": "error", "error": echo}).to_string(),
             )
         },
-        |echo| answer(403, "", &format!("<pre>{echo}</pre>")),
-        |echo| answer(503, "", echo),
+        |echo| response(403, "", &format!("<pre>{echo}</pre>")),
+        |echo| response(503, "", echo),
     ];
-    for answer in answers {
+    for response in responses {
         for echo in echoes {
-            let raw = Raw::answering(move |_| answer(echo));
+            let raw = Raw::responding(move |_| response(echo));
             let builder = Client::builder(TOKEN)
                 .endpoint(&raw.endpoint)
                 .retry(quick().attempts(2));
@@ -601,8 +601,8 @@ fn an_echo_of_an_encoded_or_short_secret_shows_none() {
 }
 
 #[test]
-fn ten_megabytes_of_answer_are_not_read() {
-    let raw = Raw::answering(|_| answer(200, "", &"[".repeat(10_000_000)));
+fn ten_megabytes_of_response_are_not_read() {
+    let raw = Raw::responding(|_| response(200, "", &"[".repeat(10_000_000)));
     let client = builder(&raw.endpoint).build().unwrap();
     let error = client.send(updates(3)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedResponse);
@@ -615,7 +615,7 @@ fn a_redirect_is_not_followed() {
     let elsewhere = Emulator::start().unwrap();
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: {}/groups\r\n", elsewhere.endpoint());
-        let raw = Raw::answering(move |_| answer(status, &location, ""));
+        let raw = Raw::responding(move |_| response(status, &location, ""));
         let client = builder(&raw.endpoint).build().unwrap();
         let error = client.send(updates(3)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedResponse, "{error}");

@@ -11,10 +11,10 @@ use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use crate::raw::{Raw, answer, read_head, read_request};
+use crate::raw::{Raw, read_head, read_request, response};
 use crate::{HOUR, assert_retried, at_once, builder, quick, undelivered, update, updates};
 
-/// For servers that never answer, so that no slow machine makes a difference.
+/// For servers that never respond, so that no slow machine makes a difference.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Sends to a server that never works, twice.
@@ -77,7 +77,7 @@ fn a_connection_reset_during_the_request_is_retried() {
             stream.read_exact(&mut [0; 1000]).unwrap();
         } else {
             read_request(&stream).unwrap();
-            stream.write_all(&answer(200, "", "1")).unwrap();
+            stream.write_all(&response(200, "", "1")).unwrap();
         }
     });
     let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(900_000)}));
@@ -87,7 +87,7 @@ fn a_connection_reset_during_the_request_is_retried() {
 }
 
 #[test]
-fn a_lost_answer_is_retried() {
+fn a_lost_response_is_retried() {
     assert_retried(&[Fault::CloseAfter]);
     assert_retried(&[Fault::CloseMidResponse, Fault::CloseAfter]);
 }
@@ -112,8 +112,8 @@ fn a_kept_connection_that_the_server_closed_is_retried_at_once() {
 }
 
 #[test]
-fn a_server_that_closes_after_each_answer_costs_no_update() {
-    let raw = Raw::answering(|_| answer(200, "", "1"));
+fn a_server_that_closes_after_each_response_costs_no_update() {
+    let raw = Raw::responding(|_| response(200, "", "1"));
     let client = builder(&raw.endpoint).max_batch(1).build().unwrap();
     assert_eq!(client.send(updates(20)).unwrap().accepted, 20);
 }
@@ -132,7 +132,7 @@ fn a_timeout_in_connect_is_retried() {
 }
 
 #[test]
-fn a_timeout_before_the_answer_is_retried() {
+fn a_timeout_before_the_response_is_retried() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Delay(Duration::from_secs(600)));
     timeout_after_two_attempts(&emulator.endpoint());
@@ -168,7 +168,7 @@ fn what_is_no_http_is_retried() {
         "\0\0\0\0",
         "HTTP/1.1 abc\r\n\r\n",
     ] {
-        let raw = Raw::answering(move |_| greeting.as_bytes().to_vec());
+        let raw = Raw::responding(move |_| greeting.as_bytes().to_vec());
         let error = error_after_two_attempts(&raw.endpoint);
         let kind = error.kind();
         assert!(
@@ -193,16 +193,16 @@ fn a_tls_failure_stops() {
     assert_eq!(undelivered(&error), [0, 1, 2]);
 }
 
-/// Servers that are odd, but answer.
+/// Servers that are odd, but respond.
 #[test]
 fn odd_servers_are_understood() {
     type Serve = fn(&mut TcpStream) -> io::Result<()>;
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
+    const RESPONSE: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
     let rows: &[(&str, Serve)] = &[
-        ("1xx before the answer", |stream| {
+        ("1xx before the response", |stream| {
             read_request(stream)?;
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-            stream.write_all(ANSWER.as_bytes())
+            stream.write_all(RESPONSE.as_bytes())
         }),
         ("HTTP/1.0 that ends by closing", |stream| {
             read_request(stream)?;
@@ -220,20 +220,20 @@ fn odd_servers_are_understood() {
         ("one byte at a time", |stream| {
             read_request(stream)?;
             stream.set_nodelay(true)?;
-            ANSWER.bytes().try_for_each(|byte| {
+            RESPONSE.bytes().try_for_each(|byte| {
                 thread::yield_now();
                 stream.write_all(&[byte])
             })
         }),
         ("keep-alive that closes under the next request", |stream| {
             read_request(stream)?;
-            stream.write_all(&ANSWER.replace("close", "keep-alive").into_bytes())
+            stream.write_all(&RESPONSE.replace("close", "keep-alive").into_bytes())
         }),
         // Elsewhere the system may forget what it received when the connection is reset.
         #[cfg(target_os = "linux")]
-        ("an answer before the body was read", |stream| {
+        ("a response before the body was read", |stream| {
             stream.read_exact(&mut [0; 1000])?;
-            stream.write_all(ANSWER.as_bytes())
+            stream.write_all(RESPONSE.as_bytes())
         }),
     ];
     let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(900_000)}));
@@ -254,10 +254,10 @@ fn a_refusal_before_the_body_was_read_is_understood() {
     let raw = Raw::start(|mut stream, _| {
         let head = read_head(&stream).unwrap();
         if head.len > 1_000_000 {
-            stream.write_all(&answer(413, "", "")).unwrap();
+            stream.write_all(&response(413, "", "")).unwrap();
         } else {
             head.read_body(&stream).unwrap();
-            stream.write_all(&answer(200, "", "1")).unwrap();
+            stream.write_all(&response(200, "", "1")).unwrap();
         }
     });
     let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(400_000)}));
@@ -269,7 +269,7 @@ fn a_refusal_before_the_body_was_read_is_understood() {
     );
 }
 
-/// Each byte comes in time, and the answer does not.
+/// Each byte comes in time, and the response does not.
 #[test]
 fn the_timeout_is_of_the_whole_request() {
     let raw = Raw::start(|mut stream, _| {

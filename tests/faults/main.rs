@@ -80,7 +80,7 @@ fn assert_retried(faults: &[Fault]) {
     assert_eq!(emulator.requests().len(), attempts);
 }
 
-/// The first answer ends the delivery, and everything comes back.
+/// The first response ends the delivery, and everything comes back.
 #[track_caller]
 fn assert_stops(fault: Fault) -> Error {
     let emulator = Emulator::start().unwrap();

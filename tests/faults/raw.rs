@@ -1,4 +1,4 @@
-//! A server of a few lines, for answers that no HTTP library would give.
+//! A server of a few lines, for responses that no HTTP library would give.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -30,12 +30,12 @@ impl Raw {
         }
     }
 
-    /// Answers every request so, and closes the connection then.
-    pub(crate) fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
+    /// Responds so to every request, and closes the connection then.
+    pub(crate) fn responding(response: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
         Self::start(move |stream, _| {
             let body = read_request(&stream).unwrap();
             // The client need not listen to the end.
-            let _ = (&stream).write_all(&answer(&body));
+            let _ = (&stream).write_all(&response(&body));
         })
     }
 
@@ -89,8 +89,8 @@ impl Head {
     }
 }
 
-/// A whole answer.
-pub(crate) fn answer(status: u16, headers: &str, body: &str) -> Vec<u8> {
+/// A whole response.
+pub(crate) fn response(status: u16, headers: &str, body: &str) -> Vec<u8> {
     let len = body.len();
     let head = format!("HTTP/1.1 {status} Any\r\nconnection: close\r\ncontent-length: {len}\r\n");
     [&head, headers, "\r\n", body].concat().into_bytes()

@@ -28,8 +28,8 @@ fn send_through(proxy: &str) -> Result<Report, Error> {
         .send(acme.set(json!({"plan": "free"})))
 }
 
-/// Reads a request, and answers `1`.
-fn answer(stream: impl Read + Write) -> io::Result<()> {
+/// Reads a request, and responds `1`.
+fn respond(stream: impl Read + Write) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let (mut line, mut len) = (String::new(), 0);
     while line != "\r\n" {
@@ -40,8 +40,8 @@ fn answer(stream: impl Read + Write) -> io::Result<()> {
         }
     }
     stream.read_exact(&mut vec![0; len])?;
-    let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
-    stream.get_mut().write_all(answer)?;
+    let response = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
+    stream.get_mut().write_all(response)?;
     stream.get_mut().flush()
 }
 

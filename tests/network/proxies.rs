@@ -21,8 +21,8 @@ pub(crate) fn read_head(reader: &mut BufReader<&TcpStream>) -> String {
     head
 }
 
-/// A proxy that answers `CONNECT` so, and each request that comes through with that.
-fn proxy(connect: &'static str, answer: &'static str) -> (String, mpsc::Receiver<String>) {
+/// A proxy that responds so to `CONNECT`, and with the other text to each request that comes through.
+fn proxy(connect: &'static str, response: &'static str) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, heads) = mpsc::channel();
@@ -40,7 +40,7 @@ fn proxy(connect: &'static str, answer: &'static str) -> (String, mpsc::Receiver
             let len = len.split("content-length:").nth(1).unwrap();
             let len = len.lines().next().unwrap().trim().parse().unwrap();
             reader.read_exact(&mut vec![0; len]).unwrap();
-            (&stream).write_all(answer.as_bytes()).unwrap();
+            (&stream).write_all(response.as_bytes()).unwrap();
         }
     });
     (address.to_string(), heads)
@@ -50,8 +50,8 @@ const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
 #[test]
 fn requests_go_through_the_proxy_which_finds_the_name() {
-    let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
-    let (address, heads) = proxy(OK, answer);
+    let response = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1";
+    let (address, heads) = proxy(OK, response);
     let report = send_through(&format!("http://user:pass%20word@{address}")).unwrap();
     assert_eq!(report.accepted, 1);
     let head = heads.recv().unwrap();
@@ -68,7 +68,7 @@ fn requests_go_through_the_proxy_which_finds_the_name() {
 #[test]
 fn errors_name_the_proxy_without_its_password() {
     let page = "HTTP/1.1 403 No\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>";
-    for (connect, answer, kind, expected) in [
+    for (connect, response, kind, expected) in [
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
             "",
@@ -88,7 +88,7 @@ fn errors_name_the_proxy_without_its_password() {
             "unexpected response through the proxy http://PROXY: status 403, \"<html>\"",
         ),
     ] {
-        let (address, _heads) = proxy(connect, answer);
+        let (address, _heads) = proxy(connect, response);
         let error = send_through(&format!("http://user:HUNTER2@{address}")).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         let expected = expected.replace("PROXY", &address) + " (1 undelivered)";

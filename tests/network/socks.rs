@@ -7,13 +7,13 @@ use std::thread;
 
 use mixpanel_groups::{Client, ErrorKind, Group};
 
-use crate::{answer, is_child, send_through};
+use crate::{is_child, respond, send_through};
 
 /// What a client asks the proxy for, such as `user:password mixpanel.test:80`.
 type Asked = mpsc::Receiver<String>;
 
 /// Starts a proxy that wants the user name and password `user:pass word` if a client has any, and
-/// answers every request itself, whatever the client asks for.
+/// responds to every request itself, whatever the client asks for.
 fn proxy() -> (SocketAddr, Asked) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -23,7 +23,7 @@ fn proxy() -> (SocketAddr, Asked) {
             let client = client.unwrap();
             if let Some(text) = greet(&client) {
                 let _ = sender.send(text);
-                answer(client).unwrap();
+                respond(client).unwrap();
             }
         }
     });

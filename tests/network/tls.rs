@@ -14,7 +14,7 @@ use rcgen::{
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::{answer, is_child, relay};
+use crate::{is_child, relay, respond};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -29,7 +29,7 @@ fn params(host: &str) -> CertificateParams {
     CertificateParams::new(vec![host.to_owned()]).unwrap()
 }
 
-/// Starts a server that answers `1` to each request, with such a certificate of the authority.
+/// Starts a server that responds `1` to each request, with such a certificate of the authority.
 fn serve(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> SocketAddr {
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, issuer).unwrap();
@@ -48,7 +48,7 @@ fn serve(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> SocketAddr
         for stream in listener.incoming() {
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             // A client that does not trust the certificate leaves.
-            let _ = answer(StreamOwned::new(connection, stream.unwrap()));
+            let _ = respond(StreamOwned::new(connection, stream.unwrap()));
         }
     });
     address

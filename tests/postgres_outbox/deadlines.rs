@@ -1,4 +1,4 @@
-//! A database that is silent: every call ends all the same, and once the database answers, all goes on.
+//! A database that is silent: every call ends all the same, and once the database responds, all continues.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -171,7 +171,7 @@ fn a_backend_that_is_stopped() {
 
 /// Everything works, with what was published while it did not, or without.
 fn keeps_working(outbox: &PostgresOutbox) {
-    eventually("answers", || {
+    eventually("responds", || {
         outbox.append(&[stored("acme", 2)], NO_LIMIT).is_ok()
     });
     // One whose `append` failed may have been committed at any time, also late, or not.

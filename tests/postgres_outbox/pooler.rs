@@ -61,7 +61,7 @@ impl Pooler {
             .port(port)
             .user(user)
             .dbname("postgres");
-        eventually("answers", || config.connect(NoTls).is_ok());
+        eventually("responds", || config.connect(NoTls).is_ok());
         Some(Self {
             process,
             folder,

@@ -136,13 +136,13 @@ pub fn serve(programs: &Path, data: &Path, options: &str) -> Result<(ChildStdin,
     Ok((shell.stdin.take().expect("piped"), port))
 }
 
-/// Waits until a server answers.
+/// Waits until a server responds.
 pub fn wait_for(config: &str, data: &Path) -> Result<(), String> {
     let started = Instant::now();
     while let Err(error) = Client::connect(config, NoTls) {
         if started.elapsed() > Duration::from_secs(60) {
             let log = fs::read_to_string(data.join("log")).unwrap_or_default();
-            return Err(format!("the server does not answer: {error}\n{log}"));
+            return Err(format!("the server does not respond: {error}\n{log}"));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -43,7 +43,7 @@ fn a_run_is_killed_at_each_request_and_the_next_one_mends_it() {
             .into_result()
             .unwrap();
         let before = emulator.requests().len();
-        // Each request is applied, and answered after the kill.
+        // Each request is applied, and gets its response after the kill.
         for _ in 1..request {
             emulator.fail_next(Fault::Delay(Duration::ZERO));
         }

@@ -273,7 +273,7 @@ fn a_damaged_file_is_an_error_and_left_alone_or_everything_is_sent_again() {
     check(b"id,name\n1,Acme\n", "it is not a snapshot");
     check(
         b"mixpanel-groups snapshot 2\n",
-        "it is of a newer version of this library",
+        "it was written by a newer version of this library",
     );
     assert!(errors > good.len() / 2, "{errors}");
     fs::write(folder.file(), good).unwrap();

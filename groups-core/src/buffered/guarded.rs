@@ -82,6 +82,11 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
         self.is_durable
     }
 
+    /// Returns whether no call takes longer than the outbox's timeout.
+    pub(super) fn keeps_its_timeout(&self) -> bool {
+        self.calls.is_none()
+    }
+
     /// Returns how long to wait for a thread that calls the outbox: without an end, if it keeps its timeout.
     pub(super) fn patience(&self, otherwise: Duration) -> Option<Duration> {
         self.calls.is_some().then_some(otherwise)

@@ -1,14 +1,17 @@
-//! The background client: [`BufferedClient`].
+//! Sending in the background: [`BufferedClient`], its settings and its counts.
 //!
-//! Two kinds of threads share an [`Outbox`](crate::Outbox). Publishers are the application's own: each
-//! encodes its updates and events and appends them (`publisher`), each kind to a queue of its own (`queues`). A queue
-//! has one worker, a thread for a client and all its
-//! clones: it takes entries, sends them with the client, and settles them (`worker`); nothing else takes or
-//! settles before the worker has ended or its time is over. The phase of the queue, the request to the
-//! worker and the counts are one state with one lock (`state`), which publishers take only when a batch is
-//! full or when they wait for room. A worker is not joined: a shutdown waits for its end until a deadline,
-//! and a worker that is stuck in a connection attempt or an outbox is left behind. An outbox that does not keep
-//! deadlines by itself has a further thread for each queue, on which the publishers' calls run (`guarded`).
+//! Threads of the application publish: each encodes its updates and events and appends them to an
+//! [`Outbox`](crate::Outbox). One thread of the client sends the updates, and another the events. An outbox that does
+//! not keep deadlines by itself has a thread more for each of the two.
+
+// Threads: publishers are the application's own (`publisher`); each kind of record has a queue of its own (`queues`).
+// A queue has one worker for a client and all its clones: it takes entries, sends them with the client, and settles
+// them (`worker`); nothing else takes or settles before the worker has ended or its time is over. A worker is not
+// joined: a shutdown waits for its end until a deadline, and a worker that is stuck in a connection attempt or an outbox
+// is left behind. The thread of an outbox without deadlines runs the calls of publishers (`guarded`).
+//
+// Ownership: the phase of the queue, the request to the worker and the counts are one state with one lock (`state`),
+// which publishers take only when a batch is full or when they wait for room.
 
 mod client;
 mod guarded;

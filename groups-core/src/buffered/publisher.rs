@@ -81,7 +81,8 @@ impl<R: Kind> Publisher<R> {
             let message = "the client belongs to the parent process: start one after the fork";
             return Err(Error::new(ErrorKind::Closed, message));
         }
-        let started = Instant::now();
+        // The clock is read only where it is needed: by an outbox that does not keep its timeout, or one that is full.
+        let mut started = (!self.outbox.keeps_its_timeout()).then(Instant::now);
         let block = match self.settings.overflow {
             OverflowPolicy::Block(time) => time,
             OverflowPolicy::Reject | OverflowPolicy::DropOldest => Duration::ZERO,
@@ -90,7 +91,8 @@ impl<R: Kind> Publisher<R> {
         let most = outbox_timeout.saturating_add(block);
         let mut blocked_since = None;
         loop {
-            let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
+            let elapsed = started.map_or(Duration::ZERO, |started| started.elapsed());
+            let left = most.saturating_sub(elapsed).min(outbox_timeout);
             let append = || self.outbox.append(left, updates, self.settings.capacity);
             let appended = self.shared.while_open(append).ok_or_else(closed)?;
             if appended? {
@@ -100,6 +102,7 @@ impl<R: Kind> Publisher<R> {
                 self.shared.count_published(updates.len());
                 return Ok(());
             }
+            let started = started.get_or_insert_with(Instant::now);
             let full = || {
                 let message = format!("the queue of {} is full", R::NAME);
                 Err(Error::new(ErrorKind::Full, message))

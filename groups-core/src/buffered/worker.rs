@@ -103,10 +103,10 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocke
         if taken.is_empty() && !(publisher.outbox.is_durable() && task.is_awaited) {
             return Outcome::Done;
         }
-        if !taken.is_empty() {
-            if let Err(requested_pause) = send(publisher, &taken, cancel, blocked) {
-                return Outcome::Failed(requested_pause);
-            }
+        if !taken.is_empty()
+            && let Err(requested_pause) = send(publisher, &taken, cancel, blocked)
+        {
+            return Outcome::Failed(requested_pause);
         }
         if taken.is_empty() || task.is_flush() {
             match publisher.outbox.depth() {
@@ -327,7 +327,7 @@ impl TakenBatch {
         for (position, entry) in taken.iter().enumerate() {
             match &entry.update {
                 Ok(update) => match records.push(position, OPENING, update, unlimited) {
-                    Ok(()) => members.push(vec![position]),
+                    Ok(_) => members.push(vec![position]),
                     Err(rejection) => refused.push(*rejection),
                 },
                 Err(unreadable) => {

@@ -1,4 +1,4 @@
-//! What holds whatever a server answers: for the property test below, and for the fuzz target.
+//! What holds for any response of a server: for the property test below, and for the fuzz target.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +17,17 @@ use crate::group::Group;
 use crate::record::error::outcome;
 use crate::record::{Error, ErrorKind, Update};
 
-/// An answer of any server: status, `Retry-After` and body.
-pub type AnyAnswer = (u16, Vec<u8>, Vec<u8>);
+/// A response of any server: status, `Retry-After` and body.
+pub type AnyResponse = (u16, Vec<u8>, Vec<u8>);
 
-/// Delivers that many updates to a server that gives these answers, one a request, and is gone
+/// Delivers that many updates to a server that gives these responses, one a request, and is gone
 /// then.
 ///
 /// # Panics
 /// If an update ends in no place or in two.
-pub fn check(answers: Vec<AnyAnswer>, updates: usize) {
+pub fn check(responses: Vec<AnyResponse>, updates: usize) {
     let server = Arc::new(Server {
-        answers: Mutex::new(answers.into()),
+        responses: Mutex::new(responses.into()),
         may_have_accepted: Mutex::default(),
     });
     let route = Route {
@@ -50,11 +50,11 @@ pub fn check(answers: Vec<AnyAnswer>, updates: usize) {
             .push(position, &route.opening, &update, route.limits)
             .expect("the update is valid");
     }
-    let delivery = Delivery::new(&route, vec![server.clone()]);
+    let delivery = Delivery::new(&route, vec![server.clone()], Vec::new());
     delivery.offer(0, batch).expect("the lane has room");
     delivery.close();
     delivery.run_lane::<Update<'_>>(0);
-    let (_, result) = delivery.finish();
+    let result = delivery.finish().result;
 
     let panicked = result.as_ref().map_err(Error::kind) == Err(ErrorKind::Io);
     assert!(!panicked, "the lane panicked, with the message above");
@@ -77,8 +77,8 @@ pub fn check(answers: Vec<AnyAnswer>, updates: usize) {
 }
 
 struct Server {
-    answers: Mutex<VecDeque<AnyAnswer>>,
-    /// The updates of requests that were answered by a status which accepts any.
+    responses: Mutex<VecDeque<AnyResponse>>,
+    /// The updates of requests whose response had a status which accepts any.
     may_have_accepted: Mutex<HashSet<usize>>,
 }
 
@@ -88,8 +88,11 @@ impl Transport for Server {
             error: Error::new(ErrorKind::Network, "the server is gone"),
             failure: None,
         };
-        let answers = &mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let (status, retry_after, body) = answers.pop_front().ok_or_else(gone)?;
+        let responses = &mut *self
+            .responses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (status, retry_after, body) = responses.pop_front().ok_or_else(gone)?;
         let mut response = http::Response::builder().status(100 + status % 900);
         if let Ok(value) = http::HeaderValue::from_bytes(&retry_after) {
             response = response.header("Retry-After", value);
@@ -97,9 +100,9 @@ impl Transport for Server {
         let response = response
             .body(Body::builder().data(body))
             .expect("the status is one");
-        let answer = read(response).map_err(|_| gone())?;
-        assert!(answer.body.len() as u64 <= MAX_RESPONSE);
-        if matches!(answer.status, 200..300 | 400) {
+        let response = read(response).map_err(|_| gone())?;
+        assert!(response.body.len() as u64 <= MAX_RESPONSE);
+        if matches!(response.status, 200..300 | 400) {
             let updates: Vec<Value> = serde_json::from_slice(request.body).expect("a list");
             let ids = updates.iter().map(|update| &update["$group_id"]);
             let positions = ids.map(|id| id.as_str().unwrap_or(""));
@@ -109,7 +112,7 @@ impl Transport for Server {
                 .unwrap_or_else(|poisoned| poisoned.get_mut())
                 .extend(positions);
         }
-        Ok(answer)
+        Ok(response)
     }
 
     fn abort(&self) {}
@@ -174,7 +177,7 @@ mod tests {
         ]
     }
 
-    fn any_answer_of_strict() -> impl Strategy<Value = Vec<u8>> {
+    fn any_response_of_strict() -> impl Strategy<Value = Vec<u8>> {
         let failed = (any_scalar(), any_scalar(), any_scalar(), 0..20_u8).prop_map(
             |(index, field, message, keys)| {
                 let mut failed = json!({"index": index, "field": field, "message": message});
@@ -190,10 +193,10 @@ mod tests {
         let failed = prop::collection::vec(failed, 0..4);
         (any_scalar(), any_scalar(), any_scalar(), failed).prop_map(
             |(code, status, error, failed)| {
-                let answer = json!({
+                let response = json!({
                     "code": code, "status": status, "error": error, "failed_records": failed,
                 });
-                answer.to_string().into_bytes()
+                response.to_string().into_bytes()
             },
         )
     }
@@ -230,7 +233,7 @@ mod tests {
         prop_oneof![
             2 => documented.prop_map(<[u8]>::to_vec),
             2 => mutated,
-            3 => any_answer_of_strict(),
+            3 => any_response_of_strict(),
             1 => prop::collection::vec(any::<u8>(), 0..60),
         ]
     }
@@ -239,16 +242,16 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(100_000))]
 
         #[test]
-        fn every_update_has_one_place_whatever_is_answered(
-            answers in prop::collection::vec((any_status(), any_retry_after(), any_body()), 1..5),
+        fn every_update_has_one_place_whatever_the_response(
+            responses in prop::collection::vec((any_status(), any_retry_after(), any_body()), 1..5),
             updates in 1..7_usize,
         ) {
-            check(answers, updates);
+            check(responses, updates);
         }
     }
 
     #[test]
-    fn a_long_answer_is_kept_to_one_mebibyte() {
+    fn a_long_response_is_kept_to_one_mebibyte() {
         let brackets = "[".repeat(3 << 20).into_bytes();
         let failed = json!({"index": 0}).to_string() + ",";
         let failed = failed.repeat(200_000);

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -329,6 +329,8 @@ impl ClientBuilder {
             timeout: self.timeout,
             is_disabled: self.is_disabled,
             idle: Mutex::default(),
+            buffers: Mutex::default(),
+            has_one_core: OnceLock::new(),
         }))
     }
 

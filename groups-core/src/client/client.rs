@@ -1,14 +1,15 @@
 use crate::client::ClientBuilder;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::client::SendOptions;
 use crate::client::delivery::Route;
 use crate::client::endpoint::Endpoint;
+use crate::client::records::Records;
 use crate::client::transport::{NoopTransport, Transport};
 use crate::record::{Error, IntoEvents, IntoUpdates, Report};
-use crate::util::sync::Mutex;
+use crate::util::sync::{Mutex, has_one_core};
 
 /// A blocking client: it sends updates and events to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
@@ -40,10 +41,16 @@ pub(super) struct Inner {
     pub(super) is_disabled: bool,
     /// Connections that no `send` uses at the moment.
     pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
+    /// Empty batches that no `send` uses at the moment, for their memory, which the system gives page by page.
+    pub(super) buffers: Mutex<Vec<Records>>,
+    pub(super) has_one_core: OnceLock<bool>,
 }
 
 /// The most idle connections that a client keeps for later calls, unless one call uses more.
 const MAX_IDLE: usize = 16;
+
+/// The most bytes of buffers that a client keeps for later calls.
+const MAX_BUFFERED: usize = 4 << 20;
 
 /// Returns a new connection.
 pub(crate) type OpenConnection = dyn Fn() -> Arc<dyn Transport> + Send + Sync;
@@ -227,6 +234,36 @@ impl Client {
         let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.extend(connections);
         idle.truncate(MAX_IDLE.max(self.0.connections));
+    }
+
+    /// Returns empty batches of earlier calls.
+    pub(crate) fn take_buffers(&self) -> Vec<Records> {
+        std::mem::take(
+            &mut *self
+                .0
+                .buffers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    pub(crate) fn keep_buffers(&self, buffers: Vec<Records>) {
+        let mut kept = self
+            .0
+            .buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        kept.extend(buffers);
+        let mut bytes = 0;
+        kept.retain(|buffer| {
+            bytes += buffer.capacity();
+            bytes <= MAX_BUFFERED
+        });
+    }
+
+    /// Returns whether the process may use one core only.
+    pub(crate) fn has_one_core(&self) -> bool {
+        *self.0.has_one_core.get_or_init(has_one_core)
     }
 }
 

@@ -30,6 +30,15 @@ pub enum Compression {
 #[cfg(feature = "gzip")]
 const WORTH_IT: usize = 1024;
 
+/// The level of zlib-rs for level 1. Its own level 1 has no Huffman codes of the body's: with typical updates, bodies
+/// are 15 % larger than of flate2's default backend at level 1, and at level 2 they are 12 % smaller.
+#[cfg(feature = "gzip")]
+const LEAST_LEVEL: u32 = 2;
+
+/// The size of the window as gzip has it: 32 KB.
+#[cfg(feature = "gzip")]
+const WINDOW_BITS: u8 = 15;
+
 impl Compression {
     /// Returns gzip of a level from 1 (fastest) to 9 (smallest).
     /// [`ClientBuilder::build`](crate::ClientBuilder::build) refuses any other.
@@ -59,27 +68,58 @@ impl Compression {
             _ => Ok(()),
         }
     }
+}
 
-    /// Compresses the body into `packed` if that is worth it, and returns whether it did.
-    #[cfg_attr(
-        not(feature = "gzip"),
-        allow(unused_variables, clippy::ptr_arg, clippy::unused_self)
-    )]
-    pub(crate) fn pack(self, body: &[u8], packed: &mut Vec<u8>) -> bool {
-        #[cfg(feature = "gzip")]
-        if let Self::Gzip { level } = self {
-            use std::io::Write as _;
+/// Compresses bodies one after the other, with the same memory.
+#[derive(Default)]
+pub(super) struct Packer {
+    #[cfg(feature = "gzip")]
+    gzip: Option<flate2::Compress>,
+    packed: Vec<u8>,
+}
 
-            if body.len() < WORTH_IT {
-                return false;
-            }
-            packed.clear();
-            let level = flate2::Compression::new(level);
-            let mut encoder = flate2::write::GzEncoder::new(packed, level);
-            let written = encoder.write_all(body).and_then(|()| encoder.try_finish());
-            return written.is_ok();
+impl Packer {
+    /// Compresses the body if that is worth it, and returns whether it did.
+    #[cfg(feature = "gzip")]
+    pub(super) fn pack(&mut self, compression: Compression, body: &[u8]) -> bool {
+        use flate2::{Compress, FlushCompress, Status};
+
+        let Compression::Gzip { level } = compression else {
+            return false;
+        };
+        if body.len() < WORTH_IT {
+            return false;
         }
+        let level = flate2::Compression::new(level.max(LEAST_LEVEL));
+        let new = || Compress::new_gzip(level, WINDOW_BITS);
+        let gzip = self.gzip.get_or_insert_with(new);
+        gzip.reset();
+        self.packed.clear();
+        let mut rest = body;
+        loop {
+            self.packed.reserve(body.len() / 8);
+            let before = gzip.total_in();
+            let status = gzip.compress_vec(rest, &mut self.packed, FlushCompress::Finish);
+            let read = usize::try_from(gzip.total_in() - before).unwrap_or(usize::MAX);
+            rest = rest.get(read..).unwrap_or_default();
+            match status {
+                Ok(Status::StreamEnd) => return true,
+                Ok(Status::Ok | Status::BufError) => {}
+                // Never seen; the body can be sent as it is.
+                Err(_) => return false,
+            }
+        }
+    }
+
+    #[cfg(not(feature = "gzip"))]
+    #[allow(clippy::unused_self)]
+    pub(super) fn pack(&mut self, _compression: Compression, _body: &[u8]) -> bool {
         false
+    }
+
+    /// Returns the body that was compressed last.
+    pub(super) fn packed(&self) -> &[u8] {
+        &self.packed
     }
 }
 

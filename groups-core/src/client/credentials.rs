@@ -39,7 +39,7 @@ impl ServiceAccount {
     }
 }
 
-/// Returns the token without the white space around it, if it is valid. Mixpanel answers `1` to any token, so a malformed
+/// Returns the token without the white space around it, if it is valid. Mixpanel responds `1` to any token, so a malformed
 /// one must be found here.
 /// ([Track Events](https://developer.mixpanel.com/reference/track-event), responses)
 pub(super) fn token(text: &str) -> Result<&str, Error> {

@@ -43,11 +43,13 @@ pub(crate) struct Delivery<'a> {
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
     state: Mutex<State>,
     /// Notified at every change of the state that a thread may wait for.
-    pub(super) changed: Condvar,
+    changed: Condvar,
 }
 
 pub(super) struct State {
     pub(super) lanes: Vec<Lane>,
+    /// How many threads wait for a change. To notify none of them is a system call all the same.
+    waiting: usize,
     /// The largest request that the server accepts, as far as is known.
     most: Limits,
     /// Empty batches, for their buffers.
@@ -78,6 +80,15 @@ pub(super) struct Lane {
     never_sent: Undelivered,
 }
 
+/// What a delivery leaves behind.
+pub(crate) struct Finished {
+    /// The connections that can be used again.
+    pub(crate) connections: Vec<Arc<dyn Transport>>,
+    /// Empty batches, for their buffers.
+    pub(crate) buffers: Vec<Records>,
+    pub(crate) result: Result<Report, Error>,
+}
+
 /// How many full batches wait for each lane that is busy with another.
 const QUEUE: usize = 1;
 
@@ -86,7 +97,11 @@ pub(super) struct Stopped;
 
 impl<'a> Delivery<'a> {
     /// Returns a delivery with a lane for each connection.
-    pub(crate) fn new(route: &'a Route, connections: Vec<Arc<dyn Transport>>) -> Self {
+    pub(crate) fn new(
+        route: &'a Route,
+        connections: Vec<Arc<dyn Transport>>,
+        spare: Vec<Records>,
+    ) -> Self {
         let lanes = connections.into_iter().map(|connection| Lane {
             connection,
             queue: VecDeque::new(),
@@ -98,7 +113,10 @@ impl<'a> Delivery<'a> {
         Self {
             route,
             permit: None,
-            state: Mutex::new(State::new(lanes.collect(), route.limits)),
+            state: Mutex::new(State {
+                spare,
+                ..State::new(lanes.collect(), route.limits)
+            }),
             changed: Condvar::new(),
         }
     }
@@ -119,6 +137,11 @@ impl<'a> Delivery<'a> {
     /// Returns an empty batch.
     pub(crate) fn spare(&self) -> Records {
         self.state().spare.pop().unwrap_or_default()
+    }
+
+    /// Takes empty batches back.
+    pub(crate) fn keep_spare(&self, batches: impl Iterator<Item = Records>) {
+        self.state().spare.extend(batches);
     }
 
     /// Notes a record that cannot be sent.
@@ -145,7 +168,7 @@ impl<'a> Delivery<'a> {
             );
         } else if state.has_room(lane) {
             state.lanes[lane].queue.push_back(batch);
-            self.changed.notify_all();
+            self.notify(&state);
         } else {
             return Err(batch);
         }
@@ -154,14 +177,16 @@ impl<'a> Delivery<'a> {
 
     /// Records that no further batch will come.
     pub(crate) fn close(&self) {
-        self.state().closed = true;
-        self.changed.notify_all();
+        let mut state = self.state();
+        state.closed = true;
+        self.notify(&state);
     }
 
     /// Ends the delivery: queued batches are undelivered, and requests in progress run to their end.
     pub(crate) fn stop(&self, error: Error) {
-        self.state().stopped.get_or_insert(error);
-        self.changed.notify_all();
+        let mut state = self.state();
+        state.stopped.get_or_insert(error);
+        self.notify(&state);
     }
 
     /// Ends the delivery and aborts the requests in progress.
@@ -181,7 +206,33 @@ impl<'a> Delivery<'a> {
 
     /// Waits until something changes, for that long at most.
     pub(crate) fn wait(&self, time: Duration) {
-        drop(self.changed.wait_timeout(self.state(), time));
+        drop(self.wait_for_change(self.state(), Some(time)));
+    }
+
+    /// Gives the lock back until something changes, for that long at most.
+    pub(super) fn wait_for_change<'s>(
+        &self,
+        mut state: MutexGuard<'s, State>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'s, State> {
+        state.waiting += 1;
+        let waited = match time {
+            Some(time) => self
+                .changed
+                .wait_timeout(state, time)
+                .map(|(state, _)| state)
+                .map_err(|poisoned| PoisonError::new(poisoned.into_inner().0)),
+            None => self.changed.wait(state),
+        };
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
+    }
+
+    fn notify(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Returns whether every lane is done.
@@ -205,8 +256,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Returns the report and the connections that can be used again. Returns an error if anything is undelivered.
-    pub(crate) fn finish(self) -> (Vec<Arc<dyn Transport>>, Result<Report, Error>) {
+    /// Returns the report, or an error if anything is undelivered.
+    pub(crate) fn finish(self) -> Finished {
         let mut state = self
             .state
             .into_inner()
@@ -230,46 +281,61 @@ impl<'a> Delivery<'a> {
         if !state.aborted {
             connections.extend(state.lanes.into_iter().map(|lane| lane.connection));
         }
-        (connections, result)
+        Finished {
+            connections,
+            buffers: state.spare,
+            result,
+        }
     }
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
+    pub(crate) fn run_lane<R: Record>(&self, lane: usize) {
+        let mut sender = Sender::new(self, lane);
+        while let Some(batch) = self.next(lane) {
+            self.run_batch::<R>(&mut sender, batch);
+        }
+    }
+
+    /// Delivers the batches that wait for a lane, on the caller's thread.
+    pub(super) fn run_queue<R: Record>(&self, sender: &mut Sender<'a>) {
+        loop {
+            let next = self.state().take_queued(sender.lane());
+            let Some(batch) = next else { return };
+            self.run_batch::<R>(sender, batch);
+        }
+    }
+
+    /// Delivers a batch.
     ///
     /// A panic, of a logger for instance or of ureq where it can start no thread, must not lose
     /// what is not delivered yet.
-    pub(crate) fn run_lane<R: Record>(&self, lane: usize) {
-        let mut sender = Sender::new(self, lane);
-        while let Some(mut batch) = self.next(lane) {
-            let mut settled = 0;
-            let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
-            if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
-                self.abort(Error::new(ErrorKind::Io, "a sending thread panicked"));
-            }
-            let mut state = self.state();
-            let rest = settled..batch.len();
-            hand_back(&mut state.lanes[lane].undelivered, &batch, rest, self.route);
-            state.lanes[lane].busy = false;
-            batch.clear();
-            state.spare.push(batch);
-            self.changed.notify_all();
+    fn run_batch<R: Record>(&self, sender: &mut Sender<'_>, mut batch: Records) {
+        let lane = sender.lane();
+        let mut settled = 0;
+        let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
+        if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
+            self.abort(Error::new(ErrorKind::Io, "a sending thread panicked"));
         }
+        let mut state = self.state();
+        let rest = settled..batch.len();
+        hand_back(&mut state.lanes[lane].undelivered, &batch, rest, self.route);
+        state.lanes[lane].busy = false;
+        batch.clear();
+        state.spare.push(batch);
+        self.notify(&state);
     }
 
     fn next(&self, lane: usize) -> Option<Records> {
         let mut state = self.state();
         loop {
-            if let Some(batch) = state.lanes[lane].queue.pop_front() {
-                state.lanes[lane].busy = true;
-                self.changed.notify_all();
+            if let Some(batch) = state.take_queued(lane) {
+                self.notify(&state);
                 return Some(batch);
             }
             if state.closed {
                 return None;
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_change(state, None);
         }
     }
 }
@@ -285,6 +351,7 @@ impl State {
     fn new(lanes: Vec<Lane>, most: Limits) -> Self {
         Self {
             lanes,
+            waiting: 0,
             most,
             spare: Vec::new(),
             closed: false,
@@ -294,6 +361,12 @@ impl State {
             resume: None,
             report: Report::default(),
         }
+    }
+
+    fn take_queued(&mut self, lane: usize) -> Option<Records> {
+        let batch = self.lanes[lane].queue.pop_front()?;
+        self.lanes[lane].busy = true;
+        Some(batch)
     }
 
     /// Returns whether one more batch may wait for the lane. A lane that backs off may take the room of others, so that they
@@ -378,7 +451,7 @@ mod tests {
     fn what_is_stopped_is_handed_back_and_its_connections_can_be_used_again() {
         run_test(|| {
             let route = route();
-            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)]);
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
             assert_eq!(delivery.lanes(), 2);
             assert!(delivery.is_done());
             delivery.offer(0, batch(&route, 3)).unwrap();
@@ -395,9 +468,9 @@ mod tests {
             delivery.run_lane::<Update<'_>>(1);
             assert!(delivery.is_done());
             assert_eq!(delivery.spare().len(), 0);
-            let (connections, result) = delivery.finish();
-            assert_eq!(connections.len(), 2);
-            let error = result.unwrap_err();
+            let finished = delivery.finish();
+            assert_eq!(finished.connections.len(), 2);
+            let error = finished.result.unwrap_err();
             assert_eq!(error.to_string(), "the first one (2 undelivered)");
             let report = error.report().unwrap();
             assert_eq!(
@@ -413,10 +486,10 @@ mod tests {
     fn what_was_stopped_at_its_end_succeeded_and_aborted_connections_are_dropped() {
         run_test(|| {
             let route = route();
-            let delivery = Delivery::new(&route, vec![Arc::new(Idle)]);
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle)], Vec::new());
             delivery.abort(Error::new(ErrorKind::Cancelled, "cancelled"));
-            let (connections, result) = delivery.finish();
-            assert!(connections.is_empty() && result.is_ok());
+            let finished = delivery.finish();
+            assert!(finished.connections.is_empty() && finished.result.is_ok());
         });
     }
 
@@ -424,7 +497,7 @@ mod tests {
     fn a_batch_waits_for_each_lane_or_takes_the_place_of_another_lane() {
         run_test(|| {
             let route = route();
-            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)]);
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
             let offer = |lane, position| delivery.offer(lane, batch(&route, position));
             assert!(offer(0, 0).is_ok() && offer(0, 1).is_ok());
             let back = offer(0, 2).unwrap_err();
@@ -441,7 +514,7 @@ mod tests {
     fn a_panic_of_a_lane_loses_nothing_and_ends() {
         let route = route();
         let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
-        let delivery = Delivery::new(&route, vec![connection]);
+        let delivery = Delivery::new(&route, vec![connection], Vec::new());
         std::thread::scope(|scope| {
             scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
             for position in 0..3 {
@@ -454,7 +527,11 @@ mod tests {
             delivery.close();
         });
         assert!(delivery.is_done());
-        let (connections, result) = delivery.finish();
+        let Finished {
+            connections,
+            result,
+            ..
+        } = delivery.finish();
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         assert_eq!(error.report().map(|report| report.accepted), Some(1));

@@ -8,6 +8,7 @@ use crate::client::SendOptions;
 use crate::client::coalesce::coalesce;
 use crate::client::delivery::Delivery;
 use crate::client::records::Records;
+use crate::client::sender::Sender;
 use crate::record::Record;
 use crate::record::{Error, ErrorKind};
 use crate::util::sync::{Instant, Scope, spawn_scoped};
@@ -23,17 +24,24 @@ pub(super) struct Lanes<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     delivery: &'env Delivery<'env>,
     sending: SendOptions<'env>,
-    filling: Vec<Filling>,
+    filling: Vec<Filling<'env>>,
     cancelled: bool,
     progressed: Instant,
     finished: bool,
 }
 
-#[derive(Default)]
-struct Filling {
+struct Filling<'env> {
     batch: Records,
-    /// Whether the lane's thread runs.
-    started: bool,
+    runs: Runs<'env>,
+}
+
+/// Where the requests of a lane run.
+enum Runs<'env> {
+    /// There was none so far.
+    Nowhere,
+    /// On the caller's thread, which fills no batch meanwhile.
+    Here(Box<Sender<'env>>),
+    OnItsThread,
 }
 
 impl<'scope, 'env> Lanes<'scope, 'env> {
@@ -42,13 +50,15 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         delivery: &'env Delivery<'env>,
         sending: SendOptions<'env>,
     ) -> Self {
-        let mut filling = Vec::new();
-        filling.resize_with(delivery.lanes(), Filling::default);
+        let filling = (0..delivery.lanes()).map(|_| Filling {
+            batch: delivery.spare(),
+            runs: Runs::Nowhere,
+        });
         Self {
             scope,
             delivery,
             sending,
-            filling,
+            filling: filling.collect(),
             cancelled: false,
             progressed: Instant::now(),
             finished: false,
@@ -58,13 +68,15 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     /// Reads all records, but never more than the lanes can hold.
     pub(super) fn fill<R: Record>(&mut self, records: impl Iterator<Item = R>) {
         let route = self.delivery.route();
-        let mut inbox = Records::default();
+        // With more than one lane, a record is written before its lane is known.
+        let mut inbox = (self.filling.len() > 1).then(Records::default);
         for (position, record) in records.enumerate() {
             self.look();
-            match inbox.push(position, &route.opening, &record, route.limits) {
+            let to = inbox.as_mut().unwrap_or(&mut self.filling[0].batch);
+            match to.push(position, &route.opening, &record, route.limits) {
+                Ok(true) => self.pushed::<R>(inbox.as_mut()),
+                Ok(false) => {}
                 Err(rejection) => self.delivery.reject(*rejection),
-                Ok(()) if inbox.is_empty() => {}
-                Ok(()) => self.add::<R>(&mut inbox),
             }
         }
         for lane in 0..self.filling.len() {
@@ -77,22 +89,30 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 
     /// Ships each lane's last batch if there is room for it. Returns whether all are shipped.
+    ///
+    /// The very last one needs no thread: the caller's has nothing else to do.
     fn ship_the_rest<R: Record>(&mut self) -> bool {
-        let mut is_all = true;
-        for lane in 0..self.filling.len() {
+        let mut rest = (0..self.filling.len()).filter(|lane| !self.filling[*lane].batch.is_empty());
+        let rest: Vec<_> = rest.by_ref().collect();
+        let mut left = rest.len();
+        for lane in rest {
             let batch = std::mem::take(&mut self.filling[lane].batch);
-            if let Err(back) = self.offer::<R>(lane, batch) {
-                self.filling[lane].batch = back;
-                is_all = false;
+            match self.offer::<R>(lane, batch, left == 1) {
+                Ok(()) => left -= 1,
+                Err(back) => self.filling[lane].batch = back,
             }
         }
-        is_all
+        left == 0
     }
 
-    /// Moves the one record of `inbox` to its lane's batch, and ships that if it is full.
-    fn add<R: Record>(&mut self, inbox: &mut Records) {
-        let lane = self.lane_of(inbox);
-        inbox.move_last_to(&mut self.filling[lane].batch);
+    /// Moves the one record of an inbox to its lane's batch, and ships the batch that a record was added to if that
+    /// is full.
+    fn pushed<R: Record>(&mut self, inbox: Option<&mut Records>) {
+        let mut lane = 0;
+        if let Some(inbox) = inbox {
+            lane = self.lane_of(inbox);
+            inbox.move_last_to(&mut self.filling[lane].batch);
+        }
         if self.filling[lane].batch.fits(self.delivery.route().limits) || self.coalesce(lane) {
             return;
         }
@@ -127,29 +147,49 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 
     fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
-        while let Err(back) = self.offer::<R>(lane, batch) {
+        while let Err(back) = self.offer::<R>(lane, batch, false) {
             batch = back;
             self.wait();
         }
     }
 
-    /// Hands a batch to a lane, whose thread is started by the first one; gives it back if there is
-    /// no room.
-    fn offer<R: Record>(&mut self, lane: usize, batch: Records) -> Result<(), Records> {
-        if batch.is_empty() {
-            return Ok(());
+    /// Hands a batch to a lane; gives it back if there is no room.
+    ///
+    /// The first one decides where the lane's requests run: on this thread if it `is_last`, or if there is one lane
+    /// and one core, where a second thread would only take turns with this one. But a thread that cancels or reports
+    /// progress must not wait for a response.
+    fn offer<R: Record>(
+        &mut self,
+        lane: usize,
+        batch: Records,
+        is_last: bool,
+    ) -> Result<(), Records> {
+        let delivery = self.delivery;
+        if matches!(self.filling[lane].runs, Runs::Nowhere) {
+            let must_look = self.sending.cancel.is_some() || self.sending.progress.is_some();
+            let is_alone = is_last || self.filling.len() == 1 && self.sending.client.has_one_core();
+            self.filling[lane].runs = if is_alone && !must_look {
+                Runs::Here(Box::new(Sender::new(delivery, lane)))
+            } else {
+                self.start_thread::<R>(lane);
+                Runs::OnItsThread
+            };
         }
-        if !std::mem::replace(&mut self.filling[lane].started, true) {
-            let delivery = self.delivery;
-            let name = format!("mixpanel-groups lane {lane}");
-            let spawned = spawn_scoped(self.scope, name, move || delivery.run_lane::<R>(lane));
-            if let Err(error) = spawned {
-                self.delivery.stop(
-                    Error::new(ErrorKind::Io, "cannot start a sending thread").with_source(error),
-                );
-            }
+        delivery.offer(lane, batch)?;
+        if let Runs::Here(sender) = &mut self.filling[lane].runs {
+            delivery.run_queue::<R>(sender);
         }
-        self.delivery.offer(lane, batch)
+        Ok(())
+    }
+
+    fn start_thread<R: Record>(&self, lane: usize) {
+        let delivery = self.delivery;
+        let name = format!("mixpanel-groups lane {lane}");
+        let run = move || delivery.run_lane::<R>(lane);
+        if let Err(error) = spawn_scoped(self.scope, name, run) {
+            let message = "cannot start a sending thread";
+            delivery.stop(Error::new(ErrorKind::Io, message).with_source(error));
+        }
     }
 
     /// Waits for the lanes to finish.
@@ -159,6 +199,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             self.wait();
         }
         self.finished = true;
+        let batches = self.filling.drain(..).map(|filling| filling.batch);
+        self.delivery.keep_spare(batches);
         if let Some(callback) = &mut self.sending.progress {
             callback(&self.delivery.progress());
         }
@@ -181,11 +223,11 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             self.delivery
                 .abort(Error::new(ErrorKind::Cancelled, "cancelled by the caller"));
         }
-        if let Some(callback) = &mut self.sending.progress {
-            if self.progressed.elapsed() >= PROGRESS_EVERY {
-                callback(&self.delivery.progress());
-                self.progressed = Instant::now();
-            }
+        if let Some(callback) = &mut self.sending.progress
+            && self.progressed.elapsed() >= PROGRESS_EVERY
+        {
+            callback(&self.delivery.progress());
+            self.progressed = Instant::now();
         }
     }
 }

@@ -1,11 +1,12 @@
-//! One send over HTTP: from an iterator of records to a [`Report`](crate::Report).
+//! Sending over HTTP: [`Client`], its settings, and the options of one send.
 //!
-//! A [`Client`] holds settings and idle connections. [`SendOptions`] runs one send: the caller's thread
-//! reads the records and encodes each into the batch of its lane (`lanes`, `records`); each lane is
-//! a scoped thread (`delivery`, `sender`) with one connection (`transport`) that posts its batches
-//! in order, interprets the responses (`response`) and retries what failed (`retry`). A group's records
-//! always take the same lane, which keeps their order without a lock of its own. No thread outlives
-//! the call of `send`.
+//! A send turns an iterator of updates or events into a [`Report`](crate::Report). The caller's thread reads and encodes
+//! them, and each connection has a thread that sends. No thread outlives the call.
+
+// A `Client` holds settings and idle connections. `SendOptions` runs one send: the caller's thread reads the records
+// and encodes each into the batch of its lane (`lanes`, `records`); each lane is a scoped thread (`delivery`, `sender`)
+// with one connection (`transport`) that posts its batches in order, interprets the responses (`response`) and retries
+// what failed (`retry`). A group's records always take the same lane, which keeps their order without a lock of its own.
 
 #[cfg(any(test, fuzzing))]
 pub mod any_response;

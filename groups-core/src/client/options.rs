@@ -14,7 +14,7 @@ type Callback<'a> = Box<dyn FnMut(&Progress) + 'a>;
 /// The options of one `send` or `import`: see [`Client::with_options`].
 #[must_use = "nothing is sent before `send` is called"]
 pub struct SendOptions<'a> {
-    client: &'a Client,
+    pub(super) client: &'a Client,
     pub(super) coalesce: bool,
     pub(super) cancel: Option<&'a AtomicBool>,
     pub(super) progress: Option<Callback<'a>>,
@@ -94,19 +94,20 @@ impl<'a> SendOptions<'a> {
         records: impl Iterator<Item = R>,
     ) -> Result<Report, Error> {
         let client = self.client;
-        let mut delivery = Delivery::new(route, client.take_connections());
+        let mut delivery = Delivery::new(route, client.take_connections(), client.take_buffers());
         delivery.permit = self.permit.map(|permit| (permit, client.0.timeout));
         thread::scope(|scope| {
             let mut lanes = Lanes::new(scope, &delivery, self);
             lanes.fill(records);
             lanes.finish();
         });
-        let (connections, result) = delivery.finish();
-        client.keep_connections(connections);
-        if let Ok(report) = &result {
+        let finished = delivery.finish();
+        client.keep_connections(finished.connections);
+        client.keep_buffers(finished.buffers);
+        if let Ok(report) = &finished.result {
             log::debug!("{report}");
         }
-        result
+        finished.result
     }
 }
 

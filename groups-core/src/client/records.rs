@@ -100,17 +100,16 @@ impl Records {
         })
     }
 
-    /// Appends one record, `opening` first: the bracket and the members that all records share.
+    /// Appends one record, `opening` first: the bracket and the members that all records share. Returns whether there
+    /// is anything to send.
     pub(crate) fn push<R: Record>(
         &mut self,
         position: usize,
         opening: &[u8],
         record: &R,
         limits: Limits,
-    ) -> Result<(), Box<Rejection>> {
-        let start = self.buffer.len().saturating_sub(1);
-        self.buffer.truncate(start);
-        self.buffer.push(b',');
+    ) -> Result<bool, Box<Rejection>> {
+        let start = self.begin();
         self.buffer.extend_from_slice(opening);
         let written = record.write(&mut self.buffer);
         let written = written.and_then(|written| match written {
@@ -120,20 +119,31 @@ impl Records {
                 .map(|()| Some(encoded)),
         });
         match written {
-            Ok(Some(encoded)) => self.entries.push(RecordSpan {
-                start,
-                position,
-                encoded,
-            }),
-            Ok(None) | Err(_) => self.buffer.truncate(start),
+            Ok(Some(encoded)) => {
+                self.buffer.push(b',');
+                self.entries.push(RecordSpan {
+                    start,
+                    position,
+                    encoded,
+                });
+            }
+            Ok(None) | Err(_) => self.buffer.truncate(start + 1),
         }
-        if !self.buffer.is_empty() {
+        written
+            .map(|written| written.is_some())
+            .map_err(|mut rejection| {
+                rejection.position = position;
+                rejection
+            })
+    }
+
+    /// Returns where the byte before the next record is: the one behind the last record, if there is one.
+    #[inline]
+    fn begin(&mut self) -> usize {
+        if self.buffer.is_empty() {
             self.buffer.push(b',');
         }
-        written.map(drop).map_err(|mut rejection| {
-            rejection.position = position;
-            rejection
-        })
+        self.buffer.len() - 1
     }
 
     fn check_size<R: Record>(
@@ -151,6 +161,11 @@ impl Records {
         Err(Box::new(Rejection::too_large(name, json.len(), most)))
     }
 
+    /// Returns how much memory the buffer takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Returns whether the records fit into one request.
     pub(crate) fn fits(&self, limits: Limits) -> bool {
         self.entries.len() <= limits.records && self.buffer.len() <= limits.bytes
@@ -164,9 +179,10 @@ impl Records {
     /// Moves the last record to the end of `other`.
     pub(crate) fn move_last_to(&mut self, other: &mut Self) {
         if let Some(entry) = self.entries.last() {
-            let start = other.buffer.len().saturating_sub(1);
-            other.buffer.truncate(start);
-            other.buffer.extend_from_slice(&self.buffer[entry.start..]);
+            let start = other.begin();
+            other
+                .buffer
+                .extend_from_slice(&self.buffer[entry.start + 1..]);
             other.entries.push(RecordSpan { start, ..*entry });
             self.pop();
         }
@@ -175,7 +191,7 @@ impl Records {
     /// Takes the last record out.
     pub(crate) fn pop(&mut self) {
         if let Some(RecordSpan { start, .. }) = self.entries.pop() {
-            self.buffer.truncate(start + usize::from(start > 0));
+            self.buffer.truncate(start + 1);
         }
     }
 
@@ -195,9 +211,7 @@ impl Records {
         operation: Option<Operation>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let start = self.buffer.len().saturating_sub(1);
-        self.buffer.truncate(start);
-        self.buffer.push(b',');
+        let start = self.begin();
         write(&mut self.buffer);
         self.buffer.push(b',');
         let RecordSpan {

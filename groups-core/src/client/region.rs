@@ -4,6 +4,7 @@ use std::str::FromStr;
 use crate::record::Error;
 
 /// The region that stores a project's data. It determines the host to send to.
+///
 /// ([Mixpanel's base URLs](https://developer.mixpanel.com/reference/ingestion-api))
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

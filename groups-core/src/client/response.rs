@@ -46,13 +46,17 @@ pub(crate) struct FailedRecord {
 }
 
 /// Interprets the response to a request of that many records, which came over that connection.
-pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Transport) -> Verdict {
-    let Response { status, body, .. } = answer;
+pub(crate) fn interpret(
+    response: &Response,
+    records: usize,
+    connection: &dyn Transport,
+) -> Verdict {
+    let Response { status, body, .. } = response;
     let status = *status;
-    let mut answer = serde_json::from_slice(body).unwrap_or(Value::Null);
-    scrub(&mut answer, connection);
+    let mut json = serde_json::from_slice(body).unwrap_or(Value::Null);
+    scrub(&mut json, connection);
     let error = |kind, message: &str| {
-        let said = match answer.get("error").and_then(Value::as_str) {
+        let said = match json.get("error").and_then(Value::as_str) {
             Some(error) => excerpt(status, error.as_bytes()),
             None => excerpt(
                 status,
@@ -62,17 +66,17 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
         Error::new(kind, format!("{message}: {said}")).with_status(status)
     };
     let verdict = match status {
-        200..300 => accepted(&answer, records),
-        400 => refused(&answer, records),
-        401 | 403 if is_refusal(&answer) => Some(Verdict::Final(error(
+        200..300 => accepted(&json, records),
+        400 => refused(&json, records),
+        401 | 403 if is_refusal(&json) => Some(Verdict::Final(error(
             ErrorKind::Unauthorized,
             "Mixpanel rejected the credentials",
         ))),
-        404 if is_refusal(&answer) => Some(Verdict::Final(error(
+        404 if is_refusal(&json) => Some(Verdict::Final(error(
             ErrorKind::NotFound,
             "path not found (is the endpoint Mixpanel's?)",
         ))),
-        413 => Some(Verdict::TooLarge(reason(&answer))),
+        413 => Some(Verdict::TooLarge(reason(&json))),
         429 => Some(Verdict::Again(
             Failure::Overload,
             error(
@@ -111,13 +115,13 @@ pub(crate) fn interpret(answer: &Response, records: usize, connection: &dyn Tran
 }
 
 /// Removes secrets from the messages in a response, and leaves alone the parts that are interpreted.
-fn scrub(answer: &mut Value, connection: &dyn Transport) {
-    if let Some(error) = answer.get_mut("error").filter(|error| !error.is_null()) {
+fn scrub(json: &mut Value, connection: &dyn Transport) {
+    if let Some(error) = json.get_mut("error").filter(|error| !error.is_null()) {
         if !error.is_string() {
             *error = error.to_string().into();
         }
     }
-    scrub_texts(answer, connection);
+    scrub_texts(json, connection);
 }
 
 fn scrub_texts(value: &mut Value, connection: &dyn Transport) {
@@ -140,15 +144,15 @@ fn scrub_texts(value: &mut Value, connection: &dyn Transport) {
 
 /// Interprets a response of success, which with `verbose` or without `strict` may still be a refusal. Returns `None` if it
 /// is not Mixpanel's.
-fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
-    if let Some(verdict) = listed(answer, records) {
+fn accepted(json: &Value, records: usize) -> Option<Verdict> {
+    if let Some(verdict) = listed(json, records) {
         return Some(verdict);
     }
-    let status = match answer {
-        Value::Object(_) => answer
+    let status = match json {
+        Value::Object(_) => json
             .get("status")
-            .or_else(|| answer.get("code"))
-            .unwrap_or(answer),
+            .or_else(|| json.get("code"))
+            .unwrap_or(json),
         bare => bare,
     };
     let says_yes = match (status.as_u64(), status.as_str()) {
@@ -157,33 +161,33 @@ fn accepted(answer: &Value, records: usize) -> Option<Verdict> {
         (Some(0), _) => false,
         _ => return None,
     };
-    let is_refused = !says_yes || answer.get("error").is_some_and(|error| !error.is_null());
-    match counted(answer) {
-        _ if is_refused => Some(Verdict::Refused(reason(answer))),
+    let is_refused = !says_yes || json.get("error").is_some_and(|error| !error.is_null());
+    match counted(json) {
+        _ if is_refused => Some(Verdict::Refused(reason(json))),
         None => Some(Verdict::Accepted),
         Some(count) if count == records => Some(Verdict::Accepted),
         // One record has no halves.
         Some(1..) if records == 1 => None,
-        Some(_) => Some(Verdict::Refused(reason(answer))),
+        Some(_) => Some(Verdict::Refused(reason(json))),
     }
 }
 
 /// Interprets a response of refusal. Returns `None` if it is not Mixpanel's.
-fn refused(answer: &Value, records: usize) -> Option<Verdict> {
-    let says_no = is_refusal(answer) || *answer == 0;
-    listed(answer, records).or_else(|| says_no.then(|| Verdict::Refused(reason(answer))))
+fn refused(json: &Value, records: usize) -> Option<Verdict> {
+    let says_no = is_refusal(json) || *json == 0;
+    listed(json, records).or_else(|| says_no.then(|| Verdict::Refused(reason(json))))
 }
 
 /// Returns whether the response has the form of Mixpanel's refusals.
-fn is_refusal(answer: &Value) -> bool {
-    let has = |key| answer.get(key).is_some();
+fn is_refusal(json: &Value) -> bool {
+    let has = |key| json.get(key).is_some();
     has("error") && (has("status") || has("failed_records"))
 }
 
 /// Returns the number of records that the response counts as accepted, if it has a count. It is more than any number of
 /// records if the count is not a number, or if there are two that differ.
-fn counted(answer: &Value) -> Option<usize> {
-    let counts = ["num_good_events", "num_records_imported"].map(|name| answer.get(name));
+fn counted(json: &Value) -> Option<usize> {
+    let counts = ["num_good_events", "num_records_imported"].map(|name| json.get(name));
     let counts = counts.into_iter().flatten();
     let number = |count: &Value| usize::try_from(count.as_u64()?).ok();
     counts
@@ -194,11 +198,9 @@ fn counted(answer: &Value) -> Option<usize> {
 
 /// Interprets `failed_records`, if there are any. If one of them is not in the request, or the response does not count
 /// exactly the others as accepted, it does not show which records failed.
-fn listed(answer: &Value, records: usize) -> Option<Verdict> {
-    let unknown = || Some(Verdict::Refused(reason(answer)));
-    let failed = answer
-        .get("failed_records")
-        .filter(|list| !list.is_null())?;
+fn listed(json: &Value, records: usize) -> Option<Verdict> {
+    let unknown = || Some(Verdict::Refused(reason(json)));
+    let failed = json.get("failed_records").filter(|list| !list.is_null())?;
     let Some(failed) = failed.as_array() else {
         return unknown();
     };
@@ -214,21 +216,21 @@ fn listed(answer: &Value, records: usize) -> Option<Verdict> {
         };
         let text = |key| record.get(key).and_then(Value::as_str).map(words);
         let field = text("field").filter(|field| !field.is_empty());
-        let message = text("message").unwrap_or_else(|| reason(answer));
+        let message = text("message").unwrap_or_else(|| reason(json));
         failed_records
             .entry(index)
             .or_insert(FailedRecord { field, message });
     }
     let accepted = records - failed_records.len();
-    if records > 1 && counted(answer).is_some_and(|count| count != accepted) {
+    if records > 1 && counted(json).is_some_and(|count| count != accepted) {
         return unknown();
     }
     Some(Verdict::Partly(failed_records))
 }
 
 /// Returns the server's message.
-fn reason(answer: &Value) -> String {
-    match answer.get("error") {
+fn reason(json: &Value) -> String {
+    match json.get("error") {
         None | Some(Value::Null) => "the server gave no reason".to_owned(),
         Some(error) => words(error.as_str().unwrap_or_default()),
     }

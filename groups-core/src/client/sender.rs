@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::compression::Packer;
 use crate::client::delivery::{Delivery, Route, Stopped, hand_back};
 use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
@@ -24,8 +25,7 @@ pub(super) struct Sender<'a> {
     delivery: &'a Delivery<'a>,
     lane: usize,
     connection: Arc<dyn Transport>,
-    /// The buffer for compressed bodies.
-    packed: Vec<u8>,
+    packer: Packer,
     /// The heads of groups of which an update was set aside: their later ones are not sent before it.
     held: HashSet<Vec<u8>>,
     /// How many records were set aside since the last one that was accepted.
@@ -42,10 +42,14 @@ impl<'a> Sender<'a> {
             delivery,
             lane,
             connection: Arc::clone(&delivery.state().lanes[lane].connection),
-            packed: Vec::new(),
+            packer: Packer::default(),
             held: HashSet::new(),
             set_aside: 0,
         }
+    }
+
+    pub(super) fn lane(&self) -> usize {
+        self.lane
     }
 
     /// Delivers the records of a batch, one run after the other. When it returns, the first `settled` records are accepted
@@ -191,8 +195,8 @@ impl<'a> Sender<'a> {
             compression, retry, ..
         } = self.delivery.route;
         let body = batch.body(run);
-        let gzip = compression.pack(body, &mut self.packed);
-        let body = if gzip { &self.packed } else { body };
+        let gzip = self.packer.pack(*compression, body);
+        let body = if gzip { self.packer.packed() } else { body };
         self.pause(None)?;
         self.delivery.state().report.sent += newly_sent;
         let started = Instant::now();
@@ -274,8 +278,7 @@ impl<'a> Sender<'a> {
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 return Ok(());
             };
-            let waited = self.delivery.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.delivery.wait_for_change(state, Some(left));
         }
     }
 

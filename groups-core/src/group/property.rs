@@ -15,7 +15,8 @@ pub struct Property {
     pub field: &'static str,
     /// The operation that sends it: `Set`, `SetOnce` or `Union`.
     pub operation: Operation,
-    /// The field's doc comment, without its indentation; empty if it has none.
+    /// The field's doc comment, without its indentation; empty if it has none. If a part of it comes from a macro, such
+    /// as `include_str!`, the whole is as it was written.
     pub doc: &'static str,
     /// The name as it stands in the JSON, with its punctuation: `,"name":`.
     pub(crate) key: &'static str,

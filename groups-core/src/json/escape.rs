@@ -3,38 +3,58 @@
 /// Writes `text` as a JSON string, with its quotes.
 #[inline]
 pub(crate) fn write_str(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    let is_written = match bytes.len() {
-        8..16 => write_halves::<8, 9>(out, bytes),
-        16..=32 => write_halves::<16, 17>(out, bytes),
-        _ => false,
-    };
-    if !is_written {
+    if !write_short::<true>(out, text.as_bytes(), *b"\"\"") {
         out.push(b'"');
         write_escaped(out, text);
         out.push(b'"');
     }
 }
 
-/// Writes text of `HALF` to twice `HALF` bytes, unless it has bytes to escape. Returns whether it was written.
+/// Writes text as it is between two bytes.
+#[inline]
+pub(crate) fn write_between(out: &mut Vec<u8>, text: &str, [open, close]: [u8; 2]) {
+    if !write_short::<false>(out, text.as_bytes(), [open, close]) {
+        out.push(open);
+        out.extend_from_slice(text.as_bytes());
+        out.push(close);
+    }
+}
+
+/// Writes text of 4 to 32 bytes between two bytes; if it `IS_JSON`, unless it has bytes to escape. Returns whether it
+/// was written.
+#[inline]
+fn write_short<const IS_JSON: bool>(out: &mut Vec<u8>, text: &[u8], ends: [u8; 2]) -> bool {
+    match text.len() {
+        4..8 => write_halves::<4, 5, IS_JSON>(out, text, ends),
+        8..16 => write_halves::<8, 9, IS_JSON>(out, text, ends),
+        16..=32 => write_halves::<16, 17, IS_JSON>(out, text, ends),
+        _ => false,
+    }
+}
+
+/// Writes text of `HALF` to twice `HALF` bytes.
 ///
-/// The text is written as two overlapping pieces of constant size, each with its quote (`QUOTED` is one more than
+/// The text is written as two overlapping pieces of constant size, each with its end (`ENDED` is one more than
 /// `HALF`), which takes neither a loop nor a call of `memcpy`.
 #[inline]
-fn write_halves<const HALF: usize, const QUOTED: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
+fn write_halves<const HALF: usize, const ENDED: usize, const IS_JSON: bool>(
+    out: &mut Vec<u8>,
+    text: &[u8],
+    [open, close]: [u8; 2],
+) -> bool {
     let (Some(first), Some(last)) = (text.first_chunk::<HALF>(), text.last_chunk::<HALF>()) else {
         return false;
     };
-    let is_plain = !(any_special(first) | any_special(last));
-    if is_plain {
-        let [mut start, mut end] = [[b'"'; QUOTED]; 2];
-        start[1..].copy_from_slice(first);
-        end[..HALF].copy_from_slice(last);
-        out.extend_from_slice(&start);
-        out.truncate(out.len() - (2 * HALF - text.len()));
-        out.extend_from_slice(&end);
+    if IS_JSON && any_special(first) | any_special(last) {
+        return false;
     }
-    is_plain
+    let (mut start, mut end) = ([open; ENDED], [close; ENDED]);
+    start[1..].copy_from_slice(first);
+    end[..HALF].copy_from_slice(last);
+    out.extend_from_slice(&start);
+    out.truncate(out.len() - (2 * HALF - text.len()));
+    out.extend_from_slice(&end);
+    true
 }
 
 /// Writes `text` as a JSON string, without its quotes.

@@ -52,10 +52,13 @@ pub(crate) fn write_displayed<T: fmt::Display + ?Sized>(
     value: &T,
 ) -> Result<(), EncodeError> {
     out.push(b'"');
-    write!(Escaped(out), "{value}")
-        .map_err(|fmt::Error| EncodeError::new("its `Display` implementation failed"))?;
+    write!(Escaped(out), "{value}").map_err(failed_display)?;
     out.push(b'"');
     Ok(())
+}
+
+pub(crate) fn failed_display(_: fmt::Error) -> EncodeError {
+    EncodeError::new("its `Display` implementation failed")
 }
 
 #[inline]
@@ -227,11 +230,9 @@ impl Parts for Compound<'_> {
         if self.is_raw {
             return self.raw_field(value);
         }
-        let is_first = self.out.len() == self.start;
-        self.out
-            .extend_from_slice(if is_first { b"\"" } else { b",\"" });
-        write_escaped(self.out, key);
-        self.out.extend_from_slice(b"\":");
+        self.comma();
+        write_str(self.out, key);
+        self.out.push(b':');
         Json { out: self.out }.write(value).map(drop)
     }
 

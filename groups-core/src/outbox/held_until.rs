@@ -1,7 +1,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
-/// When a lease ends: what an [`Outbox`](crate::Outbox) whose updates are leased needs for
-/// [`hold`](crate::Outbox::hold).
+/// The end of a lease, for the method [`hold`](crate::Outbox::hold) of an outbox that several processes share.
 ///
 /// It uses two clocks, since one can be set and the other stops while the machine sleeps. The earlier end counts.
 #[derive(Clone, Copy, Debug)]

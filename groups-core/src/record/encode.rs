@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::group::{Group, Id, Operation, Property};
-use crate::json::escape::write_escaped;
+use crate::json::escape::write_str;
 use crate::json::list::ListJson;
 use crate::json::null::{is_empty_list, is_null};
 use crate::json::object::{Names, Object};
@@ -48,7 +48,7 @@ pub(crate) fn write_update_with(
         write_group(out, group)?;
         let head = out.len() - start;
         if let Some(company_id) = group.company_id() {
-            out.extend_from_slice(br#","$company_id":""#);
+            out.extend_from_slice(br#","$company_id":"#);
             write_id(out, company_id, "$company_id")?;
         }
         write_extras(out)?;
@@ -84,21 +84,20 @@ fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> 
         let message = format!("an update of {key} needs a company id: use `in_company`");
         return Err(EncodeError::new(message).of("$company_id"));
     }
-    out.extend_from_slice(br#""$group_key":""#);
-    write_escaped(out, key);
-    out.extend_from_slice(br#"","$group_id":""#);
+    out.extend_from_slice(br#""$group_key":"#);
+    write_str(out, key);
+    out.extend_from_slice(br#","$group_id":"#);
     write_id(out, group.id(), "$group_id")
 }
 
-/// Writes an id and its closing quote.
+/// Writes an id as text.
 #[inline]
 fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeError> {
     let text = id.as_str();
     if text.is_empty() {
         return Err(EncodeError::new("the id is empty").of(field));
     }
-    write_escaped(out, text);
-    out.push(b'"');
+    write_str(out, text);
     Ok(())
 }
 

@@ -72,7 +72,7 @@ impl Error {
     /// this library.
     ///
     /// The message is lower case and without a full stop: what is wrong, then the value, then what to
-    /// do. The cause belongs into [`with_source`](Self::with_source).
+    /// do. The cause belongs in [`with_source`](Self::with_source).
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,

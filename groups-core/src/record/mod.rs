@@ -1,12 +1,14 @@
-//! What is sent, and what became of it.
+//! Updates and events, and their outcomes.
 //!
-//! An [`Update`] or an [`Event`] is a `Record`: it writes its own JSON (`encode`) into a buffer. An
-//! [`EncodedUpdate`] is an update's JSON on its own, which can wait and cross threads, an [`EncodedEvent`] an event's,
-//! and an [`EncodedRecord`] either of them. A derived struct
-//! ([`MixpanelGroup`]) is walked by visitors (`visit`): one encodes, one compares two versions
-//! (`changes`, `unchanged`), and `diff` makes updates of what differs. The outcome of a record is in
-//! [`Report`], [`Rejection`], [`Undelivered`] and [`Error`], which are in this room because an
-//! error gives updates back. Everything in here is plain data: no I/O, no threads, no locks.
+//! An [`Update`] is made from a struct that derives [`MixpanelGroup`], or from a [`Group`](crate::Group). An
+//! [`EncodedUpdate`] is an update's JSON on its own, which can wait and cross threads; an [`EncodedEvent`] is that of an
+//! [`Event`], and an [`EncodedRecord`] either of them. Each ends in a [`Report`] as accepted or as a [`Rejection`], or
+//! comes back in an [`Error`] as [`Undelivered`].
+
+// An update or an event is a `Record`: it writes its own JSON (`encode`) into a buffer. A derived struct is walked by
+// visitors (`visit`): one encodes, one compares two versions (`changes`, `unchanged`), and `diff` makes updates of what
+// differs. Outcomes are in this room because an error gives updates back. Everything in here is plain data: no I/O, no
+// threads, no locks.
 
 pub(crate) mod changes;
 pub(crate) mod diff;
@@ -23,6 +25,7 @@ mod into;
 pub(crate) mod mixpanel_group;
 pub(crate) mod rejection;
 mod report;
+pub(crate) mod tokens;
 pub(crate) mod unchanged;
 mod undelivered;
 pub(crate) mod update;

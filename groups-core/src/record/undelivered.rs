@@ -156,7 +156,7 @@ impl<R: Into<EncodedRecord>> FromIterator<R> for Undelivered {
     }
 }
 
-/// Iterates over updates that borrow from [`Undelivered`].
+/// An iterator over updates that borrow from [`Undelivered`].
 #[derive(Clone)]
 pub struct UndeliveredUpdates<'a> {
     undelivered: &'a Undelivered,

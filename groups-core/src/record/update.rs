@@ -13,7 +13,7 @@ use crate::record::encoded_update::text;
 use crate::record::{EncodedUpdate, Record};
 use crate::record::{RecordRef, Rejection};
 
-/// One change of one group profile, ready to be sent.
+/// A change of a group profile, ready to be sent.
 ///
 /// Made by the methods of [`MixpanelGroup`] and [`Group`]. Those of a derived struct borrow it and
 /// are encoded when they are sent, straight into the request's body.

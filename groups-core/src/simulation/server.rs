@@ -22,7 +22,7 @@ use crate::simulation::updates::{BLOCKED, Model, REFUSED};
 use crate::util::simulated::{Condvar, Instant};
 use crate::util::sync;
 
-/// How long a client waits for an answer.
+/// How long a client waits for a response.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Mixpanel, as far as it is documented, with the faults of the way there.
@@ -37,7 +37,7 @@ struct State {
     faults: u32,
     /// Whether a request may be applied after its client gave up.
     late: bool,
-    /// Whether something in between answers to requests with the text [`BLOCKED`].
+    /// Whether something in between responds to requests with the text [`BLOCKED`].
     has_firewall: bool,
     /// How many records a request may have.
     most: usize,
@@ -51,16 +51,16 @@ struct State {
 /// What happens to a request.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
-    Answered,
+    Responded,
     /// The connection is refused.
     NotReceived,
-    /// It is applied, and the answer is lost.
-    AnswerLost,
+    /// It is applied, and the response is lost.
+    ResponseLost,
     /// It is applied after its client gave up.
     Late,
-    /// The server answers without having looked at it.
+    /// The server responds without having looked at it.
     Status(u16),
-    /// Something in between answers.
+    /// Something in between responds.
     Nonsense,
 }
 
@@ -151,13 +151,13 @@ impl Server {
     fn fate(&self) -> Fate {
         let state = self.state();
         if !percent(state.faults) {
-            return Fate::Answered;
+            return Fate::Responded;
         }
         match thread_rng().gen_range(0..10) {
             0 | 1 => Fate::NotReceived,
-            2 | 3 => Fate::AnswerLost,
+            2 | 3 => Fate::ResponseLost,
             4 | 5 if state.late => Fate::Late,
-            4 | 5 => Fate::AnswerLost,
+            4 | 5 => Fate::ResponseLost,
             6 => Fate::Status(503),
             7 => Fate::Status(429),
             8 => Fate::Status(500),
@@ -165,7 +165,7 @@ impl Server {
         }
     }
 
-    /// Applies a request and answers it.
+    /// Applies a request and responds to it.
     fn receive(&self, body: &[u8]) -> (u16, Value) {
         let mut state = self.state();
         let records: Vec<Value> = serde_json::from_slice(body).expect("a body is a list");
@@ -323,7 +323,7 @@ impl Transport for Connection {
         let started = Instant::now();
         let latency = Duration::from_millis(thread_rng().gen_range(1..3_000));
         self.pass(latency)?;
-        let answer = |status, body: Value| {
+        let respond = |status, body: Value| {
             let retry_after = (status == 429).then(|| Duration::from_secs(3));
             let body = body.to_string().into_bytes();
             Ok(Response {
@@ -336,13 +336,13 @@ impl Transport for Connection {
             return Err(failed(ErrorKind::Timeout, Some(Failure::Breakage)));
         }
         match self.server.fate() {
-            Fate::Answered => {
+            Fate::Responded => {
                 let (status, body) = self.server.receive(request.body);
                 self.pass(latency)?;
-                answer(status, body)
+                respond(status, body)
             }
             Fate::NotReceived => Err(failed(ErrorKind::Network, Some(Failure::Breakage))),
-            Fate::AnswerLost => {
+            Fate::ResponseLost => {
                 self.server.receive(request.body);
                 self.pass(latency)?;
                 Err(failed(ErrorKind::Network, Some(Failure::StaleConnection)))
@@ -357,8 +357,8 @@ impl Transport for Connection {
                 self.pass(TIMEOUT)?;
                 Err(failed(ErrorKind::Timeout, Some(Failure::Breakage)))
             }
-            Fate::Status(status) => answer(status, json!({"error": "later", "status": "error"})),
-            Fate::Nonsense => answer(200, json!("<html>")),
+            Fate::Status(status) => respond(status, json!({"error": "later", "status": "error"})),
+            Fate::Nonsense => respond(200, json!("<html>")),
         }
     }
 

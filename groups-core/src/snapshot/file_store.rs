@@ -337,7 +337,7 @@ mod tests {
         for (content, expected) in [
             (
                 &b"mixpanel-groups snapshot 2\n"[..],
-                "it is of a newer version of this library",
+                "it was written by a newer version of this library",
             ),
             (b"something else that is a file", "it is not a snapshot"),
             (b"something", "it is not a snapshot"),

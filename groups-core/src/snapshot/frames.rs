@@ -99,7 +99,7 @@ pub(super) fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, S
         let version = FIRST_LINE.len() - 2;
         return Err(ScanError::Damaged(
             if first_line.get(..version) == FIRST_LINE.get(..version) {
-                "it is of a newer version of this library"
+                "it was written by a newer version of this library"
             } else {
                 "it is not a snapshot"
             },
@@ -124,7 +124,7 @@ pub(super) fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, S
             return if is_zero(&mut reader)? {
                 interrupted
             } else {
-                Err(ScanError::Damaged("a frame of it is wrong"))
+                Err(ScanError::Damaged("it has an invalid frame"))
             };
         }
         let next = end + FRAME_HEAD as u64 + u64::from(frame);
@@ -137,7 +137,7 @@ pub(super) fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, S
             return if next == length {
                 interrupted
             } else {
-                Err(ScanError::Damaged("a checksum of it is wrong"))
+                Err(ScanError::Damaged("it has a frame with a wrong checksum"))
             };
         }
         let mut place = end + FRAME_HEAD as u64;
@@ -145,7 +145,7 @@ pub(super) fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, S
         while let Some((row_length, after)) = rest.split_first_chunk() {
             let row_length = u32::from_le_bytes(*row_length) as usize;
             let Some((row, after)) = after.split_at_checked(row_length) else {
-                return Err(ScanError::Damaged("a row of it is wrong"));
+                return Err(ScanError::Damaged("it has an invalid row"));
             };
             each(place, row).map_err(ScanError::Caller)?;
             place += (ROW_HEAD + row_length) as u64;

@@ -89,7 +89,7 @@ impl Index {
         match state {
             Some(state) => index.state = state,
             None if index.rows == 0 => {}
-            None => return Err(damaged(what, "it does not end as it should")),
+            None => return Err(damaged(what, "its state is missing")),
         }
         if !index.state.open.is_empty() {
             log::warn!("a run with {what} was killed: what it had begun is sent again");
@@ -456,8 +456,8 @@ mod tests {
             }
 
             for (rows, why) in [
-                (vec![row(0, 1)], "it does not end as it should"),
-                (vec![state(&[])[..30].to_vec()], "its state is wrong"),
+                (vec![row(0, 1)], "its state is missing"),
+                (vec![state(&[])[..30].to_vec()], "its state is invalid"),
             ] {
                 let error = load(&rows, true).err().unwrap();
                 assert!(error.contains(why), "{error}");

@@ -1,4 +1,4 @@
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ impl Drop for Lock {
     /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
     fn drop(&mut self) {
         // An error would leave the lock to the end of the process: the next run reports it.
-        let _ = fs4::FileExt::unlock(&self.0);
+        let _ = self.0.unlock();
     }
 }
 
@@ -29,16 +29,16 @@ pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
         _ => Err(error),
     });
     let file = file.map_err(failed)?;
-    match fs4::FileExt::try_lock(&file) {
+    match file.try_lock() {
         Ok(()) => Ok(Lock(file)),
-        Err(fs4::TryLockError::WouldBlock) => {
+        Err(TryLockError::WouldBlock) => {
             let message = format!(
                 "the snapshot {} is in use by another run: wait for its end",
                 path.display()
             );
             Err(Error::new(ErrorKind::Io, message))
         }
-        Err(fs4::TryLockError::Error(error)) => Err(failed(error)),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

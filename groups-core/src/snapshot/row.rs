@@ -135,13 +135,13 @@ impl State {
     /// # Errors
     /// The reason, if it cannot be read.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let wrong = || "its state is wrong".to_owned();
+        let wrong = || "its state is invalid".to_owned();
         let mut bytes = Reader(bytes);
         bytes.array::<16>().ok_or_else(wrong)?;
         let version = bytes.u32().ok_or_else(wrong)?;
         if version != VERSION {
             return Err(format!(
-                "it is of version {version}, and this library reads {VERSION}"
+                "it has version {version}, and this library reads {VERSION}"
             ));
         }
         let mut state = Self {
@@ -377,6 +377,6 @@ mod tests {
         let mut newer = bytes;
         newer[16] = 2;
         let why = State::decode(&newer).unwrap_err();
-        assert_eq!(why, "it is of version 2, and this library reads 1");
+        assert_eq!(why, "it has version 2, and this library reads 1");
     }
 }

@@ -194,7 +194,7 @@ impl<'r, 's> Run<'r, 's> {
         let entry = *self.index.get(slot);
         let row = self.journal.read(entry.place).ok_or(Failed)?;
         let Some((_, row)) = Row::decode(&row) else {
-            let error = damaged("the snapshot", "the row of a group is wrong");
+            let error = damaged("the snapshot", "the row of a group is invalid");
             self.journal.fail(error);
             return Err(Failed);
         };

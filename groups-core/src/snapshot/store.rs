@@ -1,6 +1,6 @@
 use crate::record::Error;
 
-/// What [`SnapshotStore::load`] calls for each row, with its place.
+/// The function that [`SnapshotStore::load`] calls for each row, with the row's place.
 pub type EachRow<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
 
 /// A place where a [`Snapshot`](crate::Snapshot) is kept: a log of rows, which are bytes that only the snapshot reads.
@@ -13,7 +13,7 @@ pub type EachRow<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
 /// at most once for each request, and not at all in a run in which nothing changed.
 ///
 /// # Two runs at once
-/// A store refuses the second of two runs: `load` fails while another run is open, or `append` fails if somebody else
+/// A store refuses the second of two runs: `load` fails while another run is open, or `append` fails if another run
 /// has appended since `load`. The snapshot sends nothing that depends on rows that were not appended.
 pub trait SnapshotStore: Send {
     /// Passes every row to `each`, in the order in which they were appended, with its place: a number that

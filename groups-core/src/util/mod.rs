@@ -12,9 +12,10 @@ pub(crate) mod siphash;
 pub(crate) mod sync;
 
 use std::cell::Cell;
+use std::thread::LocalKey;
 
 /// The maximum capacity of a buffer that a thread keeps.
-const MAX_KEPT: usize = 64 << 10;
+pub(crate) const MAX_KEPT: usize = 64 << 10;
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -22,12 +23,23 @@ thread_local! {
 
 /// Lends the thread's buffer, empty. Nested calls get a new buffer.
 pub(crate) fn with_scratch<R>(write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    // A thread that is ending has lost its buffer: it gets a new one, which is not kept.
-    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
-    buffer.clear();
-    let result = write(&mut buffer);
-    if buffer.capacity() <= MAX_KEPT {
-        let _ = BUFFER.try_with(|kept| kept.set(buffer));
+    lend(&BUFFER, |buffer| {
+        buffer.clear();
+        let result = write(buffer);
+        (result, buffer.capacity() <= MAX_KEPT)
+    })
+}
+
+/// Lends what a thread keeps, as it was left. Nested calls get a new one. `work` returns whether it is kept.
+pub(crate) fn lend<T: Default, R>(
+    kept: &'static LocalKey<Cell<T>>,
+    work: impl FnOnce(&mut T) -> (R, bool),
+) -> R {
+    // A thread that is ending has lost it: it gets a new one, which is not kept.
+    let mut lent = kept.try_with(Cell::take).unwrap_or_default();
+    let (result, is_kept) = work(&mut lent);
+    if is_kept {
+        let _ = kept.try_with(|kept| kept.set(lent));
     }
     result
 }

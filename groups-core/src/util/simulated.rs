@@ -228,3 +228,8 @@ pub(crate) fn sleep(time: Duration) {
     let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
     drop(Condvar::new().wait_timeout_while(guard, time, |()| true));
 }
+
+/// Returns either at random, so that both are simulated.
+pub(crate) fn has_one_core() -> bool {
+    thread_rng().gen_range(0..2) == 0
+}

@@ -31,6 +31,14 @@ pub(crate) fn spawn_scoped<'scope, 'env>(
     Ok(())
 }
 
+/// Returns whether this process may use one core only, by the system's count or a container's limit.
+pub(crate) fn has_one_core() -> bool {
+    #[cfg(not(simulation))]
+    return thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    #[cfg(simulation)]
+    crate::util::simulated::has_one_core()
+}
+
 /// Runs a test of code that uses these, in the simulation as one run of it.
 #[cfg(test)]
 pub(crate) fn run_test(test: fn()) {

@@ -82,7 +82,7 @@ impl<'a> HttpConnection<'a> {
         })
     }
 
-    /// Answers 400 to what is not HTTP.
+    /// Responds 400 to what is not HTTP.
     pub(crate) fn refuse(&mut self) -> io::Result<()> {
         self.stream.write_all(BAD_REQUEST)
     }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BinaryHeap, HashMap};
 
 use mixpanel_groups::MixpanelGroup;
 
@@ -10,7 +10,7 @@ struct Company {
     #[mixpanel(union)]
     tags: BinaryHeap<u8>,
     #[mixpanel(union)]
-    seats: BTreeMap<String, u8>,
+    seats: HashMap<String, u8>,
 }
 
 fn main() {}

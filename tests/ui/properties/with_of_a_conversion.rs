@@ -9,6 +9,10 @@ struct Company {
     seats: u32,
     #[mixpanel(with = "std::string::String::from")]
     plan: char,
+    #[mixpanel(with = "str::to_lowercase")]
+    name: String,
+    #[mixpanel(with = "u64::to_string")]
+    account: u64,
 }
 
 fn main() {}

@@ -43,7 +43,7 @@ fn main() -> Result {
             body.clear();
             serde_json::to_writer(&mut body, &updates)?;
             let request = agent.post(&url).content_type("application/json");
-            let mut answer = if gzip {
+            let mut response = if gzip {
                 packed.clear();
                 let mut encoder = GzEncoder::new(&mut packed, flate2::Compression::fast());
                 encoder.write_all(&body)?;
@@ -52,9 +52,9 @@ fn main() -> Result {
             } else {
                 request.send(&body)?
             };
-            let answer = answer.body_mut().read_to_string()?;
-            if answer != "1" {
-                return Err(answer.into());
+            let response = response.body_mut().read_to_string()?;
+            if response != "1" {
+                return Err(response.into());
             }
         }
         Ok(())

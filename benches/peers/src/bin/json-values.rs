@@ -32,9 +32,9 @@ fn main() -> Result {
             });
             let body = serde_json::to_vec(&updates.collect::<Vec<_>>())?;
             let request = agent.post(&url).content_type("application/json");
-            let answer = request.send(&body)?.body_mut().read_to_string()?;
-            if answer != "1" {
-                return Err(answer.into());
+            let response = request.send(&body)?.body_mut().read_to_string()?;
+            if response != "1" {
+                return Err(response.into());
             }
         }
         Ok(())

@@ -95,7 +95,7 @@ fn serve(listener: &TcpListener, seen: &Mutex<Seen>, over: &AtomicBool) {
     });
 }
 
-/// Answers each request at once, and then looks at what it brought while the peer prepares the
+/// Responds to each request at once, and then looks at what it brought while the peer prepares the
 /// next.
 fn converse(mut stream: TcpStream, seen: &Mutex<Seen>) -> Result {
     stream.set_nodelay(true)?;
@@ -115,7 +115,7 @@ fn converse(mut stream: TcpStream, seen: &Mutex<Seen>) -> Result {
         buffer.resize(end.max(buffer.len()), 0);
         let rest = buffer.get_mut(filled..end).ok_or("more than one request")?;
         stream.read_exact(rest)?;
-        stream.write_all(head.answer())?;
+        stream.write_all(head.response())?;
 
         let mut seen = seen.lock().map_err(|_| "another connection failed")?;
         seen.requests += 1;
@@ -175,7 +175,7 @@ impl Head {
 
     /// Success in the words that the peer looks for: the Python SDK, the only one that sends a
     /// form, asks for JSON in it.
-    fn answer(&self) -> &'static [u8] {
+    fn response(&self) -> &'static [u8] {
         if self.form {
             b"HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n{\"status\":1,\"error\":null}"
         } else {

@@ -2,7 +2,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-/// When an event happened: see [`Event::time`](crate::Event::time).
+/// The time of an event: see [`Event::time`](crate::Event::time).
 ///
 /// Made from a [`SystemTime`], from a number of seconds or milliseconds, or from an integer of either unit: it is in
 /// seconds or in milliseconds since 1970, whichever lies between 1971 and now.
