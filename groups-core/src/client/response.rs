@@ -283,12 +283,12 @@ mod tests {
     }
 
     fn verdict(status: u16, body: &[u8], records: usize) -> Verdict {
-        let answer = Response {
+        let response = Response {
             status,
             retry_after: None,
             body: body.to_vec(),
         };
-        interpret(&answer, records, &Connection(None))
+        interpret(&response, records, &Connection(None))
     }
 
     /// Returns the verdict in short.
@@ -388,7 +388,7 @@ mod tests {
         ] {
             assert_eq!(short(200, body, 3), expected, "{body}");
         }
-        // One record has no halves: a count of others is not an answer to this request.
+        // One record has no halves: a count of others is not of this request.
         for (count, expected) in [(0, NO_REASON), (1, "accepted"), (2, NOT_MIXPANELS)] {
             let body = json!({"status": 1, "num_good_events": count});
             assert_eq!(short(200, &body.to_string(), 1), expected, "{count}");
@@ -457,12 +457,12 @@ mod tests {
     /// Returns the message of the error that a response becomes.
     fn message(status: u16, body: &str, proxy: Option<&'static str>) -> String {
         let body = body.as_bytes().to_vec();
-        let answer = Response {
+        let response = Response {
             status,
             retry_after: None,
             body,
         };
-        match interpret(&answer, 3, &Connection(proxy)) {
+        match interpret(&response, 3, &Connection(proxy)) {
             Verdict::Again(_, error) | Verdict::Blocked(error) | Verdict::Final(error) => {
                 assert_eq!(error.status(), Some(status));
                 error.to_string()
