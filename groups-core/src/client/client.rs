@@ -253,7 +253,9 @@ impl Client {
             .buffers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        kept.extend(buffers);
+        kept.extend(buffers.into_iter().filter(|buffer| buffer.capacity() > 0));
+        // A lane fills one, has one waiting and sends one.
+        kept.truncate(3 * self.0.connections);
         let mut bytes = 0;
         kept.retain(|buffer| {
             bytes += buffer.capacity();

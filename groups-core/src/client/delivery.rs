@@ -395,7 +395,8 @@ mod tests {
     use crate::client::batch::opening;
     use crate::client::transport::{Request, Response, TransportError};
     use crate::group::Group;
-    use crate::record::Update;
+    use crate::record::{RecordRef, Update};
+    use crate::util::sync::run_test;
 
     /// Accepts the first request, and panics then.
     struct Panicking(Mutex<usize>);
@@ -415,26 +416,109 @@ mod tests {
         fn abort(&self) {}
     }
 
-    #[test]
-    fn a_panic_of_a_lane_loses_nothing_and_ends() {
-        let route = Route {
+    fn route() -> Route {
+        Route {
             url: String::new(),
             authorization: None,
             opening: opening("TOKEN"),
             limits: Limits::default(),
             compression: Compression::None,
             retry: RetryPolicy::default(),
-        };
+        }
+    }
+
+    /// Returns a batch of one update at that position.
+    fn batch(route: &Route, position: usize) -> Records {
+        let mut batch = Records::default();
+        let update = Group::new("company", position).delete();
+        let pushed = batch.push(position, &route.opening, &update, route.limits);
+        pushed.unwrap();
+        batch
+    }
+
+    /// A connection over which nothing is sent.
+    struct Idle;
+
+    impl Transport for Idle {
+        fn post(&self, _request: Request<'_>) -> Result<Response, TransportError> {
+            unreachable!("nothing is sent")
+        }
+
+        fn abort(&self) {}
+    }
+
+    #[test]
+    fn what_is_stopped_is_handed_back_and_its_connections_can_be_used_again() {
+        run_test(|| {
+            let route = route();
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
+            assert_eq!(delivery.lanes(), 2);
+            assert!(delivery.is_done());
+            delivery.offer(0, batch(&route, 3)).unwrap();
+            assert!(!delivery.is_done(), "a batch waits");
+            let rejection = Rejection::new(RecordRef::unreadable(""), None, "no");
+            delivery.reject(rejection.clone());
+            delivery.note_coalesced(2);
+            assert_eq!(delivery.progress().rejected, 1);
+            delivery.stop(Error::new(ErrorKind::Network, "the first one"));
+            delivery.stop(Error::new(ErrorKind::Network, "a later one"));
+            delivery.offer(1, batch(&route, 2)).unwrap();
+            delivery.close();
+            delivery.run_lane::<Update<'_>>(0);
+            delivery.run_lane::<Update<'_>>(1);
+            assert!(delivery.is_done());
+            assert_eq!(delivery.spare().len(), 0);
+            let finished = delivery.finish();
+            assert_eq!(finished.connections.len(), 2);
+            let error = finished.result.unwrap_err();
+            assert_eq!(error.to_string(), "the first one (2 undelivered)");
+            let report = error.report().unwrap();
+            assert_eq!(
+                (&report.rejected[..], report.coalesced),
+                (&[rejection][..], 2)
+            );
+            let undelivered = error.into_undelivered();
+            assert_eq!(undelivered.all_positions().collect::<Vec<_>>(), [2, 3]);
+        });
+    }
+
+    #[test]
+    fn what_was_stopped_at_its_end_succeeded_and_aborted_connections_are_dropped() {
+        run_test(|| {
+            let route = route();
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle)], Vec::new());
+            delivery.abort(Error::new(ErrorKind::Cancelled, "cancelled"));
+            let finished = delivery.finish();
+            assert!(finished.connections.is_empty() && finished.result.is_ok());
+        });
+    }
+
+    #[test]
+    fn a_batch_waits_for_each_lane_or_takes_the_place_of_another_lane() {
+        run_test(|| {
+            let route = route();
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
+            let offer = |lane, position| delivery.offer(lane, batch(&route, position));
+            assert!(offer(0, 0).is_ok() && offer(0, 1).is_ok());
+            let back = offer(0, 2).unwrap_err();
+            assert_eq!(back.position(0), 2, "there is no room");
+            assert!(
+                offer(1, 3).is_ok(),
+                "a lane for which nothing waits has room"
+            );
+            assert!(offer(1, 4).is_err());
+        });
+    }
+
+    #[test]
+    fn a_panic_of_a_lane_loses_nothing_and_ends() {
+        let route = route();
         let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
         let delivery = Delivery::new(&route, vec![connection], Vec::new());
         std::thread::scope(|scope| {
             scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
             for position in 0..3 {
-                let mut batch = Records::default();
-                let update = Group::new("company", position).delete();
-                batch
-                    .push(position, &route.opening, &update, route.limits)
-                    .unwrap();
+                let mut batch = batch(&route, position);
                 while let Err(back) = delivery.offer(0, batch) {
                     batch = back;
                     delivery.wait(Duration::from_millis(1));

@@ -77,3 +77,27 @@ mod simulation {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn it_covers_what_ends_before_it_and_nothing_else() {
+        let held = HeldUntil::after(HOUR);
+        assert!(held.covers(Duration::ZERO));
+        assert!(held.covers(HOUR / 2));
+        assert!(!held.covers(2 * HOUR));
+        assert!(!HeldUntil::after(Duration::ZERO).covers(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_lease_is_longer_than_the_request_by_a_quarter_and_five_seconds_at_most() {
+        let secs = Duration::from_secs;
+        assert_eq!(HeldUntil::lease(secs(8)), secs(10));
+        assert_eq!(HeldUntil::lease(secs(60)), secs(65));
+        assert_eq!(HeldUntil::lease(Duration::MAX), Duration::MAX);
+    }
+}

@@ -38,3 +38,12 @@ pub(crate) fn has_one_core() -> bool {
     #[cfg(simulation)]
     crate::util::simulated::has_one_core()
 }
+
+/// Runs a test of code that uses these, in the simulation as one run of it.
+#[cfg(test)]
+pub(crate) fn run_test(test: fn()) {
+    #[cfg(not(simulation))]
+    test();
+    #[cfg(simulation)]
+    shuttle::check_random(test, 1);
+}
