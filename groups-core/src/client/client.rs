@@ -49,8 +49,8 @@ pub(super) struct Inner {
 /// The most idle connections that a client keeps for later calls, unless one call uses more.
 const MAX_IDLE: usize = 16;
 
-/// The most bytes of buffers that a client keeps for later calls.
-const MAX_BUFFERED: usize = 4 << 20;
+/// The most bytes of buffers that a client keeps for later calls, for each of its connections and three more.
+const MAX_BUFFERED: usize = 1 << 20;
 
 /// Returns a new connection.
 pub(crate) type OpenConnection = dyn Fn() -> Arc<dyn Transport> + Send + Sync;
@@ -256,10 +256,11 @@ impl Client {
         kept.extend(buffers.into_iter().filter(|buffer| buffer.capacity() > 0));
         // A lane fills one, has one waiting and sends one.
         kept.truncate(3 * self.0.connections);
-        let mut bytes = 0;
+        let mut left = MAX_BUFFERED * (self.0.connections + 3);
         kept.retain(|buffer| {
-            bytes += buffer.capacity();
-            bytes <= MAX_BUFFERED
+            let is_kept = buffer.capacity() <= left;
+            left -= if is_kept { buffer.capacity() } else { 0 };
+            is_kept
         });
     }
 
@@ -275,5 +276,26 @@ impl fmt::Debug for Client {
             .field("endpoint", &self.0.endpoint)
             .field("connections", &self.0.connections)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Group;
+
+    #[test]
+    fn a_client_keeps_few_buffers_however_often_it_sends() {
+        let client = Client::disabled();
+        for _ in 0..100 {
+            let report = client.send(Group::new("company", "acme").delete());
+            assert_eq!(report.unwrap().accepted, 1);
+        }
+        assert!(client.take_buffers().len() <= 3);
+        client.keep_buffers((0..100).map(|_| Records::default()).collect());
+        assert!(
+            client.take_buffers().is_empty(),
+            "without memory they are of no use"
+        );
     }
 }

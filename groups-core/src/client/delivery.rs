@@ -42,14 +42,16 @@ pub(crate) struct Delivery<'a> {
     /// Returns whether a request may start that takes up to that time.
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
     state: Mutex<State>,
-    /// Notified at every change of the state that a thread may wait for.
-    changed: Condvar,
+    /// Wakes the caller: a lane has room or is done, or nothing more is sent.
+    caller: Condvar,
+    /// Wakes each lane: there is a batch, there will be none, or nothing more is sent.
+    lanes: Vec<Condvar>,
 }
 
 pub(super) struct State {
     pub(super) lanes: Vec<Lane>,
-    /// How many threads wait for a change. To notify none of them is a system call all the same.
-    waiting: usize,
+    /// Whether the caller waits. To wake nobody is a system call all the same.
+    caller_waits: bool,
     /// The largest request that the server accepts, as far as is known.
     most: Limits,
     /// Empty batches, for their buffers.
@@ -72,6 +74,8 @@ pub(super) struct Lane {
     pub(super) connection: Arc<dyn Transport>,
     queue: VecDeque<Records>,
     busy: bool,
+    /// Whether its thread waits.
+    waits: bool,
     /// When the request that failed is sent again.
     pub(super) backs_off: Option<Instant>,
     /// What the lane did not deliver, in order.
@@ -102,10 +106,12 @@ impl<'a> Delivery<'a> {
         connections: Vec<Arc<dyn Transport>>,
         spare: Vec<Records>,
     ) -> Self {
+        let signals = connections.iter().map(|_| Condvar::new()).collect();
         let lanes = connections.into_iter().map(|connection| Lane {
             connection,
             queue: VecDeque::new(),
             busy: false,
+            waits: false,
             backs_off: None,
             undelivered: Undelivered::default(),
             never_sent: Undelivered::default(),
@@ -117,7 +123,8 @@ impl<'a> Delivery<'a> {
                 spare,
                 ..State::new(lanes.collect(), route.limits)
             }),
-            changed: Condvar::new(),
+            caller: Condvar::new(),
+            lanes: signals,
         }
     }
 
@@ -168,7 +175,7 @@ impl<'a> Delivery<'a> {
             );
         } else if state.has_room(lane) {
             state.lanes[lane].queue.push_back(batch);
-            self.notify(&state);
+            self.wake_lane(&state, lane);
         } else {
             return Err(batch);
         }
@@ -179,14 +186,14 @@ impl<'a> Delivery<'a> {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        self.notify(&state);
+        self.wake_all(&state);
     }
 
     /// Ends the delivery: queued batches are undelivered, and requests in progress run to their end.
     pub(crate) fn stop(&self, error: Error) {
         let mut state = self.state();
         state.stopped.get_or_insert(error);
-        self.notify(&state);
+        self.wake_all(&state);
     }
 
     /// Ends the delivery and aborts the requests in progress.
@@ -204,35 +211,52 @@ impl<'a> Delivery<'a> {
         self.permit.is_none_or(|(permit, time)| permit(time))
     }
 
-    /// Waits until something changes, for that long at most.
+    /// Lets the caller wait until a lane has room or is done, for that long at most.
     pub(crate) fn wait(&self, time: Duration) {
-        drop(self.wait_for_change(self.state(), Some(time)));
+        let mut state = self.state();
+        state.caller_waits = true;
+        let waited = self.caller.wait_timeout(state, time);
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .caller_waits = false;
     }
 
-    /// Gives the lock back until something changes, for that long at most.
-    pub(super) fn wait_for_change<'s>(
-        &self,
+    /// Lets a lane wait until there is something for it, for that long at most.
+    pub(super) fn wait_in_lane<'s>(
+        &'s self,
         mut state: MutexGuard<'s, State>,
+        lane: usize,
         time: Option<Duration>,
     ) -> MutexGuard<'s, State> {
-        state.waiting += 1;
-        let waited = match time {
-            Some(time) => self
-                .changed
-                .wait_timeout(state, time)
-                .map(|(state, _)| state)
-                .map_err(|poisoned| PoisonError::new(poisoned.into_inner().0)),
-            None => self.changed.wait(state),
+        state.lanes[lane].waits = true;
+        let signal = &self.lanes[lane];
+        let mut state = if let Some(time) = time {
+            let waited = signal.wait_timeout(state, time);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let waited = signal.wait(state);
+            waited.unwrap_or_else(PoisonError::into_inner)
         };
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        state.waiting -= 1;
+        state.lanes[lane].waits = false;
         state
     }
 
-    fn notify(&self, state: &State) {
-        if state.waiting > 0 {
-            self.changed.notify_all();
+    fn wake_caller(&self, state: &State) {
+        if state.caller_waits {
+            self.caller.notify_one();
         }
+    }
+
+    fn wake_lane(&self, state: &State, lane: usize) {
+        if state.lanes[lane].waits {
+            self.lanes[lane].notify_one();
+        }
+    }
+
+    fn wake_all(&self, state: &State) {
+        self.wake_caller(state);
+        (0..self.lanes.len()).for_each(|lane| self.wake_lane(state, lane));
     }
 
     /// Returns whether every lane is done.
@@ -322,20 +346,20 @@ impl<'a> Delivery<'a> {
         state.lanes[lane].busy = false;
         batch.clear();
         state.spare.push(batch);
-        self.notify(&state);
+        self.wake_caller(&state);
     }
 
     fn next(&self, lane: usize) -> Option<Records> {
         let mut state = self.state();
         loop {
             if let Some(batch) = state.take_queued(lane) {
-                self.notify(&state);
+                self.wake_caller(&state);
                 return Some(batch);
             }
             if state.closed {
                 return None;
             }
-            state = self.wait_for_change(state, None);
+            state = self.wait_in_lane(state, lane, None);
         }
     }
 }
@@ -351,7 +375,7 @@ impl State {
     fn new(lanes: Vec<Lane>, most: Limits) -> Self {
         Self {
             lanes,
-            waiting: 0,
+            caller_waits: false,
             most,
             spare: Vec::new(),
             closed: false,

@@ -1,6 +1,5 @@
 //! The caller's side of a delivery.
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -136,14 +135,10 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
 
     /// Returns the lane of a record, the same for every record of a group.
     fn lane_of(&self, inbox: &Records) -> usize {
-        let lanes = self.filling.len();
-        if lanes == 1 {
-            return 0;
-        }
-        let mut hasher = DefaultHasher::new();
-        hasher.write(inbox.head(0, self.delivery.route().opening.len()));
-        let lanes_as_hash = u64::try_from(lanes).unwrap_or(u64::MAX);
-        usize::try_from(hasher.finish() % lanes_as_hash).unwrap_or_default()
+        let head = inbox.head(0, self.delivery.route().opening.len());
+        let lanes = self.filling.len() as u128;
+        // The upper bits, which depend on all of the bytes, as a part of the number of lanes.
+        usize::try_from((u128::from(hash(head)) * lanes) >> 64).unwrap_or_default()
     }
 
     fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
@@ -232,6 +227,18 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 }
 
+/// Returns a hash that is fast and good enough to share groups out, as in rustc's `FxHasher`. Nothing depends on it but
+/// how even the lanes are filled.
+#[inline]
+fn hash(bytes: &[u8]) -> u64 {
+    let add = |hash: u64, word: &[u8; 8]| {
+        (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x517c_c1b7_2722_0a95)
+    };
+    let words = bytes.as_chunks::<8>().0.iter();
+    let hash = words.fold(0, add);
+    bytes.last_chunk().map_or(hash, |last| add(hash, last))
+}
+
 /// Ends the lanes' threads, also when the caller's iterator or callback panics.
 impl Drop for Lanes<'_, '_> {
     fn drop(&mut self) {
@@ -240,5 +247,36 @@ impl Drop for Lanes<'_, '_> {
                 .abort(Error::new(ErrorKind::Cancelled, "the caller panicked"));
         }
         self.delivery.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With random lanes, the fullest of eight has about 1.5 % more than its share of 80,000.
+    #[test]
+    fn groups_are_shared_out_evenly() {
+        let names: [fn(usize) -> String; 3] = [
+            |number| format!("\"$group_key\":\"company\",\"$group_id\":\"company_{number}\""),
+            |number| {
+                format!(
+                    "\"$group_key\":\"team\",\"$group_id\":\"{}\"",
+                    number * 1_000
+                )
+            },
+            |number| format!("\"$group_key\":\"site\",\"$group_id\":\"{number:032x}.example\""),
+        ];
+        for name in names {
+            for lanes in [2, 3, 8, 16] {
+                let mut filled = vec![0; lanes];
+                for number in 0..80_000 {
+                    let hash = u128::from(hash(name(number).as_bytes()));
+                    filled[usize::try_from((hash * lanes as u128) >> 64).unwrap()] += 1;
+                }
+                let fullest = filled.iter().max().unwrap() * lanes;
+                assert!(fullest < 80_000 * 104 / 100, "{} {filled:?}", name(1));
+            }
+        }
     }
 }
