@@ -355,7 +355,7 @@ mod simulation {
     use crate::record::EncodedUpdate;
     use crate::util::simulated::simulate_rule;
 
-    /// Calls that nobody answers.
+    /// Calls that nobody runs.
     fn unanswered() -> Arc<Calls<EncodedUpdate>> {
         Arc::new(Calls {
             queue: Mutex::new(CallQueue {

@@ -14,7 +14,8 @@ use crate::util::sync::{Mutex, has_one_core};
 /// A blocking client: it sends updates and events to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
 /// Clones are cheap and share connections. At most 16 idle connections are kept open between calls, or as many as one
-/// call uses. A client is `Send + Sync`, so one serves all threads.
+/// call uses. A client is `Send + Sync`, so one serves all threads. Between calls it keeps memory for the next batches: at
+/// most 1 MiB for each of the [`connections`](ClientBuilder::connections) of a call, and 3 MiB more.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), mixpanel_groups::Error> {
@@ -105,6 +106,9 @@ impl Client {
     /// Updates are sent in batches of up to 2,000 updates and 2,000,000 bytes, in order for each group. At most a few
     /// batches are in memory at a time. One update may have 1,000,000 bytes.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
+    ///
+    /// While a batch is sent, the next one is filled: each connection has a thread during the call. A call with one batch
+    /// sends it on the caller's thread, as does every call over one connection where the process has one core.
     ///
     /// Failed requests are retried by the [`RetryPolicy`](crate::RetryPolicy). A request that is too large is split.
     ///

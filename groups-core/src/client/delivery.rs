@@ -1,9 +1,9 @@
 //! Delivers batches: lanes that send in parallel, each in order.
 //!
-//! The caller's thread fills batches and hands them to lanes; a lane is a thread with a connection
-//! that delivers its batches one after the other. A group's records always take the same lane, so
-//! their order holds while batches overlap. What lanes share is behind one lock, taken a few times
-//! a request.
+//! The caller's thread fills batches and hands them to lanes. A lane is a connection over which batches are delivered
+//! one after the other: by a thread, or by the caller's where that has nothing else to do. A group's records always take
+//! the same lane, so their order holds while batches overlap. What lanes share is behind one lock, taken a few times a
+//! request.
 
 use std::collections::VecDeque;
 use std::ops::Range;

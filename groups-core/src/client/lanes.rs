@@ -91,8 +91,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     ///
     /// The very last one needs no thread: the caller's has nothing else to do.
     fn ship_the_rest<R: Record>(&mut self) -> bool {
-        let mut rest = (0..self.filling.len()).filter(|lane| !self.filling[*lane].batch.is_empty());
-        let rest: Vec<_> = rest.by_ref().collect();
+        let is_left = |lane: &usize| !self.filling[*lane].batch.is_empty();
+        let rest: Vec<_> = (0..self.filling.len()).filter(is_left).collect();
         let mut left = rest.len();
         for lane in rest {
             let batch = std::mem::take(&mut self.filling[lane].batch);
