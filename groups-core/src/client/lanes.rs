@@ -227,8 +227,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 }
 
-/// Returns a hash that is fast and good enough to share groups out, as in rustc's `FxHasher`. Nothing depends on it but
-/// how even the lanes are filled.
+/// Returns a hash that is fast and good enough to share groups out: words are added as in rustc's `FxHasher`, and mixed
+/// as in `MurmurHash3`, since ids may differ in one digit. Nothing depends on it but how even the lanes are filled.
 #[inline]
 fn hash(bytes: &[u8]) -> u64 {
     let add = |hash: u64, word: &[u8; 8]| {
@@ -236,7 +236,10 @@ fn hash(bytes: &[u8]) -> u64 {
     };
     let words = bytes.as_chunks::<8>().0.iter();
     let hash = words.fold(0, add);
-    bytes.last_chunk().map_or(hash, |last| add(hash, last))
+    let hash = bytes.last_chunk().map_or(hash, |last| add(hash, last));
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ hash >> 33
 }
 
 /// Ends the lanes' threads, also when the caller's iterator or callback panics.
@@ -277,6 +280,22 @@ mod tests {
                 let fullest = filled.iter().max().unwrap() * lanes;
                 assert!(fullest < 80_000 * 104 / 100, "{} {filled:?}", name(1));
             }
+        }
+    }
+
+    #[test]
+    fn ids_that_differ_in_one_digit_take_different_lanes() {
+        for lanes in [2, 3] {
+            let mut filled = vec![0; lanes];
+            for id in 0..10 {
+                let head = format!("\"$group_key\":\"company\",\"$group_id\":\"{id}\"");
+                let hash = u128::from(hash(head.as_bytes()));
+                filled[usize::try_from((hash * lanes as u128) >> 64).unwrap()] += 1;
+            }
+            assert!(
+                filled.iter().all(|filled| (2..=6).contains(filled)),
+                "{filled:?}"
+            );
         }
     }
 }
