@@ -154,3 +154,17 @@ fn properties_can_be_read() {
     );
     assert_eq!(Profile::default().iter().count(), 0);
 }
+
+/// A failed `assert_eq!` writes it.
+#[test]
+fn debug_is_json() {
+    let mut profile = Profile::default();
+    assert_eq!(format!("{profile:?}"), "Profile(null)");
+    profile
+        .apply(&Group::new("company", "acme").set(json!({"plan": "free", "seats": 5})))
+        .unwrap();
+    assert_eq!(
+        format!("{profile:?}"),
+        r#"Profile({"plan":"free","seats":5})"#
+    );
+}

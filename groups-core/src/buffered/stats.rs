@@ -102,27 +102,83 @@ impl FlushOutcome {
     }
 }
 
-/// Writes how many updates wait and how many were handed back, and the same of events if there are any.
+/// Writes how many updates and events wait, and how many were handed back.
 impl fmt::Display for FlushOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let write =
-            |f: &mut fmt::Formatter<'_>, kind: &str, waiting: Option<usize>, handed_back: usize| {
-                match waiting {
-                    Some(waiting) => write!(f, "{waiting} {kind} still wait")?,
-                    None => write!(f, "an unknown number of {kind} still waits")?,
-                }
-                if handed_back > 0 {
-                    write!(f, ", {handed_back} were handed back")?;
-                }
-                Ok(())
-            };
-        write(f, "updates", self.stats.queued, self.undelivered.len())?;
-        let events = (self.event_stats.queued, self.undelivered_events.len());
-        if events != (Some(0), 0) {
-            f.write_str("; ")?;
-            write(f, "events", events.0, events.1)?;
+        let updates = self.undelivered.len();
+        let events = self.undelivered_events.len();
+        let parts: Vec<String> = [
+            waiting("update", self.stats.queued),
+            handed_back("update", updates),
+            waiting("event", self.event_stats.queued),
+            handed_back("event", events),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if parts.is_empty() {
+            return f.write_str("nothing is left to send");
         }
-        Ok(())
+        f.write_str(&parts.join(", "))
+    }
+}
+
+fn waiting(kind: &str, count: Option<usize>) -> Option<String> {
+    match count {
+        Some(0) => None,
+        Some(1) => Some(format!("1 {kind} still waits")),
+        Some(count) => Some(format!("{count} {kind}s still wait")),
+        None => Some(format!("an unknown number of {kind}s still waits")),
+    }
+}
+
+fn handed_back(kind: &str, count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(format!("1 {kind} was handed back")),
+        count => Some(format!("{count} {kind}s were handed back")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Group;
+    use crate::record::Event;
+
+    #[test]
+    fn an_outcome_names_only_what_is_left() {
+        let outcome = |updates, events| FlushOutcome {
+            stats: Stats {
+                queued: updates,
+                ..Stats::default()
+            },
+            event_stats: Stats {
+                queued: events,
+                ..Stats::default()
+            },
+            ..FlushOutcome::unknown()
+        };
+        let text = |updates, events| outcome(updates, events).to_string();
+        assert_eq!(text(Some(0), Some(0)), "nothing is left to send");
+        assert_eq!(
+            text(Some(1), Some(2)),
+            "1 update still waits, 2 events still wait"
+        );
+        assert_eq!(
+            text(None, Some(0)),
+            "an unknown number of updates still waits"
+        );
+        let update = EncodedUpdate::new(&Group::new("company", "acme").delete());
+        let handed_back = FlushOutcome {
+            undelivered: vec![update.unwrap().unwrap()],
+            undelivered_events: vec![Event::new("One"), Event::new("Two")],
+            ..outcome(Some(0), Some(0))
+        };
+        assert_eq!(
+            handed_back.to_string(),
+            "1 update was handed back, 2 events were handed back"
+        );
     }
 }
 

@@ -100,13 +100,13 @@ impl ClientBuilder {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `MIXPANEL_TOKEN` is not set, or a variable is invalid. An empty
     /// variable is invalid, so that a forgotten value does not send data to the US region.
     pub fn from_env() -> Result<Self, Error> {
-        let token = variable("MIXPANEL_TOKEN")?
+        let token = not_empty("MIXPANEL_TOKEN")?
             .ok_or_else(|| Error::config("the environment variable MIXPANEL_TOKEN is not set"))?;
         let mut builder = Self::new(token);
-        if let Some(region) = variable("MIXPANEL_REGION")? {
+        if let Some(region) = not_empty("MIXPANEL_REGION")? {
             builder = builder.region(region.trim().parse()?);
         }
-        if let Some(endpoint) = variable("MIXPANEL_ENDPOINT")? {
+        if let Some(endpoint) = not_empty("MIXPANEL_ENDPOINT")? {
             builder = builder.endpoint(endpoint);
         }
         Ok(builder)
@@ -424,5 +424,14 @@ fn variable(name: &str) -> Result<Option<String>, Error> {
         Err(std::env::VarError::NotUnicode(_)) => Err(Error::config(format!(
             "the environment variable {name} is not UTF-8"
         ))),
+    }
+}
+
+fn not_empty(name: &str) -> Result<Option<String>, Error> {
+    match variable(name)? {
+        Some(value) if value.trim().is_empty() => Err(Error::config(format!(
+            "the environment variable {name} is empty"
+        ))),
+        value => Ok(value),
     }
 }

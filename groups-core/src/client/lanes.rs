@@ -216,7 +216,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         {
             self.cancelled = true;
             self.delivery
-                .abort(Error::new(ErrorKind::Cancelled, "cancelled by the caller"));
+                .abort(Error::new(ErrorKind::Cancelled, "cancelled while sending"));
         }
         if let Some(callback) = &mut self.sending.progress
             && self.progressed.elapsed() >= PROGRESS_EVERY

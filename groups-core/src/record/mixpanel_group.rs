@@ -14,7 +14,8 @@ use crate::record::{Changes, Update, Updates};
     message = "`{Self}` does not map to a Mixpanel group",
     label = "`MixpanelGroup` is not implemented for this type",
     note = "add `#[derive(mixpanel_groups::MixpanelGroup)]` to the struct, or use \
-            `mixpanel_groups::Group::new(key, id)` for a group without a struct"
+            `mixpanel_groups::Group::new(key, id)` for a group without a struct",
+    note = "a snapshot takes the structs themselves, not their updates; for `Result`s of them call `try_sync`"
 )]
 pub trait MixpanelGroup {
     /// The group key, as in the project's settings: `"company"`.

@@ -1,5 +1,8 @@
 //! Tokens and service accounts as they come from files and variables.
 
+use std::env;
+
+use common::is_own_process;
 use mixpanel_groups::{Client, ClientBuilder, ErrorKind, Event, Group};
 use mixpanel_groups_emulator::Emulator;
 
@@ -75,4 +78,33 @@ fn a_service_account_is_checked_as_the_token_is() {
         assert!(!text.contains("HUNTER2"), "{text}");
     }
     assert!(message(account("user", "secret", "'7'")).starts_with("invalid project id"));
+}
+
+#[test]
+fn a_mistake_in_the_environment_is_named() {
+    let empty = |name: &str| format!("the environment variable {name} is empty");
+    for (token, region, endpoint, expected) in [
+        (" ", "eu", "https://example.com", empty("MIXPANEL_TOKEN")),
+        ("T", "", "https://example.com", empty("MIXPANEL_REGION")),
+        ("T", "eu", "", empty("MIXPANEL_ENDPOINT")),
+        (
+            "T",
+            "de",
+            "https://example.com",
+            "unknown region \"de\": expected us, eu or in".to_owned(),
+        ),
+    ] {
+        let variables = [
+            ("MIXPANEL_TOKEN", token),
+            ("MIXPANEL_REGION", region),
+            ("MIXPANEL_ENDPOINT", endpoint),
+            ("EXPECTED", &expected),
+        ];
+        if is_own_process(a_mistake_in_the_environment_is_named, &variables) {
+            let error = Client::from_env().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert_eq!(error.to_string(), env::var("EXPECTED").unwrap());
+            return;
+        }
+    }
 }

@@ -103,6 +103,9 @@ impl Event {
 
     /// Sets when it happened: a [`SystemTime`], [`Time::from_secs`] or [`Time::from_millis`], or an integer, from whose
     /// size it is guessed which of the two it is.
+    ///
+    /// For a `DateTime` of `chrono`, a `Timestamp` of `jiff` or an `OffsetDateTime` of `time`, pass
+    /// `SystemTime::from(it)`.
     pub fn time(mut self, time: impl Into<Time>) -> Self {
         self.time = time.into();
         self
