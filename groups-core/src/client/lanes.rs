@@ -284,18 +284,16 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_differ_in_one_digit_take_different_lanes() {
+    fn short_ids_take_different_lanes() {
         for lanes in [2, 3] {
             let mut filled = vec![0; lanes];
-            for id in 0..10 {
+            for id in 0..100 {
                 let head = format!("\"$group_key\":\"company\",\"$group_id\":\"{id}\"");
                 let hash = u128::from(hash(head.as_bytes()));
                 filled[usize::try_from((hash * lanes as u128) >> 64).unwrap()] += 1;
             }
-            assert!(
-                filled.iter().all(|filled| (2..=6).contains(filled)),
-                "{filled:?}"
-            );
+            let least = 100 / lanes * 2 / 3;
+            assert!(filled.iter().all(|filled| *filled >= least), "{filled:?}");
         }
     }
 }
