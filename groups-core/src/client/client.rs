@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::client::SendOptions;
-use crate::client::delivery::Route;
+use crate::client::delivery::{BUFFERS, Route};
 use crate::client::endpoint::Endpoint;
 use crate::client::records::Records;
 use crate::client::transport::{NoopTransport, Transport};
@@ -236,28 +236,24 @@ impl Client {
         idle.truncate(MAX_IDLE.max(self.0.connections));
     }
 
-    /// Returns empty batches of earlier calls.
+    /// Returns empty batches of earlier calls, no more than one call fills.
     pub(crate) fn take_buffers(&self) -> Vec<Records> {
-        std::mem::take(
-            &mut *self
-                .0
-                .buffers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        let inner = &*self.0;
+        let mut kept = inner.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = kept.len().saturating_sub(inner.connections * BUFFERS);
+        kept.split_off(others)
     }
 
     pub(crate) fn keep_buffers(&self, buffers: Vec<Records>) {
-        let mut kept = self
-            .0
-            .buffers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let inner = &*self.0;
+        let mut kept = inner.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend(buffers);
-        let mut bytes = 0;
+        let mut room = MAX_BUFFERED;
         kept.retain(|buffer| {
-            bytes += buffer.capacity();
-            bytes <= MAX_BUFFERED
+            let bytes = buffer.capacity();
+            let is_kept = bytes > 0 && bytes <= room;
+            room -= if is_kept { bytes } else { 0 };
+            is_kept
         });
     }
 
@@ -273,5 +269,92 @@ impl fmt::Debug for Client {
             .field("endpoint", &self.0.endpoint)
             .field("connections", &self.0.connections)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::client::records::Limits;
+    use crate::group::Group;
+
+    fn update() -> crate::Update<'static> {
+        Group::new("company", "acme").delete()
+    }
+
+    fn send(client: &Client, updates: Vec<crate::Update<'_>>) {
+        let count = updates.len();
+        assert_eq!(client.send(updates).unwrap().accepted, count);
+    }
+
+    fn buffers(client: &Client) -> Vec<usize> {
+        let buffers = client.0.buffers.lock().unwrap();
+        buffers.iter().map(Records::capacity).collect()
+    }
+
+    /// Returns an empty batch that was full once.
+    fn used() -> Records {
+        let mut records = Records::default();
+        let pushed = records.push(0, b"", &update(), Limits::default());
+        assert!(pushed.unwrap());
+        records.clear();
+        records
+    }
+
+    #[test]
+    fn each_send_uses_the_buffers_of_the_one_before() {
+        let client = Client::disabled();
+        send(&client, vec![update()]);
+        let first = buffers(&client);
+        assert_eq!(first.len(), 1, "{first:?}");
+        for _ in 0..100 {
+            send(&client, vec![update()]);
+            send(&client, vec![]);
+        }
+        assert_eq!(buffers(&client), first);
+        // Two at once: one more buffer, for good.
+        let nested = std::iter::repeat_with(|| {
+            send(&client, vec![update()]);
+            update()
+        });
+        let report = client.send(nested.take(10)).unwrap();
+        assert_eq!(report.accepted, 10);
+        assert!(buffers(&client).len() <= 2, "{:?}", buffers(&client));
+    }
+
+    #[test]
+    fn calls_at_the_same_time_share_the_buffers() {
+        let client = Client::disabled();
+        let call = |client: &Client| (0..5).map(|_| client.take_buffers()).collect::<Vec<_>>();
+        client.keep_buffers((0..100).map(|_| used()).collect());
+        for _ in 0..10 {
+            let taken = call(&client);
+            assert!(taken.iter().all(|buffers| !buffers.is_empty()));
+            taken
+                .into_iter()
+                .for_each(|taken| client.keep_buffers(taken));
+        }
+        assert_eq!(buffers(&client).len(), 100);
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_large_is_not_kept_and_those_after_it_are() {
+        let client = Client::disabled();
+        let large = || {
+            let mut records = Records::default();
+            let text = BTreeMap::from([("text", "x".repeat(900_000))]);
+            let update = Group::new("company", "acme").set(text);
+            for position in 0..5 {
+                let pushed = records.push(position, b"", &update, Limits::default());
+                assert!(pushed.unwrap());
+            }
+            records.clear();
+            records
+        };
+        client.keep_buffers(vec![large(), used()]);
+        let kept = buffers(&client);
+        assert!(matches!(kept[..], [1..1_000]), "{kept:?}");
     }
 }

@@ -92,6 +92,9 @@ pub(crate) struct Finished {
 /// How many full batches wait for each lane that is busy with another.
 const QUEUE: usize = 1;
 
+/// The batches of a lane: one is filled, some wait, and one is sent.
+pub(super) const BUFFERS: usize = QUEUE + 2;
+
 /// Some request gave up, was refused for good or was interrupted: the lane ends.
 pub(super) struct Stopped;
 

@@ -161,9 +161,9 @@ impl Records {
         Err(Box::new(Rejection::too_large(name, json.len(), most)))
     }
 
-    /// Returns how much memory the buffer takes.
+    /// Returns how many bytes of memory the buffers take.
     pub(crate) fn capacity(&self) -> usize {
-        self.buffer.capacity()
+        self.buffer.capacity() + self.entries.capacity() * size_of::<RecordSpan>()
     }
 
     /// Returns whether the records fit into one request.
@@ -281,5 +281,153 @@ impl Records {
     /// Returns what is known of a record that was written.
     pub(crate) fn encoded(&self, index: usize) -> Encoded {
         self.entries[index].encoded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OPENING: &[u8] = b"{\"$token\":\"T\",";
+
+    /// A record of that many bytes, nothing, or an error, which leaves what it has written.
+    #[derive(Clone, Debug)]
+    enum Fake {
+        Bytes(usize),
+        Nothing,
+        Fails,
+    }
+
+    impl Record for Fake {
+        fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+            let (operation, head) = (None, 1);
+            let length = match self {
+                Self::Bytes(length) => *length,
+                Self::Nothing => return Ok(None),
+                Self::Fails => 5,
+            };
+            out.extend(std::iter::repeat_n(b'x', length));
+            out.push(b'}');
+            match self {
+                Self::Fails => Err(Box::new(Rejection::too_large(Self::name(b""), 0, 0))),
+                _ => Ok(Some(Encoded { operation, head })),
+            }
+        }
+
+        fn name(_json: &[u8]) -> RecordRef {
+            RecordRef::Update {
+                group: crate::group::Group::new("company", "acme"),
+                operation: Operation::Delete,
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(Fake),
+        Pop,
+        Clear,
+        /// Takes the body of a run, from and to these fractions of the records.
+        Body(usize, usize),
+        MoveLast,
+        Copy(usize),
+        Replace(usize),
+        /// The other one's turn.
+        Swap,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1..20_usize).prop_map(|length| Step::Push(Fake::Bytes(length))),
+            1 => Just(Step::Push(Fake::Bytes(100))), // too large
+            1 => Just(Step::Push(Fake::Nothing)),
+            1 => Just(Step::Push(Fake::Fails)),
+            1 => Just(Step::Pop),
+            1 => Just(Step::Clear),
+            3 => (0..10_usize, 0..10_usize).prop_map(|(from, to)| Step::Body(from, to)),
+            2 => Just(Step::MoveLast),
+            1 => (0..10_usize).prop_map(Step::Copy),
+            1 => (0..10_usize).prop_map(Step::Replace),
+            2 => Just(Step::Swap),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+        #[test]
+        fn records_are_what_was_written_whatever_is_done_with_them(
+            steps in prop::collection::vec(step(), 0..40),
+        ) {
+            let limits = Limits { records: 100, bytes: 60 };
+            let mut real = [Records::default(), Records::default()];
+            let mut model: [Vec<(usize, String)>; 2] = [vec![], vec![]];
+            for (position, step) in steps.into_iter().enumerate() {
+                let [one, other] = &mut real;
+                let [is, others] = &mut model;
+                let len = is.len();
+                match step {
+                    Step::Push(record) => {
+                        let pushed = one.push(position, OPENING, &record, limits);
+                        let json = match record {
+                            Fake::Bytes(length) => {
+                                format!("{}{}}}", String::from_utf8_lossy(OPENING), "x".repeat(length))
+                            }
+                            _ => String::new(),
+                        };
+                        match (record, pushed) {
+                            (Fake::Bytes(_), Ok(true)) if json.len() <= 58 => is.push((position, json)),
+                            (Fake::Bytes(_), Err(error)) if json.len() > 58 => {
+                                prop_assert_eq!(error.position, position);
+                            }
+                            (Fake::Nothing, Ok(false)) => {}
+                            (Fake::Fails, Err(error)) => prop_assert_eq!(error.position, position),
+                            (record, pushed) => prop_assert!(false, "{:?} {:?}", record, pushed),
+                        }
+                    }
+                    Step::Pop => {
+                        one.pop();
+                        is.pop();
+                    }
+                    Step::Clear => {
+                        one.clear();
+                        is.clear();
+                    }
+                    Step::Body(from, to) if len > 0 => {
+                        let (from, to) = (from % len, to % len);
+                        let run = from.min(to)..from.max(to) + 1;
+                        let records: Vec<_> = is[run.clone()].iter().map(|(_, json)| &json[..]).collect();
+                        let body = format!("[{}]", records.join(","));
+                        prop_assert_eq!(one.bytes(&run), body.len());
+                        prop_assert_eq!(String::from_utf8_lossy(one.body(&run)), body);
+                    }
+                    Step::MoveLast => {
+                        one.move_last_to(other);
+                        others.extend(is.pop());
+                    }
+                    Step::Copy(index) if len > 0 => {
+                        other.copy(one, index % len);
+                        others.push(is[index % len].clone());
+                    }
+                    Step::Replace(index) if len > 0 => {
+                        other.copy_with(one, index % len, None, |out| out.extend_from_slice(b"{}"));
+                        others.push((is[index % len].0, "{}".to_owned()));
+                    }
+                    Step::Swap => {
+                        real.swap(0, 1);
+                        model.swap(0, 1);
+                    }
+                    Step::Body(..) | Step::Copy(_) | Step::Replace(_) => {}
+                }
+                for (real, model) in real.iter().zip(&model) {
+                    let records = (0..real.len()).map(|index| {
+                        (real.position(index), String::from_utf8_lossy(real.json(index)).into_owned())
+                    });
+                    prop_assert_eq!(&records.collect::<Vec<_>>(), model);
+                }
+            }
+        }
     }
 }
