@@ -92,8 +92,9 @@ pub(crate) struct Finished {
 /// How many full batches wait for each lane that is busy with another.
 const QUEUE: usize = 1;
 
-/// The batches of a lane: one is filled, some wait, and one is sent.
-pub(super) const BUFFERS: usize = QUEUE + 2;
+/// The most batches of a delivery, for each lane: one is filled, some wait, and one is sent. Those that wait are twice as
+/// many where a lane takes the room of others, less the one that is full and waits for room.
+pub(super) const BUFFERS: usize = 2 * QUEUE + 2;
 
 /// Some request gave up, was refused for good or was interrupted: the lane ends.
 pub(super) struct Stopped;
