@@ -332,9 +332,9 @@ mod tests {
         for _ in 0..10 {
             let taken = call(&client);
             assert!(taken.iter().all(|buffers| !buffers.is_empty()));
-            taken
-                .into_iter()
-                .for_each(|taken| client.keep_buffers(taken));
+            for buffers in taken {
+                client.keep_buffers(buffers);
+            }
         }
         assert_eq!(buffers(&client).len(), 100);
     }

@@ -172,7 +172,8 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that can be compressed to zero, some or none of their size.
+    /// Bytes that can be compressed to little, some or all of their size.
+    #[allow(clippy::cast_possible_truncation)] // What is left is enough.
     fn body(size: usize, kind: u8, mut seed: u64) -> Vec<u8> {
         let bytes = std::iter::repeat_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

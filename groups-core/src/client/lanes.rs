@@ -263,15 +263,15 @@ mod tests {
     struct Chance(u64);
 
     impl Chance {
-        fn below(&mut self, end: u64) -> u64 {
+        fn below(&mut self, end: usize) -> usize {
             self.0 = self
                 .0
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            (self.0 >> 33) % end
+            usize::try_from(self.0 >> 33).unwrap() % end
         }
 
-        fn percent(&mut self, chance: u64) -> bool {
+        fn percent(&mut self, chance: usize) -> bool {
             self.below(100) < chance
         }
     }
@@ -281,8 +281,8 @@ mod tests {
         accepted: Mutex<Vec<(String, usize)>>,
         chance: Mutex<Chance>,
         /// In percent of the requests.
-        faults: u64,
-        panics: u64,
+        faults: usize,
+        panics: usize,
     }
 
     struct Connection(Arc<Server>);
@@ -345,8 +345,8 @@ mod tests {
             .base_delay(Duration::from_micros(1))
             .max_delay(Duration::from_micros(10));
         let builder = ClientBuilder::new("TOKEN".to_owned())
-            .connections(usize::try_from(1 + chance.below(3)).unwrap())
-            .max_batch(usize::try_from(1 + chance.below(7)).unwrap())
+            .connections(1 + chance.below(3))
+            .max_batch(1 + chance.below(7))
             .max_body([300, 3_000][usize::from(chance.percent(50))])
             .retry(retry);
         let client = builder.connect(Endpoint::nowhere(), open);
@@ -358,7 +358,7 @@ mod tests {
     /// its order.
     fn run(seed: u64) {
         let mut chance = Chance(seed);
-        let [faults, panics] = [[0, 20, 60], [0, 0, 5]].map(|of| of[chance.below(3) as usize]);
+        let [faults, panics] = [[0, 20, 60], [0, 0, 5]].map(|of| of[chance.below(3)]);
         let server = Arc::new(Server {
             accepted: Mutex::default(),
             chance: Mutex::new(chance.clone()),
@@ -369,10 +369,10 @@ mod tests {
         let other = Client::disabled();
         for _ in 0..4 {
             server.accepted.lock().unwrap().clear();
-            let count = usize::try_from(chance.below(60)).unwrap();
-            let panics_at = chance.percent(10).then(|| chance.below(60) as usize);
+            let count = chance.below(60);
+            let panics_at = chance.percent(10).then(|| chance.below(60));
             let stop = AtomicBool::new(chance.percent(5));
-            let stops_at = chance.percent(20).then(|| chance.below(60) as usize);
+            let stops_at = chance.percent(20).then(|| chance.below(60));
             let kinds: Vec<_> = (0..count).map(|_| chance.below(12)).collect();
             let updates = kinds.iter().enumerate().map(|(position, kind)| {
                 assert_ne!(Some(position), panics_at, "the caller's");
@@ -413,9 +413,9 @@ mod tests {
                     let positions: Vec<_> =
                         error.undelivered().positions().map(|(at, _)| at).collect();
                     assert!(positions.is_sorted());
-                    let set: BTreeSet<_> = positions.iter().copied().collect();
-                    assert_eq!(set.len(), positions.len());
-                    (error.report().unwrap().clone(), set)
+                    let unique: BTreeSet<_> = positions.iter().copied().collect();
+                    assert_eq!(unique.len(), positions.len());
+                    (error.report().unwrap().clone(), unique)
                 }
             };
             let rejected: BTreeSet<_> = report.rejected.iter().map(|one| one.position).collect();
