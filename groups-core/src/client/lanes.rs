@@ -291,7 +291,7 @@ mod tests {
         fn post(&self, request: Request<'_>) -> Result<Response, TransportError> {
             let records: Vec<serde_json::Value> = serde_json::from_slice(request.body).unwrap();
             let server = &self.0;
-            let answer = |status, body: &str| {
+            let respond = |status, body: &str| {
                 Ok(Response {
                     status,
                     retry_after: None,
@@ -314,24 +314,24 @@ mod tests {
                         failure: Some(Failure::Breakage),
                     });
                 }
-                Some(1) => return answer(500, ""),
-                Some(2) => return answer(413, ""),
-                Some(3) => return answer(429, ""),
-                Some(_) => return answer(403, "a firewall"),
+                Some(1) => return respond(500, ""),
+                Some(2) => return respond(413, ""),
+                Some(3) => return respond(429, ""),
+                Some(_) => return respond(403, "a firewall"),
                 None => {}
             }
             let position = |record: &serde_json::Value| {
                 usize::try_from(record["$set"]["position"].as_u64().unwrap()).unwrap()
             };
             if records.iter().any(|record| position(record) % 29 == 3) {
-                return answer(200, r#"{"status": 0, "error": "bad"}"#);
+                return respond(200, r#"{"status": 0, "error": "bad"}"#);
             }
             let mut accepted = server.accepted.lock().unwrap();
             accepted.extend(records.iter().map(|record| {
                 let id = record["$group_id"].as_str().unwrap();
                 (id.to_owned(), position(record))
             }));
-            answer(200, "1")
+            respond(200, "1")
         }
 
         fn abort(&self) {}
