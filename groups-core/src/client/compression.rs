@@ -196,7 +196,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(8))]
+        #![proptest_config(ProptestConfig::with_cases(6))]
 
         #[test]
         fn what_is_unpacked_is_the_body_whatever_was_packed_before(
