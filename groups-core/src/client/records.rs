@@ -72,6 +72,37 @@ impl<R: Record> Record for Written<'_, R> {
     }
 }
 
+/// What is written behind the records that end there. Removes it unless it becomes a record, also where a value panics.
+struct Unfinished<'a>(&'a mut Vec<u8>, usize);
+
+impl Unfinished<'_> {
+    /// Makes it a record.
+    fn finish(mut self) {
+        self.0.push(b',');
+        self.1 = self.0.len();
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.truncate(self.1);
+    }
+}
+
+fn check_size<R: Record>(
+    json: &[u8],
+    opening: &[u8],
+    limits: Limits,
+) -> Result<(), Box<Rejection>> {
+    let most = limits.most_bytes_a_record();
+    if json.len() <= most {
+        return Ok(());
+    }
+    let name = R::name(&json[opening.len()..]);
+    Err(Box::new(Rejection::too_large(name, json.len(), most)))
+}
+
 impl Records {
     /// Removes all records and keeps the buffers.
     pub(crate) fn clear(&mut self) {
@@ -110,31 +141,31 @@ impl Records {
         limits: Limits,
     ) -> Result<bool, Box<Rejection>> {
         let start = self.begin();
-        self.buffer.extend_from_slice(opening);
-        let written = record.write(&mut self.buffer);
-        let written = written.and_then(|written| match written {
-            None => Ok(None),
-            Some(encoded) => self
-                .check_size::<R>(start, opening, limits)
-                .map(|()| Some(encoded)),
+        let end = start + 1;
+        let out = Unfinished(&mut self.buffer, end);
+        out.0.extend_from_slice(opening);
+        let written = record.write(out.0).and_then(|written| {
+            if written.is_some() {
+                check_size::<R>(&out.0[end..], opening, limits)?;
+            }
+            Ok(written)
         });
         match written {
             Ok(Some(encoded)) => {
-                self.buffer.push(b',');
+                out.finish();
                 self.entries.push(RecordSpan {
                     start,
                     position,
                     encoded,
                 });
+                Ok(true)
             }
-            Ok(None) | Err(_) => self.buffer.truncate(start + 1),
-        }
-        written
-            .map(|written| written.is_some())
-            .map_err(|mut rejection| {
+            Ok(None) => Ok(false),
+            Err(mut rejection) => {
                 rejection.position = position;
-                rejection
-            })
+                Err(rejection)
+            }
+        }
     }
 
     /// Returns where the byte before the next record is: the one behind the last record, if there is one.
@@ -144,21 +175,6 @@ impl Records {
             self.buffer.push(b',');
         }
         self.buffer.len() - 1
-    }
-
-    fn check_size<R: Record>(
-        &self,
-        start: usize,
-        opening: &[u8],
-        limits: Limits,
-    ) -> Result<(), Box<Rejection>> {
-        let json = &self.buffer[start + 1..];
-        let most = limits.most_bytes_a_record();
-        if json.len() <= most {
-            return Ok(());
-        }
-        let name = R::name(&json[opening.len()..]);
-        Err(Box::new(Rejection::too_large(name, json.len(), most)))
     }
 
     /// Returns how many bytes of memory the buffers take.
@@ -286,6 +302,8 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -298,6 +316,7 @@ mod tests {
         Bytes(usize),
         Nothing,
         Fails,
+        Panics,
     }
 
     impl Record for Fake {
@@ -306,11 +325,13 @@ mod tests {
             let length = match self {
                 Self::Bytes(length) => *length,
                 Self::Nothing => return Ok(None),
-                Self::Fails => 5,
+                Self::Fails | Self::Panics => 5,
             };
             out.extend(std::iter::repeat_n(b'x', length));
             out.push(b'}');
             match self {
+                // Without the hook, which would print it.
+                Self::Panics => std::panic::resume_unwind(Box::new(())),
                 Self::Fails => Err(Box::new(Rejection::too_large(Self::name(b""), 0, 0))),
                 _ => Ok(Some(Encoded { operation, head })),
             }
@@ -344,6 +365,7 @@ mod tests {
             1 => Just(Step::Push(Fake::Bytes(100))), // too large
             1 => Just(Step::Push(Fake::Nothing)),
             1 => Just(Step::Push(Fake::Fails)),
+            1 => Just(Step::Push(Fake::Panics)),
             1 => Just(Step::Pop),
             1 => Just(Step::Clear),
             3 => (0..10_usize, 0..10_usize).prop_map(|(from, to)| Step::Body(from, to)),
@@ -370,7 +392,10 @@ mod tests {
                 let len = is.len();
                 match step {
                     Step::Push(record) => {
-                        let pushed = one.push(position, OPENING, &record, limits);
+                        let push = || one.push(position, OPENING, &record, limits);
+                        let Ok(pushed) = catch_unwind(AssertUnwindSafe(push)) else {
+                            continue;
+                        };
                         let json = match record {
                             Fake::Bytes(length) => {
                                 format!("{}{}}}", String::from_utf8_lossy(OPENING), "x".repeat(length))
