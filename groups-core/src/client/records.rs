@@ -77,6 +77,7 @@ struct Unfinished<'a>(&'a mut Vec<u8>, usize);
 
 impl Unfinished<'_> {
     /// Makes it a record.
+    #[inline]
     fn finish(mut self) {
         self.0.push(b',');
         self.1 = self.0.len();
