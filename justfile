@@ -64,14 +64,16 @@ soak minutes="5" seed="1" engine="sqlite":
     MINUTES={{ minutes }} SEED={{ seed }} ENGINE={{ engine }} \
         cargo test --release --locked --test outbox -- --ignored --exact soak::a_long_soak --nocapture
 
-# Changes the delivery in small ways, one at a time, and tells which changes the simulation and the tests of the core do not
-# notice (some 700 changes, each 3 to 20 s). The tests of the workspace, which may notice those, are not run.
-mutants *options:
-    RUSTFLAGS="--cfg simulation" RUNS=1500 cargo mutants --package mixpanel-groups --no-default-features \
-        --cargo-arg=--locked --cargo-arg=--lib --minimum-test-timeout 60 \
-        --file 'groups-core/src/client/*.rs' --file 'groups-core/src/outbox/*.rs' \
-        --file 'groups-core/src/buffered/*.rs' --file 'groups-core/src/snapshot/*.rs' {{ options }} \
+# Changes the delivery in small ways, one at a time, and lists which changes the simulation and the tests of the core do not
+# notice (some 1,300 changes, each 3 to 20 s); `just mutants --file groups-core/src/client/coalesce.rs`: those of a file alone.
+mutants *options="--file 'groups-core/src/{client,outbox,buffered,snapshot}/*.rs' --file 'groups-core/src/record/{diff,edit,foreign_update,rejection,undelivered}.rs'":
+    RUSTFLAGS="--cfg simulation" RUNS=1500 cargo mutants --package mixpanel-groups --no-default-features --features serde,tls \
+        --cargo-arg=--locked --cargo-arg=--lib --minimum-test-timeout 60 {{ options }} \
         -- -- --skip dropping_the_last_clone --skip any_response --skip a_panic_of_a_lane
+
+# Tries the changes that `just mutants` missed once more, with these tests of the workspace: `just survivors delivery faults`.
+survivors +tests:
+    .ci/survivors {{ tests }}
 
 # Counts instructions per update, beside those checked in; `just instructions --bless` writes them.
 instructions *options:

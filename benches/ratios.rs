@@ -217,7 +217,18 @@ fn publishing() {
         ],
         100,
     );
+    let all = best(
+        [
+            &mut || {
+                let all = companies.iter().map(MixpanelGroup::set);
+                buffered.publish_all(all).unwrap();
+            },
+            &mut || encode(&mut batch, &companies),
+        ],
+        100,
+    );
     drop(buffered);
+    row("publish_all of 2,000, beside encoding", all, BATCH, 1.5);
     row("publish in memory, beside encoding", times, BATCH, 1.5);
     let disabled = Client::disabled();
     let times = best_of([

@@ -10,6 +10,9 @@ use crate::schema::Tables;
 /// How long a lease lasts before the first request of a process extends it.
 const FIRST: Duration = Duration::from_secs(1);
 
+/// By how many seconds the clock may be set back without ending a lease.
+const TOLERANCE: f64 = 10.0;
+
 /// Who may send what is in one queue, and until when: one row of the file, by the clock of the machine.
 ///
 /// A lease ends when it is released, or when its time has passed without a release, since its holder was killed. No
@@ -51,10 +54,11 @@ impl Lease {
     /// Returns who holds it now.
     fn holder_now(&self, db: &Connection) -> rusqlite::Result<Option<String>> {
         let sql = "SELECT holder FROM mixpanel_outbox_lease
-                   -- A clock that was set back, or a time that no lease lasts, holds nobody up.
-                   WHERE since <= ?1 AND ?1 < until";
+                   -- A clock that was set far back, or a time that no lease lasts, holds nobody up.
+                   WHERE since <= ?1 + ?2 AND ?1 < until";
         let mut select = self.tables.prepare(db, sql)?;
-        select.query_row([now()], |row| row.get(0)).optional()
+        let holder = select.query_row([now(), TOLERANCE], |row| row.get(0));
+        holder.optional()
     }
 
     /// Returns whether another holds it now.

@@ -1,7 +1,6 @@
 //! The emulator over real sockets, with clients that are not ours.
 #![allow(clippy::needless_pass_by_value)] // `json!(…)` reads best as an argument.
 
-mod answers;
 mod bodies;
 mod browser;
 mod faults;
@@ -17,6 +16,7 @@ mod page;
 mod recorded;
 mod records;
 mod reference_page;
+mod responses;
 mod sdks;
 mod seen;
 mod wire;

@@ -123,6 +123,22 @@ fn the_second_run_sends_what_changed() {
 }
 
 #[test]
+fn a_group_that_comes_twice_is_compared_with_what_it_was_the_first_time() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    run(&folder, &client, &[company(1)]).into_result().unwrap();
+    let sent_before = emulator.requests().len();
+    let [one, two] = [2, 3].map(|plan| Company { plan, ..company(1) });
+    assert_eq!(run(&folder, &client, &[one, two]).accepted, 2);
+    let sent: Vec<Value> = emulator.requests()[sent_before..]
+        .iter()
+        .flat_map(|request| serde_json::from_str::<Vec<Value>>(&request.body).unwrap())
+        .map(|update| update["$set"].clone())
+        .collect();
+    assert_eq!(sent, [json!({"plan": 2}), json!({"plan": 3})]);
+}
+
+#[test]
 fn groups_that_are_gone_are_deleted_on_request_only() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);
@@ -135,12 +151,16 @@ fn groups_that_are_gone_are_deleted_on_request_only() {
     let mut snapshot = snapshot.delete_gone(true);
     assert_eq!(snapshot.sync(&client, &companies[..3]).unwrap().accepted, 2);
     assert_eq!((emulator.profiles().len(), snapshot.len()), (3, 3));
+    assert!(!snapshot.is_empty());
+    assert!(format!("{snapshot:?}").contains("groups: 3"));
     assert_eq!(
         snapshot.sync(&client, &companies[..3]).unwrap(),
         Report::default()
     );
     // Come again, a group is new.
     assert_eq!(snapshot.sync(&client, &companies[..4]).unwrap().accepted, 3);
+    assert_eq!(snapshot.sync(&client, &companies[..0]).unwrap().accepted, 4);
+    assert!(snapshot.is_empty());
 }
 
 #[test]

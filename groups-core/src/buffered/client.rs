@@ -260,19 +260,25 @@ impl Drop for LastClone {
             return;
         }
         let outcome = queues.shut_down(queues.settings.drop_timeout);
-        let updates = outcome.undelivered.len();
-        let events = outcome.undelivered_events.len();
-        if updates + events > 0 {
-            let lost = match (updates, events) {
-                (updates, 0) => format!("{updates} updates"),
-                (0, events) => format!("{events} events"),
-                (updates, events) => format!("{updates} updates and {events} events"),
-            };
-            log::error!("lost {lost}: the client was dropped before they were sent");
-        } else if !outcome.is_complete() {
-            log::error!("the client was dropped: {outcome}");
+        if let Some(loss) = loss(&outcome) {
+            log::error!("{loss}");
         }
     }
+}
+
+/// Returns what there is to log about a client that was dropped.
+fn loss(outcome: &FlushOutcome) -> Option<String> {
+    let updates = outcome.undelivered.len();
+    let events = outcome.undelivered_events.len();
+    let lost = match (updates, events) {
+        (0, 0) if outcome.is_complete() => return None,
+        (0, 0) => return Some(format!("the client was dropped: {outcome}")),
+        (updates, 0) => format!("{updates} updates"),
+        (0, events) => format!("{events} events"),
+        (updates, events) => format!("{updates} updates and {events} events"),
+    };
+    let message = "the client was dropped before they were sent";
+    Some(format!("lost {lost}: {message}"))
 }
 
 impl fmt::Debug for BufferedClient {
@@ -340,5 +346,41 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(5));
         let expected = "lost 3 updates: the client was dropped before they were sent";
         assert_eq!(*LOGGER.0.lock().unwrap(), [expected]);
+    }
+}
+
+#[cfg(test)]
+#[cfg(simulation)]
+mod simulation {
+    use super::*;
+    use crate::record::{EncodedUpdate, Event};
+    use crate::util::simulated::simulate_rule;
+
+    #[test]
+    fn what_dropping_loses_is_told_with_its_kind() {
+        simulate_rule(|| {
+            let event = Event::new("Signed Up").distinct_id("1");
+            let json = r#"{"$group_key":"company","$group_id":"1","$delete":""}"#;
+            let update = EncodedUpdate::from_json(json).unwrap();
+            let told = |waiting: usize, updates: usize, events: usize| {
+                let mut outcome = FlushOutcome::unknown();
+                outcome.waiting = Some(waiting);
+                outcome.stats.queued = Some(waiting);
+                outcome.event_stats.queued = Some(0);
+                outcome.undelivered = vec![update.clone(); updates];
+                outcome.undelivered_events = vec![event.clone(); events];
+                loss(&outcome)
+            };
+            let lost = |what| {
+                let message = "the client was dropped before they were sent";
+                Some(format!("lost {what}: {message}"))
+            };
+            assert_eq!(told(0, 0, 0), None);
+            let waits = "the client was dropped: 3 updates still wait";
+            assert_eq!(told(3, 0, 0).as_deref(), Some(waits));
+            assert_eq!(told(0, 2, 0), lost("2 updates"));
+            assert_eq!(told(0, 0, 2), lost("2 events"));
+            assert_eq!(told(3, 2, 1), lost("2 updates and 1 events"));
+        });
     }
 }

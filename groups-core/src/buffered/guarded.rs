@@ -346,3 +346,87 @@ impl<T> Slot<T> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[cfg(simulation)]
+mod simulation {
+    use super::*;
+    use crate::group::Group;
+    use crate::record::EncodedUpdate;
+    use crate::util::simulated::simulate_rule;
+
+    /// Calls that nobody runs.
+    fn unanswered() -> Arc<Calls<EncodedUpdate>> {
+        Arc::new(Calls {
+            queue: Mutex::new(CallQueue {
+                next_ticket: 0,
+                waiting: VecDeque::new(),
+                is_closed: false,
+            }),
+            arrived: Condvar::new(),
+        })
+    }
+
+    fn append(updates: usize) -> (Arc<Slot<bool>>, Call<EncodedUpdate>) {
+        let slot = Slot::new();
+        let update = EncodedUpdate::new(&Group::new("company", 1).delete());
+        let update = update.expect("it is valid").expect("it says something");
+        let append = Append {
+            updates: vec![update; updates],
+            capacity: Capacity::default(),
+            slot: Arc::clone(&slot),
+        };
+        (slot, Call::Append(append))
+    }
+
+    #[test]
+    fn appends_in_line_are_one_call_of_no_more_than_a_batch() {
+        simulate_rule(|| {
+            let calls = unanswered();
+            let half = MAX_RECORDS / 2;
+            let lines = [half, half, 1, MAX_RECORDS, 1, 2, 3].map(|updates| append(updates).1);
+            let other = Call::Other(Box::new(|_| ()));
+            calls.queue().waiting = (0..).zip(lines).collect();
+            calls.queue().waiting.insert(5, (7, other));
+            let next = || {
+                let calls = calls.next().expect("more wait");
+                calls.iter().map(Call::updates).collect::<Vec<_>>()
+            };
+            assert_eq!(next(), [half, half]);
+            assert_eq!(next(), [1]);
+            assert_eq!(next(), [MAX_RECORDS]);
+            assert_eq!(next(), [1]);
+            assert_eq!(next(), [0], "the other call");
+            assert_eq!(next(), [2, 3]);
+            calls.queue().is_closed = true;
+            assert!(calls.next().is_none());
+        });
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_leaves_the_line_and_no_other_does() {
+        simulate_rule(|| {
+            let calls = unanswered();
+            let waiting = Arc::clone(&calls);
+            let waiting = thread::spawn(move || {
+                let (slot, call) = append(2);
+                waiting.run(Duration::MAX, &slot, call)
+            });
+            while calls.queue().waiting.is_empty() {
+                thread::yield_now();
+            }
+            let (slot, call) = append(1);
+            let given_up = calls.run(Duration::ZERO, &slot, call);
+            assert_eq!(given_up.unwrap_err().kind(), ErrorKind::Timeout);
+            assert!(slot.is_given_up.load(Ordering::Relaxed));
+            assert_eq!(calls.queue().waiting.len(), 1);
+            for call in calls.next().expect("one waits") {
+                assert_eq!(call.updates(), 2);
+                if let Call::Append(append) = call {
+                    append.slot.fill(Ok(true));
+                }
+            }
+            assert!(waiting.join().unwrap().unwrap());
+        });
+    }
+}

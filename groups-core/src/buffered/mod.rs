@@ -19,6 +19,9 @@ mod kind;
 mod publisher;
 mod queues;
 mod settings;
+#[cfg(test)]
+#[cfg(simulation)]
+mod simulation;
 mod state;
 mod stats;
 mod worker;

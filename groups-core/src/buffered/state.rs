@@ -391,8 +391,8 @@ struct LeaveGate<'a>(&'a Shared);
 
 impl Drop for LeaveGate<'_> {
     fn drop(&mut self) {
-        let before = self.0.gate.fetch_sub(APPENDING, Ordering::Release);
-        if before == APPENDING | CLOSED {
+        let left = self.0.gate.fetch_sub(APPENDING, Ordering::Release) - APPENDING;
+        if left == CLOSED {
             self.0.enter(&mut self.0.state(), Phase::Draining);
         }
     }

@@ -125,3 +125,36 @@ impl fmt::Display for FlushOutcome {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_as_text_names_what_waits_and_what_was_handed_back() {
+        let mut outcome = FlushOutcome::unknown();
+        let unknown = "an unknown number of updates still waits; \
+            an unknown number of events still waits";
+        assert_eq!(outcome.to_string(), unknown);
+        (outcome.stats, outcome.event_stats) = (Stats::nothing(), Stats::nothing());
+        assert_eq!(outcome.to_string(), "0 updates still wait");
+        let json = r#"{"$group_key":"company","$group_id":"1","$delete":""}"#;
+        outcome.undelivered = vec![EncodedUpdate::from_json(json).unwrap(); 2];
+        assert_eq!(
+            outcome.to_string(),
+            "0 updates still wait, 2 were handed back"
+        );
+        outcome.event_stats.queued = Some(3);
+        let both = "0 updates still wait, 2 were handed back; 3 events still wait";
+        assert_eq!(outcome.to_string(), both);
+    }
+
+    #[test]
+    fn of_a_queue_that_is_not_there_all_is_known() {
+        let stats = Stats::nothing();
+        assert_eq!(
+            (stats.queued, stats.queued_bytes, stats.oldest),
+            (Some(0), Some(0), None)
+        );
+    }
+}

@@ -354,3 +354,63 @@ impl TakenBatch {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{EncodedUpdate, ErrorKind};
+
+    fn entry(id: i64, group: &str) -> OutboxEntry<EncodedUpdate> {
+        let json =
+            format!(r#"{{"$group_key":"company","$group_id":"{group}","$set":{{"number":{id}}}}}"#);
+        OutboxEntry::read(id, &json)
+    }
+
+    /// The result of a delivery in which something was blocked.
+    fn blocked_with(accepted: usize) -> Result<Report, Error> {
+        let report = Report {
+            accepted,
+            ..Report::default()
+        };
+        Err(Error::new(ErrorKind::Server, "blocked").with_report(report))
+    }
+
+    #[test]
+    fn what_is_blocked_while_others_are_accepted_is_given_up_in_the_third_delivery() {
+        let taken = [entry(7, "one"), entry(8, "other")];
+        let mut blocked = Blocked::default();
+        let mut deliver = |positions: &[usize], accepted| {
+            let positions = positions.iter().copied();
+            let given_up = blocked.give_up(positions, &taken, &blocked_with(accepted));
+            let given_up = given_up.into_iter().map(|rejection| rejection.position);
+            given_up.collect::<Vec<_>>()
+        };
+        for _ in 0..5 {
+            assert_eq!(deliver(&[1], 0), [0; 0], "its text is not the reason");
+        }
+        assert_eq!(deliver(&[1], 1), [0; 0]);
+        assert_eq!(deliver(&[], 1), [0; 0], "it was not reached");
+        assert_eq!(deliver(&[0, 1], 0), [0; 0], "it counts from then on");
+        assert_eq!(deliver(&[0, 1], 0), [1]);
+        for _ in 0..2 {
+            assert_eq!(deliver(&[0, 1], 1), [0; 0], "both count from one");
+        }
+        assert_eq!(deliver(&[0], 0), [0]);
+        assert_eq!(deliver(&[1], 0), [1]);
+    }
+
+    #[test]
+    fn what_follows_an_undelivered_update_of_its_group_is_sent_again_with_it() {
+        let groups = ["one", "other", "one", "other", "one"];
+        let mut taken: Vec<_> = (0..)
+            .zip(groups)
+            .map(|(id, group)| entry(id, group))
+            .collect();
+        taken.push(OutboxEntry::unreadable(5, "{", "it is not JSON"));
+        let mut fates = [Fate::Accepted; 6];
+        fates[2] = Fate::Undelivered;
+        keep_order(&taken, &mut fates);
+        let undelivered = fates.map(|fate| matches!(fate, Fate::Undelivered));
+        assert_eq!(undelivered, [false, false, true, false, true, false]);
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::client::SendOptions;
-use crate::client::delivery::{BUFFERS, Route};
+use crate::client::delivery::Route;
 use crate::client::endpoint::Endpoint;
 use crate::client::records::Records;
 use crate::client::transport::{NoopTransport, Transport};
@@ -14,7 +14,8 @@ use crate::util::sync::{Mutex, has_one_core};
 /// A blocking client: it sends updates and events to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
 /// Clones are cheap and share connections. At most 16 idle connections are kept open between calls, or as many as one
-/// call uses. A client is `Send + Sync`, so one serves all threads.
+/// call uses. A client is `Send + Sync`, so one serves all threads. Between calls it keeps memory for the next batches: at
+/// most 1 MiB for each of the [`connections`](ClientBuilder::connections) of a call, and 3 MiB more.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), mixpanel_groups::Error> {
@@ -49,8 +50,8 @@ pub(super) struct Inner {
 /// The most idle connections that a client keeps for later calls, unless one call uses more.
 const MAX_IDLE: usize = 16;
 
-/// The most bytes of buffers that a client keeps for later calls.
-const MAX_BUFFERED: usize = 4 << 20;
+/// The most bytes of buffers that a client keeps for later calls, for each of its connections and three more.
+const MAX_BUFFERED: usize = 1 << 20;
 
 /// Returns a new connection.
 pub(crate) type OpenConnection = dyn Fn() -> Arc<dyn Transport> + Send + Sync;
@@ -105,6 +106,9 @@ impl Client {
     /// Updates are sent in batches of up to 2,000 updates and 2,000,000 bytes, in order for each group. At most a few
     /// batches are in memory at a time. One update may have 1,000,000 bytes.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
+    ///
+    /// While a batch is sent, the next one is filled: each connection has a thread during the call. A call with one batch
+    /// sends it on the caller's thread, as does every call over one connection where the process has one core.
     ///
     /// Failed requests are retried by the [`RetryPolicy`](crate::RetryPolicy). A request that is too large is split.
     ///
@@ -236,23 +240,30 @@ impl Client {
         idle.truncate(MAX_IDLE.max(self.0.connections));
     }
 
-    /// Returns empty batches of earlier calls, no more than one call fills.
+    /// Returns empty batches of earlier calls.
     pub(crate) fn take_buffers(&self) -> Vec<Records> {
-        let inner = &*self.0;
-        let mut kept = inner.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = kept.len().saturating_sub(inner.connections * BUFFERS);
-        kept.split_off(others)
+        std::mem::take(
+            &mut *self
+                .0
+                .buffers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     pub(crate) fn keep_buffers(&self, buffers: Vec<Records>) {
-        let inner = &*self.0;
-        let mut kept = inner.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(buffers);
-        let mut room = MAX_BUFFERED;
+        let mut kept = self
+            .0
+            .buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        kept.extend(buffers.into_iter().filter(|buffer| buffer.capacity() > 0));
+        // A lane fills one, has one waiting and sends one.
+        kept.truncate(3 * self.0.connections);
+        let mut left = MAX_BUFFERED * (self.0.connections + 3);
         kept.retain(|buffer| {
-            let bytes = buffer.capacity();
-            let is_kept = bytes > 0 && bytes <= room;
-            room -= if is_kept { bytes } else { 0 };
+            let is_kept = buffer.capacity() <= left;
+            left -= if is_kept { buffer.capacity() } else { 0 };
             is_kept
         });
     }
@@ -274,87 +285,21 @@ impl fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::client::records::Limits;
     use crate::group::Group;
 
-    fn update() -> crate::Update<'static> {
-        Group::new("company", "acme").delete()
-    }
-
-    fn send(client: &Client, updates: Vec<crate::Update<'_>>) {
-        let count = updates.len();
-        assert_eq!(client.send(updates).unwrap().accepted, count);
-    }
-
-    fn buffers(client: &Client) -> Vec<usize> {
-        let buffers = client.0.buffers.lock().unwrap();
-        buffers.iter().map(Records::capacity).collect()
-    }
-
-    /// Returns an empty batch that was full once.
-    fn used() -> Records {
-        let mut records = Records::default();
-        let pushed = records.push(0, b"", &update(), Limits::default());
-        assert!(pushed.unwrap());
-        records.clear();
-        records
-    }
-
     #[test]
-    fn each_send_uses_the_buffers_of_the_one_before() {
+    fn a_client_keeps_few_buffers_however_often_it_sends() {
         let client = Client::disabled();
-        send(&client, vec![update()]);
-        let first = buffers(&client);
-        assert_eq!(first.len(), 1, "{first:?}");
         for _ in 0..100 {
-            send(&client, vec![update()]);
-            send(&client, vec![]);
+            let report = client.send(Group::new("company", "acme").delete());
+            assert_eq!(report.unwrap().accepted, 1);
         }
-        assert_eq!(buffers(&client), first);
-        // Two at once: one more buffer, for good.
-        let nested = std::iter::repeat_with(|| {
-            send(&client, vec![update()]);
-            update()
-        });
-        let report = client.send(nested.take(10)).unwrap();
-        assert_eq!(report.accepted, 10);
-        assert!(buffers(&client).len() <= 2, "{:?}", buffers(&client));
-    }
-
-    #[test]
-    fn calls_at_the_same_time_share_the_buffers() {
-        let client = Client::disabled();
-        let call = |client: &Client| (0..5).map(|_| client.take_buffers()).collect::<Vec<_>>();
-        client.keep_buffers((0..100).map(|_| used()).collect());
-        for _ in 0..10 {
-            let taken = call(&client);
-            assert!(taken.iter().all(|buffers| !buffers.is_empty()));
-            for buffers in taken {
-                client.keep_buffers(buffers);
-            }
-        }
-        assert_eq!(buffers(&client).len(), 100);
-    }
-
-    #[test]
-    fn a_buffer_that_is_too_large_is_not_kept_and_those_after_it_are() {
-        let client = Client::disabled();
-        let large = || {
-            let mut records = Records::default();
-            let text = BTreeMap::from([("text", "x".repeat(900_000))]);
-            let update = Group::new("company", "acme").set(text);
-            for position in 0..5 {
-                let pushed = records.push(position, b"", &update, Limits::default());
-                assert!(pushed.unwrap());
-            }
-            records.clear();
-            records
-        };
-        client.keep_buffers(vec![large(), used()]);
-        let kept = buffers(&client);
-        assert!(matches!(kept[..], [1..1_000]), "{kept:?}");
+        assert!(client.take_buffers().len() <= 3);
+        client.keep_buffers((0..100).map(|_| Records::default()).collect());
+        assert!(
+            client.take_buffers().is_empty(),
+            "without memory they are of no use"
+        );
     }
 }

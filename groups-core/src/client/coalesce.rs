@@ -300,7 +300,6 @@ impl<'a> Segment<'a> {
             // What was there before does not matter.
             (_, Set) => return self.replace(Some(Set), name, value, record),
             (_, Unset) if self.fresh => return self.replace(None, name, value, record),
-            (Some(Unset), Unset) => history.last_step(),
             (_, Unset) => return self.replace(Some(Unset), name, value, record),
             // The value is known: it becomes another one. Or it is a list of items to add.
             (Some(Set | Union), Union) | (Some(Set), Remove) => {
@@ -451,7 +450,10 @@ mod tests {
     use std::cell::Cell;
     use std::time::{Duration, Instant};
 
+    use serde_json::json;
+
     use super::*;
+    use crate::group::Group;
     use crate::record::{EncodedUpdate, Update};
 
     const UNLIMITED: Limits = Limits {
@@ -502,6 +504,144 @@ mod tests {
             "{kind}: {parts}"
         );
         time
+    }
+
+    fn records(updates: &[Update<'_>]) -> Records {
+        let mut records = Records::default();
+        for (position, update) in updates.iter().enumerate() {
+            let pushed = records.push(position, b"{", update, UNLIMITED);
+            pushed.unwrap();
+        }
+        records
+    }
+
+    /// Returns each update that is left of those of one group, and which ones it stands for.
+    fn coalesced(updates: &[Update<'_>]) -> Vec<String> {
+        let mut records = records(updates);
+        let members = coalesce_with_members(&mut records, 1, UNLIMITED, &|| false).unwrap();
+        let left = members.iter().enumerate().map(|(index, members)| {
+            let json = String::from_utf8_lossy(records.json(index));
+            let json = json.strip_prefix(r#"{"$group_key":"company","$group_id":"acme","#);
+            format!("{} {members:?}", json.expect("an update of the group"))
+        });
+        left.collect()
+    }
+
+    #[test]
+    fn which_records_an_update_stands_for() {
+        let acme = Group::new("company", "acme");
+        let set = |value: i32| acme.set(json!({"a": value}));
+        let union = |item: i32| acme.union(json!({"a": [item]}));
+        let remove = |item: i32| acme.remove("a", item);
+        let rows: [(&[Update<'_>], &[&str]); 12] = [
+            (&[set(1), set(2)], &[r#""$set":{"a":2}} [0, 1]"#]),
+            // There was a list, so there is one: it cannot be set.
+            (
+                &[union(1), remove(1), acme.set_once(json!({"a": 2}))],
+                &[r#""$union":{"a":[1]}} [0]"#, r#""$remove":{"a":1}} [1, 2]"#],
+            ),
+            // Perhaps there was none.
+            (
+                &[remove(1), acme.set_once(json!({"a": 2}))],
+                &[r#""$remove":{"a":1}} [0]"#, r#""$set_once":{"a":2}} [1]"#],
+            ),
+            (&[remove(1), remove(1)], &[r#""$remove":{"a":1}} [0, 1]"#]),
+            // Items can be added before others are removed.
+            (
+                &[union(1), remove(1), union(2)],
+                &[
+                    r#""$union":{"a":[1,2]}} [0, 2]"#,
+                    r#""$remove":{"a":1}} [1]"#,
+                ],
+            ),
+            (
+                &[remove(1), union(2), remove(3), union(4)],
+                &[
+                    r#""$remove":{"a":1}} [0]"#,
+                    r#""$union":{"a":[2,4]}} [1, 3]"#,
+                    r#""$remove":{"a":3}} [2]"#,
+                ],
+            ),
+            (
+                &[union(1), remove(1), remove(2), union(3)],
+                &[
+                    r#""$union":{"a":[1,3]}} [0, 3]"#,
+                    r#""$remove":{"a":1}} [1]"#,
+                    r#""$remove":{"a":2}} [2]"#,
+                ],
+            ),
+            (
+                &[union(1), remove(1), union(1)],
+                &[
+                    r#""$union":{"a":[1]}} [0]"#,
+                    r#""$remove":{"a":1}} [1]"#,
+                    r#""$union":{"a":[1]}} [2]"#,
+                ],
+            ),
+            (
+                &[
+                    acme.set(json!({"a": 1, "b": 1})),
+                    acme.unset(["a"]),
+                    acme.unset(["a"]),
+                ],
+                &[r#""$set":{"b":1}} [0]"#, r#""$unset":["a"]} [0, 1, 2]"#],
+            ),
+            // Of a group that was deleted, nothing is to be removed.
+            (
+                &[acme.delete(), remove(1), acme.unset(["b"])],
+                &[r#""$delete":""} [0, 1, 2]"#],
+            ),
+            (
+                &[set(1), union(2), acme.delete(), set(3)],
+                &[r#""$delete":""} [0, 1, 2]"#, r#""$set":{"a":3}} [3]"#],
+            ),
+            (
+                &[acme.unset(["a"]), remove(1), union(2)],
+                &[r#""$unset":["a"]} [0, 1]"#, r#""$union":{"a":[2]}} [2]"#],
+            ),
+        ];
+        for (updates, expected) in rows {
+            assert_eq!(coalesced(updates), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_update_stays_and_nothing_moves_across_it() {
+        let acme = Group::new("company", "acme");
+        let encoded = EncodedUpdate::new(&acme.delete()).unwrap().unwrap();
+        let other = br#""$group_key":"company","$group_id":"acme","$other":1}"#;
+        let other = Update::encoded(&other[..], Ok(Some(encoded.encoded())));
+        let [one, two] = [1, 2].map(|value| acme.set(json!({"a": value})));
+        let updates = [one.clone(), one, other, two.clone(), two];
+        assert_eq!(
+            coalesced(&updates),
+            [
+                r#""$set":{"a":1}} [0, 1]"#,
+                r#""$other":1} [2]"#,
+                r#""$set":{"a":2}} [3, 4]"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn no_record_is_coalesced_into_one_that_is_too_large() {
+        let acme = Group::new("company", "acme");
+        let updates = [1, 2].map(|item| acme.union(json!({"a": [item]})));
+        let mut whole = records(&updates);
+        coalesce(&mut whole, 1, UNLIMITED);
+        let bytes = whole.json(0).len();
+        for (bytes, left) in [(bytes, 1), (bytes - 1, 2)] {
+            let limits = Limits {
+                bytes: bytes + "[]".len(),
+                ..UNLIMITED
+            };
+            let mut records = records(&updates);
+            assert_eq!(coalesce(&mut records, 1, limits), 2 - left);
+            assert_eq!(records.len(), left);
+            let mut records = self::records(&updates);
+            let members = coalesce_with_members(&mut records, 1, limits, &|| false).unwrap();
+            assert_eq!(members.len(), left);
+        }
     }
 
     #[test]

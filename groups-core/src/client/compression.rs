@@ -16,7 +16,7 @@ pub enum Compression {
     #[cfg(feature = "gzip")]
     #[non_exhaustive]
     Gzip {
-        /// From 1 (fastest) to 9 (smallest).
+        /// From 1 (fastest) to 9 (smallest). 1 and 2 are the same.
         level: u32,
     },
 }

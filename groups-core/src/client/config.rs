@@ -204,3 +204,30 @@ impl RetryConfig {
         policy
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_text_with_a_unit_or_a_number_of_seconds() {
+        let read = |json: &str| {
+            let duration = serde_json::from_str(json).map(|DurationText(duration)| duration);
+            duration.map_err(|error| error.to_string())
+        };
+        for (json, millis) in [
+            ("10", 10_000),
+            ("0", 0),
+            ("1.5", 1_500),
+            (r#""10s""#, 10_000),
+            (r#""500ms""#, 500),
+        ] {
+            assert_eq!(read(json), Ok(Duration::from_millis(millis)), "{json}");
+        }
+        let expected = r#"expected a duration such as "30s" or a number of seconds"#;
+        for json in ["-1", "-1.5", "1e300", r#""10""#, "true"] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

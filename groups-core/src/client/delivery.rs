@@ -1,9 +1,9 @@
 //! Delivers batches: lanes that send in parallel, each in order.
 //!
-//! The caller's thread fills batches and hands them to lanes; a lane is a thread with a connection
-//! that delivers its batches one after the other. A group's records always take the same lane, so
-//! their order holds while batches overlap. What lanes share is behind one lock, taken a few times
-//! a request.
+//! The caller's thread fills batches and hands them to lanes. A lane is a connection over which batches are delivered
+//! one after the other: by a thread, or by the caller's where that has nothing else to do. A group's records always take
+//! the same lane, so their order holds while batches overlap. What lanes share is behind one lock, taken a few times a
+//! request.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -42,14 +42,16 @@ pub(crate) struct Delivery<'a> {
     /// Returns whether a request may start that takes up to that time.
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
     state: Mutex<State>,
-    /// Notified at every change of the state that a thread may wait for.
-    changed: Condvar,
+    /// Wakes the caller: a lane has room or is done, or nothing more is sent.
+    caller: Condvar,
+    /// Wakes each lane: there is a batch, there will be none, or nothing more is sent.
+    lanes: Vec<Condvar>,
 }
 
 pub(super) struct State {
     pub(super) lanes: Vec<Lane>,
-    /// How many threads wait for a change. To notify none of them is a system call all the same.
-    waiting: usize,
+    /// Whether the caller waits. To wake nobody is a system call all the same.
+    caller_waits: bool,
     /// The largest request that the server accepts, as far as is known.
     most: Limits,
     /// Empty batches, for their buffers.
@@ -72,6 +74,8 @@ pub(super) struct Lane {
     pub(super) connection: Arc<dyn Transport>,
     queue: VecDeque<Records>,
     busy: bool,
+    /// Whether its thread waits.
+    waits: bool,
     /// When the request that failed is sent again.
     pub(super) backs_off: Option<Instant>,
     /// What the lane did not deliver, in order.
@@ -92,10 +96,6 @@ pub(crate) struct Finished {
 /// How many full batches wait for each lane that is busy with another.
 const QUEUE: usize = 1;
 
-/// The most batches of a delivery, for each lane: one is filled, some wait, and one is sent. Those that wait are twice as
-/// many where a lane takes the room of others, less the one that is full and waits for room.
-pub(super) const BUFFERS: usize = 2 * QUEUE + 2;
-
 /// Some request gave up, was refused for good or was interrupted: the lane ends.
 pub(super) struct Stopped;
 
@@ -106,10 +106,12 @@ impl<'a> Delivery<'a> {
         connections: Vec<Arc<dyn Transport>>,
         spare: Vec<Records>,
     ) -> Self {
+        let signals = connections.iter().map(|_| Condvar::new()).collect();
         let lanes = connections.into_iter().map(|connection| Lane {
             connection,
             queue: VecDeque::new(),
             busy: false,
+            waits: false,
             backs_off: None,
             undelivered: Undelivered::default(),
             never_sent: Undelivered::default(),
@@ -121,7 +123,8 @@ impl<'a> Delivery<'a> {
                 spare,
                 ..State::new(lanes.collect(), route.limits)
             }),
-            changed: Condvar::new(),
+            caller: Condvar::new(),
+            lanes: signals,
         }
     }
 
@@ -172,7 +175,7 @@ impl<'a> Delivery<'a> {
             );
         } else if state.has_room(lane) {
             state.lanes[lane].queue.push_back(batch);
-            self.notify(&state);
+            self.wake_lane(&state, lane);
         } else {
             return Err(batch);
         }
@@ -183,14 +186,14 @@ impl<'a> Delivery<'a> {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        self.notify(&state);
+        self.wake_all(&state);
     }
 
     /// Ends the delivery: queued batches are undelivered, and requests in progress run to their end.
     pub(crate) fn stop(&self, error: Error) {
         let mut state = self.state();
         state.stopped.get_or_insert(error);
-        self.notify(&state);
+        self.wake_all(&state);
     }
 
     /// Ends the delivery and aborts the requests in progress.
@@ -208,35 +211,52 @@ impl<'a> Delivery<'a> {
         self.permit.is_none_or(|(permit, time)| permit(time))
     }
 
-    /// Waits until something changes, for that long at most.
+    /// Lets the caller wait until a lane has room or is done, for that long at most.
     pub(crate) fn wait(&self, time: Duration) {
-        drop(self.wait_for_change(self.state(), Some(time)));
+        let mut state = self.state();
+        state.caller_waits = true;
+        let waited = self.caller.wait_timeout(state, time);
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .caller_waits = false;
     }
 
-    /// Gives the lock back until something changes, for that long at most.
-    pub(super) fn wait_for_change<'s>(
-        &self,
+    /// Lets a lane wait until there is something for it, for that long at most.
+    pub(super) fn wait_in_lane<'s>(
+        &'s self,
         mut state: MutexGuard<'s, State>,
+        lane: usize,
         time: Option<Duration>,
     ) -> MutexGuard<'s, State> {
-        state.waiting += 1;
-        let waited = match time {
-            Some(time) => self
-                .changed
-                .wait_timeout(state, time)
-                .map(|(state, _)| state)
-                .map_err(|poisoned| PoisonError::new(poisoned.into_inner().0)),
-            None => self.changed.wait(state),
+        state.lanes[lane].waits = true;
+        let signal = &self.lanes[lane];
+        let mut state = if let Some(time) = time {
+            let waited = signal.wait_timeout(state, time);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        } else {
+            let waited = signal.wait(state);
+            waited.unwrap_or_else(PoisonError::into_inner)
         };
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        state.waiting -= 1;
+        state.lanes[lane].waits = false;
         state
     }
 
-    fn notify(&self, state: &State) {
-        if state.waiting > 0 {
-            self.changed.notify_all();
+    fn wake_caller(&self, state: &State) {
+        if state.caller_waits {
+            self.caller.notify_one();
         }
+    }
+
+    fn wake_lane(&self, state: &State, lane: usize) {
+        if state.lanes[lane].waits {
+            self.lanes[lane].notify_one();
+        }
+    }
+
+    fn wake_all(&self, state: &State) {
+        self.wake_caller(state);
+        (0..self.lanes.len()).for_each(|lane| self.wake_lane(state, lane));
     }
 
     /// Returns whether every lane is done.
@@ -326,20 +346,20 @@ impl<'a> Delivery<'a> {
         state.lanes[lane].busy = false;
         batch.clear();
         state.spare.push(batch);
-        self.notify(&state);
+        self.wake_caller(&state);
     }
 
     fn next(&self, lane: usize) -> Option<Records> {
         let mut state = self.state();
         loop {
             if let Some(batch) = state.take_queued(lane) {
-                self.notify(&state);
+                self.wake_caller(&state);
                 return Some(batch);
             }
             if state.closed {
                 return None;
             }
-            state = self.wait_for_change(state, None);
+            state = self.wait_in_lane(state, lane, None);
         }
     }
 }
@@ -355,7 +375,7 @@ impl State {
     fn new(lanes: Vec<Lane>, most: Limits) -> Self {
         Self {
             lanes,
-            waiting: 0,
+            caller_waits: false,
             most,
             spare: Vec::new(),
             closed: false,
@@ -399,7 +419,8 @@ mod tests {
     use crate::client::batch::opening;
     use crate::client::transport::{Request, Response, TransportError};
     use crate::group::Group;
-    use crate::record::Update;
+    use crate::record::{RecordRef, Update};
+    use crate::util::sync::run_test;
 
     /// Accepts the first request, and panics then.
     struct Panicking(Mutex<usize>);
@@ -419,26 +440,109 @@ mod tests {
         fn abort(&self) {}
     }
 
-    #[test]
-    fn a_panic_of_a_lane_loses_nothing_and_ends() {
-        let route = Route {
+    fn route() -> Route {
+        Route {
             url: String::new(),
             authorization: None,
             opening: opening("TOKEN"),
             limits: Limits::default(),
             compression: Compression::None,
             retry: RetryPolicy::default(),
-        };
+        }
+    }
+
+    /// Returns a batch of one update at that position.
+    fn batch(route: &Route, position: usize) -> Records {
+        let mut batch = Records::default();
+        let update = Group::new("company", position).delete();
+        let pushed = batch.push(position, &route.opening, &update, route.limits);
+        pushed.unwrap();
+        batch
+    }
+
+    /// A connection over which nothing is sent.
+    struct Idle;
+
+    impl Transport for Idle {
+        fn post(&self, _request: Request<'_>) -> Result<Response, TransportError> {
+            unreachable!("nothing is sent")
+        }
+
+        fn abort(&self) {}
+    }
+
+    #[test]
+    fn what_is_stopped_is_handed_back_and_its_connections_can_be_used_again() {
+        run_test(|| {
+            let route = route();
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
+            assert_eq!(delivery.lanes(), 2);
+            assert!(delivery.is_done());
+            delivery.offer(0, batch(&route, 3)).unwrap();
+            assert!(!delivery.is_done(), "a batch waits");
+            let rejection = Rejection::new(RecordRef::unreadable(""), None, "no");
+            delivery.reject(rejection.clone());
+            delivery.note_coalesced(2);
+            assert_eq!(delivery.progress().rejected, 1);
+            delivery.stop(Error::new(ErrorKind::Network, "the first one"));
+            delivery.stop(Error::new(ErrorKind::Network, "a later one"));
+            delivery.offer(1, batch(&route, 2)).unwrap();
+            delivery.close();
+            delivery.run_lane::<Update<'_>>(0);
+            delivery.run_lane::<Update<'_>>(1);
+            assert!(delivery.is_done());
+            assert_eq!(delivery.spare().len(), 0);
+            let finished = delivery.finish();
+            assert_eq!(finished.connections.len(), 2);
+            let error = finished.result.unwrap_err();
+            assert_eq!(error.to_string(), "the first one (2 undelivered)");
+            let report = error.report().unwrap();
+            assert_eq!(
+                (&report.rejected[..], report.coalesced),
+                (&[rejection][..], 2)
+            );
+            let undelivered = error.into_undelivered();
+            assert_eq!(undelivered.all_positions().collect::<Vec<_>>(), [2, 3]);
+        });
+    }
+
+    #[test]
+    fn what_was_stopped_at_its_end_succeeded_and_aborted_connections_are_dropped() {
+        run_test(|| {
+            let route = route();
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle)], Vec::new());
+            delivery.abort(Error::new(ErrorKind::Cancelled, "cancelled"));
+            let finished = delivery.finish();
+            assert!(finished.connections.is_empty() && finished.result.is_ok());
+        });
+    }
+
+    #[test]
+    fn a_batch_waits_for_each_lane_or_takes_the_place_of_another_lane() {
+        run_test(|| {
+            let route = route();
+            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
+            let offer = |lane, position| delivery.offer(lane, batch(&route, position));
+            assert!(offer(0, 0).is_ok() && offer(0, 1).is_ok());
+            let back = offer(0, 2).unwrap_err();
+            assert_eq!(back.position(0), 2, "there is no room");
+            assert!(
+                offer(1, 3).is_ok(),
+                "a lane for which nothing waits has room"
+            );
+            assert!(offer(1, 4).is_err());
+        });
+    }
+
+    #[test]
+    fn a_panic_of_a_lane_loses_nothing_and_ends() {
+        let route = route();
         let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
         let delivery = Delivery::new(&route, vec![connection], Vec::new());
         std::thread::scope(|scope| {
             scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
             for position in 0..3 {
-                let mut batch = Records::default();
-                let update = Group::new("company", position).delete();
-                batch
-                    .push(position, &route.opening, &update, route.limits)
-                    .unwrap();
+                let mut batch = batch(&route, position);
                 while let Err(back) = delivery.offer(0, batch) {
                     batch = back;
                     delivery.wait(Duration::from_millis(1));

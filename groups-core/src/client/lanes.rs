@@ -1,6 +1,5 @@
 //! The caller's side of a delivery.
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -92,8 +91,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     ///
     /// The very last one needs no thread: the caller's has nothing else to do.
     fn ship_the_rest<R: Record>(&mut self) -> bool {
-        let mut rest = (0..self.filling.len()).filter(|lane| !self.filling[*lane].batch.is_empty());
-        let rest: Vec<_> = rest.by_ref().collect();
+        let is_left = |lane: &usize| !self.filling[*lane].batch.is_empty();
+        let rest: Vec<_> = (0..self.filling.len()).filter(is_left).collect();
         let mut left = rest.len();
         for lane in rest {
             let batch = std::mem::take(&mut self.filling[lane].batch);
@@ -136,14 +135,10 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
 
     /// Returns the lane of a record, the same for every record of a group.
     fn lane_of(&self, inbox: &Records) -> usize {
-        let lanes = self.filling.len();
-        if lanes == 1 {
-            return 0;
-        }
-        let mut hasher = DefaultHasher::new();
-        hasher.write(inbox.head(0, self.delivery.route().opening.len()));
-        let lanes_as_hash = u64::try_from(lanes).unwrap_or(u64::MAX);
-        usize::try_from(hasher.finish() % lanes_as_hash).unwrap_or_default()
+        let head = inbox.head(0, self.delivery.route().opening.len());
+        let lanes = self.filling.len() as u128;
+        // The upper bits, which depend on all of the bytes, as a part of the number of lanes.
+        usize::try_from((u128::from(hash(head)) * lanes) >> 64).unwrap_or_default()
     }
 
     fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
@@ -232,6 +227,18 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 }
 
+/// Returns a hash that is fast and good enough to share groups out, as in rustc's `FxHasher`. Nothing depends on it but
+/// how even the lanes are filled.
+#[inline]
+fn hash(bytes: &[u8]) -> u64 {
+    let add = |hash: u64, word: &[u8; 8]| {
+        (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x517c_c1b7_2722_0a95)
+    };
+    let words = bytes.as_chunks::<8>().0.iter();
+    let hash = words.fold(0, add);
+    bytes.last_chunk().map_or(hash, |last| add(hash, last))
+}
+
 /// Ends the lanes' threads, also when the caller's iterator or callback panics.
 impl Drop for Lanes<'_, '_> {
     fn drop(&mut self) {
@@ -243,15 +250,45 @@ impl Drop for Lanes<'_, '_> {
     }
 }
 
-#[cfg(all(test, not(simulation)))]
+#[cfg(test)]
 mod tests {
+    use super::*;
+
+    /// With random lanes, the fullest of eight has about 1.5 % more than its share of 80,000.
+    #[test]
+    fn groups_are_shared_out_evenly() {
+        let names: [fn(usize) -> String; 3] = [
+            |number| format!("\"$group_key\":\"company\",\"$group_id\":\"company_{number}\""),
+            |number| {
+                format!(
+                    "\"$group_key\":\"team\",\"$group_id\":\"{}\"",
+                    number * 1_000
+                )
+            },
+            |number| format!("\"$group_key\":\"site\",\"$group_id\":\"{number:032x}.example\""),
+        ];
+        for name in names {
+            for lanes in [2, 3, 8, 16] {
+                let mut filled = vec![0; lanes];
+                for number in 0..80_000 {
+                    let hash = u128::from(hash(name(number).as_bytes()));
+                    filled[usize::try_from((hash * lanes as u128) >> 64).unwrap()] += 1;
+                }
+                let fullest = filled.iter().max().unwrap() * lanes;
+                assert!(fullest < 80_000 * 104 / 100, "{} {filled:?}", name(1));
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(simulation)))]
+mod accounting_tests {
     use std::collections::{BTreeMap, BTreeSet, HashMap};
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::AtomicBool;
     use std::sync::{Arc, Mutex, mpsc};
 
     use super::*;
-    use crate::client::delivery::BUFFERS;
     use crate::client::endpoint::Endpoint;
     use crate::client::retry::Failure;
     use crate::client::transport::{Request, Response, Transport, TransportError};
@@ -443,7 +480,7 @@ mod tests {
                 );
             }
             let kept = client.0.buffers.lock().unwrap();
-            let most = BUFFERS * client.0.connections;
+            let most = 3 * client.0.connections;
             assert!(kept.len() <= most, "{} of {most}", kept.len());
         }
     }

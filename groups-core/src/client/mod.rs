@@ -10,6 +10,8 @@
 
 #[cfg(any(test, fuzzing))]
 pub mod any_response;
+#[cfg(test)]
+mod any_updates;
 pub(crate) mod batch;
 mod builder;
 mod client;

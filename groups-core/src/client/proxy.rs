@@ -138,16 +138,12 @@ fn is_host(entry: &str, host: &str, port: u16) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
         return is_network(name, address);
     }
-    let name = name.strip_prefix('*').unwrap_or(name);
+    let name = name.strip_prefix('*').unwrap_or(name).to_ascii_lowercase();
     let name = name.trim_start_matches('.').trim_end_matches('.');
-    let host = host.trim_end_matches('.');
-    let Some(start) = host.len().checked_sub(name.len()) else {
-        return false;
-    };
-    !name.is_empty()
-        && host.is_char_boundary(start)
-        && host[start..].eq_ignore_ascii_case(name)
-        && (start == 0 || host[..start].ends_with('.'))
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    // No host ends with a dot now, so an empty name is the end of none.
+    host.strip_suffix(name)
+        .is_some_and(|domain| domain.is_empty() || domain.ends_with('.'))
 }
 
 /// Returns whether an address is that of the text, or in its network, such as `10.0.0.0/8`.
@@ -169,6 +165,14 @@ fn is_network(text: &str, address: IpAddr) -> bool {
         }
         _ => false,
     }
+}
+
+#[cfg(all(test, not(feature = "tls")))]
+#[test]
+fn a_proxy_with_https_needs_the_feature() {
+    let error = parse("proxy", "https://proxy").unwrap_err();
+    let message = "invalid proxy https://proxy: a proxy with https needs the feature `tls`";
+    assert_eq!(error.to_string(), message);
 }
 
 #[cfg(all(test, feature = "tls"))]
@@ -321,6 +325,9 @@ mod tests {
             (", ,", false),
             ("*mixpanel.com.evil", false),
             ("panel.com", false),
+            ("org", false),
+            (":443", false),
+            ("*.", false),
             ("eu.api.mixpanel.com", false),
             ("localhost,127.0.0.1,10.0.0.0/8", false),
         ] {

@@ -254,3 +254,279 @@ fn excerpt(status: u16, body: &[u8]) -> String {
         text => format!("status {status}, {text:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::transport::{Request, TransportError};
+
+    /// A connection that hides the word `secret`.
+    struct Connection(Option<&'static str>);
+
+    impl Transport for Connection {
+        fn post(&self, _request: Request<'_>) -> Result<Response, TransportError> {
+            unreachable!("nothing is sent")
+        }
+
+        fn abort(&self) {}
+
+        fn proxy(&self) -> Option<&str> {
+            self.0
+        }
+
+        fn scrub<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+            let scrubbed = String::from_utf8_lossy(text).replace("secret", "…");
+            Cow::Owned(scrubbed.into_bytes())
+        }
+    }
+
+    fn verdict(status: u16, body: &[u8], records: usize) -> Verdict {
+        let response = Response {
+            status,
+            retry_after: None,
+            body: body.to_vec(),
+        };
+        interpret(&response, records, &Connection(None))
+    }
+
+    /// Returns the verdict in short.
+    fn short(status: u16, body: &str, records: usize) -> String {
+        match verdict(status, body.as_bytes(), records) {
+            Verdict::Accepted => "accepted".to_owned(),
+            Verdict::Partly(failed) => {
+                let failed = failed
+                    .iter()
+                    .map(|(index, FailedRecord { field, message })| {
+                        format!(" {index} {} {message};", field.as_deref().unwrap_or("-"))
+                    });
+                format!("partly{}", failed.collect::<String>())
+            }
+            Verdict::Refused(reason) => format!("refused {reason}"),
+            Verdict::TooLarge(reason) => format!("too large {reason}"),
+            Verdict::Again(failure, error) => format!("again {failure:?} {:?}", error.kind()),
+            Verdict::Blocked(error) => format!("blocked {:?}", error.kind()),
+            Verdict::Final(error) => format!("final {:?}", error.kind()),
+        }
+    }
+
+    const NO_REASON: &str = "refused the server gave no reason";
+    const NOT_MIXPANELS: &str = "again Overload UnexpectedResponse";
+    const BLOCKED: &str = "blocked UnexpectedResponse";
+
+    #[test]
+    fn the_status_of_a_response_decides_what_a_failure_is() {
+        let refusal = r#"{"error":"no","status":"error"}"#;
+        let unknown = "<html>";
+        for (status, body, expected) in [
+            (401, refusal, "final Unauthorized"),
+            (403, refusal, "final Unauthorized"),
+            (404, refusal, "final NotFound"),
+            // Something in between, which may have read the text of one record.
+            (401, unknown, BLOCKED),
+            (403, unknown, BLOCKED),
+            (404, unknown, BLOCKED),
+            (400, unknown, BLOCKED),
+            (422, refusal, BLOCKED),
+            (499, refusal, BLOCKED),
+            (413, unknown, "too large the server gave no reason"),
+            (413, refusal, "too large no"),
+            (429, unknown, "again Overload RateLimited"),
+            (502, unknown, "again Overload Server"),
+            (503, unknown, "again Overload Server"),
+            (408, unknown, "again Breakage Timeout"),
+            (500, unknown, "again Breakage Server"),
+            (504, unknown, "again Breakage Server"),
+            (599, unknown, "again Breakage Server"),
+            (200, unknown, NOT_MIXPANELS),
+            (204, "", NOT_MIXPANELS),
+            (302, refusal, NOT_MIXPANELS),
+            (600, refusal, NOT_MIXPANELS),
+            (199, "1", NOT_MIXPANELS),
+            (201, "1", "accepted"),
+            (299, "1", "accepted"),
+        ] {
+            assert_eq!(short(status, body, 3), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_response_of_success_may_still_refuse() {
+        for (body, expected) in [
+            ("1", "accepted"),
+            ("200", "accepted"),
+            ("0", NO_REASON),
+            ("2", NOT_MIXPANELS),
+            ("true", NOT_MIXPANELS),
+            ("{}", NOT_MIXPANELS),
+            ("[]", NOT_MIXPANELS),
+            (r#""Ok""#, "accepted"),
+            (r#"{"status":1,"error":null}"#, "accepted"),
+            (r#"{"status":"OK"}"#, "accepted"),
+            (r#"{"code":200}"#, "accepted"),
+            (r#"{"status":"bad"}"#, NOT_MIXPANELS),
+            (r#"{"status":1,"error":"no"}"#, "refused no"),
+            (r#"{"status":0,"error":"no"}"#, "refused no"),
+            (r#"{"status":0,"error":null}"#, NO_REASON),
+            (r#"{"status":0}"#, NO_REASON),
+            (r#"{"status":1,"error":["no"]}"#, r#"refused ["no"]"#),
+            // A count that does not fit: some were refused, and it is not known which.
+            (r#"{"status":1,"num_good_events":3}"#, "accepted"),
+            (r#"{"status":1,"num_good_events":2}"#, NO_REASON),
+            (r#"{"status":1,"num_records_imported":4}"#, NO_REASON),
+            (r#"{"status":1,"num_good_events":null}"#, "accepted"),
+            (r#"{"status":1,"num_good_events":"3"}"#, NO_REASON),
+            (
+                r#"{"status":1,"num_good_events":3,"num_records_imported":3}"#,
+                "accepted",
+            ),
+            (
+                r#"{"status":1,"num_good_events":3,"num_records_imported":2}"#,
+                NO_REASON,
+            ),
+        ] {
+            assert_eq!(short(200, body, 3), expected, "{body}");
+        }
+        // One record has no halves: a count of others is not of this request.
+        for (count, expected) in [(0, NO_REASON), (1, "accepted"), (2, NOT_MIXPANELS)] {
+            let body = json!({"status": 1, "num_good_events": count});
+            assert_eq!(short(200, &body.to_string(), 1), expected, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_response_of_400_refuses_if_it_is_mixpanels() {
+        for (body, expected) in [
+            ("0", NO_REASON),
+            ("1", BLOCKED),
+            (r#"{"error":"no"}"#, BLOCKED),
+            (r#"{"status":"Bad Request"}"#, BLOCKED),
+            (r#"{"error":"no","status":"Bad Request"}"#, "refused no"),
+            (r#"{"error":"no","failed_records":[]}"#, "refused no"),
+            (r#"{"error":"no","failed_records":null}"#, "refused no"),
+        ] {
+            assert_eq!(short(400, body, 3), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn failed_records_are_believed_if_they_are_in_the_request_and_the_count_fits() {
+        for (failed, more, expected) in [
+            (json!([{"index": 1}]), "", "partly 1 - no;"),
+            (
+                json!([{"index": 2, "field": "$set.a", "message": "bad"}, {"index": 0, "field": ""}]),
+                "",
+                "partly 0 - no; 2 $set.a bad;",
+            ),
+            // The first one of two counts.
+            (
+                json!([{"index": 1, "message": "first"}, {"index": 1, "message": "second"}]),
+                r#","num_good_events":2"#,
+                "partly 1 - first;",
+            ),
+            (
+                json!([{"index": 1}]),
+                r#","num_good_events":2"#,
+                "partly 1 - no;",
+            ),
+            (
+                json!([{"index": 1}]),
+                r#","num_good_events":3"#,
+                "refused no",
+            ),
+            (
+                json!([{"index": 1}]),
+                r#","num_good_events":1"#,
+                "refused no",
+            ),
+            (json!([{"index": 3}]), "", "refused no"),
+            (json!([{"index": 1}, {}]), "", "refused no"),
+            (json!({"index": 1}), "", "refused no"),
+        ] {
+            let body = format!(r#"{{"error":"no","failed_records":{failed}{more}}}"#);
+            for status in [200, 400] {
+                assert_eq!(short(status, &body, 3), expected, "{body}");
+            }
+        }
+        // One record: whatever is counted, it failed.
+        let body = r#"{"error":"no","failed_records":[{"index":0}],"num_good_events":1}"#;
+        assert_eq!(short(400, body, 1), "partly 0 - no;");
+    }
+
+    /// Returns the message of the error that a response becomes.
+    fn message(status: u16, body: &str, proxy: Option<&'static str>) -> String {
+        let body = body.as_bytes().to_vec();
+        let response = Response {
+            status,
+            retry_after: None,
+            body,
+        };
+        match interpret(&response, 3, &Connection(proxy)) {
+            Verdict::Again(_, error) | Verdict::Blocked(error) | Verdict::Final(error) => {
+                assert_eq!(error.status(), Some(status));
+                error.to_string()
+            }
+            verdict => panic!("{verdict:?}"),
+        }
+    }
+
+    #[test]
+    fn an_error_shows_the_beginning_of_the_response_without_secrets() {
+        let unexpected = "unexpected response (is there a proxy in between?)";
+        assert_eq!(
+            message(204, "", None),
+            format!("{unexpected}: status 204 with an empty body")
+        );
+        assert_eq!(
+            message(403, " <secret> ", Some("http://proxy")),
+            r#"unexpected response through the proxy http://proxy: status 403, "<…>""#
+        );
+        assert_eq!(
+            message(401, r#"{"error":"secret","status":"error"}"#, None),
+            r#"Mixpanel rejected the credentials: status 401, "…""#
+        );
+        // No secret is shown in part where the response is cut.
+        for length in [SHOWN - 3, MAX_SCRUBBED - 8] {
+            let long = message(500, &("x".repeat(length) + "secret"), None);
+            assert!(!long.contains("sec"), "{long}");
+            assert!(long.contains(&"x".repeat(SHOWN - 3)));
+            assert!(long.len() < 2 * SHOWN, "{long}");
+        }
+        let many = message(500, &"é".repeat(SHOWN + 1), None);
+        assert_eq!(many.matches('é').count(), SHOWN, "characters, not bytes");
+        // What came is read only as far as it is searched for secrets, however long it is.
+        let zeros = message(500, &"\0".repeat(2 * MAX_SCRUBBED), None);
+        assert_eq!(zeros.matches("\\0").count(), SHOWN);
+    }
+
+    #[test]
+    fn the_servers_words_about_records_have_no_secrets_and_are_cut_between_characters() {
+        let body = json!({
+            "error": "a secret",
+            "status": "error",
+            "failed_records": [{"index": 0, "message": "the secret", "field": "secret"}, {"index": 1}],
+        });
+        assert_eq!(
+            short(400, &body.to_string(), 3),
+            "partly 0 … the …; 1 - a …;"
+        );
+        // The parts that are interpreted stay, even if they look like a secret.
+        assert_eq!(short(200, r#"{"status":"secret"}"#, 3), NOT_MIXPANELS);
+        for (text, kept) in [
+            ("x".repeat(MAX_WORDS), MAX_WORDS),
+            ("x".repeat(MAX_WORDS + 1), MAX_WORDS),
+            (format!("x{}", "é".repeat(MAX_WORDS)), MAX_WORDS - 1),
+        ] {
+            let Verdict::Refused(reason) = verdict(
+                400,
+                json!({"error": text, "status": 0}).to_string().as_bytes(),
+                3,
+            ) else {
+                panic!("it is a refusal");
+            };
+            assert_eq!(reason.len(), kept);
+            assert!(text.starts_with(&reason));
+        }
+    }
+}

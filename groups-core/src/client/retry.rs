@@ -208,6 +208,30 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_those_of_the_policy_and_no_attempt_is_not_one() {
+        let retry = RetryPolicy::none()
+            .attempts(9)
+            .base_delay(secs(10))
+            .max_delay(secs(15))
+            .deadline(secs(45));
+        let step = |attempt, elapsed, random| {
+            retry.step(attempt, Failure::Overload, None, secs(elapsed), random)
+        };
+        assert_eq!(step(1, 0, 0.0), Step::After(secs(10 + 5)));
+        assert_eq!(step(8, 0, 1.0), Step::After(secs(15 + 25)));
+        assert_eq!(step(8, 5, 1.0), Step::After(secs(15 + 25)));
+        assert_eq!(step(8, 6, 1.0), Step::GiveUp);
+        assert_eq!(step(9, 0, 0.0), Step::GiveUp);
+
+        assert!(RetryPolicy::none().check().is_ok());
+        let error = retry.attempts(0).check().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid retry policy: 0 attempts; for no retries use 1"
+        );
+    }
+
+    #[test]
     fn none_never_retries() {
         for failure in [
             Failure::Overload,

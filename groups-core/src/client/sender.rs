@@ -241,12 +241,12 @@ impl<'a> Sender<'a> {
         }
         match self.connection.post(request) {
             Err(broken) => broken.into(),
-            Ok(answer) => match interpret(&answer, records, &*self.connection) {
+            Ok(response) => match interpret(&response, records, &*self.connection) {
                 Verdict::Again(failure, error) => {
-                    Verdict::Again(failure, error.with_retry_after(answer.retry_after))
+                    Verdict::Again(failure, error.with_retry_after(response.retry_after))
                 }
                 Verdict::Blocked(error) => {
-                    Verdict::Blocked(error.with_retry_after(answer.retry_after))
+                    Verdict::Blocked(error.with_retry_after(response.retry_after))
                 }
                 verdict => verdict,
             },
@@ -278,7 +278,7 @@ impl<'a> Sender<'a> {
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 return Ok(());
             };
-            state = self.delivery.wait_for_change(state, Some(left));
+            state = self.delivery.wait_in_lane(state, self.lane, Some(left));
         }
     }
 

@@ -65,7 +65,7 @@ pub(crate) struct Http {
     /// With a pool of one connection.
     agent: Agent,
     /// Whether there was a response already, so that the connection may be an idle one.
-    answered: AtomicBool,
+    responded: AtomicBool,
 }
 
 /// The configuration of requests.
@@ -131,7 +131,7 @@ impl HttpConfig {
                 connector(Arc::clone(&self.resolver)),
                 LaterResolver,
             ),
-            answered: AtomicBool::new(false),
+            responded: AtomicBool::new(false),
         }
     }
 }
@@ -148,13 +148,13 @@ impl Transport for Http {
         if request.gzip {
             post = post.header("Content-Encoding", "gzip");
         }
-        let was_open = self.answered.swap(false, Ordering::Relaxed);
+        let was_open = self.responded.swap(false, Ordering::Relaxed);
         let response = post
             .send(request.body)
             .map_err(|error| self.settings.broken(error, was_open))?;
-        let answer = read(response).map_err(|error| self.settings.broken(error.into(), false))?;
-        self.answered.store(true, Ordering::Relaxed);
-        Ok(answer)
+        let response = read(response).map_err(|error| self.settings.broken(error.into(), false))?;
+        self.responded.store(true, Ordering::Relaxed);
+        Ok(response)
     }
 
     fn abort(&self) {
@@ -290,7 +290,7 @@ mod tests {
         })
     }
 
-    /// Answers two requests a connection, as a server that closes a kept one.
+    /// Responds to two requests a connection, as a server that closes a kept one.
     fn serve(listener: &TcpListener) {
         for stream in listener.incoming() {
             let stream = stream.expect("a connection");
@@ -300,8 +300,8 @@ mod tests {
                     .next()
                     .is_some_and(|line| !line.expect("text").is_empty())
                 {}
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1";
-                (&stream).write_all(answer).expect("it listens");
+                let response = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1";
+                (&stream).write_all(response).expect("it listens");
             }
         }
     }
@@ -315,11 +315,11 @@ mod tests {
         let post = || post(&http);
         let lookups = || counting.lookups.load(Ordering::Relaxed);
 
-        post().expect("an answer");
+        post().expect("a response");
         assert_eq!(lookups(), 1);
         // What has its connection needs no name.
         counting.fails.store(true, Ordering::Relaxed);
-        post().expect("an answer over the kept connection");
+        post().expect("a response over the kept connection");
         assert_eq!(lookups(), 1);
         // The server closed that one. Where it is not seen before the request, that fails first.
         let error = (0..2).map(|_| post()).find_map(|posted| {
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(error.to_string(), "http://mixpanel.test: host not found");
         assert_eq!(lookups(), 2);
         counting.fails.store(false, Ordering::Relaxed);
-        post().expect("an answer over a new connection");
+        post().expect("a response over a new connection");
         assert_eq!(lookups(), 3);
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let nowhere: Ipv6Addr = "2001:db8::1".parse().expect("an address");
         let addresses = [nowhere, Ipv6Addr::LOCALHOST].map(|ip| (ip, address.port()).into());
         let counting = Counting::new([addresses.as_slice(), &[address]].concat());
-        post(&counting.open()).expect("an answer");
+        post(&counting.open()).expect("a response");
         assert_eq!(counting.lookups.load(Ordering::Relaxed), 1);
     }
 }

@@ -180,3 +180,92 @@ impl<R: OutboxRecord> fmt::Debug for MemoryOutbox<R> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Group;
+    use crate::record::RecordRef;
+    use crate::util::sync::run_test;
+
+    const ROOM: Capacity = Capacity::new(100, usize::MAX);
+
+    fn update(id: u8) -> EncodedUpdate {
+        let update = Group::new("company", id).delete();
+        EncodedUpdate::new(&update).unwrap().unwrap()
+    }
+
+    fn taken(outbox: &MemoryOutbox, most: usize) -> Vec<(i64, EncodedUpdate)> {
+        let entries = outbox.take(most).unwrap().into_iter();
+        entries
+            .map(|entry| (entry.id, entry.update.unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_taken_stays_until_it_is_settled() {
+        run_test(|| {
+            let outbox = MemoryOutbox::new();
+            let bytes = update(0).as_json().len();
+            let held = |outbox: &MemoryOutbox| {
+                let depth = outbox.depth().unwrap();
+                assert_eq!(depth.bytes, depth.updates * bytes);
+                assert_eq!(depth.oldest.is_some(), depth.updates > 0);
+                depth.updates
+            };
+            assert!(outbox.append(&[update(0), update(1)], ROOM).unwrap());
+            assert!(outbox.append(&[update(2)], ROOM).unwrap());
+            assert!(
+                !outbox
+                    .append(&[update(3)], Capacity::new(3, usize::MAX))
+                    .unwrap()
+            );
+            assert!(
+                !outbox
+                    .append(&[update(3)], Capacity::new(4, 4 * bytes - 1))
+                    .unwrap()
+            );
+            assert_eq!(held(&outbox), 3);
+            let first: Vec<_> = taken(&outbox, 2);
+            assert_eq!(first, [(0, update(0)), (1, update(1))]);
+            assert_eq!(
+                taken(&outbox, 1),
+                first[..1],
+                "again, as they are not settled"
+            );
+            assert_eq!(taken(&outbox, 2), first);
+            let rejection = Rejection::new(RecordRef::unreadable(""), None, "no");
+            outbox.settle(&[1], &[]).unwrap();
+            assert_eq!(held(&outbox), 2);
+            assert_eq!(taken(&outbox, 9), [(0, update(0)), (2, update(2))]);
+            outbox.settle(&[], &[(0, &rejection)]).unwrap();
+            assert_eq!(taken(&outbox, 9), [(2, update(2))]);
+            outbox.settle(&[7], &[]).unwrap();
+            assert_eq!(held(&outbox), 1);
+            let debug = format!("{outbox:?}");
+            assert!(debug.contains("updates: 1"), "{debug}");
+        });
+    }
+
+    #[test]
+    fn what_is_released_is_taken_again_and_what_is_taken_is_not_dropped() {
+        run_test(|| {
+            let outbox = MemoryOutbox::default();
+            let all: Vec<_> = (0..4).map(update).collect();
+            assert!(outbox.append(&all, ROOM).unwrap());
+            assert_eq!(taken(&outbox, 2).len(), 2);
+            let small = Capacity::new(3, usize::MAX);
+            assert_eq!(outbox.drop_oldest(0, 0, small).unwrap(), 1);
+            assert_eq!(outbox.drop_oldest(0, 0, small).unwrap(), 0);
+            outbox.release().unwrap();
+            let smaller = Capacity::new(2, usize::MAX);
+            assert_eq!(outbox.drop_oldest(0, 0, smaller).unwrap(), 1);
+            assert_eq!(taken(&outbox, 9), [(1, update(1)), (3, update(3))]);
+            assert_eq!(outbox.drop_oldest(9, 0, small).unwrap(), 0, "all are taken");
+            assert!(outbox.set_timeout(Duration::ZERO) && !outbox.is_durable());
+            let events = outbox.events().expect("events have a queue of their own");
+            assert!(events.events().is_none());
+            assert_eq!(events.depth().unwrap(), Depth::default());
+        });
+    }
+}

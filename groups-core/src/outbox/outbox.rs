@@ -258,3 +258,112 @@ impl Depth {
             && self.bytes.saturating_add(bytes) <= capacity.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Group;
+    use crate::util::sync::run_test;
+
+    #[test]
+    fn an_entry_has_its_content_whether_it_can_be_read_or_not() {
+        let json = r#"{"$group_key":"company","$group_id":"acme","$delete":""}"#;
+        let entry = OutboxEntry::<EncodedUpdate>::read(7, json);
+        assert_eq!((entry.id, entry.json()), (7, json));
+        assert_eq!(
+            entry,
+            OutboxEntry::new(7, EncodedUpdate::from_json(json).unwrap())
+        );
+
+        let unreadable = OutboxEntry::<EncodedUpdate>::read(8, "{}");
+        assert_eq!((unreadable.id, unreadable.json()), (8, "{}"));
+        let why = unreadable.update.unwrap_err();
+        assert!(
+            why.to_string().ends_with("`$group_key` is missing"),
+            "{why}"
+        );
+        assert_eq!(why.rejection().message, why.reason);
+        assert_eq!(why.rejection().record, RecordRef::unreadable("{}"));
+    }
+
+    /// An outbox that implements no more than it must.
+    struct Least;
+
+    impl Outbox for Least {
+        fn append(&self, _: &[EncodedUpdate], _: Capacity) -> Result<bool, Error> {
+            Ok(false)
+        }
+
+        fn take(&self, _: usize) -> Result<Vec<OutboxEntry>, Error> {
+            Ok(Vec::new())
+        }
+
+        fn settle(&self, _: &[i64], _: &[(i64, &Rejection)]) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn release(&self) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn drop_oldest(&self, _: usize, _: usize, _: Capacity) -> Result<usize, Error> {
+            Ok(0)
+        }
+
+        fn depth(&self) -> Result<Depth, Error> {
+            Ok(Depth::default())
+        }
+    }
+
+    #[test]
+    fn by_default_an_outbox_is_of_one_process_durable_and_without_deadlines_or_events() {
+        assert!(Least.hold(Duration::MAX).unwrap() && Least.is_durable());
+        assert!(!Least.set_timeout(Duration::ZERO));
+        assert!(Least.events().is_none());
+    }
+
+    #[test]
+    fn there_is_room_up_to_the_capacity() {
+        let oldest = Duration::from_secs(1);
+        let depth = Depth::new(3, 30).with_oldest(oldest);
+        assert_eq!(
+            (depth.updates, depth.bytes, depth.oldest),
+            (3, 30, Some(oldest))
+        );
+        let capacity = Capacity::new(5, 50);
+        for (updates, bytes, has_room) in [
+            (2, 20, true),
+            (3, 20, false),
+            (2, 21, false),
+            (0, 0, true),
+            (usize::MAX, 0, false),
+            (0, usize::MAX, false),
+        ] {
+            assert_eq!(depth.has_room(updates, bytes, capacity), has_room);
+        }
+        assert_eq!(Capacity::default(), Capacity::new(100_000, 67_108_864));
+    }
+
+    #[test]
+    fn updates_of_one_group_have_the_same_bytes() {
+        let bytes = |group: Group<'_>, name: &str| {
+            let update = EncodedUpdate::new(&group.unset([name])).unwrap().unwrap();
+            OutboxRecord::group_bytes(&update).map(<[u8]>::to_vec)
+        };
+        let acme = Group::new("company", "acme");
+        let one = bytes(acme.clone(), "a");
+        assert!(one.is_some());
+        assert_eq!(one, bytes(acme, "b"));
+        assert_ne!(one, bytes(Group::new("company", "globex"), "a"));
+    }
+
+    #[test]
+    fn an_event_has_no_group() {
+        run_test(|| {
+            let json = r#"{"event":"Signup","properties":{"time":1700000000,"distinct_id":"","$insert_id":"id","ip":0}}"#;
+            let event = EncodedEvent::from_json(json).unwrap();
+            assert_eq!(OutboxRecord::group_bytes(&event), None);
+            assert_eq!(OutboxRecord::as_json(&event), json);
+        });
+    }
+}

@@ -76,9 +76,8 @@ impl Differences {
         let mut removed = HashSet::new();
         for (json, item) in parse_items(may_have) {
             if !kept.contains(&item) && removed.insert(item) {
-                if self.removes.len() < removed.len() {
-                    self.removes.push(Vec::new());
-                }
+                let updates = self.removes.len().max(removed.len());
+                self.removes.resize_with(updates, Vec::new);
                 write_entry(&mut self.removes[removed.len() - 1], key, json);
             }
         }
@@ -141,4 +140,78 @@ pub(crate) fn key_of(name: &str) -> String {
 /// Returns JSON that this crate wrote as text.
 pub(crate) fn text(json: &[u8]) -> &str {
     std::str::from_utf8(json).expect(UTF_8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::EncodedUpdate;
+
+    /// Returns the operations of the updates, in order.
+    fn operations(differences: Differences) -> Vec<String> {
+        let acme = Group::new("company", "acme");
+        let updates = updates(Ok(differences), &acme).into_iter();
+        let json = updates.map(|update| EncodedUpdate::new(&update).unwrap().unwrap());
+        let prefix = r#"{"$group_key":"company","$group_id":"acme","#;
+        json.map(|update| update.as_json().replace(prefix, "{"))
+            .collect()
+    }
+
+    #[test]
+    fn each_operation_has_its_update_and_what_is_empty_has_none() {
+        assert!(operations(Differences::default()).is_empty());
+        let mut differences = Differences::default();
+        differences.change_list(",\"u\":", "[1,2]", "[1]", "[1]");
+        differences.set_once(",\"o\":", "3");
+        differences.set(",\"s\":", "4");
+        differences.set_list(",\"l\":", "[5,6,5]");
+        differences.unset(",\"x\":");
+        assert_eq!(
+            operations(differences),
+            [
+                r#"{"$unset":["x"]}"#,
+                r#"{"$set":{"s":4,"l":[5,6]}}"#,
+                r#"{"$set_once":{"o":3}}"#,
+                r#"{"$union":{"u":[2]}}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_list_is_changed_by_its_items() {
+        let cut = format!("\"{}\"", "x".repeat(256));
+        let with_cut = format!("[1,{cut}]");
+        for (new, has, may_have, expected) in [
+            ("[1]", "[1]", "[1]", &[][..]),
+            ("[]", "[1]", "[1]", &[r#"{"$unset":["a"]}"#]),
+            (
+                "[3]",
+                "[1]",
+                "[1,2,1]",
+                &[
+                    r#"{"$remove":{"a":1}}"#,
+                    r#"{"$remove":{"a":2}}"#,
+                    r#"{"$union":{"a":[3]}}"#,
+                ],
+            ),
+            // It cannot be removed: Mixpanel does not have it as it is.
+            ("[1]", &with_cut, &with_cut, &[r#"{"$set":{"a":[1]}}"#]),
+            (&with_cut, &with_cut, &with_cut, &[]),
+        ] {
+            let mut differences = Differences::default();
+            differences.change_list(",\"a\":", new, has, may_have);
+            assert_eq!(operations(differences), expected, "{new} {has} {may_have}");
+        }
+    }
+
+    #[test]
+    fn properties_whose_items_are_removed_share_updates() {
+        let mut differences = Differences::default();
+        differences.change_list(",\"a\":", "[9]", "[9]", "[1,2]");
+        differences.change_list(",\"b\":", "[9]", "[9]", "[3]");
+        assert_eq!(
+            operations(differences),
+            [r#"{"$remove":{"a":1,"b":3}}"#, r#"{"$remove":{"a":2}}"#]
+        );
+    }
 }

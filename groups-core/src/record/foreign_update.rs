@@ -140,3 +140,83 @@ fn check_property(operation: Operation, json: &str) -> Result<(), EncodeError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::record::EncodedUpdate;
+
+    /// Returns an update that another program wrote, or the error.
+    fn read(members: &str) -> String {
+        let json = format!(r#"{{"$group_key":"k","$group_id":"1",{members}}}"#);
+        match EncodedUpdate::from_json(&json) {
+            Ok(update) => update
+                .as_json()
+                .replace(r#"{"$group_key":"k","$group_id":"1","#, "{"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_operation_takes_its_own_values() {
+        for members in [
+            r#""$set":{"a":[{}]}"#,
+            r#""$set_once":{"a":1}"#,
+            r#""$union":{"a":[1,"x"]}"#,
+            r#""$remove":{"a":1,"b":"x"}"#,
+            r#""$unset":["a","b"]"#,
+            r#""$delete":null"#,
+            r#""$ip":0,"$time":1,"$delete":"""#,
+        ] {
+            assert_eq!(read(members), format!("{{{members}}}"));
+        }
+        for (members, why) in [
+            (
+                r#""$union":{"a":1}"#,
+                "`$union` takes a list of at least one text or number",
+            ),
+            (
+                r#""$union":{"a":[]}"#,
+                "`$union` takes a list of at least one text or number",
+            ),
+            (
+                r#""$remove":{"a":[1]}"#,
+                "`$remove` takes one item, not a list or an object",
+            ),
+            (
+                r#""$remove":{"a":{}}"#,
+                "`$remove` takes one item, not a list or an object",
+            ),
+            (
+                r#""$unset":{"a":1}"#,
+                "`$unset` takes a list of property names",
+            ),
+            (
+                r#""$unset":[]"#,
+                "`$unset` takes at least one property name",
+            ),
+            (r#""$set":[1]"#, "`$set` takes an object of properties"),
+            (r#""$set":{"a":1,"a":2}"#, "two properties have this name"),
+            (
+                r#""$set":{"a":1},"$unset":["b"]"#,
+                "two operations, $set and $unset",
+            ),
+            (
+                r#""$token":"t","$delete":"""#,
+                "`$token` is added by the client",
+            ),
+            (
+                r#""$group_id":"2","$delete":"""#,
+                "duplicate key `$group_id`",
+            ),
+            (
+                r#""$company_id":1,"$delete":"""#,
+                "`$company_id` is not text: 1",
+            ),
+            (r#""a":1,"$delete":"""#, "unknown key `a`"),
+            (r#""$ip":0"#, "missing operation"),
+        ] {
+            let error = read(members);
+            assert!(error.ends_with(why), "{members}: {error}");
+        }
+    }
+}

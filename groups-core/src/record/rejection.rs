@@ -192,3 +192,30 @@ impl fmt::Display for RecordRef {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_knows_group_and_operation_of_an_update_alone() {
+        let group = Group::new("company", "acme");
+        let update = RecordRef::update(&group, Operation::Union);
+        let rejection = Rejection::new(update, Some("a".to_owned()), "no");
+        assert_eq!(rejection.group(), Some(&group));
+        assert_eq!(rejection.operation(), Some(Operation::Union));
+        assert_eq!(
+            rejection.to_string(),
+            r#"record 0, $union of company "acme": "a": no"#
+        );
+        for (record, shown) in [
+            (RecordRef::event("Signup", "id"), r#"event "Signup" id"#),
+            (RecordRef::unreadable("{"), r#"unreadable "{""#),
+        ] {
+            let rejection = Rejection::too_large(record, 3, 2);
+            assert_eq!((rejection.group(), rejection.operation()), (None, None));
+            let reason = format!("{shown}: record is 3 bytes; the limit is 2");
+            assert_eq!(rejection.reason().to_string(), reason);
+        }
+    }
+}

@@ -198,3 +198,38 @@ impl fmt::Debug for Undelivered {
         list.entries(self).entries(self.events()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Group;
+    use crate::record::EncodedUpdate;
+
+    #[test]
+    fn updates_and_events_are_told_apart() {
+        let [one, two] = [1, 2].map(|id| {
+            let update = Group::new("company", id).delete();
+            EncodedUpdate::new(&update).unwrap().unwrap()
+        });
+        let mut undelivered: Undelivered = [one.clone()].into_iter().collect();
+        assert_eq!((undelivered.len(), undelivered.is_empty()), (1, false));
+        assert!(format!("{undelivered:?}").contains("company"));
+        let event = Encoded {
+            operation: None,
+            ..one.encoded()
+        };
+        undelivered.push(3, br#""event":"Signup"}"#, event);
+        undelivered.push(7, two.members(), two.encoded());
+        assert_eq!(undelivered.len(), 3);
+        assert_eq!(undelivered.all_positions().collect::<Vec<_>>(), [0, 3, 7]);
+        let positions = undelivered.positions().map(|(position, update)| {
+            let update = EncodedUpdate::new(&update).unwrap().unwrap();
+            (position, update)
+        });
+        assert_eq!(positions.collect::<Vec<_>>(), [(0, one), (7, two)]);
+        let updates = undelivered.updates();
+        assert!(format!("{updates:?}").contains("company"));
+        assert_eq!(updates.count(), 2);
+        assert_eq!(Undelivered::default().len(), 0);
+    }
+}

@@ -1,4 +1,4 @@
-//! An outbox that outlives the processes of a simulation: with a lease, as the engines on disk have it.
+//! An outbox that outlives the processes of a simulation: with a lease by the time of day, as the engines on disk have it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::outbox::{Capacity, Depth, HeldUntil, Outbox, OutboxEntry, OutboxRecor
 use crate::record::{EncodedEvent, EncodedUpdate, Error, ErrorKind, Rejection};
 use crate::simulation::percent;
 use crate::simulation::server::{Process, TIMEOUT};
-use crate::util::simulated::Instant;
+use crate::util::simulated::SystemTime;
 
 #[derive(Default)]
 pub(super) struct Store {
@@ -20,15 +20,33 @@ struct Queue<R>(Mutex<State<R>>);
 struct State<R> {
     entries: Vec<(i64, R)>,
     next_id: i64,
-    lease: Option<(u64, Instant)>,
+    lease: Option<Lease>,
     accepted: usize,
     rejected: usize,
+    /// A process relied on a lease that it did not hold. (A panic in an outbox is an error for the client.)
+    is_wrong: bool,
 }
+
+/// The lease as the disk has it.
+#[derive(Clone, Copy)]
+struct Lease {
+    holder: u64,
+    since: SystemTime,
+    until: SystemTime,
+}
+
+/// How long a lease lasts before the first request extends it.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// How far the clock may be set back without ending a lease.
+pub(super) const TOLERANCE: Duration = Duration::from_secs(10);
 
 /// The store as one process has it.
 pub(super) struct Handle<R = EncodedUpdate> {
     queue: Arc<Queue<R>>,
     process: Arc<Process>,
+    /// Until when the process may send, as far as it knows.
+    until: Mutex<Option<HeldUntil>>,
     /// Beside updates.
     events: Option<Arc<Handle<EncodedEvent>>>,
 }
@@ -38,11 +56,13 @@ impl Store {
         let events = Handle {
             queue: Arc::clone(&self.events),
             process: Arc::clone(process),
+            until: Mutex::default(),
             events: None,
         };
         Handle {
             queue: Arc::clone(&self.updates),
             process: Arc::clone(process),
+            until: Mutex::default(),
             events: Some(Arc::new(events)),
         }
     }
@@ -57,15 +77,22 @@ impl Store {
         self.events.settled()
     }
 
+    /// Panics if two processes could have sent at a time.
+    pub(super) fn assert_one_sender(&self) {
+        let is_wrong = self.updates.state().is_wrong || self.events.state().is_wrong;
+        assert!(
+            !is_wrong,
+            "a process relied on a lease that it did not hold"
+        );
+    }
+
     /// Returns whether a process may have a request under way until its time is over.
     pub(super) fn covers_a_request(&self, process: u64, is_import: bool) -> bool {
-        let end = Instant::now() + TIMEOUT;
-        let lease = if is_import {
-            self.events.state().lease
+        if is_import {
+            self.events.state().covers(process, TIMEOUT)
         } else {
-            self.updates.state().lease
-        };
-        lease.is_some_and(|(holder, until)| holder == process && until >= end)
+            self.updates.state().covers(process, TIMEOUT)
+        }
     }
 }
 
@@ -77,6 +104,7 @@ impl<R> Default for Queue<R> {
             lease: None,
             accepted: 0,
             rejected: 0,
+            is_wrong: false,
         }))
     }
 }
@@ -92,7 +120,49 @@ impl<R> Queue<R> {
     }
 }
 
+impl<R> State<R> {
+    /// Returns who holds the lease now.
+    fn holder(&self) -> Option<u64> {
+        let now = SystemTime::now();
+        let lease = self.lease?;
+        (lease.since <= now + TOLERANCE && now < lease.until).then_some(lease.holder)
+    }
+
+    /// Returns whether a process holds the lease for that long.
+    fn covers(&self, process: u64, time: Duration) -> bool {
+        let lasts = |lease: Lease| SystemTime::now() + time <= lease.until;
+        self.holder() == Some(process) && self.lease.is_some_and(lasts)
+    }
+
+    /// Returns whether the disk says that it is this process's, though its time may have passed.
+    fn is_of(&self, process: u64) -> bool {
+        self.lease.is_some_and(|lease| lease.holder == process)
+    }
+}
+
 impl<R> Handle<R> {
+    fn until(&self) -> MutexGuard<'_, Option<HeldUntil>> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_lease(&self, state: &mut State<R>, time: Duration) {
+        *self.until() = Some(HeldUntil::after(time));
+        let since = SystemTime::now();
+        let (holder, until) = (self.process.id, since + time);
+        state.lease = Some(Lease {
+            holder,
+            since,
+            until,
+        });
+    }
+
+    /// Returns whether the process relies on holding the lease for that long.
+    fn covers(&self, state: &mut State<R>, time: Duration) -> bool {
+        let covers = self.until().is_some_and(|until| until.covers(time));
+        state.is_wrong |= covers && !state.covers(self.process.id, time);
+        covers
+    }
+
     /// Returns the state, unless the process was killed or the disk fails.
     fn state(&self) -> Result<MutexGuard<'_, State<R>>, Error> {
         if self.process.is_dead() || percent(self.process.faults()) {
@@ -115,19 +185,18 @@ impl<R: OutboxRecord> Outbox<R> for Handle<R> {
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let mut state = self.state()?;
-        let me = self.process.id;
-        let now = Instant::now();
-        if state
-            .lease
-            .is_some_and(|(holder, until)| holder != me && now < until)
-        {
+        let holder = state.holder();
+        if holder.is_some_and(|holder| holder != self.process.id) {
+            *self.until() = None;
             return Ok(Vec::new());
         }
         if state.entries.is_empty() {
-            state.lease = None;
+            (*self.until(), state.lease) = (None, None);
             return Ok(Vec::new());
         }
-        state.lease = Some((me, now + Duration::from_secs(1)));
+        if holder.is_none() || !self.covers(&mut state, FIRST / 2) {
+            self.write_lease(&mut state, FIRST);
+        }
         let entries = state.entries.iter().take(most);
         let entries = entries.map(|(id, update)| OutboxEntry::new(*id, update.clone()));
         Ok(entries.collect())
@@ -135,21 +204,21 @@ impl<R: OutboxRecord> Outbox<R> for Handle<R> {
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
         let mut state = self.state()?;
-        let is_held = state
-            .lease
-            .is_some_and(|(holder, _)| holder == self.process.id);
+        if self.covers(&mut state, time) {
+            return Ok(true);
+        }
+        let is_held = state.is_of(self.process.id);
         if is_held {
-            state.lease = Some((self.process.id, Instant::now() + HeldUntil::lease(time)));
+            self.write_lease(&mut state, HeldUntil::lease(time));
+        } else {
+            *self.until() = None;
         }
         Ok(is_held)
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
         let mut state = self.state()?;
-        if state
-            .lease
-            .is_none_or(|(holder, _)| holder != self.process.id)
-        {
+        if !state.is_of(self.process.id) {
             return Err(Error::new(ErrorKind::Io, "the lease was lost"));
         }
         let before = state.entries.len();
@@ -165,10 +234,8 @@ impl<R: OutboxRecord> Outbox<R> for Handle<R> {
 
     fn release(&self) -> Result<(), Error> {
         let mut state = self.state()?;
-        if state
-            .lease
-            .is_some_and(|(holder, _)| holder == self.process.id)
-        {
+        *self.until() = None;
+        if state.is_of(self.process.id) {
             state.lease = None;
         }
         Ok(())

@@ -140,3 +140,78 @@ impl Visitor for KnownComparison<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::group::Group;
+    use crate::record::EncodedUpdate;
+    use crate::record::diff::updates;
+    use crate::record::visit::Walk;
+
+    /// A struct whose first property is any JSON.
+    struct Company(&'static str, u8);
+
+    impl MixpanelGroup for Company {
+        const GROUP_KEY: &'static str = "company";
+        const PROPERTIES: &'static [Property] = &Property::all([
+            ("any", "any", Operation::Set, "", ",\"any\":", false),
+            (
+                "number",
+                "number",
+                Operation::Set,
+                "",
+                ",\"number\":",
+                false,
+            ),
+        ]);
+
+        fn group(&self) -> Group<'_> {
+            Group::new("company", "acme")
+        }
+
+        fn visit_properties<V: Visitor>(
+            &self,
+            old: &Self,
+            operation: Operation,
+            visitor: &mut V,
+        ) -> Result<(), EncodeError> {
+            let json = |json: &'static str| serde_json::from_str::<&RawValue>(json).unwrap();
+            let mut walk = Walk::new(visitor, Self::PROPERTIES);
+            let is_complete = operation != Operation::Set
+                || walk.property(0, json(self.0), json(old.0)) && walk.property(1, &self.1, &old.1);
+            walk.end(is_complete)
+        }
+    }
+
+    /// Returns the properties that the updates from one to the other set.
+    fn set(one: &Company, other: &Company) -> String {
+        let key = HashKey::from_bytes([7; 16]);
+        let (known, _) = compare(one, None, None, key);
+        let (_, differences) = compare(other, Some(&known), None, key);
+        let updates = updates(differences, &one.group());
+        let updates = updates.iter().map(|update| {
+            let encoded = EncodedUpdate::new(update).unwrap().unwrap();
+            encoded.as_json().to_owned()
+        });
+        updates.collect()
+    }
+
+    #[test]
+    fn the_order_of_an_objects_members_is_no_change_beside_another_one() {
+        let number = r#"{"$group_key":"company","$group_id":"acme","$set":{"number":2}}"#;
+        for (one, other) in [
+            (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#),
+            (r#"[{"a":1,"b":2}]"#, r#"[{"b":2,"a":1}]"#),
+        ] {
+            assert_eq!(set(&Company(one, 1), &Company(other, 2)), number);
+        }
+        let both = set(&Company("[1,2]", 1), &Company("[2,1]", 2));
+        assert!(
+            both.contains(r#""$set":{"any":[2,1],"number":2}"#),
+            "{both}"
+        );
+    }
+}

@@ -215,11 +215,15 @@ mod tests {
     use super::*;
 
     fn rows(store: &mut FileStore) -> Result<(Vec<Vec<u8>>, bool), Error> {
-        let mut rows = Vec::new();
-        let is_whole = store.load(&mut |_, row| {
+        let (mut rows, mut places) = (Vec::new(), Vec::new());
+        let is_whole = store.load(&mut |place, row| {
             rows.push(row.to_vec());
+            places.push(place);
             Ok(())
         })?;
+        for (place, row) in places.into_iter().zip(&rows) {
+            assert_eq!(store.read(place)?, *row);
+        }
         Ok((rows, is_whole))
     }
 
@@ -291,6 +295,122 @@ mod tests {
                     assert_eq!(fs::read(&path).unwrap(), bad);
                 }
             }
+        }
+    }
+    /// Returns the lengths of the frames in a file.
+    fn frames(path: &Path) -> Vec<usize> {
+        let bytes = fs::read(path).unwrap();
+        let mut rest = &bytes[FIRST_LINE.len()..];
+        let mut frames = Vec::new();
+        while let Some((length, _)) = rest.split_first_chunk() {
+            let length = 16 + u32::from_le_bytes(*length) as usize;
+            frames.push(length);
+            rest = &rest[length..];
+        }
+        frames
+    }
+
+    #[test]
+    fn retained_rows_are_in_frames_of_some_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        let row = 1_000;
+        let all: Vec<_> = (0..2 * FRAME / row)
+            .map(|number| vec![number.to_le_bytes()[0]; row])
+            .collect();
+        let places = store.append(&all).unwrap();
+        assert_eq!(frames(&path).len(), 1);
+        store.retain(&places).unwrap();
+        let frames = frames(&path);
+        assert_eq!(frames.len(), 2, "{frames:?}");
+        assert!(frames[0] > FRAME && frames[0] < FRAME + 2 * row);
+        assert_eq!(rows(&mut store).unwrap(), (all, true));
+    }
+
+    #[test]
+    fn what_is_not_a_snapshot_is_told_apart_from_a_newer_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        let zeros = [0; FIRST_LINE.len()];
+        for (content, expected) in [
+            (
+                &b"mixpanel-groups snapshot 2\n"[..],
+                "it was written by a newer version of this library",
+            ),
+            (b"something else that is a file", "it is not a snapshot"),
+            (b"something", "it is not a snapshot"),
+            (
+                b"mixpanel-groups, as a list of them",
+                "it is not a snapshot",
+            ),
+            (&[&zeros[..], b"something"].concat(), "it is not a snapshot"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let error = rows(&mut store).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+            let message = format!(
+                "the snapshot {} cannot be used, and is left as it is: {expected}; restore it, or move it away to send all anew",
+                path.display(),
+            );
+            assert_eq!(error.to_string(), message);
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+        // After a power failure, a new file may have its length and no content.
+        for length in [zeros.len() - 1, zeros.len(), 4096] {
+            fs::write(&path, vec![0; length]).unwrap();
+            assert_eq!(rows(&mut store).unwrap(), (Vec::new(), false), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_was_interrupted_is_ended_if_only_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        let [old, new] = [b"old", b"new"].map(|row| {
+            fs::write(&path, []).unwrap();
+            rows(&mut store).unwrap();
+            store.append(&[row.to_vec()]).unwrap();
+            fs::read(&path).unwrap()
+        });
+        let cut = |whole: &[u8]| whole[..whole.len() - 1].to_vec();
+        for (file, beside, found, is_whole) in [
+            (old.clone(), new.clone(), Some(b"old"), true),
+            (cut(&old), new.clone(), Some(b"new"), true),
+            (cut(&old), cut(&new), None, false),
+            (old.clone(), cut(&new), Some(b"old"), true),
+        ] {
+            fs::write(&path, file).unwrap();
+            let other = folder.path().join("snapshot.tmp");
+            fs::write(&other, beside).unwrap();
+            let expected: Vec<_> = found.iter().map(|row| row.to_vec()).collect();
+            assert_eq!(rows(&mut store).unwrap(), (expected, is_whole));
+            assert!(!other.exists());
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = rows(&mut store).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let message = format!("cannot read the snapshot {}", path.display());
+        assert_eq!(error.to_string(), message);
+        assert!(std::error::Error::source(&error).is_some());
+        let error = store.append(&[b"row".to_vec()]).unwrap_err();
+        let written = format!("cannot write the snapshot {}", path.display());
+        assert_eq!(error.to_string(), written);
+        #[cfg(unix)]
+        {
+            // Not the same as one that does not exist.
+            fs::remove_dir(&path).unwrap();
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            assert_eq!(rows(&mut store).unwrap_err().to_string(), message);
         }
     }
 }

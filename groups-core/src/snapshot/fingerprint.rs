@@ -108,6 +108,49 @@ mod tests {
         fingerprints.of(&group, &group.group()).unwrap()
     }
 
+    #[test]
+    fn values_that_differ_in_any_way_of_serializing() {
+        #[derive(Serialize)]
+        struct Fields {
+            one: u8,
+            other: u8,
+        }
+        let different = |one: &dyn Fn() -> u128, other: &dyn Fn() -> u128| {
+            assert_eq!(one(), one());
+            assert_ne!(one(), other());
+        };
+        let fields = |one, other| fingerprint(Fields { one, other }, [1]);
+        different(&|| fields(1, 2), &|| fields(1, 3));
+        different(&|| fields(1, 2), &|| fields(2, 2));
+        different(&|| fingerprint(format_args!("{}", 1), [1]), &|| {
+            fingerprint(format_args!("{}", 2), [1])
+        });
+        different(&|| fingerprint(0.5_f32, [1]), &|| {
+            fingerprint(0.25_f32, [1])
+        });
+        different(&|| fingerprint(0.5_f64, [1]), &|| {
+            fingerprint(0.25_f64, [1])
+        });
+        different(&|| fingerprint(0.5, [1]), &|| fingerprint((), [1]));
+        // What JSON cannot hold is `null`, and zero has no sign.
+        for value in [f32::NAN, f32::INFINITY] {
+            assert_eq!(fingerprint(value, [1]), fingerprint((), [1]));
+            assert_eq!(fingerprint(f64::from(value), [1]), fingerprint((), [1]));
+        }
+        assert_eq!(fingerprint(-0.0_f32, [1]), fingerprint(0.0_f32, [1]));
+        assert_eq!(fingerprint(-0.0_f64, [1]), fingerprint(0.0_f64, [1]));
+    }
+
+    #[test]
+    fn a_name_is_of_key_and_id() {
+        let key = HashKey::from_bytes([7; 16]);
+        let mut fingerprints = Fingerprints::new(key, "company", &[]);
+        let mut name = |key, id| fingerprints.name(key, id);
+        assert_eq!(name("company", "acme"), name("company", "acme"));
+        assert_ne!(name("company", "acme"), name("company", "globex"));
+        assert_ne!(name("ab", "c"), name("a", "bc"));
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

@@ -250,3 +250,231 @@ impl Hasher for NameHasher {
         self.0 = name as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher as _;
+
+    use super::*;
+    use crate::snapshot::EachRow;
+    use crate::snapshot::known::Known;
+    use crate::snapshot::row::Row;
+    use crate::util::sync::run_test;
+
+    fn index(open: &[u32]) -> Index {
+        Index {
+            entries: Vec::new(),
+            slots: None,
+            next: [0; 2],
+            state: State {
+                key: HashKey::from_bytes([7; 16]),
+                next_run: 9,
+                open: open.to_vec(),
+            },
+            state_place: 1_000,
+            rows: 0,
+        }
+    }
+
+    const COMPANY: u32 = 8;
+    const TEAM: u32 = 16;
+
+    /// Returns the row of the group of that number, which is also its slot.
+    fn head(number: u32) -> Head {
+        Head {
+            name: 100 + u128::from(number),
+            fingerprint: 200 + u128::from(number),
+            run: 1,
+            kind: COMPANY,
+            slot: number,
+        }
+    }
+
+    fn deleted(number: u32, run: u32) -> Head {
+        Head {
+            kind: COMPANY | DELETED,
+            run,
+            ..head(number)
+        }
+    }
+
+    fn filled(heads: &[Head]) -> Index {
+        let mut index = index(&[5]);
+        for head in heads {
+            index.put(head, u64::from(head.slot));
+        }
+        index.begin();
+        index
+    }
+
+    #[test]
+    fn the_next_group_is_behind_the_last_one_or_behind_the_last_one_found_by_its_name() {
+        let mut index = filled(&(0..40).map(head).collect::<Vec<_>>());
+        let is_next = |index: &mut Index, number| index.is_next(head(number).fingerprint);
+        assert!(is_next(&mut index, 0) && is_next(&mut index, 1));
+        assert!(!is_next(&mut index, 3));
+        assert!(is_next(&mut index, 2));
+        assert_eq!(index.find(head(5).name), Some(5));
+        assert!(is_next(&mut index, 6));
+        // Far ahead; the groups that were next stay so.
+        assert_eq!(index.find(head(30).name), Some(30));
+        assert!(is_next(&mut index, 31) && is_next(&mut index, 32));
+        assert!(is_next(&mut index, 7) && is_next(&mut index, 8) && is_next(&mut index, 33));
+        assert_eq!(index.find(head(99).name), None);
+        // One that is new has a slot at once.
+        assert_eq!(index.new_slot(), 40);
+        index.set(&head(40));
+        assert_eq!(index.find(head(40).name), Some(40));
+        assert_eq!(index.get(40).place, WAITING);
+        index.begin();
+        assert!(is_next(&mut index, 0));
+    }
+
+    #[test]
+    fn a_group_of_an_open_run_is_never_unchanged() {
+        let mut index = filled(&[Head { run: 5, ..head(0) }, head(1)]);
+        assert!(!index.is_next(head(0).fingerprint));
+        assert!(!index.is_certain(index.get(0)) && index.is_certain(index.get(1)));
+    }
+
+    #[test]
+    fn groups_that_have_not_come_up_are_gone() {
+        let team = Head {
+            kind: TEAM,
+            ..head(5)
+        };
+        let all = [
+            head(0),
+            head(1),
+            head(2),
+            deleted(3, 1),
+            deleted(4, 5),
+            team,
+        ];
+        let mut index = filled(&all);
+        // Whether 4 is deleted is not certain: it is deleted again.
+        assert_eq!(index.len(), 5);
+        assert_eq!(index.places(), [0, 1, 2, 4, 5, 1_000]);
+        assert!(index.get(3).is_deleted() && !index.get(0).is_deleted());
+        assert_eq!(index.gone(TEAM), [5]);
+        assert_eq!(index.gone(COMPANY), [0, 1, 2, 4]);
+        assert!(index.is_next(head(0).fingerprint));
+        assert_eq!(index.gone(COMPANY), [1, 2, 4]);
+        assert_eq!(index.find(head(2).name), Some(2));
+        assert_eq!(index.gone(COMPANY), [1, 4]);
+        index.set(&head(1));
+        assert_eq!(index.gone(COMPANY), [4]);
+        assert_eq!(index.gone(TEAM), [5], "of its own kind");
+        index.begin();
+        assert_eq!(index.gone(COMPANY), [0, 1, 2, 4], "in the next run");
+    }
+
+    #[test]
+    fn a_later_row_replaces_that_of_the_same_group_alone() {
+        let mut index = filled(&[head(0), head(1)]);
+        index.put(&head(1), 7);
+        assert_eq!((index.len(), index.get(1).place), (2, 7));
+        index.set_place(1, 8);
+        assert_eq!(index.get(1).place, 8);
+        // After `retain`, a row has a slot that another group has now.
+        index.put(&Head { slot: 0, ..head(2) }, 9);
+        assert_eq!(
+            (index.len(), index.get(0).place, index.get(2).place),
+            (3, 0, 9)
+        );
+        assert_eq!(index.get(0).name, head(0).name);
+    }
+
+    #[test]
+    fn a_run_without_groups_is_forgotten_and_where_rows_may_be_missing_no_group_is_certain() {
+        let heads = [head(0), Head { run: 5, ..head(1) }];
+        for (is_whole, open, certain) in [(true, vec![5], 1), (false, vec![4, 5, 6], 0)] {
+            let mut index = filled(&heads);
+            index.state.open = vec![4, 5, 6];
+            index.close_runs(is_whole);
+            assert_eq!(index.state.open, open);
+            let entries = index.entries.iter();
+            let found = entries.filter(|entry| index.is_certain(entry)).count();
+            assert_eq!(found, certain);
+        }
+    }
+
+    struct Rows(Vec<Vec<u8>>, bool);
+
+    impl SnapshotStore for Rows {
+        fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
+            for (place, row) in (10..).zip(&self.0) {
+                each(place, row)?;
+            }
+            Ok(self.1)
+        }
+
+        fn read(&mut self, _: u64) -> Result<Vec<u8>, Error> {
+            unreachable!("only the heads of rows are read")
+        }
+
+        fn append(&mut self, _: &[Vec<u8>]) -> Result<Vec<u64>, Error> {
+            unreachable!("nothing is written")
+        }
+
+        fn retain(&mut self, _: &[u64]) -> Result<(), Error> {
+            unreachable!("nothing is written")
+        }
+    }
+
+    #[test]
+    fn rows_are_a_snapshot_if_one_of_them_is_its_state() {
+        run_test(|| {
+            let state = |open: &[u32]| index(open).state.encode();
+            let row = |number, run| {
+                let row = Row {
+                    after: Some(Known::default()),
+                    ..Row::default()
+                };
+                row.encode(&Head {
+                    run,
+                    ..head(number)
+                })
+            };
+            let load = |rows: &[Vec<u8>], is_whole| {
+                Index::load(&mut Rows(rows.to_vec(), is_whole), "it")
+                    .map_err(|error| error.to_string())
+            };
+            let empty = load(&[], true).ok().unwrap();
+            assert_eq!((empty.len(), empty.rows, empty.state.next_run), (0, 0, 1));
+
+            let index = load(&[state(&[]), row(0, 1), row(1, 1), state(&[5])], true);
+            let index = index.ok().unwrap();
+            assert_eq!((index.len(), index.rows, index.state_place), (2, 4, 13));
+            assert_eq!((index.get(1).place, index.state.next_run), (12, 9));
+            assert!(index.state.open.is_empty(), "no group is of the run");
+
+            for (is_whole, certain) in [(true, [true, false]), (false, [false, false])] {
+                let index = load(&[row(0, 1), row(1, 5), state(&[5])], is_whole);
+                let index = index.ok().unwrap();
+                let found = [0, 1].map(|slot| index.is_certain(index.get(slot)));
+                assert_eq!(found, certain);
+            }
+
+            for (rows, why) in [
+                (vec![row(0, 1)], "its state is missing"),
+                (vec![state(&[])[..30].to_vec()], "its state is invalid"),
+            ] {
+                let error = load(&rows, true).err().unwrap();
+                assert!(error.contains(why), "{error}");
+            }
+        });
+    }
+
+    #[test]
+    fn names_are_hashes_already() {
+        let hasher = BuildHasherDefault::<NameHasher>::default();
+        assert_eq!(hasher.hash_one(7_u128 << 64 | 3), 3);
+        // Of other keys, every byte counts.
+        let texts = ["ab", "ba", "a", "b", "abcdefghi", "ibcdefghi"];
+        let of_text = texts.map(|key| hasher.hash_one(key));
+        for (at, hash) in of_text.iter().enumerate() {
+            assert!(!of_text[..at].contains(hash));
+        }
+    }
+}

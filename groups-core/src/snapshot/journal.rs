@@ -116,3 +116,122 @@ impl Rows<'_> {
         self.failed.get_or_insert(error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex as StdMutex};
+
+    use super::*;
+    use crate::record::ErrorKind;
+    use crate::snapshot::EachRow;
+    use crate::util::siphash::HashKey;
+    use crate::util::sync::run_test;
+
+    /// Notes how many rows each write has, and fails from one on.
+    #[derive(Clone, Default)]
+    struct Store {
+        writes: Arc<StdMutex<Vec<usize>>>,
+        fails: bool,
+    }
+
+    impl Store {
+        fn writes(&self) -> Vec<usize> {
+            self.writes.lock().unwrap().clone()
+        }
+    }
+
+    impl SnapshotStore for Store {
+        fn load(&mut self, _: &mut EachRow<'_>) -> Result<bool, Error> {
+            Ok(true)
+        }
+
+        fn read(&mut self, place: u64) -> Result<Vec<u8>, Error> {
+            match place {
+                0 => Ok(b"row".to_vec()),
+                _ => Err(Error::new(ErrorKind::Io, "cannot read")),
+            }
+        }
+
+        fn append(&mut self, rows: &[Vec<u8>]) -> Result<Vec<u64>, Error> {
+            let mut writes = self.writes.lock().unwrap();
+            let first = writes.iter().sum::<usize>() as u64;
+            writes.push(rows.len());
+            if self.fails {
+                return Err(Error::new(ErrorKind::Io, "cannot write"));
+            }
+            Ok((first..).take(rows.len()).collect())
+        }
+
+        fn retain(&mut self, _: &[u64]) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn state() -> State {
+        State {
+            key: HashKey::from_bytes([7; 16]),
+            next_run: 2,
+            open: vec![1],
+        }
+    }
+
+    #[test]
+    fn rows_wait_for_a_request_or_until_they_are_many() {
+        run_test(|| {
+            let store = Store::default();
+            let mut same = store.clone();
+            let journal = Journal::new(&mut same, state());
+            assert!(journal.write() && !journal.has_begun());
+            assert_eq!(store.writes(), [0; 0], "there is nothing to write");
+            assert!(journal.add(Some(7), vec![1]) && journal.has_begun());
+            assert!(journal.add(None, vec![2]));
+            assert_eq!(store.writes(), [0; 0]);
+            assert!(journal.write());
+            assert_eq!(store.writes(), [3], "the state first");
+            assert_eq!(journal.take_placed(), [(None, 0), (Some(7), 1), (None, 2)]);
+            assert!(journal.write() && journal.take_placed().is_empty());
+            assert_eq!(store.writes(), [3]);
+            let many = MAX_WAITING / 1024;
+            for _ in 1..many {
+                assert!(journal.add(Some(7), vec![0; 1024]));
+            }
+            assert_eq!(store.writes(), [3]);
+            assert!(journal.add(Some(7), vec![0; 1024]));
+            assert_eq!(store.writes(), [3, many]);
+            assert!(journal.add(Some(7), vec![0; 1024]));
+            assert_eq!(store.writes(), [3, many], "it begins anew");
+            assert_eq!(journal.read(0).as_deref(), Some(&b"row"[..]));
+            assert!(journal.into_failed().is_none());
+        });
+    }
+
+    #[test]
+    fn nothing_is_written_after_a_failure() {
+        run_test(|| {
+            let store = Store {
+                fails: true,
+                ..Store::default()
+            };
+            let mut same = store.clone();
+            let journal = Journal::new(&mut same, state());
+            assert!(journal.add(Some(7), vec![1]));
+            assert!(!journal.write());
+            assert!(!journal.add(Some(7), vec![1]) && !journal.write());
+            assert_eq!(store.writes(), [2]);
+            journal.fail(Error::new(ErrorKind::Io, "a later one"));
+            let failed = journal.into_failed().map(|error| error.to_string());
+            assert_eq!(failed.as_deref(), Some("cannot write"));
+
+            let mut same = Store::default();
+            let journal = Journal::new(&mut same, state());
+            journal.fail(Error::new(ErrorKind::Damaged, "a row is wrong"));
+            assert!(!journal.write() && journal.into_failed().is_some());
+
+            let journal = Journal::new(&mut same, state());
+            assert_eq!(journal.read(1), None);
+            assert!(!journal.add(Some(7), vec![1]));
+            let failed = journal.into_failed().map(|error| error.to_string());
+            assert_eq!(failed.as_deref(), Some("cannot read"));
+        });
+    }
+}

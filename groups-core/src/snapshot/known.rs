@@ -69,3 +69,70 @@ pub(super) fn set_of(list: &str) -> String {
     let items: Vec<String> = items.into_iter().map(Item::into_json).collect();
     format!("[{}]", items.join(","))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_in_one_state_or_the_other() {
+        let list = |items: &str| Some(Trace::List(items.to_owned()));
+        let may_be = |items: &str| Some(Trace::Uncertain(Some(items.to_owned())));
+        let (value, once, unknown) = (Trace::Value(1), Trace::Once, Trace::Uncertain(None));
+        for (one, other, expected) in [
+            (None, None, None),
+            (Some(once.clone()), Some(once.clone()), Some(once.clone())),
+            // Sent again it does no harm.
+            (Some(once.clone()), None, None),
+            (
+                Some(value.clone()),
+                Some(value.clone()),
+                Some(unknown.clone()),
+            ),
+            (Some(value.clone()), None, Some(unknown.clone())),
+            (Some(value.clone()), list("[1]"), Some(unknown.clone())),
+            (Some(once), list("[1]"), Some(unknown.clone())),
+            (list("[1]"), None, may_be("[1]")),
+            (list("[1]"), list("[2,1]"), may_be("[1,2]")),
+            (list("[1]"), may_be("[2]"), may_be("[1,2]")),
+            (list("[1]"), Some(unknown.clone()), Some(unknown)),
+        ] {
+            let known = |trace: &Option<Trace>| Known {
+                company_id: None,
+                traces: trace
+                    .iter()
+                    .map(|trace| ("name".to_owned(), trace.clone()))
+                    .collect(),
+            };
+            for (one, other) in [(&one, &other), (&other, &one)] {
+                let found = uncertain(Some(&known(one)), Some(&known(other)));
+                let mut found = found.traces.get("name").cloned();
+                if let Some(Trace::Uncertain(Some(items))) = &mut found {
+                    *items = set_of(items);
+                }
+                assert_eq!(found, expected, "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_later_company_counts() {
+        let of = |company_id: Option<&str>| Known {
+            company_id: company_id.map(str::to_owned),
+            traces: BTreeMap::new(),
+        };
+        let company = |one: Option<&Known>, other: Option<&Known>| uncertain(one, other).company_id;
+        let [a, b] = [of(Some("a")), of(Some("b"))];
+        assert_eq!(company(Some(&a), Some(&b)).as_deref(), Some("b"));
+        assert_eq!(company(Some(&a), None).as_deref(), Some("a"));
+        assert_eq!(company(None, Some(&b)).as_deref(), Some("b"));
+        assert_eq!(company(Some(&a), Some(&of(None))), None);
+    }
+
+    #[test]
+    fn a_set_has_each_item_once_in_an_order_of_its_own() {
+        assert_eq!(set_of("[2, 1,\"é\",2]"), set_of("[\"\\u00e9\",1,2]"));
+        assert_eq!(set_of("[]"), "[]");
+        assert_ne!(set_of("[1]"), set_of("[2]"));
+    }
+}

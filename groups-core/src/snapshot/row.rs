@@ -314,6 +314,13 @@ mod tests {
         assert_eq!(Head::parse(&bytes), Some(head));
         assert_eq!(Row::decode(&bytes), Some((head, row)));
 
+        let without_company = Row {
+            after: Some(Known::default()),
+            ..Row::default()
+        };
+        let bytes = without_company.encode(&head);
+        assert_eq!(Row::decode(&bytes), Some((head, without_company)));
+
         let deleted = Head {
             kind: 8 | DELETED,
             ..head
@@ -330,6 +337,19 @@ mod tests {
             open: vec![3, 8],
         };
         assert_eq!(State::decode(&state.encode()), Ok(state));
+    }
+
+    #[test]
+    fn texts_of_every_length_are_read() {
+        let (head, _) = row();
+        for length in [0, 1, 127, 128, 129, 255, 256, 16_383, 16_384, 16_385] {
+            let row = Row {
+                name: ("company".to_owned(), "x".repeat(length)),
+                after: Some(Known::default()),
+                ..Row::default()
+            };
+            assert_eq!(Row::decode(&row.encode(&head)), Some((head, row)));
+        }
     }
 
     #[test]

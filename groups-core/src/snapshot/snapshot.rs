@@ -181,7 +181,7 @@ impl Snapshot {
         let mut gone = None;
         // Each step yields the updates of one group, those that are gone last.
         let steps = std::iter::from_fn(|| {
-            if run.has_failed() || failed.is_some() {
+            if run.has_failed() {
                 return None;
             }
             match groups.next() {
@@ -217,14 +217,19 @@ impl Snapshot {
 
     /// Removes outdated rows when they are more than half of all.
     fn tidy(&mut self) {
-        const FEW: usize = 1_000;
-        if self.index.rows > 2 * self.index.len() + FEW {
+        if is_mostly_outdated(self.index.rows, self.index.len()) {
             self.is_loaded = false;
             if let Err(error) = self.store.retain(&self.index.places()) {
                 log::warn!("{} keeps outdated rows: {error:#}", self.name);
             }
         }
     }
+}
+
+/// Returns whether more than half of the rows are outdated, and not only a few.
+fn is_mostly_outdated(rows: usize, groups: usize) -> bool {
+    const FEW: usize = 1_000;
+    rows > 2 * groups + FEW
 }
 
 /// Adds what a delivery came to.
@@ -249,5 +254,14 @@ impl fmt::Debug for Snapshot {
             .field("name", &self.name)
             .field("groups", &self.index.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[test]
+fn rows_are_outdated_if_more_than_half_are_and_not_only_a_few() {
+    for groups in [0, 500, 5_000] {
+        assert!(!is_mostly_outdated(2 * groups + 1_000, groups));
+        assert!(is_mostly_outdated(2 * groups + 1_001, groups));
     }
 }

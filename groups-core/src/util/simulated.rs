@@ -8,7 +8,12 @@ use std::sync::{Arc, LockResult, PoisonError};
 use std::time::Duration;
 
 use shuttle::rand::{Rng as _, thread_rng};
+use shuttle::scheduler::RandomScheduler;
 use shuttle::thread::{self, Thread};
+use shuttle::{Config, Runner};
+
+/// How many times each scenario runs, unless the variable `RUNS` says otherwise.
+const RUNS: u64 = 25_000;
 
 /// How many turns of other threads the clock may let pass before it moves.
 const MAX_PATIENCE: u32 = 16;
@@ -17,9 +22,17 @@ const MAX_PATIENCE: u32 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
-#[derive(Default)]
+/// The time of day, which somebody may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SystemTime(Duration);
+
+/// The time of day at which a simulation begins.
+const MORNING: Duration = Duration::from_secs(1 << 30);
+
 struct Clock {
     now: Duration,
+    /// The time of day at which the simulation began, by the clock as it is set now.
+    began: Duration,
     /// The moments that threads wait for.
     timers: Vec<(Duration, Arc<Waiter>)>,
 }
@@ -27,6 +40,16 @@ struct Clock {
 thread_local! {
     // Every thread of one simulation runs on the same thread of the system.
     static CLOCK: RefCell<Clock> = RefCell::default();
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            now: Duration::ZERO,
+            began: MORNING,
+            timers: Vec::new(),
+        }
+    }
 }
 
 impl Instant {
@@ -44,6 +67,25 @@ impl Instant {
 }
 
 impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+}
+
+impl SystemTime {
+    pub(crate) fn now() -> Self {
+        CLOCK.with_borrow(|clock| Self(clock.began.saturating_add(clock.now)))
+    }
+
+    /// Returns the time since then, unless the clock was set to an earlier time.
+    pub(crate) fn elapsed(self) -> Result<Duration, ()> {
+        Self::now().0.checked_sub(self.0).ok_or(())
+    }
+}
+
+impl Add<Duration> for SystemTime {
     type Output = Self;
 
     fn add(self, time: Duration) -> Self {
@@ -154,8 +196,11 @@ impl Condvar {
         self.waiters().push(Arc::clone(&waiter));
         if let Some(time) = time {
             CLOCK.with_borrow_mut(|clock| {
+                // A wait without an end does not move the clock.
                 let at = clock.now.saturating_add(time);
-                clock.timers.push((at, Arc::clone(&waiter)));
+                if at < Duration::MAX {
+                    clock.timers.push((at, Arc::clone(&waiter)));
+                }
             });
         }
         let mutex = guard.mutex;
@@ -200,13 +245,55 @@ impl Condvar {
     }
 }
 
-/// Sets the clock to zero.
-pub(crate) fn reset_clock() {
-    CLOCK.take();
+fn variable(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}: {value:?} is not a number")),
+    )
+}
+
+/// Runs a scenario once for each seed, with a clock that moves while it runs.
+pub(crate) fn simulate(scenario: fn()) {
+    run(1, scenario);
+}
+
+/// Runs what must hold in every interleaving, of which there are few: a fiftieth as often as a scenario.
+pub(crate) fn simulate_rule(rule: fn()) {
+    run(50, rule);
+}
+
+fn run(part: u64, scenario: fn()) {
+    let first = variable("SEED").unwrap_or(1);
+    let runs = variable("RUNS").unwrap_or(RUNS).div_ceil(part);
+    let mut config = Config::new();
+    config.stack_size = 256 << 10;
+    config.failure_persistence = shuttle::FailurePersistence::None;
+    config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
+    let runs = usize::try_from(runs).expect("so many can be counted");
+    Runner::new(RandomScheduler::new_from_seed(first, runs), config).run(move || {
+        CLOCK.take();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let clock = thread::spawn({
+            let is_over = Arc::clone(&is_over);
+            move || run_clock(|| is_over.load(Ordering::Relaxed))
+        });
+        scenario();
+        is_over.store(true, Ordering::Relaxed);
+        clock.join().expect("the clock does not panic");
+    });
+}
+
+/// Sets the time of day forward by that much, and then back by that much.
+pub(crate) fn set_clock(forward: Duration, back: Duration) {
+    CLOCK.with_borrow_mut(|clock| {
+        clock.began = clock.began.saturating_add(forward).saturating_sub(back);
+    });
 }
 
 /// Moves the clock to every moment that a thread waits for, until `is_over`: the body of a thread.
-pub(crate) fn run_clock(is_over: impl Fn() -> bool) {
+fn run_clock(is_over: impl Fn() -> bool) {
     while !is_over() {
         for _ in 0..thread_rng().gen_range(0..MAX_PATIENCE) {
             thread::yield_now();

@@ -6,11 +6,11 @@ pub(crate) use std::{
     sync::{Condvar, Mutex, MutexGuard, atomic::AtomicUsize},
     thread,
     thread::Scope,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 #[cfg(simulation)]
-pub(crate) use crate::util::simulated::{Condvar, Instant, Mutex, MutexGuard};
+pub(crate) use crate::util::simulated::{Condvar, Instant, Mutex, MutexGuard, SystemTime};
 #[cfg(simulation)]
 pub(crate) use shuttle::{sync::atomic::AtomicUsize, thread, thread::Scope};
 
@@ -37,4 +37,13 @@ pub(crate) fn has_one_core() -> bool {
     return thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
     #[cfg(simulation)]
     crate::util::simulated::has_one_core()
+}
+
+/// Runs a test of code that uses these, in the simulation as one run of it.
+#[cfg(test)]
+pub(crate) fn run_test(test: fn()) {
+    #[cfg(not(simulation))]
+    test();
+    #[cfg(simulation)]
+    shuttle::check_random(test, 1);
 }

@@ -1,10 +1,10 @@
 //! What happens when …: a test for each row of the table in the documentation of `Client::send`,
 //! and for what lanes do to each other.
 
-mod answers;
 mod connections;
 mod lanes;
 mod raw;
+mod responses;
 
 use std::time::Duration;
 

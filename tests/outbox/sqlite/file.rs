@@ -365,6 +365,21 @@ fn a_clock_that_was_set_back_holds_nobody_up() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_a_little_ends_no_lease() {
+    let (_folder, path) = folder();
+    let [holder, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(holder.append(&[update(0, 0)], ROOM).unwrap());
+    holder.take(10).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let later = "UPDATE mixpanel_outbox_lease SET since = since + 9, until = until + 3600";
+    assert_eq!(db.execute(later, []).unwrap(), 1);
+    assert!(
+        other.take(10).unwrap().is_empty(),
+        "its request is under way"
+    );
+}
+
+#[test]
 fn turns_pass_between_handles_when_all_is_settled_or_released() {
     let (_folder, path) = folder();
     let [one, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());

@@ -1,0 +1,277 @@
+//! Rules of the background client, with an outbox that the test holds in its hands and a clock that stands still unless
+//! somebody waits.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shuttle::thread;
+
+use crate::buffered::{BufferedClientBuilder, OverflowPolicy};
+use crate::client::Client;
+use crate::group::Group;
+use crate::outbox::{Capacity, Depth, MemoryOutbox, Outbox, OutboxEntry};
+use crate::record::{EncodedUpdate, Error, ErrorKind, Rejection, Update};
+use crate::util::simulated::{Instant, simulate_rule, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+const FOREVER: Duration = Duration::MAX;
+
+/// What an outbox does, shared by its handles.
+#[derive(Default)]
+struct Script {
+    /// Calls of these methods do not return.
+    hanging: Mutex<Vec<&'static str>>,
+    /// How many calls hang.
+    hung: AtomicUsize,
+    /// The methods that were called, and when.
+    calls: Mutex<Vec<(&'static str, Instant)>>,
+    /// Another process has taken what waits.
+    is_elsewhere: AtomicBool,
+}
+
+impl Script {
+    fn hang(&self, methods: &[&'static str]) {
+        *self.hanging.lock().unwrap() = methods.to_vec();
+    }
+
+    fn wait_until_one_hangs(&self) {
+        while self.hung.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+    }
+
+    /// Returns when the method was called.
+    fn calls(&self, method: &str) -> Vec<Instant> {
+        let calls = self.calls.lock().unwrap();
+        let calls = calls.iter().filter(|(other, _)| *other == method);
+        calls.map(|(_, time)| *time).collect()
+    }
+
+    fn call(&self, method: &'static str) {
+        self.calls.lock().unwrap().push((method, Instant::now()));
+        self.hung.fetch_add(1, Ordering::Relaxed);
+        while self.hanging.lock().unwrap().contains(&method) {
+            thread::yield_now();
+        }
+        self.hung.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An outbox that gives one update at a time.
+struct Scripted {
+    inner: MemoryOutbox,
+    script: Arc<Script>,
+    is_durable: bool,
+}
+
+impl Outbox for Scripted {
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        self.script.call("append");
+        self.inner.append(updates, capacity)
+    }
+
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+        self.script.call("take");
+        if self.script.is_elsewhere.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        // A shutdown takes all that is left.
+        self.inner.take(if most == usize::MAX { most } else { 1 })
+    }
+
+    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+        self.script.call("settle");
+        self.inner.settle(accepted, rejected)
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        self.script.call("release");
+        self.inner.release()
+    }
+
+    fn drop_oldest(&self, updates: usize, bytes: usize, most: Capacity) -> Result<usize, Error> {
+        self.script.call("drop_oldest");
+        if self.script.is_elsewhere.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        self.inner.drop_oldest(updates, bytes, most)
+    }
+
+    fn depth(&self) -> Result<Depth, Error> {
+        self.script.call("depth");
+        self.inner.depth()
+    }
+
+    fn set_timeout(&self, _timeout: Duration) -> bool {
+        true
+    }
+
+    fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+}
+
+/// Returns a client that sends to nowhere, at once, when it is asked to.
+fn client(script: &Arc<Script>, is_durable: bool) -> BufferedClientBuilder {
+    let outbox = Scripted {
+        inner: MemoryOutbox::new(),
+        script: Arc::clone(script),
+        is_durable,
+    };
+    let buffered = Client::disabled().buffered().outbox(outbox);
+    buffered
+        .flush_interval(FOREVER)
+        .drop_timeout(Duration::ZERO)
+}
+
+fn update(id: u64) -> Update<'static> {
+    Group::new("company", id).delete()
+}
+
+#[test]
+fn a_flush_goes_on_until_all_that_waited_is_settled_however_little_is_taken_at_once() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        let buffered = client(&script, false).start().unwrap();
+        buffered.publish_all((0..5).map(update)).unwrap();
+        let stats = buffered.stats();
+        assert_eq!(
+            (stats.queued, stats.oldest),
+            (Some(5), Some(Duration::ZERO))
+        );
+        let json = EncodedUpdate::new(&update(0)).unwrap().unwrap();
+        assert_eq!(stats.queued_bytes, Some(5 * json.as_json().len()));
+        let outcome = buffered.flush(FOREVER);
+        assert!(outcome.is_complete(), "{outcome}");
+        assert_eq!(outcome.stats.accepted, 5);
+        let calls = script.calls.lock().unwrap();
+        for pair in calls.windows(2) {
+            let [(before, then), (next, now)] = pair else {
+                continue;
+            };
+            let is_pause = (*before, *next) == ("depth", "take") && then != now;
+            assert!(!is_pause, "it does not pause before it takes more");
+        }
+        drop(calls);
+        assert!(format!("{buffered:?}").contains("accepted: 5"));
+    });
+}
+
+#[test]
+fn a_flush_waits_for_what_another_process_sends_and_looks_now_and_then() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_elsewhere.store(true, Ordering::Relaxed);
+        let buffered = client(&script, true)
+            .flush_interval(SECOND)
+            .start()
+            .unwrap();
+        buffered.publish(update(0)).unwrap();
+        sleep(5 * SECOND);
+        assert_eq!(script.calls("depth").len(), 0, "nobody waits");
+        let before = script.calls("take").len();
+        let start = Instant::now();
+        let outcome = buffered.flush(SECOND);
+        assert_eq!(outcome.waiting, Some(1));
+        assert!(start.elapsed() >= SECOND, "it may come back");
+        for _ in 0..100 {
+            thread::yield_now();
+        }
+        // One look may be due to the interval, and one at the same time to the flush.
+        let looked = script.calls("take").split_off(before);
+        let tenth = SECOND / 10;
+        let is_apart = looked.windows(3).all(|three| three[0] + tenth <= three[2]);
+        assert!(is_apart, "{looked:?}");
+    });
+}
+
+#[test]
+fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let notes = Arc::clone(&dropped);
+        let buffered = client(&script, true)
+            .overflow(OverflowPolicy::DropOldest)
+            .capacity(1, 1_000)
+            .on_error(move |_| _ = notes.fetch_add(1, Ordering::Relaxed));
+        let buffered = buffered.start().unwrap();
+        buffered.publish(update(0)).unwrap();
+        buffered.publish(update(1)).unwrap();
+        assert_eq!(script.calls("append").len(), 3, "without room, and with it");
+        assert_eq!(script.calls("drop_oldest").len(), 1);
+        assert_eq!(
+            (buffered.stats().dropped, dropped.load(Ordering::Relaxed)),
+            (1, 1)
+        );
+        script.is_elsewhere.store(true, Ordering::Relaxed);
+        let error = buffered.publish(update(2)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert_eq!(
+            (buffered.stats().dropped, dropped.load(Ordering::Relaxed)),
+            (1, 1)
+        );
+    });
+}
+
+#[test]
+fn publishers_do_not_wait_for_a_worker_that_settles() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        let buffered = client(&script, false).start().unwrap();
+        buffered.publish(update(0)).unwrap();
+        script.hang(&["settle"]);
+        let _ = buffered.flush(Duration::ZERO);
+        script.wait_until_one_hangs();
+        buffered.publish(update(1)).unwrap();
+        script.hang(&[]);
+        assert!(buffered.shutdown(FOREVER).is_complete());
+    });
+}
+
+#[test]
+fn what_is_appended_after_a_shutdown_took_back_the_rest_is_given_back() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        let buffered = client(&script, false).start().unwrap();
+        script.hang(&["append"]);
+        let publisher = buffered.clone();
+        let publisher = thread::spawn(move || publisher.publish(update(0)));
+        script.wait_until_one_hangs();
+        let outcome = buffered.shutdown(Duration::ZERO);
+        assert!(outcome.is_complete(), "it was not appended yet");
+        script.hang(&[]);
+        let error = publisher.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert_eq!(error.undelivered().len(), 1);
+        assert_eq!(buffered.stats().queued, Some(0));
+    });
+}
+
+#[test]
+fn dropping_a_client_that_was_shut_down_calls_nothing() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        let buffered = client(&script, false).start().unwrap();
+        assert!(!buffered.has_ended());
+        assert!(buffered.shutdown(FOREVER).is_complete());
+        while !buffered.has_ended() {
+            thread::yield_now();
+        }
+        let before = script.calls.lock().unwrap().len();
+        drop(buffered);
+        assert_eq!(script.calls.lock().unwrap().len(), before);
+    });
+}
+
+#[test]
+fn the_builder_as_text_names_its_client() {
+    simulate_rule(|| {
+        let text = format!("{:?}", client(&Arc::default(), false));
+        assert!(
+            text.starts_with("BufferedClientBuilder { client: Client {"),
+            "{text}"
+        );
+    });
+}
