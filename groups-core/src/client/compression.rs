@@ -163,3 +163,66 @@ impl FromStr for Compression {
         )))
     }
 }
+
+#[cfg(all(test, feature = "gzip"))]
+mod tests {
+    use std::io::Read as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that can be compressed to little, some or all of their size.
+    #[allow(clippy::cast_possible_truncation)] // What is left is enough.
+    fn body(size: usize, kind: u8, mut seed: u64) -> Vec<u8> {
+        let bytes = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            match kind {
+                0 => b'a',
+                1 => b"[{\"$token\":,}]"[(seed >> 60) as usize % 14],
+                _ => (seed >> 56) as u8,
+            }
+        });
+        bytes.take(size).collect()
+    }
+
+    fn unpacked(packed: &[u8]) -> Vec<u8> {
+        let mut rest = packed;
+        let mut body = Vec::new();
+        let mut decoder = flate2::bufread::GzDecoder::new(&mut rest);
+        decoder.read_to_end(&mut body).unwrap();
+        assert!(rest.is_empty(), "one member, and nothing behind it");
+        body
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(6))]
+
+        #[test]
+        fn what_is_unpacked_is_the_body_whatever_was_packed_before(
+            level in 1..=9_u32,
+            bodies in prop::collection::vec(
+                (
+                    prop_oneof![
+                        5 => 0..3_000_usize,
+                        5 => 0..200_000_usize,
+                        1 => 4_000_000..5_000_000_usize,
+                    ],
+                    0..3_u8,
+                    any::<u64>(),
+                ),
+                1..5,
+            ),
+        ) {
+            let mut packer = Packer::default();
+            for (size, kind, seed) in bodies {
+                let body = body(size, kind, seed);
+                let is_packed = packer.pack(Compression::gzip(level), &body);
+                prop_assert_eq!(is_packed, size >= WORTH_IT);
+                if is_packed {
+                    prop_assert!(unpacked(packer.packed()) == body, "{} bytes of kind {}", size, kind);
+                }
+            }
+        }
+    }
+}

@@ -72,6 +72,38 @@ impl<R: Record> Record for Written<'_, R> {
     }
 }
 
+/// What is written behind the records that end there. Removes it unless it becomes a record, also where a value panics.
+struct Unfinished<'a>(&'a mut Vec<u8>, usize);
+
+impl Unfinished<'_> {
+    /// Makes it a record.
+    #[inline]
+    fn finish(mut self) {
+        self.0.push(b',');
+        self.1 = self.0.len();
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.truncate(self.1);
+    }
+}
+
+fn check_size<R: Record>(
+    json: &[u8],
+    opening: &[u8],
+    limits: Limits,
+) -> Result<(), Box<Rejection>> {
+    let most = limits.most_bytes_a_record();
+    if json.len() <= most {
+        return Ok(());
+    }
+    let name = R::name(&json[opening.len()..]);
+    Err(Box::new(Rejection::too_large(name, json.len(), most)))
+}
+
 impl Records {
     /// Removes all records and keeps the buffers.
     pub(crate) fn clear(&mut self) {
@@ -110,31 +142,31 @@ impl Records {
         limits: Limits,
     ) -> Result<bool, Box<Rejection>> {
         let start = self.begin();
-        self.buffer.extend_from_slice(opening);
-        let written = record.write(&mut self.buffer);
-        let written = written.and_then(|written| match written {
-            None => Ok(None),
-            Some(encoded) => self
-                .check_size::<R>(start, opening, limits)
-                .map(|()| Some(encoded)),
+        let end = start + 1;
+        let out = Unfinished(&mut self.buffer, end);
+        out.0.extend_from_slice(opening);
+        let written = record.write(out.0).and_then(|written| {
+            if written.is_some() {
+                check_size::<R>(&out.0[end..], opening, limits)?;
+            }
+            Ok(written)
         });
         match written {
             Ok(Some(encoded)) => {
-                self.buffer.push(b',');
+                out.finish();
                 self.entries.push(RecordSpan {
                     start,
                     position,
                     encoded,
                 });
+                Ok(true)
             }
-            Ok(None) | Err(_) => self.buffer.truncate(start + 1),
-        }
-        written
-            .map(|written| written.is_some())
-            .map_err(|mut rejection| {
+            Ok(None) => Ok(false),
+            Err(mut rejection) => {
                 rejection.position = position;
-                rejection
-            })
+                Err(rejection)
+            }
+        }
     }
 
     /// Returns where the byte before the next record is: the one behind the last record, if there is one.
@@ -146,24 +178,9 @@ impl Records {
         self.buffer.len() - 1
     }
 
-    fn check_size<R: Record>(
-        &self,
-        start: usize,
-        opening: &[u8],
-        limits: Limits,
-    ) -> Result<(), Box<Rejection>> {
-        let json = &self.buffer[start + 1..];
-        let most = limits.most_bytes_a_record();
-        if json.len() <= most {
-            return Ok(());
-        }
-        let name = R::name(&json[opening.len()..]);
-        Err(Box::new(Rejection::too_large(name, json.len(), most)))
-    }
-
-    /// Returns how much memory the buffer takes.
+    /// Returns how many bytes of memory the buffers take.
     pub(crate) fn capacity(&self) -> usize {
-        self.buffer.capacity()
+        self.buffer.capacity() + self.entries.capacity() * size_of::<RecordSpan>()
     }
 
     /// Returns whether the records fit into one request.
@@ -281,5 +298,162 @@ impl Records {
     /// Returns what is known of a record that was written.
     pub(crate) fn encoded(&self, index: usize) -> Encoded {
         self.entries[index].encoded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OPENING: &[u8] = b"{\"$token\":\"T\",";
+
+    /// A record of that many bytes, nothing, or an error, which leaves what it has written.
+    #[derive(Clone, Debug)]
+    enum Fake {
+        Bytes(usize),
+        Nothing,
+        Fails,
+        Panics,
+    }
+
+    impl Record for Fake {
+        fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+            let (operation, head) = (None, 1);
+            let length = match self {
+                Self::Bytes(length) => *length,
+                Self::Nothing => return Ok(None),
+                Self::Fails | Self::Panics => 5,
+            };
+            out.extend(std::iter::repeat_n(b'x', length));
+            out.push(b'}');
+            match self {
+                // Without the hook, which would print it.
+                Self::Panics => std::panic::resume_unwind(Box::new(())),
+                Self::Fails => Err(Box::new(Rejection::too_large(Self::name(b""), 0, 0))),
+                _ => Ok(Some(Encoded { operation, head })),
+            }
+        }
+
+        fn name(_json: &[u8]) -> RecordRef {
+            RecordRef::Update {
+                group: crate::group::Group::new("company", "acme"),
+                operation: Operation::Delete,
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(Fake),
+        Pop,
+        Clear,
+        /// Takes the body of a run, from and to these fractions of the records.
+        Body(usize, usize),
+        MoveLast,
+        Copy(usize),
+        Replace(usize),
+        /// The other one's turn.
+        Swap,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1..20_usize).prop_map(|length| Step::Push(Fake::Bytes(length))),
+            1 => Just(Step::Push(Fake::Bytes(100))), // too large
+            1 => Just(Step::Push(Fake::Nothing)),
+            1 => Just(Step::Push(Fake::Fails)),
+            1 => Just(Step::Push(Fake::Panics)),
+            1 => Just(Step::Pop),
+            1 => Just(Step::Clear),
+            3 => (0..10_usize, 0..10_usize).prop_map(|(from, to)| Step::Body(from, to)),
+            2 => Just(Step::MoveLast),
+            1 => (0..10_usize).prop_map(Step::Copy),
+            1 => (0..10_usize).prop_map(Step::Replace),
+            2 => Just(Step::Swap),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+        #[test]
+        fn records_are_what_was_written_whatever_is_done_with_them(
+            steps in prop::collection::vec(step(), 0..40),
+        ) {
+            let limits = Limits { records: 100, bytes: 60 };
+            let mut real = [Records::default(), Records::default()];
+            let mut model: [Vec<(usize, String)>; 2] = [vec![], vec![]];
+            for (position, step) in steps.into_iter().enumerate() {
+                let [one, other] = &mut real;
+                let [is, others] = &mut model;
+                let len = is.len();
+                match step {
+                    Step::Push(record) => {
+                        let push = || one.push(position, OPENING, &record, limits);
+                        let Ok(pushed) = catch_unwind(AssertUnwindSafe(push)) else {
+                            continue;
+                        };
+                        let json = match record {
+                            Fake::Bytes(length) => {
+                                format!("{}{}}}", String::from_utf8_lossy(OPENING), "x".repeat(length))
+                            }
+                            _ => String::new(),
+                        };
+                        match (record, pushed) {
+                            (Fake::Bytes(_), Ok(true)) if json.len() <= 58 => is.push((position, json)),
+                            (Fake::Bytes(_), Err(error)) if json.len() > 58 => {
+                                prop_assert_eq!(error.position, position);
+                            }
+                            (Fake::Nothing, Ok(false)) => {}
+                            (Fake::Fails, Err(error)) => prop_assert_eq!(error.position, position),
+                            (record, pushed) => prop_assert!(false, "{:?} {:?}", record, pushed),
+                        }
+                    }
+                    Step::Pop => {
+                        one.pop();
+                        is.pop();
+                    }
+                    Step::Clear => {
+                        one.clear();
+                        is.clear();
+                    }
+                    Step::Body(from, to) if len > 0 => {
+                        let (from, to) = (from % len, to % len);
+                        let run = from.min(to)..from.max(to) + 1;
+                        let records: Vec<_> = is[run.clone()].iter().map(|(_, json)| &json[..]).collect();
+                        let body = format!("[{}]", records.join(","));
+                        prop_assert_eq!(one.bytes(&run), body.len());
+                        prop_assert_eq!(String::from_utf8_lossy(one.body(&run)), body);
+                    }
+                    Step::MoveLast => {
+                        one.move_last_to(other);
+                        others.extend(is.pop());
+                    }
+                    Step::Copy(index) if len > 0 => {
+                        other.copy(one, index % len);
+                        others.push(is[index % len].clone());
+                    }
+                    Step::Replace(index) if len > 0 => {
+                        other.copy_with(one, index % len, None, |out| out.extend_from_slice(b"{}"));
+                        others.push((is[index % len].0, "{}".to_owned()));
+                    }
+                    Step::Swap => {
+                        real.swap(0, 1);
+                        model.swap(0, 1);
+                    }
+                    Step::Body(..) | Step::Copy(_) | Step::Replace(_) => {}
+                }
+                for (real, model) in real.iter().zip(&model) {
+                    let records = (0..real.len()).map(|index| {
+                        (real.position(index), String::from_utf8_lossy(real.json(index)).into_owned())
+                    });
+                    prop_assert_eq!(&records.collect::<Vec<_>>(), model);
+                }
+            }
+        }
     }
 }

@@ -324,7 +324,8 @@ impl Parts for Compound<'_> {
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         self.write(value)?;
         let end = self.to.bytes.len();
-        if let Some(member) = self.to.members.last_mut() {
+        // A value without a key must not become part of what is around the map.
+        if let Some([.., member]) = self.to.members.get_mut(self.first..) {
             member.end = end;
         }
         Ok(())
