@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Draws what was measured as bars: results.svg from results.tsv (what, number, unit), and
-peers.svg from peers/results.tsv.
+"""Draws what was measured as bars: results.svg from results.tsv (what, number, unit), one_core.svg from
+one_core.tsv, and peers.svg from peers/results.tsv.
 
 The ink is grey on no ground, so that it reads in light and in dark. The axis is linear: a bar
 twice as long is twice as much.
@@ -37,9 +37,13 @@ def draw(name, title, rows):
     (HERE / name).write_text("\n".join(lines) + "\n")
 
 
-with open(HERE / "results.tsv", newline="") as file:
-    rows = [(what, float(number), unit) for what, number, unit in csv.reader(file, delimiter="\t")]
-draw("results.svg", "Instructions an update", rows)
+for name, title in [
+    ("results", "Instructions an update"),
+    ("one_core", "CPU time an update, client and server on one core"),
+]:
+    with open(HERE / f"{name}.tsv", newline="") as file:
+        rows = [(what, float(number), unit) for what, number, unit in csv.reader(file, delimiter="\t")]
+    draw(f"{name}.svg", title, rows)
 
 with open(HERE / "peers/results.tsv", newline="") as file:
     next(file)  # the date
