@@ -139,6 +139,31 @@ fn a_group_that_comes_twice_is_compared_with_what_it_was_the_first_time() {
 }
 
 #[test]
+fn what_an_earlier_run_of_the_same_process_sent_is_certain() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let mut sync = |tags: &[u8]| {
+        let tags = tags.iter().copied().collect();
+        snapshot.sync(&client, [Company { tags, ..company(1) }])
+    };
+    assert_eq!(sync(&[1, 2]).unwrap().accepted, 3);
+    assert_eq!(sync(&[1]).unwrap().accepted, 1, "2 is removed");
+    emulator.fail_always(Fault::Status(401));
+    let error = sync(&[1, 3]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    emulator.recover();
+    sync(&[1]).unwrap().into_result().unwrap();
+    let sent: String = emulator.requests()[3..]
+        .iter()
+        .map(|request| &*request.body)
+        .collect();
+    let removes = |tag: u8| sent.contains(&format!(r#""$remove":{{"tags":{tag}}}"#));
+    assert!(removes(3), "it may be there");
+    assert!(!removes(2), "it is certain that it is not there");
+}
+
+#[test]
 fn groups_that_are_gone_are_deleted_on_request_only() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);
