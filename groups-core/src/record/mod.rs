@@ -6,8 +6,8 @@
 //! comes back in an [`Error`] as [`Undelivered`].
 
 // An update or an event is a `Record`: it writes its own JSON (`encode`) into a buffer. A derived struct is walked by
-// visitors (`visit`): one encodes, one compares two versions (`changes`, `unchanged`), and `diff` makes updates of what
-// differs. Outcomes are in this room because an error gives updates back. Everything in here is plain data: no I/O, no
+// visitors (`visit`): one encodes, one writes `tokens`, by which `unchanged` compares two versions, one compares their
+// properties (`changes`), and `diff` makes updates of what differs. Outcomes are in this room because an error gives updates back. Everything in here is plain data: no I/O, no
 // threads, no locks.
 
 pub(crate) mod changes;
