@@ -300,10 +300,11 @@ mod tests {
 
 #[cfg(all(test, not(simulation)))]
 mod accounting_tests {
-    use std::collections::{BTreeMap, BTreeSet, HashMap};
+    use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::sync::{Arc, Mutex, mpsc};
+    use std::thread::{self, ThreadId};
 
     use super::*;
     use crate::client::endpoint::Endpoint;
@@ -502,11 +503,96 @@ mod accounting_tests {
         }
     }
 
+    /// Notes the connection and the thread of each request.
+    struct Noting {
+        connection: usize,
+        requests: Arc<Mutex<Vec<(usize, ThreadId)>>>,
+    }
+
+    impl Transport for Noting {
+        fn post(&self, _request: Request<'_>) -> Result<Response, TransportError> {
+            let request = (self.connection, thread::current().id());
+            self.requests.lock().unwrap().push(request);
+            Ok(Response {
+                status: 200,
+                retry_after: None,
+                body: b"1".to_vec(),
+            })
+        }
+
+        fn abort(&self) {}
+    }
+
+    /// Returns how many connections and how many other threads a call with that many batches uses, and how many of its
+    /// requests run on this thread.
+    fn places(
+        connections: usize,
+        has_one_core: bool,
+        batches: usize,
+        looks: bool,
+    ) -> (usize, usize, usize) {
+        let requests = Arc::new(Mutex::default());
+        let next = AtomicUsize::new(0);
+        let noted = Arc::clone(&requests);
+        let open = Box::new(move || {
+            let connection = next.fetch_add(1, Ordering::Relaxed);
+            let requests = Arc::clone(&noted);
+            Arc::new(Noting {
+                connection,
+                requests,
+            }) as Arc<dyn Transport>
+        });
+        let builder = ClientBuilder::new("TOKEN".to_owned());
+        let builder = builder.connections(connections).max_batch(10);
+        let client = builder.connect(Endpoint::nowhere(), open);
+        assert!(client.0.has_one_core.set(has_one_core).is_ok());
+        let updates = (0..10 * batches).map(|id| Group::new("company", id).delete());
+        let mut sending = client.with_options();
+        if looks {
+            sending = sending.on_progress(|_| {});
+        }
+        assert_eq!(sending.send(updates).unwrap().accepted, 10 * batches);
+        let this = thread::current().id();
+        let requests = requests.lock().unwrap();
+        let used: BTreeSet<_> = requests.iter().map(|(connection, _)| connection).collect();
+        let mut others: Vec<_> = requests.iter().map(|(_, thread)| *thread).collect();
+        let all = others.len();
+        others.retain(|thread| *thread != this);
+        let here = all - others.len();
+        let others: HashSet<_> = others.into_iter().collect();
+        (used.len(), others.len(), here)
+    }
+
+    #[test]
+    fn a_lane_has_a_thread_only_where_the_caller_has_something_else_to_do() {
+        assert_eq!(places(1, false, 1, false), (1, 0, 1), "one batch");
+        assert_eq!(places(1, false, 1, true), (1, 1, 0), "progress is reported");
+        assert_eq!(
+            places(1, false, 5, false),
+            (1, 1, 0),
+            "the next one is filled"
+        );
+        assert_eq!(places(1, true, 5, false), (1, 0, 5), "there is one core");
+        assert_eq!(places(1, true, 5, true), (1, 1, 0));
+    }
+
+    #[test]
+    fn groups_take_all_connections() {
+        let (connections, threads, _) = places(3, false, 30, false);
+        assert_eq!((connections, threads), (3, 3));
+        let (connections, threads, here) = places(3, false, 1, false);
+        assert_eq!(
+            (connections, threads, here),
+            (3, 2, 1),
+            "the last one is sent here"
+        );
+    }
+
     #[test]
     fn each_update_ends_in_one_place_whatever_happens() {
         for seed in 0..200 {
             let (is_over, over) = mpsc::channel();
-            let one = std::thread::spawn(move || {
+            let one = thread::spawn(move || {
                 run(seed);
                 let _ = is_over.send(());
             });
