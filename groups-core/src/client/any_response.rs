@@ -8,7 +8,7 @@ use serde_json::Value;
 use ureq::{Body, http};
 
 use crate::client::batch::opening;
-use crate::client::delivery::{Delivery, Route};
+use crate::client::delivery::{Delivery, Resources, Route};
 use crate::client::records::{Limits, Records};
 use crate::client::transport::MAX_RESPONSE;
 use crate::client::transport::{Request, Response, Transport, TransportError, read};
@@ -50,11 +50,11 @@ pub fn check(responses: Vec<AnyResponse>, updates: usize) {
             .push(position, &route.opening, &update, route.limits)
             .expect("the update is valid");
     }
-    let delivery = Delivery::new(&route, vec![server.clone()], Vec::new());
+    let delivery = Delivery::new(&route, Resources::of(vec![server.clone()]));
     delivery.offer(0, batch).expect("the lane has room");
     delivery.close();
     delivery.run_lane::<Update<'_>>(0);
-    let result = delivery.finish().result;
+    let (_, result) = delivery.finish();
 
     let panicked = result.as_ref().map_err(Error::kind) == Err(ErrorKind::Io);
     assert!(!panicked, "the lane panicked, with the message above");

@@ -329,7 +329,6 @@ impl ClientBuilder {
             timeout: self.timeout,
             is_disabled: self.is_disabled,
             idle: Mutex::default(),
-            buffers: Mutex::default(),
             has_one_core: OnceLock::new(),
         }))
     }

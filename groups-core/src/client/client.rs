@@ -4,12 +4,11 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::client::SendOptions;
-use crate::client::delivery::Route;
+use crate::client::delivery::{Resources, Route};
 use crate::client::endpoint::Endpoint;
-use crate::client::records::Records;
 use crate::client::transport::{NoopTransport, Transport};
 use crate::record::{Error, IntoEvents, IntoUpdates, Report};
-use crate::util::sync::{Mutex, has_one_core};
+use crate::util::sync::{Mutex, MutexGuard, has_one_core};
 
 /// A blocking client: it sends updates and events to Mixpanel, and waits until each is accepted, rejected or given up.
 ///
@@ -40,10 +39,8 @@ pub(super) struct Inner {
     pub(super) timeout: Duration,
     /// Whether it sends nothing: see [`Client::disabled`].
     pub(super) is_disabled: bool,
-    /// Connections that no `send` uses at the moment.
-    pub(super) idle: Mutex<Vec<Arc<dyn Transport>>>,
-    /// Empty batches that no `send` uses at the moment, for their memory, which the system gives page by page.
-    pub(super) buffers: Mutex<Vec<Records>>,
+    /// What no `send` uses at the moment.
+    pub(super) idle: Mutex<Resources>,
     pub(super) has_one_core: OnceLock<bool>,
 }
 
@@ -224,48 +221,45 @@ impl Client {
         &self.0.import
     }
 
-    /// Returns a connection for each lane of a `send`, idle ones first.
-    pub(crate) fn take_connections(&self) -> Vec<Arc<dyn Transport>> {
+    /// Returns a connection for each lane of a `send`, idle ones first, and empty batches of earlier calls.
+    pub(crate) fn take_idle(&self) -> Resources {
         let inner = &*self.0;
-        let mut idle = inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.len().saturating_sub(inner.connections);
-        let mut connections = idle.split_off(kept);
+        let mut idle = self.idle();
+        let kept = idle.connections.len().saturating_sub(inner.connections);
+        let mut resources = Resources {
+            connections: idle.connections.split_off(kept),
+            buffers: std::mem::take(&mut idle.buffers),
+        };
+        drop(idle);
+        let connections = &mut resources.connections;
         connections.resize_with(inner.connections, &inner.open);
-        connections
+        resources
     }
 
-    pub(crate) fn keep_connections(&self, connections: Vec<Arc<dyn Transport>>) {
-        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.extend(connections);
-        idle.truncate(MAX_IDLE.max(self.0.connections));
-    }
-
-    /// Returns empty batches of earlier calls.
-    pub(crate) fn take_buffers(&self) -> Vec<Records> {
-        std::mem::take(
-            &mut *self
-                .0
-                .buffers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
-    }
-
-    pub(crate) fn keep_buffers(&self, buffers: Vec<Records>) {
-        let mut kept = self
-            .0
-            .buffers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        kept.extend(buffers.into_iter().filter(|buffer| buffer.capacity() > 0));
+    pub(crate) fn keep_idle(&self, resources: Resources) {
+        let lanes = self.0.connections;
+        let mut idle = self.idle();
+        let Resources {
+            connections,
+            buffers,
+        } = &mut *idle;
+        connections.extend(resources.connections);
+        connections.truncate(MAX_IDLE.max(lanes));
+        let new = resources.buffers.into_iter();
+        buffers.extend(new.filter(|buffer| buffer.capacity() > 0));
         // A lane fills one, has one waiting and sends one.
-        kept.truncate(3 * self.0.connections);
-        let mut left = MAX_BUFFERED * (self.0.connections + 3);
-        kept.retain(|buffer| {
+        buffers.truncate(3 * lanes);
+        let mut left = MAX_BUFFERED * (lanes + 3);
+        buffers.retain(|buffer| {
             let is_kept = buffer.capacity() <= left;
             left -= if is_kept { buffer.capacity() } else { 0 };
             is_kept
         });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Resources> {
+        let idle = self.0.idle.lock();
+        idle.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether the process may use one core only.
@@ -286,6 +280,7 @@ impl fmt::Debug for Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::records::Records;
     use crate::group::Group;
 
     #[test]
@@ -295,10 +290,13 @@ mod tests {
             let report = client.send(Group::new("company", "acme").delete());
             assert_eq!(report.unwrap().accepted, 1);
         }
-        assert!(client.take_buffers().len() <= 3);
-        client.keep_buffers((0..100).map(|_| Records::default()).collect());
+        assert!(client.take_idle().buffers.len() <= 3);
+        client.keep_idle(Resources {
+            buffers: (0..100).map(|_| Records::default()).collect(),
+            ..Resources::default()
+        });
         assert!(
-            client.take_buffers().is_empty(),
+            client.take_idle().buffers.is_empty(),
             "without memory they are of no use"
         );
     }

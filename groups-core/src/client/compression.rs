@@ -71,20 +71,30 @@ impl Compression {
 }
 
 /// Compresses bodies one after the other, with the same memory.
-#[derive(Default)]
+#[cfg_attr(not(feature = "gzip"), allow(dead_code))]
 pub(super) struct Packer {
+    compression: Compression,
     #[cfg(feature = "gzip")]
     gzip: Option<flate2::Compress>,
     packed: Vec<u8>,
 }
 
 impl Packer {
+    pub(super) fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            #[cfg(feature = "gzip")]
+            gzip: None,
+            packed: Vec::new(),
+        }
+    }
+
     /// Compresses the body if that is worth it, and returns whether it did.
     #[cfg(feature = "gzip")]
-    pub(super) fn pack(&mut self, compression: Compression, body: &[u8]) -> bool {
+    pub(super) fn pack(&mut self, body: &[u8]) -> bool {
         use flate2::{Compress, FlushCompress, Status};
 
-        let Compression::Gzip { level } = compression else {
+        let Compression::Gzip { level } = self.compression else {
             return false;
         };
         if body.len() < WORTH_IT {
@@ -95,14 +105,10 @@ impl Packer {
         let gzip = self.gzip.get_or_insert_with(new);
         gzip.reset();
         self.packed.clear();
-        let mut rest = body;
         loop {
             self.packed.reserve(body.len() / 8);
-            let before = gzip.total_in();
-            let status = gzip.compress_vec(rest, &mut self.packed, FlushCompress::Finish);
-            let read = usize::try_from(gzip.total_in() - before).unwrap_or(usize::MAX);
-            rest = rest.get(read..).unwrap_or_default();
-            match status {
+            let read = usize::try_from(gzip.total_in()).expect("no more than the body");
+            match gzip.compress_vec(&body[read..], &mut self.packed, FlushCompress::Finish) {
                 Ok(Status::StreamEnd) => return true,
                 Ok(Status::Ok | Status::BufError) => {}
                 // Never seen; the body can be sent as it is.
@@ -113,7 +119,7 @@ impl Packer {
 
     #[cfg(not(feature = "gzip"))]
     #[allow(clippy::unused_self)]
-    pub(super) fn pack(&mut self, _compression: Compression, _body: &[u8]) -> bool {
+    pub(super) fn pack(&mut self, _body: &[u8]) -> bool {
         false
     }
 
@@ -214,10 +220,10 @@ mod tests {
                 1..5,
             ),
         ) {
-            let mut packer = Packer::default();
+            let mut packer = Packer::new(Compression::gzip(level));
             for (size, kind, seed) in bodies {
                 let body = body(size, kind, seed);
-                let is_packed = packer.pack(Compression::gzip(level), &body);
+                let is_packed = packer.pack(&body);
                 prop_assert_eq!(is_packed, size >= WORTH_IT);
                 if is_packed {
                     prop_assert!(unpacked(packer.packed()) == body, "{} bytes of kind {}", size, kind);

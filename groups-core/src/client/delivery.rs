@@ -84,13 +84,22 @@ pub(super) struct Lane {
     never_sent: Undelivered,
 }
 
-/// What a delivery leaves behind.
-pub(crate) struct Finished {
-    /// The connections that can be used again.
+/// What a delivery works with, and what of it can be used again.
+#[derive(Default)]
+pub(crate) struct Resources {
     pub(crate) connections: Vec<Arc<dyn Transport>>,
-    /// Empty batches, for their buffers.
+    /// Empty batches, for their memory, which the system gives page by page.
     pub(crate) buffers: Vec<Records>,
-    pub(crate) result: Result<Report, Error>,
+}
+
+#[cfg(test)]
+impl Resources {
+    pub(crate) fn of(connections: Vec<Arc<dyn Transport>>) -> Self {
+        Self {
+            connections,
+            buffers: Vec::new(),
+        }
+    }
 }
 
 /// How many full batches wait for each lane that is busy with another.
@@ -101,13 +110,9 @@ pub(super) struct Stopped;
 
 impl<'a> Delivery<'a> {
     /// Returns a delivery with a lane for each connection.
-    pub(crate) fn new(
-        route: &'a Route,
-        connections: Vec<Arc<dyn Transport>>,
-        spare: Vec<Records>,
-    ) -> Self {
-        let signals = connections.iter().map(|_| Condvar::new()).collect();
-        let lanes = connections.into_iter().map(|connection| Lane {
+    pub(crate) fn new(route: &'a Route, resources: Resources) -> Self {
+        let connections = resources.connections.into_iter();
+        let lanes = connections.map(|connection| Lane {
             connection,
             queue: VecDeque::new(),
             busy: false,
@@ -116,15 +121,13 @@ impl<'a> Delivery<'a> {
             undelivered: Undelivered::default(),
             never_sent: Undelivered::default(),
         });
+        let state = State::new(lanes.collect(), resources.buffers, route.limits);
         Self {
             route,
             permit: None,
-            state: Mutex::new(State {
-                spare,
-                ..State::new(lanes.collect(), route.limits)
-            }),
             caller: Condvar::new(),
-            lanes: signals,
+            lanes: state.lanes.iter().map(|_| Condvar::new()).collect(),
+            state: Mutex::new(state),
         }
     }
 
@@ -280,8 +283,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Returns the report, or an error if anything is undelivered.
-    pub(crate) fn finish(self) -> Finished {
+    /// Returns what can be used again, and the report, or an error if anything is undelivered.
+    pub(crate) fn finish(self) -> (Resources, Result<Report, Error>) {
         let mut state = self
             .state
             .into_inner()
@@ -305,11 +308,11 @@ impl<'a> Delivery<'a> {
         if !state.aborted {
             connections.extend(state.lanes.into_iter().map(|lane| lane.connection));
         }
-        Finished {
+        let resources = Resources {
             connections,
             buffers: state.spare,
-            result,
-        }
+        };
+        (resources, result)
     }
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
@@ -372,12 +375,12 @@ pub(super) fn hand_back(to: &mut Undelivered, batch: &Records, range: Range<usiz
 }
 
 impl State {
-    fn new(lanes: Vec<Lane>, most: Limits) -> Self {
+    fn new(lanes: Vec<Lane>, spare: Vec<Records>, most: Limits) -> Self {
         Self {
             lanes,
             caller_waits: false,
             most,
-            spare: Vec::new(),
+            spare,
             closed: false,
             stopped: None,
             set_aside: None,
@@ -475,7 +478,8 @@ mod tests {
     fn what_is_stopped_is_handed_back_and_its_connections_can_be_used_again() {
         run_test(|| {
             let route = route();
-            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
+            let delivery =
+                Delivery::new(&route, Resources::of(vec![Arc::new(Idle), Arc::new(Idle)]));
             assert_eq!(delivery.lanes(), 2);
             assert!(delivery.is_done());
             delivery.offer(0, batch(&route, 3)).unwrap();
@@ -492,9 +496,9 @@ mod tests {
             delivery.run_lane::<Update<'_>>(1);
             assert!(delivery.is_done());
             assert_eq!(delivery.spare().len(), 0);
-            let finished = delivery.finish();
-            assert_eq!(finished.connections.len(), 2);
-            let error = finished.result.unwrap_err();
+            let (resources, result) = delivery.finish();
+            assert_eq!(resources.connections.len(), 2);
+            let error = result.unwrap_err();
             assert_eq!(error.to_string(), "the first one (2 undelivered)");
             let report = error.report().unwrap();
             assert_eq!(
@@ -510,10 +514,10 @@ mod tests {
     fn what_was_stopped_at_its_end_succeeded_and_aborted_connections_are_dropped() {
         run_test(|| {
             let route = route();
-            let delivery = Delivery::new(&route, vec![Arc::new(Idle)], Vec::new());
+            let delivery = Delivery::new(&route, Resources::of(vec![Arc::new(Idle)]));
             delivery.abort(Error::new(ErrorKind::Cancelled, "cancelled"));
-            let finished = delivery.finish();
-            assert!(finished.connections.is_empty() && finished.result.is_ok());
+            let (resources, result) = delivery.finish();
+            assert!(resources.connections.is_empty() && result.is_ok());
         });
     }
 
@@ -521,7 +525,8 @@ mod tests {
     fn a_batch_waits_for_each_lane_or_takes_the_place_of_another_lane() {
         run_test(|| {
             let route = route();
-            let delivery = Delivery::new(&route, vec![Arc::new(Idle), Arc::new(Idle)], Vec::new());
+            let delivery =
+                Delivery::new(&route, Resources::of(vec![Arc::new(Idle), Arc::new(Idle)]));
             let offer = |lane, position| delivery.offer(lane, batch(&route, position));
             assert!(offer(0, 0).is_ok() && offer(0, 1).is_ok());
             let back = offer(0, 2).unwrap_err();
@@ -538,7 +543,7 @@ mod tests {
     fn a_panic_of_a_lane_loses_nothing_and_ends() {
         let route = route();
         let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
-        let delivery = Delivery::new(&route, vec![connection], Vec::new());
+        let delivery = Delivery::new(&route, Resources::of(vec![connection]));
         std::thread::scope(|scope| {
             scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
             for position in 0..3 {
@@ -551,18 +556,17 @@ mod tests {
             delivery.close();
         });
         assert!(delivery.is_done());
-        let Finished {
-            connections,
-            result,
-            ..
-        } = delivery.finish();
+        let (resources, result) = delivery.finish();
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         assert_eq!(error.report().map(|report| report.accepted), Some(1));
         let undelivered = error.into_undelivered();
         let positions: Vec<_> = undelivered.positions().map(|(at, _)| at).collect();
         assert_eq!(positions, [1, 2]);
-        assert!(connections.is_empty(), "nobody knows what state it is in");
+        assert!(
+            resources.connections.is_empty(),
+            "nobody knows what state it is in"
+        );
     }
 
     #[test]
@@ -571,7 +575,7 @@ mod tests {
             records: 2_000,
             bytes: 2_000_000,
         };
-        let mut state = State::new(Vec::new(), limits);
+        let mut state = State::new(Vec::new(), Vec::new(), limits);
         assert!(!state.is_too_large(2_000, 2_000_000));
         // Two large records: it was their bytes, but who knows.
         state.refused_as_too_large(2, 1_500_000);

@@ -138,7 +138,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         let head = inbox.head(0, self.delivery.route().opening.len());
         let lanes = self.filling.len() as u128;
         // The upper bits, which depend on all of the bytes, as a part of the number of lanes.
-        usize::try_from((u128::from(hash(head)) * lanes) >> 64).unwrap_or_default()
+        let lane = (u128::from(hash(head)) * lanes) >> 64;
+        usize::try_from(lane).expect("less than the number of lanes")
     }
 
     fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
@@ -497,7 +498,7 @@ mod accounting_tests {
                         .is_none_or(|last| last < position)
                 );
             }
-            let kept = client.0.buffers.lock().unwrap();
+            let kept = &client.0.idle.lock().unwrap().buffers;
             let most = 3 * client.0.connections;
             assert!(kept.len() <= most, "{} of {most}", kept.len());
         }

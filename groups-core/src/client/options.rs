@@ -94,20 +94,19 @@ impl<'a> SendOptions<'a> {
         records: impl Iterator<Item = R>,
     ) -> Result<Report, Error> {
         let client = self.client;
-        let mut delivery = Delivery::new(route, client.take_connections(), client.take_buffers());
+        let mut delivery = Delivery::new(route, client.take_idle());
         delivery.permit = self.permit.map(|permit| (permit, client.0.timeout));
         thread::scope(|scope| {
             let mut lanes = Lanes::new(scope, &delivery, self);
             lanes.fill(records);
             lanes.finish();
         });
-        let finished = delivery.finish();
-        client.keep_connections(finished.connections);
-        client.keep_buffers(finished.buffers);
-        if let Ok(report) = &finished.result {
+        let (resources, result) = delivery.finish();
+        client.keep_idle(resources);
+        if let Ok(report) = &result {
             log::debug!("{report}");
         }
-        finished.result
+        result
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::compression::Packer;
-use crate::client::delivery::{Delivery, Route, Stopped, hand_back};
+use crate::client::delivery::{Delivery, Stopped, hand_back};
 use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
 use crate::client::retry::{Failure, Step};
@@ -42,7 +42,7 @@ impl<'a> Sender<'a> {
             delivery,
             lane,
             connection: Arc::clone(&delivery.state().lanes[lane].connection),
-            packer: Packer::default(),
+            packer: Packer::new(delivery.route.compression),
             held: HashSet::new(),
             set_aside: 0,
         }
@@ -191,11 +191,8 @@ impl<'a> Sender<'a> {
         newly_sent: usize,
         once: bool,
     ) -> Result<Verdict, Stopped> {
-        let Route {
-            compression, retry, ..
-        } = self.delivery.route;
         let body = batch.body(run);
-        let gzip = self.packer.pack(*compression, body);
+        let gzip = self.packer.pack(body);
         let body = if gzip { self.packer.packed() } else { body };
         self.pause(None)?;
         self.delivery.state().report.sent += newly_sent;
@@ -212,7 +209,12 @@ impl<'a> Sender<'a> {
                 verdict => return Ok(verdict),
             };
             let (asked, elapsed) = (error.retry_after(), started.elapsed());
-            let Step::After(wait) = retry.step(attempt, failure, asked, elapsed, random()) else {
+            let Step::After(wait) =
+                self.delivery
+                    .route
+                    .retry
+                    .step(attempt, failure, asked, elapsed, random())
+            else {
                 if is_blocked {
                     return Ok(Verdict::Blocked(error));
                 }

@@ -360,3 +360,43 @@ impl Parts for Compound<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use serde::Serialize;
+
+    use crate::group::{Group, Operation, Property};
+    use crate::json::{EncodeError, List};
+    use crate::record::MixpanelGroup;
+    use crate::record::visit::{Visitor, Walk};
+
+    /// A struct with one property under `$set` and one under `$union`.
+    pub(crate) struct Two<S, U>(pub(crate) S, pub(crate) U);
+
+    impl<S: Serialize, U: List> MixpanelGroup for Two<S, U> {
+        const GROUP_KEY: &'static str = "company";
+        const PROPERTIES: &'static [Property] = &Property::all([
+            ("set", "set", Operation::Set, "", ",\"set\":", false),
+            ("union", "union", Operation::Union, "", ",\"union\":", false),
+        ]);
+
+        fn group(&self) -> Group<'_> {
+            Group::new("company", "acme")
+        }
+
+        fn visit_properties<V: Visitor>(
+            &self,
+            old: &Self,
+            operation: Operation,
+            visitor: &mut V,
+        ) -> Result<(), EncodeError> {
+            let mut walk = Walk::new(visitor, Self::PROPERTIES);
+            let is_complete = match operation {
+                Operation::Set => walk.property(0, &self.0, &old.0),
+                Operation::Union => walk.list(1, &self.1, &old.1),
+                _ => true,
+            };
+            walk.end(is_complete)
+        }
+    }
+}

@@ -35,9 +35,8 @@ mod tests {
     use serde::{Serialize, Serializer};
 
     use super::*;
-    use crate::group::{Group, Operation, Property};
-    use crate::json::{EncodeError, Json, Sink as _};
-    use crate::record::visit::{Visitor, Walk};
+    use crate::json::{Json, Sink as _};
+    use crate::record::tokens::testing::Two;
 
     /// What a type can pass to a serializer.
     #[derive(Clone, Debug)]
@@ -217,34 +216,7 @@ mod tests {
         ]
     }
 
-    struct Two<T>(T, Vec<T>);
-
-    impl<T: Serialize> MixpanelGroup for Two<T> {
-        const GROUP_KEY: &'static str = "company";
-        const PROPERTIES: &'static [Property] = &Property::all([
-            ("set", "set", Operation::Set, "", ",\"set\":", false),
-            ("union", "union", Operation::Union, "", ",\"union\":", false),
-        ]);
-
-        fn group(&self) -> Group<'_> {
-            Group::new("company", "acme")
-        }
-
-        fn visit_properties<V: Visitor>(
-            &self,
-            old: &Self,
-            operation: Operation,
-            visitor: &mut V,
-        ) -> Result<(), EncodeError> {
-            let mut walk = Walk::new(visitor, Self::PROPERTIES);
-            let is_complete = match operation {
-                Operation::Set => walk.property(0, &self.0, &old.0),
-                Operation::Union => walk.list(1, &self.1, &old.1),
-                _ => true,
-            };
-            walk.end(is_complete)
-        }
-    }
+    const NOTHING: [u8; 0] = [];
 
     /// Returns the JSON without what makes no difference; `None` if it is not valid.
     fn meaning(value: &Any) -> Option<String> {
@@ -290,7 +262,7 @@ mod tests {
 
         #[test]
         fn what_is_unchanged_has_the_same_json((one, other) in pair()) {
-            let is_unchanged = is_unchanged(&Two(&one, vec![]), &Two(&other, vec![]));
+            let is_unchanged = is_unchanged(&Two(&one, NOTHING), &Two(&other, NOTHING));
             if is_unchanged && !has_twice(&one) && !has_twice(&other) {
                 prop_assert_eq!(meaning(&one), meaning(&other));
             }
@@ -311,7 +283,7 @@ mod tests {
     #[test]
     fn keys_that_are_numbers() {
         let map = |keys: [u8; 3]| HashMap::from(keys.map(|key| (key, key)));
-        let is_same = |one, other| is_unchanged(&Two(map(one), vec![]), &Two(map(other), vec![]));
+        let is_same = |one, other| is_unchanged(&Two(map(one), NOTHING), &Two(map(other), NOTHING));
         assert!(is_same([1, 2, 3], [3, 1, 2]));
         assert!(!is_same([1, 2, 3], [1, 2, 4]));
     }

@@ -65,40 +65,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::group::Operation;
-    use crate::json::EncodeError;
     use crate::json::item::Item;
-    use crate::record::visit::{Visitor, Walk};
-
-    /// A struct with one property under `$set` and one under `$union`.
-    struct Two<S, U>(S, U);
-
-    impl<S: Serialize, U: crate::json::List> MixpanelGroup for Two<S, U> {
-        const GROUP_KEY: &'static str = "company";
-        const PROPERTIES: &'static [Property] = &Property::all([
-            ("set", "set", Operation::Set, "", ",\"set\":", false),
-            ("union", "union", Operation::Union, "", ",\"union\":", false),
-        ]);
-
-        fn group(&self) -> Group<'_> {
-            Group::new("company", "acme")
-        }
-
-        fn visit_properties<V: Visitor>(
-            &self,
-            old: &Self,
-            operation: Operation,
-            visitor: &mut V,
-        ) -> Result<(), EncodeError> {
-            let mut walk = Walk::new(visitor, Self::PROPERTIES);
-            let is_complete = match operation {
-                Operation::Set => walk.property(0, &self.0, &old.0),
-                Operation::Union => walk.list(1, &self.1, &old.1),
-                _ => true,
-            };
-            walk.end(is_complete)
-        }
-    }
+    use crate::record::tokens::testing::Two;
 
     fn fingerprint<S: Serialize, U: crate::json::List>(set: S, union: U) -> u128 {
         let group = Two(set, union);
