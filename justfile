@@ -71,7 +71,7 @@ mutants *options="--file 'groups-core/src/{client,outbox,buffered,snapshot}/*.rs
         --cargo-arg=--locked --cargo-arg=--lib --minimum-test-timeout 60 {{ options }} \
         -- -- --skip dropping_the_last_clone --skip any_response --skip a_panic_of_a_lane
 
-# Tries the changes that `just mutants` missed once more, with these tests of the workspace: `just survivors delivery faults`.
+# Tries the changes that `just mutants` missed once more, with these tests of the workspace: `just survivors client outbox`.
 survivors +tests:
     .ci/survivors {{ tests }}
 

@@ -2,6 +2,7 @@
 
 mod again;
 mod chance;
+pub mod faulty;
 pub mod postgres;
 mod says;
 

@@ -13,7 +13,7 @@ use mixpanel_groups::{
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use super::faulty::Faulty;
+use common::faulty::Faulty;
 
 fn builder(emulator: &Emulator) -> ClientBuilder {
     Client::builder("TOKEN")
@@ -323,7 +323,7 @@ fn an_outbox_of_updates_alone_says_so() {
     let emulator = Emulator::start().unwrap();
     let buffered: BufferedClient = client(&emulator)
         .buffered()
-        .outbox(Faulty::new())
+        .outbox(Faulty::in_memory())
         .start()
         .unwrap();
     let error = buffered.publish(event(1)).unwrap_err();
@@ -344,7 +344,7 @@ fn an_outbox_of_updates_alone_says_so() {
 #[test]
 fn a_publisher_of_updates_that_hangs_does_not_keep_a_shutdown_from_sending_events() {
     let emulator = Emulator::start().unwrap();
-    let mut outbox = Faulty::new();
+    let mut outbox = Faulty::in_memory();
     outbox.keeps_events = true;
     let faults = Arc::clone(&outbox.faults);
     let buffered = client(&emulator).buffered().outbox(outbox);
@@ -370,7 +370,7 @@ fn a_publisher_of_updates_that_hangs_does_not_keep_a_shutdown_from_sending_event
 
 #[test]
 fn a_flush_does_not_wait_for_the_depth_of_each_queue_in_turn() {
-    let mut outbox = Faulty::new();
+    let mut outbox = Faulty::in_memory();
     outbox.keeps_events = true;
     let faults = Arc::clone(&outbox.faults);
     let time = Duration::from_secs(6);

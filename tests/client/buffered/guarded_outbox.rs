@@ -14,7 +14,7 @@ use mixpanel_groups::{BufferedClient, Client, Error, ErrorKind, Group, RetryPoli
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use super::faulty::{Faulty, METHODS};
+use common::faulty::{Faulty, METHODS};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -37,7 +37,7 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
     let alone = METHODS.map(|method| vec![method]);
     let sets = alone.into_iter().chain([METHODS.to_vec(), vec!["drop"]]);
     for (hanging, is_durable) in sets.flat_map(|set| [(set.clone(), false), (set, true)]) {
-        let mut outbox = Faulty::new();
+        let mut outbox = Faulty::in_memory();
         outbox.is_durable = is_durable;
         for overflow in [OverflowPolicy::Reject, OverflowPolicy::DropOldest] {
             let buffered = start(&outbox).capacity(3, 1 << 20).overflow(overflow);
@@ -65,7 +65,7 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
 
 #[test]
 fn dropping_the_last_clone_does_not_wait_for_an_outbox_that_hangs() {
-    let outbox = Faulty::new();
+    let outbox = Faulty::in_memory();
     let buffered = start(&outbox).start().unwrap();
     outbox.faults.hang(&METHODS);
     assert_eq!(
@@ -81,7 +81,7 @@ fn dropping_the_last_clone_does_not_wait_for_an_outbox_that_hangs() {
 /// A call that has not begun when its caller gives up never begins; so no late one overtakes what follows.
 #[test]
 fn publishers_of_an_outbox_that_hangs_wait_in_line_and_leave_nothing_behind() {
-    let outbox = Faulty::new();
+    let outbox = Faulty::in_memory();
     let buffered = start(&outbox).start().unwrap();
     outbox.faults.hang(&["append"]);
     thread::scope(|scope| {
@@ -210,7 +210,7 @@ fn a_panic_in_an_outbox_is_an_error_and_nothing_is_lost() {
 /// A second panic while one is under way would abort the process.
 #[test]
 fn an_outbox_may_panic_while_its_client_is_dropped_by_a_panic() {
-    let outbox = Faulty::new();
+    let outbox = Faulty::in_memory();
     let buffered = start(&outbox).start().unwrap();
     outbox.faults.panic(&[&METHODS[..], &["drop"]].concat());
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -349,7 +349,7 @@ fn a_hook_may_publish_to_another_client() {
 /// A shutdown that cannot wait for what it takes back leaves it where it is.
 #[test]
 fn what_comes_back_too_late_is_not_lost() {
-    let outbox = Faulty::new();
+    let outbox = Faulty::in_memory();
     let hour = Duration::from_secs(3600);
     let buffered = start(&outbox).flush_interval(hour).start().unwrap();
     (0..3).for_each(|id| buffered.publish(set(id)).unwrap());
@@ -368,7 +368,7 @@ fn what_comes_back_too_late_is_not_lost() {
 /// What cannot be read does not vanish with an outbox that ends with the process.
 #[test]
 fn what_a_shutdown_takes_back_and_cannot_read_is_rejected_and_told() {
-    let outbox = Faulty::new().taking(|inner, most| {
+    let outbox = Faulty::in_memory().taking(|inner, most| {
         if most < usize::MAX {
             return Err(Error::new(ErrorKind::Io, "not for the worker"));
         }

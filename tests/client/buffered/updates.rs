@@ -18,7 +18,7 @@ use mixpanel_groups_emulator::{Emulator, Fault};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::faulty::{Faulty, METHODS};
+use common::faulty::{Faulty, METHODS};
 
 fn client(emulator: &Emulator) -> Client {
     let retry = RetryPolicy::default()
@@ -970,7 +970,7 @@ fn publishers_that_wait_for_room_do_not_wake_each_other() {
 fn a_shutdown_frees_publishers_that_wait_for_room() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Status(503));
-    let outbox = Faulty::new();
+    let outbox = Faulty::in_memory();
     let faults = Arc::clone(&outbox.faults);
     let buffered = buffered(&emulator)
         .flush_interval(Duration::from_secs(3600))
@@ -992,7 +992,7 @@ fn a_shutdown_frees_publishers_that_wait_for_room() {
 
 #[test]
 fn a_shutdown_waits_for_what_is_being_published() {
-    let outbox = Faulty::new();
+    let outbox = Faulty::in_memory();
     let faults = Arc::clone(&outbox.faults);
     faults.hang(&["append"]);
     let buffered = Client::disabled().buffered().outbox(outbox);
@@ -1043,7 +1043,7 @@ fn what_is_published_during_a_shutdown_is_delivered_or_comes_back() {
 fn two_shutdowns_at_once_hand_back_each_update_once() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Delay(Duration::from_secs(3600)));
-    let outbox = Faulty::new().taking(|inner, most| {
+    let outbox = Faulty::in_memory().taking(|inner, most| {
         let taken = inner.take(most);
         thread::sleep(Duration::from_millis(10)); // So that the shutdowns meet.
         taken

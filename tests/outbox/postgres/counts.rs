@@ -1,12 +1,15 @@
 //! How much waits: counted as it changes, whoever changes it, and what happens at the bound.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{Client, ErrorKind, Group, Outbox};
+use mixpanel_groups_postgres::PostgresOutbox;
 
+use common::faulty::Faulty;
 use common::postgres::{Harness, NO_LIMIT, drain, ids, seats, stored};
 
 /// Fills the outbox as fast as the server can.
@@ -115,7 +118,7 @@ fn the_oldest_are_dropped_in_chunks() {
         .capacity(WAITING, usize::MAX)
         .overflow(OverflowPolicy::DropOldest)
         // Nothing is relayed.
-        .outbox(NeverTakes(harness.another()))
+        .outbox(never_takes(harness.another()))
         .start()
         .unwrap();
     for number in 0..300 {
@@ -140,48 +143,8 @@ fn the_oldest_are_dropped_in_chunks() {
 }
 
 /// An outbox that another process relays.
-struct NeverTakes(mixpanel_groups_postgres::PostgresOutbox);
-
-impl Outbox for NeverTakes {
-    fn append(
-        &self,
-        updates: &[mixpanel_groups::EncodedUpdate],
-        capacity: Capacity,
-    ) -> Result<bool, mixpanel_groups::Error> {
-        self.0.append(updates, capacity)
-    }
-
-    fn take(
-        &self,
-        _: usize,
-    ) -> Result<Vec<mixpanel_groups::outbox::OutboxEntry>, mixpanel_groups::Error> {
-        Ok(Vec::new())
-    }
-
-    fn settle(
-        &self,
-        accepted: &[i64],
-        rejected: &[(i64, &mixpanel_groups::Rejection)],
-    ) -> Result<(), mixpanel_groups::Error> {
-        self.0.settle(accepted, rejected)
-    }
-
-    fn release(&self) -> Result<(), mixpanel_groups::Error> {
-        self.0.release()
-    }
-
-    fn drop_oldest(
-        &self,
-        updates: usize,
-        bytes: usize,
-        capacity: Capacity,
-    ) -> Result<usize, mixpanel_groups::Error> {
-        self.0.drop_oldest(updates, bytes, capacity)
-    }
-
-    fn depth(&self) -> Result<mixpanel_groups::outbox::Depth, mixpanel_groups::Error> {
-        self.0.depth()
-    }
+fn never_takes(outbox: PostgresOutbox) -> Faulty {
+    Faulty::over(Arc::new(outbox)).taking(|_, _| Ok(Vec::new()))
 }
 
 /// What others keep with a larger capacity is not this process's to drop.
@@ -196,7 +159,7 @@ fn a_small_capacity_drops_nothing_of_others() {
         .flush_interval(Duration::from_secs(3_600))
         .capacity(100, 1 << 20)
         .overflow(OverflowPolicy::DropOldest)
-        .outbox(NeverTakes(harness.another()))
+        .outbox(never_takes(harness.another()))
         .start()
         .unwrap();
     let error = buffered

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::faulty::Faulty;
 use mixpanel_groups::outbox::{Capacity, OutboxEntry};
 use mixpanel_groups::record::EncodedEvent;
 use mixpanel_groups::{Client, Event, Outbox};
@@ -88,58 +89,13 @@ pub(crate) fn neither_kind_counts_for_the_other(open: Open<'_>) {
 
 /// A background client over the outbox itself.
 pub(crate) fn both_kinds_are_delivered(open: Open<'_>) {
-    struct Shared(Arc<dyn Outbox>);
-
-    impl Outbox for Shared {
-        fn append(
-            &self,
-            updates: &[mixpanel_groups::EncodedUpdate],
-            capacity: Capacity,
-        ) -> Result<bool, mixpanel_groups::Error> {
-            self.0.append(updates, capacity)
-        }
-
-        fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, mixpanel_groups::Error> {
-            self.0.take(most)
-        }
-
-        fn settle(
-            &self,
-            accepted: &[i64],
-            rejected: &[(i64, &mixpanel_groups::Rejection)],
-        ) -> Result<(), mixpanel_groups::Error> {
-            self.0.settle(accepted, rejected)
-        }
-
-        fn hold(&self, time: Duration) -> Result<bool, mixpanel_groups::Error> {
-            self.0.hold(time)
-        }
-
-        fn release(&self) -> Result<(), mixpanel_groups::Error> {
-            self.0.release()
-        }
-
-        fn drop_oldest(
-            &self,
-            updates: usize,
-            bytes: usize,
-            capacity: Capacity,
-        ) -> Result<usize, mixpanel_groups::Error> {
-            self.0.drop_oldest(updates, bytes, capacity)
-        }
-
-        fn depth(&self) -> Result<mixpanel_groups::outbox::Depth, mixpanel_groups::Error> {
-            self.0.depth()
-        }
-
-        fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
-            self.0.events()
-        }
-    }
-
     let emulator = Emulator::start().unwrap();
     let client = Client::builder("T").endpoint(emulator.endpoint());
-    let buffered = client.build().unwrap().buffered().outbox(Shared(open()));
+    let buffered = client
+        .build()
+        .unwrap()
+        .buffered()
+        .outbox(Faulty::over(open()));
     let buffered = buffered.start().unwrap();
     for number in 0..20 {
         buffered.publish(Event::from(event(number))).unwrap();

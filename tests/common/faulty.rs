@@ -1,15 +1,15 @@
-//! An outbox in memory that does wrong on request.
+//! An outbox that does wrong on request.
 
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
-use common::LONG;
+use crate::LONG;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::record::EncodedEvent;
 use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, MemoryOutbox, Outbox, Rejection};
 
 /// The methods that the client calls while it runs.
-pub(crate) const METHODS: [&str; 7] = [
+pub const METHODS: [&str; 7] = [
     "append",
     "take",
     "settle",
@@ -23,19 +23,19 @@ type Hook = Arc<dyn Fn() + Send + Sync>;
 type Taken<R> = Result<Vec<OutboxEntry<R>>, Error>;
 type Take<R> = dyn Fn(&dyn Outbox<R>, usize) -> Taken<R> + Send + Sync;
 
-/// An outbox in memory. Its clones, and the queue of its events, do wrong together.
-pub(crate) struct Faulty<R = EncodedUpdate> {
+/// An outbox, by default in memory. Its clones, and the queue of its events, do wrong together.
+pub struct Faulty<R = EncodedUpdate> {
     inner: Arc<dyn Outbox<R>>,
-    pub(crate) faults: Arc<Faults>,
+    pub faults: Arc<Faults>,
     take: Arc<Take<R>>,
-    pub(crate) is_durable: bool,
-    pub(crate) keeps_events: bool,
-    pub(crate) on_append: Arc<OnceLock<Hook>>,
-    pub(crate) on_loss: Arc<OnceLock<Hook>>,
+    pub is_durable: bool,
+    pub keeps_events: bool,
+    pub on_append: Arc<OnceLock<Hook>>,
+    pub on_loss: Arc<OnceLock<Hook>>,
 }
 
 impl<R> Faulty<R> {
-    fn over(inner: Arc<dyn Outbox<R>>, faults: Arc<Faults>) -> Self {
+    fn with(inner: Arc<dyn Outbox<R>>, faults: Arc<Faults>) -> Self {
         Self {
             inner,
             faults,
@@ -49,18 +49,26 @@ impl<R> Faulty<R> {
 }
 
 impl Faulty {
-    pub(crate) fn new() -> Self {
-        Self::over(Arc::new(MemoryOutbox::new()), Arc::default())
+    pub fn in_memory() -> Self {
+        Self::with(Arc::new(MemoryOutbox::new()), Arc::default())
     }
 
-    pub(crate) fn durable() -> Self {
-        let mut outbox = Self::new();
+    /// An outbox that outlives the process, with its events.
+    pub fn over(inner: Arc<dyn Outbox>) -> Self {
+        let mut outbox = Self::with(inner, Arc::default());
+        outbox.is_durable = true;
+        outbox.keeps_events = true;
+        outbox
+    }
+
+    pub fn durable() -> Self {
+        let mut outbox = Self::in_memory();
         outbox.is_durable = true;
         outbox
     }
 
     /// It takes in this way.
-    pub(crate) fn taking(
+    pub fn taking(
         mut self,
         take: impl Fn(&dyn Outbox, usize) -> Taken<EncodedUpdate> + Send + Sync + 'static,
     ) -> Self {
@@ -85,7 +93,7 @@ impl<R> Clone for Faulty<R> {
 
 /// What goes wrong, by the names of methods, and what has been called.
 #[derive(Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -107,34 +115,34 @@ impl Faults {
     }
 
     /// Calls of these methods do not return, and those of others that hung go on.
-    pub(crate) fn hang(&self, methods: &[&'static str]) {
+    pub fn hang(&self, methods: &[&'static str]) {
         self.change(|state| state.hanging = methods.to_vec());
     }
 
     /// Calls of these methods are errors.
-    pub(crate) fn fail(&self, methods: &[&'static str]) {
+    pub fn fail(&self, methods: &[&'static str]) {
         self.change(|state| state.failing = methods.to_vec());
     }
 
     /// Calls of these methods panic.
-    pub(crate) fn panic(&self, methods: &[&'static str]) {
+    pub fn panic(&self, methods: &[&'static str]) {
         self.change(|state| state.panicking = methods.to_vec());
     }
 
     /// How often a method was called.
-    pub(crate) fn calls(&self, method: &str) -> usize {
+    pub fn calls(&self, method: &str) -> usize {
         let state = self.state.lock().unwrap();
         state.calls.iter().filter(|call| **call == method).count()
     }
 
     /// How many calls hang right now.
-    pub(crate) fn hung(&self) -> usize {
+    pub fn hung(&self) -> usize {
         self.state.lock().unwrap().hung
     }
 
     /// Waits until a method was called so often.
     #[track_caller]
-    pub(crate) fn wait_for(&self, method: &str, calls: usize) {
+    pub fn wait_for(&self, method: &str, calls: usize) {
         let state = self.state.lock().unwrap();
         let is_missing = |state: &mut State| {
             let of_method = state.calls.iter().filter(|call| **call == method);
@@ -212,7 +220,7 @@ impl<R> Outbox<R> for Faulty<R> {
 
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
         let events = self.keeps_events.then(|| self.inner.events())??;
-        Some(Arc::new(Faulty::over(events, Arc::clone(&self.faults))))
+        Some(Arc::new(Faulty::with(events, Arc::clone(&self.faults))))
     }
 
     fn is_durable(&self) -> bool {
