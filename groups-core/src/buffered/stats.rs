@@ -145,40 +145,43 @@ mod tests {
     use super::*;
     use crate::group::Group;
     use crate::record::Event;
+    use crate::util::sync::run_test;
 
     #[test]
     fn an_outcome_names_only_what_is_left() {
-        let outcome = |updates, events| FlushOutcome {
-            stats: Stats {
-                queued: updates,
-                ..Stats::default()
-            },
-            event_stats: Stats {
-                queued: events,
-                ..Stats::default()
-            },
-            ..FlushOutcome::unknown()
-        };
-        let text = |updates, events| outcome(updates, events).to_string();
-        assert_eq!(text(Some(0), Some(0)), "nothing is left to send");
-        assert_eq!(
-            text(Some(1), Some(2)),
-            "1 update still waits, 2 events still wait"
-        );
-        assert_eq!(
-            text(None, Some(0)),
-            "an unknown number of updates still waits"
-        );
-        let update = EncodedUpdate::new(&Group::new("company", "acme").delete());
-        let handed_back = FlushOutcome {
-            undelivered: vec![update.unwrap().unwrap()],
-            undelivered_events: vec![Event::new("One"), Event::new("Two")],
-            ..outcome(Some(0), Some(0))
-        };
-        assert_eq!(
-            handed_back.to_string(),
-            "1 update was handed back, 2 events were handed back"
-        );
+        run_test(|| {
+            let outcome = |updates, events| FlushOutcome {
+                stats: Stats {
+                    queued: updates,
+                    ..Stats::default()
+                },
+                event_stats: Stats {
+                    queued: events,
+                    ..Stats::default()
+                },
+                ..FlushOutcome::unknown()
+            };
+            let text = |updates, events| outcome(updates, events).to_string();
+            assert_eq!(text(Some(0), Some(0)), "nothing is left to send");
+            assert_eq!(
+                text(Some(1), Some(2)),
+                "1 update still waits, 2 events still wait"
+            );
+            assert_eq!(
+                text(None, Some(0)),
+                "an unknown number of updates still waits"
+            );
+            let update = EncodedUpdate::new(&Group::new("company", "acme").delete());
+            let handed_back = FlushOutcome {
+                undelivered: vec![update.unwrap().unwrap()],
+                undelivered_events: vec![Event::new("One"), Event::new("Two")],
+                ..outcome(Some(0), Some(0))
+            };
+            assert_eq!(
+                handed_back.to_string(),
+                "1 update was handed back, 2 events were handed back"
+            );
+        });
     }
 
     #[test]

@@ -282,22 +282,25 @@ mod tests {
     use super::*;
     use crate::client::records::Records;
     use crate::group::Group;
+    use crate::util::sync::run_test;
 
     #[test]
     fn a_client_keeps_few_buffers_however_often_it_sends() {
-        let client = Client::disabled();
-        for _ in 0..100 {
-            let report = client.send(Group::new("company", "acme").delete());
-            assert_eq!(report.unwrap().accepted, 1);
-        }
-        assert!(client.take_idle().buffers.len() <= 3);
-        client.keep_idle(Resources {
-            buffers: (0..100).map(|_| Records::default()).collect(),
-            ..Resources::default()
+        run_test(|| {
+            let client = Client::disabled();
+            for _ in 0..100 {
+                let report = client.send(Group::new("company", "acme").delete());
+                assert_eq!(report.unwrap().accepted, 1);
+            }
+            assert!(client.take_idle().buffers.len() <= 3);
+            client.keep_idle(Resources {
+                buffers: (0..100).map(|_| Records::default()).collect(),
+                ..Resources::default()
+            });
+            assert!(
+                client.take_idle().buffers.is_empty(),
+                "without memory they are of no use"
+            );
         });
-        assert!(
-            client.take_idle().buffers.is_empty(),
-            "without memory they are of no use"
-        );
     }
 }
