@@ -47,5 +47,5 @@ pub mod __private {
     pub use crate::record::visit::{Field, SerializeField, Visitor, Walk, id, unless};
     pub use core::primitive::str;
     pub use core::result::Result::{self, Ok};
-    pub use serde::{Serialize, Serializer};
+    pub use serde_core::{Serialize, Serializer};
 }

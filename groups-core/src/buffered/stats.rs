@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+use serde_core::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::record::{EncodedUpdate, Event};
 

@@ -35,9 +35,9 @@ const WORTH_IT: usize = 1024;
 #[cfg(feature = "gzip")]
 const LEAST_LEVEL: u32 = 2;
 
-/// The size of the window as gzip has it: 32 KB.
+/// The size of the window as gzip has it, 32 KB, and that it is gzip.
 #[cfg(feature = "gzip")]
-const WINDOW_BITS: u8 = 15;
+const WINDOW_BITS: i32 = 15 + 16;
 
 impl Compression {
     /// Returns gzip of a level from 1 (fastest) to 9 (smallest).
@@ -75,8 +75,10 @@ impl Compression {
 pub(super) struct Packer {
     compression: Compression,
     #[cfg(feature = "gzip")]
-    gzip: Option<flate2::Compress>,
+    gzip: Option<zlib_rs::Deflate>,
+    /// The body that was compressed last, and room for more.
     packed: Vec<u8>,
+    length: usize,
 }
 
 impl Packer {
@@ -86,13 +88,14 @@ impl Packer {
             #[cfg(feature = "gzip")]
             gzip: None,
             packed: Vec::new(),
+            length: 0,
         }
     }
 
     /// Compresses the body if that is worth it, and returns whether it did.
     #[cfg(feature = "gzip")]
     pub(super) fn pack(&mut self, body: &[u8]) -> bool {
-        use flate2::{Compress, FlushCompress, Status};
+        use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Status};
 
         let Compression::Gzip { level } = self.compression else {
             return false;
@@ -100,21 +103,30 @@ impl Packer {
         if body.len() < WORTH_IT {
             return false;
         }
-        let level = flate2::Compression::new(level.max(LEAST_LEVEL));
-        let new = || Compress::new_gzip(level, WINDOW_BITS);
-        let gzip = self.gzip.get_or_insert_with(new);
+        let gzip = self.gzip.get_or_insert_with(|| {
+            Deflate::new_with_config(DeflateConfig {
+                level: i32::try_from(level.max(LEAST_LEVEL)).expect("at most 9"),
+                window_bits: WINDOW_BITS,
+                ..DeflateConfig::default()
+            })
+        });
         gzip.reset();
-        self.packed.clear();
-        loop {
-            self.packed.reserve(body.len() / 8);
-            let read = usize::try_from(gzip.total_in()).expect("no more than the body");
-            match gzip.compress_vec(&body[read..], &mut self.packed, FlushCompress::Finish) {
-                Ok(Status::StreamEnd) => return true,
-                Ok(Status::Ok | Status::BufError) => {}
+        self.length = 0;
+        let (mut read, mut is_complete) = (0, false);
+        while !is_complete {
+            if self.length == self.packed.len() {
+                self.packed.resize(self.length + body.len() / 8, 0);
+            }
+            let room = &mut self.packed[self.length..];
+            match gzip.compress(&body[read..], room, DeflateFlush::Finish) {
+                Ok(status) => is_complete = status == Status::StreamEnd,
                 // Never seen; the body can be sent as it is.
                 Err(_) => return false,
             }
+            let total = |bytes| usize::try_from(bytes).expect("no more than memory holds");
+            (read, self.length) = (total(gzip.total_in()), total(gzip.total_out()));
         }
+        true
     }
 
     #[cfg(not(feature = "gzip"))]
@@ -125,7 +137,7 @@ impl Packer {
 
     /// Returns the body that was compressed last.
     pub(super) fn packed(&self) -> &[u8] {
-        &self.packed
+        &self.packed[..self.length]
     }
 }
 

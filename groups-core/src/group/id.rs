@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde_core::{Serialize, Serializer};
 
 /// A group's id as text: Mixpanel's `$group_id` is always text.
 ///

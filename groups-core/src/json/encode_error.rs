@@ -1,6 +1,6 @@
 use std::fmt;
 
-use serde::ser;
+use serde_core::ser;
 
 /// An error of a value that cannot be a property. It is a single pointer, to keep the results of serializing small.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde_core::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::json::sink::{Parts, Shape, Sink};

@@ -1,6 +1,6 @@
 //! Finds out whether a value serializes to `null`, without writing it.
 
-use serde::Serialize;
+use serde_core::Serialize;
 
 use crate::json::sink::{Mismatch, Parts, Scalar, Shape, Sink};
 

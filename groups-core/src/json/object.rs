@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::Serialize;
+use serde_core::Serialize;
 use serde_json::value::RawValue;
 
 use crate::group::{Operation, Property};

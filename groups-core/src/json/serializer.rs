@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::Serialize;
+use serde_core::Serialize;
 
 use crate::json::escape::{write_escaped, write_str};
 use crate::json::members::{check_depth, check_readable, may_be_deep};

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::ser::{self, Serialize, Serializer};
+use serde_core::ser::{self, Serialize, Serializer};
 
 /// A boolean or a number; integers of up to 64 bits are widened.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-use serde::Serialize;
+use serde_core::Serialize;
 
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};

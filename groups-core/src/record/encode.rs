@@ -1,6 +1,6 @@
 //! Encodes one update as JSON.
 
-use serde::Serialize;
+use serde_core::Serialize;
 
 use crate::group::{Group, Id, Operation, Property};
 use crate::json::escape::write_str;

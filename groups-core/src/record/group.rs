@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde_core::Serialize;
 
 use crate::group::{Group, Operation};
 use crate::json::escape::write_str;

@@ -1,4 +1,4 @@
-use serde::Serialize;
+use serde_core::Serialize;
 
 use crate::group::{Group, Operation, Property};
 use crate::json::EncodeError;

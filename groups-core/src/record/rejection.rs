@@ -1,6 +1,6 @@
 use std::fmt;
 
-use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+use serde_core::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::group::{Group, Operation};
 

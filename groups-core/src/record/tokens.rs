@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::Serialize;
+use serde_core::Serialize;
 
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};

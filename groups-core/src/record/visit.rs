@@ -1,6 +1,6 @@
 //! What generated code calls: the walk over a struct's properties, and small pieces that it needs.
 
-use serde::{Serialize, Serializer};
+use serde_core::{Serialize, Serializer};
 
 use crate::group::{Id, Property};
 use crate::json::EncodeError;

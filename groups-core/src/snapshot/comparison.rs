@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde_core::Serialize;
 
 use super::known::{Known, Trace, set_of};
 use crate::group::operation::FIELD_OPERATIONS;

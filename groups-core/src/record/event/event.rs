@@ -2,7 +2,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::time::SystemTime;
 
-use serde::{Serialize, Serializer as _};
+use serde_core::{Serialize, Serializer as _};
 use serde_json::value::RawValue;
 
 use super::rules::{
