@@ -193,16 +193,25 @@ impl Records {
         self.entries.len() <= limits.records / 2 && self.buffer.len() <= limits.bytes / 2
     }
 
-    /// Moves the last record to the end of `other`.
-    pub(crate) fn move_last_to(&mut self, other: &mut Self) {
-        if let Some(entry) = self.entries.last() {
-            let start = other.begin();
-            other
-                .buffer
-                .extend_from_slice(&self.buffer[entry.start + 1..]);
-            other.entries.push(RecordSpan { start, ..*entry });
-            self.pop();
-        }
+    /// Returns how many of the first records fit into one request: one at least, since none alone is too large.
+    pub(crate) fn fitting(&self, limits: Limits) -> usize {
+        let counts = 0..=self.len().min(limits.records);
+        let fits = |count: &usize| self.end(*count) <= limits.bytes;
+        counts.rev().find(fits).unwrap_or_default()
+    }
+
+    /// Moves the records from `first` on to the end of `other`.
+    pub(crate) fn move_rest_to(&mut self, first: usize, other: &mut Self) {
+        let Some(&RecordSpan { start: from, .. }) = self.entries.get(first) else {
+            return;
+        };
+        let to = other.begin();
+        other.buffer.extend_from_slice(&self.buffer[from + 1..]);
+        other.entries.extend(self.entries.drain(first..).map(|entry| RecordSpan {
+            start: entry.start - from + to,
+            ..entry
+        }));
+        self.buffer.truncate(from + 1);
     }
 
     /// Takes the last record out.
@@ -263,12 +272,13 @@ impl Records {
 
     /// Returns the range of a run of records in the buffer, with the byte before and the byte after.
     fn span(&self, range: &Range<usize>) -> Range<usize> {
-        let start = self.entries[range.start].start;
-        let end = self
-            .entries
-            .get(range.end)
-            .map_or(self.buffer.len(), |next| next.start + 1);
-        start..end
+        self.entries[range.start].start..self.end(range.end)
+    }
+
+    /// Returns where the byte after the first `count` records ends.
+    fn end(&self, count: usize) -> usize {
+        let next = self.entries.get(count);
+        next.map_or(self.buffer.len(), |next| next.start + 1)
     }
 
     /// Returns one record's bytes, from bracket to bracket.
@@ -353,7 +363,8 @@ mod tests {
         Clear,
         /// Takes the body of a run, from and to these fractions of the records.
         Body(usize, usize),
-        MoveLast,
+        /// Moves what is behind this fraction of the records.
+        MoveRest(usize),
         Copy(usize),
         Replace(usize),
         /// The other one's turn.
@@ -370,7 +381,7 @@ mod tests {
             1 => Just(Step::Pop),
             1 => Just(Step::Clear),
             3 => (0..10_usize, 0..10_usize).prop_map(|(from, to)| Step::Body(from, to)),
-            2 => Just(Step::MoveLast),
+            2 => (0..10_usize).prop_map(Step::MoveRest),
             1 => (0..10_usize).prop_map(Step::Copy),
             1 => (0..10_usize).prop_map(Step::Replace),
             2 => Just(Step::Swap),
@@ -429,9 +440,10 @@ mod tests {
                         prop_assert_eq!(one.bytes(&run), body.len());
                         prop_assert_eq!(String::from_utf8_lossy(one.body(&run)), body);
                     }
-                    Step::MoveLast => {
-                        one.move_last_to(other);
-                        others.extend(is.pop());
+                    Step::MoveRest(from) => {
+                        let from = from % (len + 1);
+                        one.move_rest_to(from, other);
+                        others.extend(is.drain(from..));
                     }
                     Step::Copy(index) if len > 0 => {
                         other.copy(one, index % len);
