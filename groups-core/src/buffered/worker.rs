@@ -132,7 +132,9 @@ fn send<R: Kind>(
     blocked: &mut Blocked,
 ) -> Result<(), Option<Duration>> {
     let is_cancelled = || cancel.load(Ordering::Relaxed);
-    let Some(batch) = TakenBatch::encode(taken, publisher.settings.coalesce, &is_cancelled) else {
+    let most = R::route(&publisher.client).most_bytes_a_record();
+    let most = publisher.settings.coalesce.then_some(most);
+    let Some(batch) = TakenBatch::encode(taken, most, &is_cancelled) else {
         let undelivered = vec![Fate::Undelivered; taken.len()];
         let _ = settle(publisher, taken, &undelivered, &Report::default());
         return Err(None);
@@ -312,10 +314,10 @@ struct TakenBatch {
 }
 
 impl TakenBatch {
-    /// Returns `None` if it is cancelled meanwhile.
+    /// Coalesces into records of so many bytes at most, if that is set. Returns `None` if it is cancelled meanwhile.
     fn encode<R: Kind>(
         taken: &[OutboxEntry<R>],
-        coalesce: bool,
+        coalesce: Option<usize>,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Option<Self> {
         let unlimited = Limits {
@@ -338,9 +340,8 @@ impl TakenBatch {
                 }
             }
         }
-        if coalesce && R::CAN_COALESCE {
-            let coalesced =
-                coalesce_with_members(&mut records, OPENING.len(), unlimited, is_cancelled)?;
+        if let Some(most) = coalesce.filter(|_| R::CAN_COALESCE) {
+            let coalesced = coalesce_with_members(&mut records, OPENING.len(), most, is_cancelled)?;
             let taken = |of: Vec<usize>| of.into_iter().flat_map(|at| members[at].clone());
             members = coalesced
                 .into_iter()

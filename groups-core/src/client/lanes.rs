@@ -138,8 +138,9 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         }
         let route = self.delivery.route();
         let batch = &mut self.filling[lane].batch;
-        self.delivery
-            .note_coalesced(coalesce(batch, route.opening.len(), route.limits));
+        let most = route.limits.most_bytes_a_record();
+        let saved = coalesce(batch, route.opening.len(), most);
+        self.delivery.note_coalesced(saved);
         batch.is_half_empty(route.limits)
     }
 

@@ -91,17 +91,21 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-fn check_size<R: Record>(
-    json: &[u8],
-    opening: &[u8],
+/// Returns a rejection if a record of these members is too large, with its `opening` of that length.
+pub(super) fn check_size<R: Record>(
+    members: &[u8],
+    opening: usize,
     limits: Limits,
 ) -> Result<(), Box<Rejection>> {
-    let most = limits.most_bytes_a_record();
-    if json.len() <= most {
+    let (bytes, most) = (opening + members.len(), limits.most_bytes_a_record());
+    if bytes <= most {
         return Ok(());
     }
-    let name = R::name(&json[opening.len()..]);
-    Err(Box::new(Rejection::too_large(name, json.len(), most)))
+    Err(Box::new(Rejection::too_large(
+        R::name(members),
+        bytes,
+        most,
+    )))
 }
 
 impl Records {
@@ -147,7 +151,7 @@ impl Records {
         out.0.extend_from_slice(opening);
         let written = record.write(out.0).and_then(|written| {
             if written.is_some() {
-                check_size::<R>(&out.0[end..], opening, limits)?;
+                check_size::<R>(&out.0[end + opening.len()..], opening.len(), limits)?;
             }
             Ok(written)
         });
@@ -207,10 +211,12 @@ impl Records {
         };
         let to = other.begin();
         other.buffer.extend_from_slice(&self.buffer[from + 1..]);
-        other.entries.extend(self.entries.drain(first..).map(|entry| RecordSpan {
-            start: entry.start - from + to,
-            ..entry
-        }));
+        other
+            .entries
+            .extend(self.entries.drain(first..).map(|entry| RecordSpan {
+                start: entry.start - from + to,
+                ..entry
+            }));
         self.buffer.truncate(from + 1);
     }
 
