@@ -227,6 +227,18 @@ impl Records {
         }
     }
 
+    /// Takes a record out.
+    pub(crate) fn remove(&mut self, index: usize) {
+        let Range { start, end } = self.span(&(index..index + 1));
+        // The byte after it precedes the next record.
+        let length = end - 1 - start;
+        self.buffer.drain(start..end - 1);
+        self.entries.remove(index);
+        for entry in &mut self.entries[index..] {
+            entry.start -= length;
+        }
+    }
+
     /// Appends a record of `other`.
     pub(crate) fn copy(&mut self, other: &Self, index: usize) {
         let operation = other.entries[index].encoded.operation;
@@ -366,6 +378,7 @@ mod tests {
     enum Step {
         Push(Fake),
         Pop,
+        Remove(usize),
         Clear,
         /// Takes the body of a run, from and to these fractions of the records.
         Body(usize, usize),
@@ -385,6 +398,7 @@ mod tests {
             1 => Just(Step::Push(Fake::Fails)),
             1 => Just(Step::Push(Fake::Panics)),
             1 => Just(Step::Pop),
+            1 => (0..10_usize).prop_map(Step::Remove),
             1 => Just(Step::Clear),
             3 => (0..10_usize, 0..10_usize).prop_map(|(from, to)| Step::Body(from, to)),
             2 => (0..10_usize).prop_map(Step::MoveRest),
@@ -434,6 +448,10 @@ mod tests {
                         one.pop();
                         is.pop();
                     }
+                    Step::Remove(index) if len > 0 => {
+                        one.remove(index % len);
+                        is.remove(index % len);
+                    }
                     Step::Clear => {
                         one.clear();
                         is.clear();
@@ -463,7 +481,7 @@ mod tests {
                         real.swap(0, 1);
                         model.swap(0, 1);
                     }
-                    Step::Body(..) | Step::Copy(_) | Step::Replace(_) => {}
+                    Step::Body(..) | Step::Copy(_) | Step::Replace(_) | Step::Remove(_) => {}
                 }
                 for (real, model) in real.iter().zip(&model) {
                     let records = (0..real.len()).map(|index| {

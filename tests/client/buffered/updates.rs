@@ -1230,7 +1230,7 @@ fn the_limit_of_an_update_counts_what_the_client_adds() {
     assert!(error.to_string().contains("the limit is 998"), "{error}");
     let all = buffered.publish_all([of_length(longest + 1), of_length(1)]);
     assert_eq!(all.unwrap_err().kind(), ErrorKind::InvalidUpdate);
-    buffered.flush(LONG);
+    assert!(buffered.flush(LONG).is_complete());
 
     // Two that are one update without the token, and not always with it.
     for total in longest - 60..longest {
@@ -1238,7 +1238,7 @@ fn the_limit_of_an_update_counts_what_the_client_adds() {
             let part = BTreeMap::from([(name, vec!["x".repeat(length)])]);
             buffered.publish(acme.set(part)).unwrap();
         }
-        buffered.flush(LONG);
+        assert!(buffered.flush(LONG).is_complete());
     }
     let stats = buffered.shutdown(LONG).stats;
     assert_eq!((stats.rejected, stats.accepted), (0, 121));
