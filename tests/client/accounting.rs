@@ -353,6 +353,59 @@ fn one_rule_for_every_route() {
     assert_eq!(from_json(encoded.as_json()).unwrap(), encoded);
 }
 
+/// A map as a `Serialize` with a mistake passes it: these keys, or values where there is none.
+struct Mistaken(&'static [Option<&'static str>]);
+
+impl serde::Serialize for Mistaken {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let mut map = to.serialize_map(None)?;
+        for key in self.0 {
+            match key {
+                Some(key) => map.serialize_key(key)?,
+                None => map.serialize_value(&1)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// What it passes would not be JSON: the server could not read the request, nor this library the update.
+#[test]
+fn a_serialize_that_mixes_up_keys_and_values_is_an_error() {
+    let emulator = Emulator::start().unwrap();
+    let client = client(&emulator);
+    let buffered = client.buffered().before_send(|_| true).start().unwrap();
+    let acme = Group::new("company", "acme");
+    for (keys, reason) in [
+        (
+            &[Some("a"), Some("b"), None][..],
+            "passes a key without a value",
+        ),
+        (&[Some("a")], "passes a key without a value"),
+        (&[None], "passes a value without a key"),
+        (&[Some("a"), None, None], "passes a value without a key"),
+    ] {
+        let within = || std::collections::BTreeMap::from([("odd", Mistaken(keys))]);
+        let list = std::collections::BTreeMap::from([("odd", [Mistaken(keys)])]);
+        for update in [
+            acme.set(Mistaken(keys)),
+            acme.set(within()),
+            acme.set_once(within()),
+            acme.union(list),
+        ] {
+            let report = client.send(&update).unwrap();
+            let rejection = report.rejected[0].to_string();
+            assert!(rejection.contains(reason), "{rejection}");
+            let error = buffered.publish(&update).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+    buffered.publish(acme.set(json!({"fine": true}))).unwrap();
+    assert_eq!(buffered.shutdown(LONG).stats.accepted, 1);
+    assert_eq!(emulator.requests().len(), 1);
+}
+
 #[test]
 fn a_refusal_by_the_server_names_the_group_whatever_the_properties_hold() {
     let emulator = Emulator::start().unwrap();

@@ -163,10 +163,10 @@ impl Queues {
                 false
             })
         };
-        PREPARING.with_borrow_mut(|preparing| preparing.push(ptr::from_ref(self)));
-        let edited = encoded.edit(guarded);
-        PREPARING.with_borrow_mut(Vec::pop);
-        let edited = edited?;
+        let edited = {
+            let _preparing = Preparing::of(self);
+            encoded.edit(guarded)?
+        };
         if edited.is_none() && !self.is_forked() {
             let state = match encoded {
                 EncodedRecord::Update(_) => Some(&self.updates.shared),
@@ -286,6 +286,22 @@ impl Queues {
             Some(events) => events.stats(),
             None => Stats::nothing(),
         }
+    }
+}
+
+/// The hook of a client runs on this thread.
+struct Preparing;
+
+impl Preparing {
+    fn of(queues: &Queues) -> Self {
+        PREPARING.with_borrow_mut(|preparing| preparing.push(ptr::from_ref(queues)));
+        Self
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        PREPARING.with_borrow_mut(Vec::pop);
     }
 }
 

@@ -243,11 +243,10 @@ impl Parts for Compound<'_> {
         if may_be_deep(self.out.len() - self.start) {
             check_depth(&self.out[self.start..])?;
         }
-        let is_null = self.is_raw && self.out[self.start..].trim_ascii() == b"null";
-        Ok(if is_null {
-            Written::Null
-        } else {
-            Written::Value
+        Ok(match &self.out[self.start..] {
+            [] if self.is_raw => return Err(EncodeError::new("JSON text without a text")),
+            json if self.is_raw && json.trim_ascii() == b"null" => Written::Null,
+            _ => Written::Value,
         })
     }
 }

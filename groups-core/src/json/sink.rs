@@ -152,7 +152,7 @@ impl<S: Sink> Serializer for IntoSink<S> {
     type SerializeTuple = IntoSink<S::Parts>;
     type SerializeTupleStruct = IntoSink<S::Parts>;
     type SerializeTupleVariant = IntoSink<S::Parts>;
-    type SerializeMap = IntoSink<S::Parts>;
+    type SerializeMap = Members<S::Parts>;
     type SerializeStruct = IntoSink<S::Parts>;
     type SerializeStructVariant = IntoSink<S::Parts>;
 
@@ -271,8 +271,12 @@ impl<S: Sink> Serializer for IntoSink<S> {
     }
 
     #[inline]
-    fn serialize_map(self, _len: Option<usize>) -> Result<IntoSink<S::Parts>, S::Error> {
-        self.0.open(Shape::Map).map(IntoSink)
+    fn serialize_map(self, _len: Option<usize>) -> Result<Members<S::Parts>, S::Error> {
+        let parts = self.0.open(Shape::Map)?;
+        Ok(Members {
+            parts,
+            has_key: false,
+        })
     }
 
     #[inline]
@@ -331,22 +335,48 @@ parts!(
     SerializeStructVariant::serialize_field(key) => field;
 );
 
-impl<P: Parts> ser::SerializeMap for IntoSink<P> {
+/// The members of a map, each a key and then its value: a `Serialize` that passes them otherwise would make text that is
+/// not JSON.
+pub(crate) struct Members<P> {
+    parts: P,
+    /// A key waits for its value.
+    has_key: bool,
+}
+
+impl<P: Parts> Members<P> {
+    fn expect_key(&self, has_key: bool) -> Result<(), P::Error> {
+        if self.has_key == has_key {
+            return Ok(());
+        }
+        Err(ser::Error::custom(if has_key {
+            "its `Serialize` passes a value without a key"
+        } else {
+            "its `Serialize` passes a key without a value"
+        }))
+    }
+}
+
+impl<P: Parts> ser::SerializeMap for Members<P> {
     type Ok = P::Ok;
     type Error = P::Error;
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
-        self.0.key(key)
+        self.expect_key(false)?;
+        self.has_key = true;
+        self.parts.key(key)
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-        self.0.value(value)
+        self.expect_key(true)?;
+        self.has_key = false;
+        self.parts.value(value)
     }
 
     #[inline]
     fn end(self) -> Result<P::Ok, P::Error> {
-        self.0.end()
+        self.expect_key(false)?;
+        self.parts.end()
     }
 }

@@ -33,6 +33,8 @@ struct Member {
     /// What members are sorted by first: some bytes of the key or item.
     order: u64,
     start: usize,
+    /// The end of the key or item.
+    key_end: usize,
     end: usize,
 }
 
@@ -61,22 +63,26 @@ impl Tokens {
             [all, [0; 8]]
         };
         let [first, last] = [first, last].map(u64::from_be_bytes);
+        let end = self.bytes.len();
         self.members.push(Member {
             order: first ^ last.rotate_left(32),
             start,
-            end: self.bytes.len(),
+            key_end: end,
+            end,
         });
     }
 
-    /// Sorts the members from `first` on, which end the tokens, in an order that depends on their bytes only.
+    /// Sorts the members from `first` on, which end the tokens, in an order that depends on the bytes of their keys only.
+    /// Of equal keys the last one counts, so these keep their order.
     fn sort(&mut self, first: usize) {
         let Self { bytes, members, .. } = self;
         let list = &mut members[first..];
         if let [Member { start, .. }, _, ..] = *list {
-            let of = |member: &Member| &bytes[member.start..member.end];
+            let key = |member: &Member| &bytes[member.start..member.key_end];
             list.sort_unstable_by(|one, other| {
                 let order = one.order.cmp(&other.order);
-                order.then_with(|| of(one).cmp(of(other)))
+                let order = order.then_with(|| key(one).cmp(key(other)));
+                order.then_with(|| one.start.cmp(&other.start))
             });
             self.sorted.clear();
             for member in list {
@@ -87,7 +93,9 @@ impl Tokens {
                         self.sorted.extend_from_slice(chunk);
                         self.sorted.truncate(self.sorted.len() - (SHORT - length));
                     }
-                    _ => self.sorted.extend_from_slice(of(member)),
+                    _ => self
+                        .sorted
+                        .extend_from_slice(&bytes[member.start..member.end]),
                 }
             }
             bytes[start..].copy_from_slice(&self.sorted);
@@ -221,9 +229,8 @@ impl<'a> Sink for Value<'a> {
             Scalar::I64(value) => to.number(b'i', value.to_le_bytes()),
             Scalar::U128(value) => to.number(b'U', value.to_le_bytes()),
             Scalar::I128(value) => to.number(b'I', value.to_le_bytes()),
-            // Negative zero is zero.
-            Scalar::F32(value) if value.is_finite() => to.number(b'f', (value + 0.0).to_le_bytes()),
-            Scalar::F64(value) if value.is_finite() => to.number(b'd', (value + 0.0).to_le_bytes()),
+            Scalar::F32(value) if value.is_finite() => to.number(b'f', value.to_le_bytes()),
+            Scalar::F64(value) if value.is_finite() => to.number(b'd', value.to_le_bytes()),
             Scalar::F32(_) | Scalar::F64(_) => to.bytes.push(b'z'),
         }
         Ok(())
@@ -324,8 +331,7 @@ impl Parts for Compound<'_> {
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         self.write(value)?;
         let end = self.to.bytes.len();
-        // A value without a key must not become part of what is around the map.
-        if let Some([.., member]) = self.to.members.get_mut(self.first..) {
+        if let Some(member) = self.to.members.last_mut() {
             member.end = end;
         }
         Ok(())
