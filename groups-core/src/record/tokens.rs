@@ -53,19 +53,9 @@ impl Tokens {
     /// Adds a member that begins there, with the key or item that ends the bytes.
     #[inline]
     fn member(&mut self, start: usize) {
-        let bytes = &self.bytes[start..];
-        let ends = (bytes.first_chunk(), bytes.last_chunk());
-        let [first, last] = if let (Some(first), Some(last)) = ends {
-            [*first, *last]
-        } else {
-            let mut all = [0; 8];
-            all[..bytes.len()].copy_from_slice(bytes);
-            [all, [0; 8]]
-        };
-        let [first, last] = [first, last].map(u64::from_be_bytes);
         let end = self.bytes.len();
         self.members.push(Member {
-            order: first ^ last.rotate_left(32),
+            order: 0,
             start,
             key_end: end,
             end,
@@ -79,6 +69,10 @@ impl Tokens {
         let list = &mut members[first..];
         if let [Member { start, .. }, _, ..] = *list {
             let key = |member: &Member| &bytes[member.start..member.key_end];
+            // Not as soon as a key is written: bytes that were just written in pieces are slow to read at once.
+            for member in &mut *list {
+                member.order = order_of(key(member));
+            }
             list.sort_unstable_by(|one, other| {
                 let order = one.order.cmp(&other.order);
                 let order = order.then_with(|| key(one).cmp(key(other)));
@@ -123,6 +117,21 @@ impl Tokens {
         self.bytes.push(kind);
         self.bytes.extend_from_slice(&bytes);
     }
+}
+
+/// Returns what members are sorted by first: their keys' first and last bytes.
+#[inline]
+fn order_of(key: &[u8]) -> u64 {
+    let ends = (key.first_chunk(), key.last_chunk());
+    let [first, last] = if let (Some(first), Some(last)) = ends {
+        [*first, *last]
+    } else {
+        let mut all = [0; 8];
+        all[..key.len()].copy_from_slice(key);
+        [all, [0; 8]]
+    };
+    let [first, last] = [first, last].map(u64::from_be_bytes);
+    first ^ last.rotate_left(32)
 }
 
 /// The length of members that are copied at once.
