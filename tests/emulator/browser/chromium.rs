@@ -1,9 +1,7 @@
 //! A headless Chromium, driven over a pipe by the DevTools protocol.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Long enough for anything; reached only where a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,9 +18,6 @@ const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// Chromium's end of the pipe is file 3 for its input and file 4 for its output.
 const RUN: &str = r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null"#;
-
-/// How many there have been, as each needs a folder of its own.
-static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 pub(crate) struct Browser {
     child: Child,
@@ -32,7 +28,8 @@ pub(crate) struct Browser {
     sent: u64,
     /// What the page did wrong.
     pub(crate) errors: Vec<Value>,
-    profile: PathBuf,
+    /// Its profile, and what else it leaves.
+    folder: TempDir,
 }
 
 impl Browser {
@@ -48,9 +45,7 @@ impl Browser {
             println!("{missing}");
             return None;
         };
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let profile = format!("mixpanel-groups-browser-{}-{number}", std::process::id());
-        let profile = std::env::temp_dir().join(profile);
+        let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new("sh")
             .args(["-c", RUN, "sh", program, "--remote-debugging-pipe"])
             .args([
@@ -63,7 +58,8 @@ impl Browser {
             .args(["--disable-component-update", "--disable-sync"])
             .arg("--host-resolver-rules=MAP evil.example 127.0.0.1")
             .args(["--hide-scrollbars", "--window-size=1280,960"])
-            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg(format!("--user-data-dir={}", folder.path().display()))
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -87,7 +83,7 @@ impl Browser {
             session: None,
             sent: 0,
             errors: Vec::new(),
-            profile,
+            folder,
         };
         let page = browser.call("Target.createTarget", &json!({"url": "about:blank"}));
         let target = json!({"targetId": page["targetId"], "flatten": true});
@@ -237,10 +233,22 @@ impl Browser {
     }
 }
 
+/// Closes the browser, and waits until its last process has ended: each still writes into the folder.
 impl Drop for Browser {
     fn drop(&mut self) {
+        let _ = write!(
+            self.input,
+            "{}\0",
+            json!({"id": 0, "method": "Browser.close"})
+        );
+        while self.messages.recv_timeout(Duration::from_secs(5)).is_ok() {}
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.profile);
+        for _ in 0..100 {
+            if std::fs::remove_dir_all(&self.folder).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
