@@ -379,7 +379,7 @@ fn one_record_that_a_firewall_dislikes_comes_back_and_the_others_are_accepted() 
 
 /// Some in a row, as many as there are: one of the others shows that it is their text.
 #[test]
-fn neighbours_that_a_firewall_dislikes_do_not_stop_the_others() {
+fn neighbors_that_a_firewall_dislikes_do_not_stop_the_others() {
     for disliked in [
         &[0, 1, 2][..],
         &[0, 1, 2, 3],
@@ -402,7 +402,7 @@ fn neighbours_that_a_firewall_dislikes_do_not_stop_the_others() {
 }
 
 #[test]
-fn a_background_client_gives_up_neighbours_that_are_blocked() {
+fn a_background_client_gives_up_neighbors_that_are_blocked() {
     let raw = firewall(&[0, 1, 2, 3]);
     let client = builder(&raw.endpoint).build().unwrap();
     let buffered = client
