@@ -145,8 +145,8 @@ impl<'a> Sender<'a> {
     /// Tries one of the records from `rest` on, to know whether those that were set aside are blocked for their text.
     /// One that is not blocked is settled, and taken out of the batch.
     ///
-    /// Any of them, since the next ones may have such a text too, and those at the end: so whoever sends again what
-    /// comes back gets on. But no record is sent before another one of its group.
+    /// Any of them, since the next ones may have such a text too, and those at the end: so a caller that sends
+    /// again what comes back gets on. But no record is sent before another one of its group.
     fn is_another_delivered<R: Record>(
         &mut self,
         batch: &mut Records,
