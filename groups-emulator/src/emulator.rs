@@ -63,13 +63,17 @@ impl EmulatorBuilder {
 
     /// Sets the project's token. A request with another token, or without one, gets 401. By
     /// default the emulator accepts any token that is not empty.
+    ///
+    /// For updates that is stricter than Mixpanel, whose reply `1` "does not signify a valid token": so
+    /// that a test sees a wrong token, which in production nothing but the missing profiles would show.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.settings.credentials.token = Some(token.into());
         self
     }
 
-    /// Sets the service account that may import events. By default any may, for any `project_id`. An
-    /// import with the project's token as user name and an empty password is accepted in any case.
+    /// Sets the service account that may import events. By default any may whose user name is not empty,
+    /// for any `project_id` that is not empty. An import with the project's token as user name and an empty
+    /// password is accepted in any case.
     pub fn service_account(
         mut self,
         user: impl Into<String>,

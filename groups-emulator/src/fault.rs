@@ -8,7 +8,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Responds with this status, and with the body that Mixpanel sends with it. Nothing is applied.
+    /// Responds with this status. Nothing is applied.
+    ///
+    /// With 401, 413 and 429 the body is the one that Mixpanel documents, on `/import` another 401 than on
+    /// `/groups`. With other statuses it is JSON of the same form, with a message of the emulator.
     ///
     /// In this and the next two variants, a number that is not a status counts as 500, and a status that
     /// allows no body, such as 204, comes without one.
