@@ -65,7 +65,7 @@ impl EmulatorBuilder {
     /// default the emulator accepts any token that is not empty.
     ///
     /// For updates that is stricter than Mixpanel, whose reply `1` "does not signify a valid token": so
-    /// that a test sees a wrong token, which in production nothing but the missing profiles would show.
+    /// that a test sees a wrong token, which would otherwise show only in profiles that never appear.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.settings.credentials.token = Some(token.into());
         self
