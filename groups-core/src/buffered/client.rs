@@ -10,6 +10,7 @@ use crate::buffered::queues::Queues;
 use crate::buffered::settings::Settings;
 #[cfg(simulation)]
 use crate::buffered::state::Shared;
+use crate::buffered::stats::counted;
 use crate::buffered::{DeliveryEvent, FlushOutcome, OverflowPolicy, Stats, worker};
 use crate::client::Client;
 use crate::outbox::{Capacity, MemoryOutbox, Outbox};
@@ -129,9 +130,9 @@ impl BufferedClientBuilder {
     /// Calls the function at every failure, on the thread where it happens, often a worker.
     ///
     /// The function may call any method of the client. A failure within such a call is logged and does not call the
-    /// function again; a panic in the function is logged. On a worker thread, which cannot send meanwhile, `flush`,
-    /// `shutdown` and dropping the last clone do not wait: `shutdown` ends the client at once and returns what is not
-    /// delivered.
+    /// function again; a panic in the function is logged. `publish` does not wait for room in the outbox. On a worker
+    /// thread, which cannot send meanwhile, `flush`, `shutdown` and dropping the last clone do not wait either: `shutdown`
+    /// ends the client at once and returns what is not delivered.
     pub fn on_error(
         mut self,
         callback: impl Fn(&DeliveryEvent<'_>) + Send + Sync + 'static,
@@ -276,9 +277,15 @@ fn loss(outcome: &FlushOutcome) -> Option<String> {
     let lost = match (updates, events) {
         (0, 0) if outcome.is_complete() => return None,
         (0, 0) => return Some(format!("the client was dropped: {outcome}")),
-        (updates, 0) => format!("{updates} updates"),
-        (0, events) => format!("{events} events"),
-        (updates, events) => format!("{updates} updates and {events} events"),
+        (updates, 0) => counted(updates, "update"),
+        (0, events) => counted(events, "event"),
+        (updates, events) => {
+            format!(
+                "{} and {}",
+                counted(updates, "update"),
+                counted(events, "event")
+            )
+        }
     };
     let message = "the client was dropped before they were sent";
     Some(format!("lost {lost}: {message}"))
@@ -383,7 +390,8 @@ mod simulation {
             assert_eq!(told(3, 0, 0).as_deref(), Some(waits));
             assert_eq!(told(0, 2, 0), lost("2 updates"));
             assert_eq!(told(0, 0, 2), lost("2 events"));
-            assert_eq!(told(3, 2, 1), lost("2 updates and 1 events"));
+            assert_eq!(told(3, 1, 0), lost("1 update"));
+            assert_eq!(told(3, 2, 1), lost("2 updates and 1 event"));
         });
     }
 }

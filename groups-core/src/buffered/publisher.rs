@@ -84,8 +84,9 @@ impl<R: Kind> Publisher<R> {
         // The clock is read only where it is needed: by an outbox that does not keep its timeout, or one that is full.
         let mut started = (!self.outbox.keeps_its_timeout()).then(Instant::now);
         let block = match self.settings.overflow {
-            OverflowPolicy::Block(time) => time,
-            OverflowPolicy::Reject | OverflowPolicy::DropOldest => Duration::ZERO,
+            // The worker, on which `on_error` runs, cannot wait for itself.
+            OverflowPolicy::Block(time) if !IS_NOTIFYING.get() => time,
+            _ => Duration::ZERO,
         };
         let outbox_timeout = self.settings.outbox_timeout;
         let most = outbox_timeout.saturating_add(block);
@@ -115,9 +116,9 @@ impl<R: Kind> Publisher<R> {
                         return full();
                     }
                 }
-                OverflowPolicy::Block(time) => {
+                OverflowPolicy::Block(_) => {
                     let waited = blocked_since.get_or_insert_with(Instant::now).elapsed();
-                    let left = time.saturating_sub(waited);
+                    let left = block.saturating_sub(waited);
                     if left.is_zero() {
                         return full();
                     }

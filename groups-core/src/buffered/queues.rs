@@ -130,9 +130,27 @@ impl Queues {
 
     /// Returns the record as it will wait; `None` if there is nothing to send or the hook withholds it.
     fn prepare(&self, record: impl IntoRecord) -> Result<Option<EncodedRecord>, Error> {
-        let Some(encoded) = record.into_record()? else {
-            return Ok(None);
+        let prepared = match record.into_record()? {
+            Some(encoded) => self.edited(encoded)?,
+            None => None,
         };
+        // What it took would be rejected when it is sent.
+        let client = &self.updates.client;
+        let checked = match &prepared {
+            Some(EncodedRecord::Update(update)) => client
+                .groups_route()
+                .check_size::<EncodedUpdate>(update.as_json()),
+            Some(EncodedRecord::Event(event)) => client
+                .import_route()
+                .check_size::<EncodedEvent>(event.as_json()),
+            None => Ok(()),
+        };
+        checked.map_err(|rejection| Error::invalid(&rejection))?;
+        Ok(prepared)
+    }
+
+    /// Returns the record as `before_send` leaves it, if there is one.
+    fn edited(&self, encoded: EncodedRecord) -> Result<Option<EncodedRecord>, Error> {
         let Some(hook) = &self.settings.before_send else {
             return Ok(Some(encoded));
         };

@@ -128,7 +128,7 @@ fn waiting(kind: &str, count: Option<usize>) -> Option<String> {
     match count {
         Some(0) => None,
         Some(1) => Some(format!("1 {kind} still waits")),
-        Some(count) => Some(format!("{count} {kind}s still wait")),
+        Some(count) => Some(format!("{} still wait", counted(count, kind))),
         None => Some(format!("an unknown number of {kind}s still waits")),
     }
 }
@@ -137,8 +137,14 @@ fn handed_back(kind: &str, count: usize) -> Option<String> {
     match count {
         0 => None,
         1 => Some(format!("1 {kind} was handed back")),
-        count => Some(format!("{count} {kind}s were handed back")),
+        count => Some(format!("{} were handed back", counted(count, kind))),
     }
+}
+
+/// Returns so many updates or events in words.
+pub(super) fn counted(count: usize, kind: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {kind}{plural}")
 }
 
 #[cfg(test)]

@@ -132,7 +132,9 @@ fn send<R: Kind>(
     blocked: &mut Blocked,
 ) -> Result<(), Option<Duration>> {
     let is_cancelled = || cancel.load(Ordering::Relaxed);
-    let Some(batch) = TakenBatch::encode(taken, publisher.settings.coalesce, &is_cancelled) else {
+    let most = R::route(&publisher.client).most_bytes_a_record();
+    let most = publisher.settings.coalesce.then_some(most);
+    let Some(batch) = TakenBatch::encode(taken, most, &is_cancelled) else {
         let undelivered = vec![Fate::Undelivered; taken.len()];
         let _ = settle(publisher, taken, &undelivered, &Report::default());
         return Err(None);
@@ -195,7 +197,7 @@ fn send<R: Kind>(
 
 /// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many deliveries.
 ///
-/// If nothing is accepted, the text is not the reason. So an update counts from the first delivery in which others were
+/// If everything is blocked, the text is not the reason. So an update counts from the first delivery in which others were
 /// accepted.
 #[derive(Default)]
 struct Blocked(HashMap<i64, u32>);
@@ -209,7 +211,7 @@ impl Blocked {
         result: &Result<Report, Error>,
     ) -> Vec<Rejection> {
         let (report, _) = outcome(result);
-        let is_others = report.is_some_and(|report| report.accepted > 0);
+        let is_others = report.is_some_and(|report| report.accepted > 0 && !report.is_all_blocked);
         let mut given_up = Vec::new();
         let mut counts = HashMap::new();
         for position in blocked {
@@ -312,10 +314,10 @@ struct TakenBatch {
 }
 
 impl TakenBatch {
-    /// Returns `None` if it is cancelled meanwhile.
+    /// Coalesces into records of so many bytes at most, if that is set. Returns `None` if it is cancelled meanwhile.
     fn encode<R: Kind>(
         taken: &[OutboxEntry<R>],
-        coalesce: bool,
+        coalesce: Option<usize>,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Option<Self> {
         let unlimited = Limits {
@@ -338,9 +340,8 @@ impl TakenBatch {
                 }
             }
         }
-        if coalesce && R::CAN_COALESCE {
-            let coalesced =
-                coalesce_with_members(&mut records, OPENING.len(), unlimited, is_cancelled)?;
+        if let Some(most) = coalesce.filter(|_| R::CAN_COALESCE) {
+            let coalesced = coalesce_with_members(&mut records, OPENING.len(), most, is_cancelled)?;
             let taken = |of: Vec<usize>| of.into_iter().flat_map(|at| members[at].clone());
             members = coalesced
                 .into_iter()
@@ -366,10 +367,11 @@ mod tests {
         OutboxEntry::read(id, &json)
     }
 
-    /// The result of a delivery in which something was blocked.
-    fn blocked_with(accepted: usize) -> Result<Report, Error> {
+    /// The result of a delivery in which something was blocked, or everything from then on.
+    fn blocked_with(accepted: usize, is_all_blocked: bool) -> Result<Report, Error> {
         let report = Report {
             accepted,
+            is_all_blocked,
             ..Report::default()
         };
         Err(Error::new(ErrorKind::Server, "blocked").with_report(report))
@@ -379,15 +381,18 @@ mod tests {
     fn what_is_blocked_while_others_are_accepted_is_given_up_in_the_third_delivery() {
         let taken = [entry(7, "one"), entry(8, "other")];
         let mut blocked = Blocked::default();
-        let mut deliver = |positions: &[usize], accepted| {
+        let mut give_up = |positions: &[usize], accepted, is_all_blocked| {
             let positions = positions.iter().copied();
-            let given_up = blocked.give_up(positions, &taken, &blocked_with(accepted));
+            let result = blocked_with(accepted, is_all_blocked);
+            let given_up = blocked.give_up(positions, &taken, &result);
             let given_up = given_up.into_iter().map(|rejection| rejection.position);
             given_up.collect::<Vec<_>>()
         };
         for _ in 0..5 {
-            assert_eq!(deliver(&[1], 0), [0; 0], "its text is not the reason");
+            assert_eq!(give_up(&[1], 0, true), [0; 0], "its text is not the reason");
+            assert_eq!(give_up(&[1], 1, true), [0; 0], "nor if it began meanwhile");
         }
+        let mut deliver = |positions: &[usize], accepted| give_up(positions, accepted, false);
         assert_eq!(deliver(&[1], 1), [0; 0]);
         assert_eq!(deliver(&[], 1), [0; 0], "it was not reached");
         assert_eq!(deliver(&[0, 1], 0), [0; 0], "it counts from then on");

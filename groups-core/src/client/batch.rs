@@ -112,7 +112,8 @@ impl Batch {
     /// # Ok::<(), mixpanel_groups::Error>(())
     /// ```
     pub fn coalesce(&mut self) -> usize {
-        coalesce(&mut self.records, self.opening.len(), self.limits)
+        let most = self.limits.most_bytes_a_record();
+        coalesce(&mut self.records, self.opening.len(), most)
     }
 
     /// Removes all updates and keeps the buffer.

@@ -15,17 +15,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use crate::client::mutable_list::MutableList;
-use crate::client::records::{Limits, Records};
+use crate::client::records::Records;
 use crate::group::Operation;
 use crate::json::close;
 use crate::json::escape::write_str;
 use crate::json::item::{Item, parse_items};
 
-/// Replaces the records by fewer equivalent ones, group by group. Returns how many were saved: 0 if a record would be too
-/// large to be sent.
-pub(crate) fn coalesce(records: &mut Records, opening: usize, limits: Limits) -> usize {
+/// Replaces the records by fewer equivalent ones, group by group. Returns how many were saved: 0 if one of them would have
+/// more than `most` bytes.
+pub(crate) fn coalesce(records: &mut Records, opening: usize, most: usize) -> usize {
     let before = records.len();
-    let coalesced = coalesce_with_members(records, opening, limits, &|| false);
+    let coalesced = coalesce_with_members(records, opening, most, &|| false);
     debug_assert!(coalesced.is_some(), "it was not cancelled");
     before - records.len()
 }
@@ -38,7 +38,7 @@ const LOOK_EVERY: usize = 256;
 pub(crate) fn coalesce_with_members(
     records: &mut Records,
     opening: usize,
-    limits: Limits,
+    most: usize,
     is_cancelled: &dyn Fn() -> bool,
 ) -> Option<Vec<Vec<usize>>> {
     let mut coalesced = Records::default();
@@ -56,7 +56,7 @@ pub(crate) fn coalesce_with_members(
     for segment in segments.all {
         segment.write(records, &mut coalesced, &mut members);
     }
-    if coalesced.largest() > limits.most_bytes_a_record() {
+    if coalesced.largest() > most {
         return Some((0..records.len()).map(|index| vec![index]).collect());
     }
     *records = coalesced;
@@ -453,6 +453,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::client::records::Limits;
     use crate::group::Group;
     use crate::record::{EncodedUpdate, Update};
 
@@ -495,7 +496,7 @@ mod tests {
     fn time(kind: &str, updates: usize, properties: usize) -> Duration {
         let mut records = of_one_group(kind, updates, properties);
         let start = Instant::now();
-        let members = coalesce_with_members(&mut records, 1, UNLIMITED, &|| false).unwrap();
+        let members = coalesce_with_members(&mut records, 1, usize::MAX, &|| false).unwrap();
         let time = start.elapsed();
         let parts: usize = members.iter().map(Vec::len).sum();
         assert!(parts >= updates, "each is part of some");
@@ -518,7 +519,7 @@ mod tests {
     /// Returns each update that is left of those of one group, and which ones it stands for.
     fn coalesced(updates: &[Update<'_>]) -> Vec<String> {
         let mut records = records(updates);
-        let members = coalesce_with_members(&mut records, 1, UNLIMITED, &|| false).unwrap();
+        let members = coalesce_with_members(&mut records, 1, usize::MAX, &|| false).unwrap();
         let left = members.iter().enumerate().map(|(index, members)| {
             let json = String::from_utf8_lossy(records.json(index));
             let json = json.strip_prefix(r#"{"$group_key":"company","$group_id":"acme","#);
@@ -628,18 +629,14 @@ mod tests {
         let acme = Group::new("company", "acme");
         let updates = [1, 2].map(|item| acme.union(json!({"a": [item]})));
         let mut whole = records(&updates);
-        coalesce(&mut whole, 1, UNLIMITED);
+        coalesce(&mut whole, 1, usize::MAX);
         let bytes = whole.json(0).len();
         for (bytes, left) in [(bytes, 1), (bytes - 1, 2)] {
-            let limits = Limits {
-                bytes: bytes + "[]".len(),
-                ..UNLIMITED
-            };
             let mut records = records(&updates);
-            assert_eq!(coalesce(&mut records, 1, limits), 2 - left);
+            assert_eq!(coalesce(&mut records, 1, bytes), 2 - left);
             assert_eq!(records.len(), left);
             let mut records = self::records(&updates);
-            let members = coalesce_with_members(&mut records, 1, limits, &|| false).unwrap();
+            let members = coalesce_with_members(&mut records, 1, bytes, &|| false).unwrap();
             assert_eq!(members.len(), left);
         }
     }
@@ -652,12 +649,12 @@ mod tests {
             looks.set(looks.get() + 1);
             looks.get() > 3
         };
-        let members = coalesce_with_members(&mut records, 1, UNLIMITED, &is_cancelled);
+        let members = coalesce_with_members(&mut records, 1, usize::MAX, &is_cancelled);
         assert_eq!((members, looks.get()), (None, 4));
         assert_eq!(records.len(), 100_000, "the records are as they were");
         // It looks often enough for every size.
         looks.set(-1_000);
-        assert!(coalesce_with_members(&mut records, 1, UNLIMITED, &is_cancelled).is_some());
+        assert!(coalesce_with_members(&mut records, 1, usize::MAX, &is_cancelled).is_some());
         assert!(looks.get() > -650, "{}", looks.get());
     }
 

@@ -15,7 +15,7 @@ use crate::client::Compression;
 use crate::client::Progress;
 use crate::client::RetryPolicy;
 use crate::client::options::Permit;
-use crate::client::records::{Limits, Records};
+use crate::client::records::{Limits, Records, check_size};
 use crate::client::sender::Sender;
 use crate::client::transport::Transport;
 use crate::record::Record;
@@ -34,6 +34,19 @@ pub(crate) struct Route {
     pub(crate) limits: Limits,
     pub(crate) compression: Compression,
     pub(crate) retry: RetryPolicy,
+}
+
+impl Route {
+    /// Returns the most bytes of a record with a bracket as its opening, so that it can be sent.
+    pub(crate) fn most_bytes_a_record(&self) -> usize {
+        let added = self.opening.len() - "{".len();
+        self.limits.most_bytes_a_record().saturating_sub(added)
+    }
+
+    /// Returns a rejection if the record with this JSON is too large to be sent.
+    pub(crate) fn check_size<R: Record>(&self, json: &str) -> Result<(), Box<Rejection>> {
+        check_size::<R>(&json.as_bytes()[1..], self.opening.len(), self.limits)
+    }
 }
 
 /// One `send`.

@@ -110,15 +110,25 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         let mut lane = 0;
         if let Some(inbox) = inbox {
             lane = self.lane_of(inbox);
-            inbox.move_last_to(&mut self.filling[lane].batch);
+            inbox.move_rest_to(0, &mut self.filling[lane].batch);
         }
-        if self.filling[lane].batch.fits(self.delivery.route().limits) || self.coalesce(lane) {
+        let limits = self.delivery.route().limits;
+        if self.filling[lane].batch.fits(limits) || self.coalesce(lane) {
             return;
         }
-        let mut next = self.delivery.spare();
-        self.filling[lane].batch.move_last_to(&mut next);
-        let full = std::mem::replace(&mut self.filling[lane].batch, next);
-        self.ship::<R>(lane, full);
+        // What is left after coalescing may fit whole, or take more than one request: then a merged record at the front
+        // is larger than the one that was added.
+        loop {
+            let mut next = self.delivery.spare();
+            let batch = &mut self.filling[lane].batch;
+            batch.move_rest_to(batch.fitting(limits), &mut next);
+            let is_last = next.fits(limits);
+            let full = std::mem::replace(batch, next);
+            self.ship::<R>(lane, full);
+            if is_last {
+                return;
+            }
+        }
     }
 
     /// Coalesces a lane's batch, if that is set. Returns whether as much again would fit.
@@ -128,8 +138,9 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         }
         let route = self.delivery.route();
         let batch = &mut self.filling[lane].batch;
-        self.delivery
-            .note_coalesced(coalesce(batch, route.opening.len(), route.limits));
+        let most = route.limits.most_bytes_a_record();
+        let saved = coalesce(batch, route.opening.len(), most);
+        self.delivery.note_coalesced(saved);
         batch.is_half_empty(route.limits)
     }
 

@@ -91,17 +91,21 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-fn check_size<R: Record>(
-    json: &[u8],
-    opening: &[u8],
+/// Returns a rejection if a record of these members is too large, with its `opening` of that length.
+pub(super) fn check_size<R: Record>(
+    members: &[u8],
+    opening: usize,
     limits: Limits,
 ) -> Result<(), Box<Rejection>> {
-    let most = limits.most_bytes_a_record();
-    if json.len() <= most {
+    let (bytes, most) = (opening + members.len(), limits.most_bytes_a_record());
+    if bytes <= most {
         return Ok(());
     }
-    let name = R::name(&json[opening.len()..]);
-    Err(Box::new(Rejection::too_large(name, json.len(), most)))
+    Err(Box::new(Rejection::too_large(
+        R::name(members),
+        bytes,
+        most,
+    )))
 }
 
 impl Records {
@@ -147,7 +151,7 @@ impl Records {
         out.0.extend_from_slice(opening);
         let written = record.write(out.0).and_then(|written| {
             if written.is_some() {
-                check_size::<R>(&out.0[end..], opening, limits)?;
+                check_size::<R>(&out.0[end + opening.len()..], opening.len(), limits)?;
             }
             Ok(written)
         });
@@ -193,22 +197,45 @@ impl Records {
         self.entries.len() <= limits.records / 2 && self.buffer.len() <= limits.bytes / 2
     }
 
-    /// Moves the last record to the end of `other`.
-    pub(crate) fn move_last_to(&mut self, other: &mut Self) {
-        if let Some(entry) = self.entries.last() {
-            let start = other.begin();
-            other
-                .buffer
-                .extend_from_slice(&self.buffer[entry.start + 1..]);
-            other.entries.push(RecordSpan { start, ..*entry });
-            self.pop();
-        }
+    /// Returns how many of the first records fit into one request: one at least, since none alone is too large.
+    pub(crate) fn fitting(&self, limits: Limits) -> usize {
+        let counts = 0..=self.len().min(limits.records);
+        let fits = |count: &usize| self.end(*count) <= limits.bytes;
+        counts.rev().find(fits).unwrap_or_default()
+    }
+
+    /// Moves the records from `first` on to the end of `other`.
+    pub(crate) fn move_rest_to(&mut self, first: usize, other: &mut Self) {
+        let Some(&RecordSpan { start: from, .. }) = self.entries.get(first) else {
+            return;
+        };
+        let to = other.begin();
+        other.buffer.extend_from_slice(&self.buffer[from + 1..]);
+        other
+            .entries
+            .extend(self.entries.drain(first..).map(|entry| RecordSpan {
+                start: entry.start - from + to,
+                ..entry
+            }));
+        self.buffer.truncate(from + 1);
     }
 
     /// Takes the last record out.
     pub(crate) fn pop(&mut self) {
         if let Some(RecordSpan { start, .. }) = self.entries.pop() {
             self.buffer.truncate(start + 1);
+        }
+    }
+
+    /// Takes a record out.
+    pub(crate) fn remove(&mut self, index: usize) {
+        let Range { start, end } = self.span(&(index..index + 1));
+        // The byte after it precedes the next record.
+        let length = end - 1 - start;
+        self.buffer.drain(start..end - 1);
+        self.entries.remove(index);
+        for entry in &mut self.entries[index..] {
+            entry.start -= length;
         }
     }
 
@@ -263,12 +290,13 @@ impl Records {
 
     /// Returns the range of a run of records in the buffer, with the byte before and the byte after.
     fn span(&self, range: &Range<usize>) -> Range<usize> {
-        let start = self.entries[range.start].start;
-        let end = self
-            .entries
-            .get(range.end)
-            .map_or(self.buffer.len(), |next| next.start + 1);
-        start..end
+        self.entries[range.start].start..self.end(range.end)
+    }
+
+    /// Returns where the byte after the first `count` records ends.
+    fn end(&self, count: usize) -> usize {
+        let next = self.entries.get(count);
+        next.map_or(self.buffer.len(), |next| next.start + 1)
     }
 
     /// Returns one record's bytes, from bracket to bracket.
@@ -350,10 +378,12 @@ mod tests {
     enum Step {
         Push(Fake),
         Pop,
+        Remove(usize),
         Clear,
         /// Takes the body of a run, from and to these fractions of the records.
         Body(usize, usize),
-        MoveLast,
+        /// Moves what is behind this fraction of the records.
+        MoveRest(usize),
         Copy(usize),
         Replace(usize),
         /// The other one's turn.
@@ -368,9 +398,10 @@ mod tests {
             1 => Just(Step::Push(Fake::Fails)),
             1 => Just(Step::Push(Fake::Panics)),
             1 => Just(Step::Pop),
+            1 => (0..10_usize).prop_map(Step::Remove),
             1 => Just(Step::Clear),
             3 => (0..10_usize, 0..10_usize).prop_map(|(from, to)| Step::Body(from, to)),
-            2 => Just(Step::MoveLast),
+            2 => (0..10_usize).prop_map(Step::MoveRest),
             1 => (0..10_usize).prop_map(Step::Copy),
             1 => (0..10_usize).prop_map(Step::Replace),
             2 => Just(Step::Swap),
@@ -417,6 +448,10 @@ mod tests {
                         one.pop();
                         is.pop();
                     }
+                    Step::Remove(index) if len > 0 => {
+                        one.remove(index % len);
+                        is.remove(index % len);
+                    }
                     Step::Clear => {
                         one.clear();
                         is.clear();
@@ -429,9 +464,10 @@ mod tests {
                         prop_assert_eq!(one.bytes(&run), body.len());
                         prop_assert_eq!(String::from_utf8_lossy(one.body(&run)), body);
                     }
-                    Step::MoveLast => {
-                        one.move_last_to(other);
-                        others.extend(is.pop());
+                    Step::MoveRest(from) => {
+                        let from = from % (len + 1);
+                        one.move_rest_to(from, other);
+                        others.extend(is.drain(from..));
                     }
                     Step::Copy(index) if len > 0 => {
                         other.copy(one, index % len);
@@ -445,7 +481,7 @@ mod tests {
                         real.swap(0, 1);
                         model.swap(0, 1);
                     }
-                    Step::Body(..) | Step::Copy(_) | Step::Replace(_) => {}
+                    Step::Body(..) | Step::Copy(_) | Step::Replace(_) | Step::Remove(_) => {}
                 }
                 for (real, model) in real.iter().zip(&model) {
                     let records = (0..real.len()).map(|index| {

@@ -14,7 +14,7 @@ use crate::client::transport::{Request, Transport, TransportError};
 use crate::record::Record;
 use crate::record::Rejection;
 use crate::record::{Error, ErrorKind};
-use crate::util::random::random;
+use crate::util::random::{random, random_bits};
 use crate::util::sync::Instant;
 
 /// No wait is longer, whatever the settings; no clock ends before it.
@@ -32,7 +32,7 @@ pub(super) struct Sender<'a> {
     set_aside: usize,
 }
 
-/// After so many records that were blocked alone, with none accepted in between, it is not their
+/// After so many records that were blocked alone, with none delivered in between, another one shows whether it is their
 /// text.
 const MAX_SET_ASIDE: usize = 3;
 
@@ -52,8 +52,8 @@ impl<'a> Sender<'a> {
         self.lane
     }
 
-    /// Delivers the records of a batch, one run after the other. When it returns, the first `settled` records are accepted
-    /// or rejected, and no others.
+    /// Delivers the records of a batch, one run after the other. When it returns, the first `settled` records are accepted,
+    /// rejected or handed back, and no others that are left in the batch.
     pub(super) fn deliver<R: Record>(
         &mut self,
         batch: &mut Records,
@@ -87,51 +87,93 @@ impl<'a> Sender<'a> {
             }
             let newly_sent = run.end.saturating_sub(sent);
             sent = sent.max(run.end);
-            let failed_records = match self.exchange(batch, &run, newly_sent, is_blocked)? {
-                Verdict::Blocked(error) if records == 1 => {
+            let verdict = self.exchange(batch, &run, newly_sent, is_blocked)?;
+            match failed_records(verdict, records) {
+                Ok(failed_records) => {
+                    self.settle::<R>(batch, &run, failed_records);
                     *settled = run.end;
-                    self.set_aside(batch, run.start, error)?;
-                    continue;
                 }
-                Verdict::Accepted => BTreeMap::new(),
-                Verdict::Partly(failed_records) => failed_records,
-                Verdict::Refused(message) | Verdict::TooLarge(message) if records == 1 => {
-                    let field = None;
-                    BTreeMap::from([(0, FailedRecord { field, message })])
+                Err(Verdict::Blocked(error)) if records == 1 => {
+                    self.set_aside(batch, run.start, error);
+                    *settled = run.end;
+                    if self.set_aside < MAX_SET_ASIDE {
+                        continue;
+                    }
+                    if !self.is_another_delivered::<R>(batch, *settled, &mut sent)? {
+                        self.stop_as_blocked();
+                        return Err(Stopped);
+                    }
+                    runs.clear();
+                    runs.extend(Some(*settled..batch.len()).filter(|rest| !rest.is_empty()));
                 }
-                verdict => {
+                Err(verdict) => {
                     is_blocked |= matches!(verdict, Verdict::Blocked(_));
                     if matches!(verdict, Verdict::TooLarge(_)) {
                         self.delivery.state().refused_as_too_large(records, bytes);
                     }
                     runs.extend(halves(&run));
-                    continue;
                 }
-            };
-            self.settle::<R>(batch, &run, failed_records);
-            *settled = run.end;
+            }
         }
         Ok(())
     }
 
-    /// Hands back a record that is blocked alone, and continues with the others unless those are blocked too.
-    fn set_aside(&mut self, batch: &Records, index: usize, error: Error) -> Result<(), Stopped> {
-        log::warn!(
-            "record {} was not delivered: {error:#}",
-            batch.position(index)
-        );
+    /// Hands back a record that is blocked alone.
+    fn set_aside(&mut self, batch: &Records, index: usize, error: Error) {
+        let position = batch.position(index);
+        log::warn!("record {position} was not delivered: {error:#}");
         self.hand_back(batch, index);
         let head = batch.head(index, self.delivery.route.opening.len());
         self.held.insert(head.to_vec());
         self.set_aside += 1;
-        if self.set_aside == MAX_SET_ASIDE {
-            self.delivery.state().report.blocked.clear();
-            return Err(self.stop(error));
-        }
         let mut state = self.delivery.state();
-        state.report.blocked.push(batch.position(index));
+        state.report.blocked.push(position);
         state.set_aside.get_or_insert(error);
-        Ok(())
+    }
+
+    /// Stops all lanes: whatever is sent is blocked.
+    fn stop_as_blocked(&self) {
+        let mut state = self.delivery.state();
+        state.report.is_all_blocked = true;
+        let error = state.set_aside.take();
+        drop(state);
+        if let Some(error) = error {
+            self.delivery.stop(error);
+        }
+    }
+
+    /// Tries one of the records from `rest` on, to know whether those that were set aside are blocked for their text.
+    /// One that is not blocked is settled, and taken out of the batch.
+    ///
+    /// Any of them, since the next ones may have such a text too, and those at the end: so whoever sends again what
+    /// comes back gets on. But no record is sent before another one of its group.
+    fn is_another_delivered<R: Record>(
+        &mut self,
+        batch: &mut Records,
+        rest: usize,
+        sent: &mut usize,
+    ) -> Result<bool, Stopped> {
+        let opening = self.delivery.route.opening.len();
+        let mut seen = HashSet::new();
+        let is_first = |index: &usize| {
+            let head = batch.head(*index, opening);
+            !self.held.contains(head) && seen.insert(head)
+        };
+        let first: Vec<_> = (rest..batch.len()).filter(is_first).collect();
+        let Some(index) = pick(&first) else {
+            return Ok(false);
+        };
+        let run = index..index + 1;
+        let newly_sent = usize::from(index >= *sent);
+        let verdict = self.exchange(batch, &run, newly_sent, true)?;
+        let Ok(failed_records) = failed_records(verdict, 1) else {
+            return Ok(false);
+        };
+        self.settle::<R>(batch, &run, failed_records);
+        self.set_aside = 0;
+        batch.remove(index);
+        *sent -= usize::from(index < *sent);
+        Ok(true)
     }
 
     /// Returns the first record of a run whose group has an earlier one that was set aside.
@@ -288,6 +330,28 @@ impl<'a> Sender<'a> {
         self.delivery.stop(error);
         Stopped
     }
+}
+
+/// Returns which records of a run failed, by their places in it; gives the verdict back if that is not known.
+fn failed_records(
+    verdict: Verdict,
+    records: usize,
+) -> Result<BTreeMap<usize, FailedRecord>, Verdict> {
+    match verdict {
+        Verdict::Accepted => Ok(BTreeMap::new()),
+        Verdict::Partly(failed_records) => Ok(failed_records),
+        Verdict::Refused(message) | Verdict::TooLarge(message) if records == 1 => {
+            let field = None;
+            Ok(BTreeMap::from([(0, FailedRecord { field, message })]))
+        }
+        verdict => Err(verdict),
+    }
+}
+
+/// Returns any one of them.
+fn pick(indices: &[usize]) -> Option<usize> {
+    let place = random_bits().checked_rem(indices.len() as u64)?;
+    indices.get(usize::try_from(place).ok()?).copied()
 }
 
 /// Returns the two halves of a run, the second one first, because the last one pushed is the next.

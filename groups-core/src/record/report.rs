@@ -29,6 +29,8 @@ pub struct Report {
     pub bytes: u64,
     /// The positions of records whose requests something before Mixpanel refuses when they are alone in them.
     pub(crate) blocked: Vec<usize>,
+    /// The delivery was given up since other records were blocked as well.
+    pub(crate) is_all_blocked: bool,
 }
 
 impl Report {
@@ -89,6 +91,7 @@ impl fmt::Display for Report {
             retries,
             bytes,
             blocked: _,
+            is_all_blocked: _,
         } = self;
         let rejected = rejected.len();
         write!(f, "sent {sent}, accepted {accepted}, rejected {rejected}")?;

@@ -1,12 +1,14 @@
 //! The background client over the outbox in memory.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shuttle::rand::{Rng as _, thread_rng};
 use shuttle::thread;
 
-use crate::buffered::OverflowPolicy;
-use crate::record::Update;
+use crate::buffered::{DeliveryEvent, OverflowPolicy};
+use crate::record::{ErrorKind, Update};
 use crate::simulation::events::Happened;
 use crate::simulation::server::Server;
 use crate::simulation::updates::{Model, Said};
@@ -29,12 +31,21 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
             1 => OverflowPolicy::DropOldest,
             _ => OverflowPolicy::Block(Duration::from_secs(random.gen_range(0..30))),
         };
+        let has_panicked = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&has_panicked);
         let buffered = client
             .buffered()
             .flush_interval(Duration::from_millis(random.gen_range(1..5_000)))
             .capacity(capacity, 1 << 20)
             .overflow(overflow)
             .coalesce(percent(50))
+            .on_error(move |event| {
+                if let DeliveryEvent::Undelivered(error) = event
+                    && error.kind() == ErrorKind::Io
+                {
+                    noted.store(true, Ordering::Relaxed);
+                }
+            })
             .start()
             .expect("the settings are valid");
 
@@ -87,6 +98,7 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
             outcome
         };
 
+        assert!(!has_panicked.load(Ordering::Relaxed), "a thread panicked");
         let stats = buffered.stats();
         assert_eq!(stats.queued, Some(0), "what was in memory is handed back");
         assert_eq!(

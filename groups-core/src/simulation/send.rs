@@ -8,7 +8,7 @@ use shuttle::rand::{Rng as _, thread_rng};
 use shuttle::thread;
 
 use crate::record::error::outcome;
-use crate::record::{EncodedUpdate, Update};
+use crate::record::{EncodedUpdate, Error, ErrorKind, Update};
 use crate::simulation::server::Server;
 use crate::simulation::updates::{Model, Said, group_of};
 use crate::simulation::{percent, simulate};
@@ -44,6 +44,8 @@ fn what_is_sent_is_accepted_rejected_or_handed_back() {
             let result = options.send(left);
             let (report, undelivered) = outcome(&result);
             let report = report.expect("a delivery has a report, however it ends");
+            let kind = result.as_ref().err().map(Error::kind);
+            assert_ne!(kind, Some(ErrorKind::Io), "a thread panicked: {result:?}");
             assert_eq!(
                 report.accepted + report.rejected.len() + report.coalesced + undelivered.len(),
                 sent,

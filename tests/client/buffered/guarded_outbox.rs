@@ -225,7 +225,12 @@ fn an_outbox_may_panic_while_its_client_is_dropped_by_a_panic() {
 #[test]
 fn on_error_may_call_everything() {
     type Act = fn(Option<BufferedClient>) -> usize;
-    let acts: [Act; 5] = [
+    let acts: [Act; 6] = [
+        |client| {
+            let error = client.unwrap().publish(set(2)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Full);
+            error.undelivered().len()
+        },
         |client| {
             drop(client.unwrap().stats());
             0
@@ -269,13 +274,14 @@ fn on_error_may_call_everything() {
         let buffered = client.build().unwrap().buffered().on_error(hook);
         let hour = Duration::from_secs(3600);
         let buffered = buffered.flush_interval(SHORT).drop_timeout(hour);
-        let buffered = buffered.start().unwrap();
+        let buffered = buffered.overflow(OverflowPolicy::Block(hour));
+        let buffered = buffered.capacity(1, 1 << 20).start().unwrap();
         buffered.publish(set(1)).unwrap();
         *slot.lock().unwrap() = Some(buffered);
-        let handed_back = [Some(0), Some(0), Some(1), Some(0), None][number];
+        let handed_back = [Some(1), Some(0), Some(0), Some(1), Some(0), None][number];
         assert_eq!(is_done.recv_timeout(LONG), Ok(handed_back), "act {number}");
         // The worker ends soon after its client, and the hook with it.
-        if number >= 2 {
+        if number >= 3 {
             eventually("ended", || Arc::strong_count(&slot) == 1);
         }
     }

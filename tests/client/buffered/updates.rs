@@ -1207,3 +1207,39 @@ fn events_are_one_line_of_text() {
         "rejected $set of $company_id \"bad\": \"$company_id\": a company's $group_id must be its $company_id"
     );
 }
+
+/// What is too large for one update with its token is not merged, and is refused when it is published.
+#[test]
+fn the_limit_of_an_update_counts_what_the_client_adds() {
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("TOKEN")
+        .endpoint(emulator.endpoint())
+        .max_body(1_000)
+        .build()
+        .unwrap();
+    let buffered = client.buffered().flush_interval(LONG).start().unwrap();
+    let acme = Group::new("company", "acme");
+    let of_length = |length: usize| acme.set(BTreeMap::from([("p", vec!["x".repeat(length)])]));
+    let longest = (1..1_000)
+        .rev()
+        .find(|length| client.send(of_length(*length)).unwrap().accepted == 1);
+    let longest = longest.unwrap();
+    buffered.publish(of_length(longest)).unwrap();
+    let error = buffered.publish(of_length(longest + 1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    assert!(error.to_string().contains("the limit is 998"), "{error}");
+    let all = buffered.publish_all([of_length(longest + 1), of_length(1)]);
+    assert_eq!(all.unwrap_err().kind(), ErrorKind::InvalidUpdate);
+    assert!(buffered.flush(LONG).is_complete());
+
+    // Two that are one update without the token, and not always with it.
+    for total in longest - 60..longest {
+        for (name, length) in [("a", total / 2), ("b", total - total / 2)] {
+            let part = BTreeMap::from([(name, vec!["x".repeat(length)])]);
+            buffered.publish(acme.set(part)).unwrap();
+        }
+        assert!(buffered.flush(LONG).is_complete());
+    }
+    let stats = buffered.shutdown(LONG).stats;
+    assert_eq!((stats.rejected, stats.accepted), (0, 121));
+}

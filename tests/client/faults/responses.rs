@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use common::is_own_process;
+use common::{LONG, is_own_process};
 use mixpanel_groups::{Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
@@ -375,6 +375,44 @@ fn one_record_that_a_firewall_dislikes_comes_back_and_the_others_are_accepted() 
         // Seven attempts, and at most two for each halving of each.
         assert!(report.requests <= 7 + 10 * disliked.len(), "{report}");
     }
+}
+
+/// Some in a row, as many as there are: one of the others shows that it is their text.
+#[test]
+fn neighbours_that_a_firewall_dislikes_do_not_stop_the_others() {
+    for disliked in [
+        &[0, 1, 2][..],
+        &[0, 1, 2, 3],
+        &[0, 1, 2, 3, 4, 5, 6, 7],
+        &[17, 18, 19],
+    ] {
+        let raw = firewall(disliked);
+        let client = builder(&raw.endpoint).build().unwrap();
+        // What comes back is sent again, since any one may be the one that is tried.
+        let mut left: Vec<_> = updates(21).collect();
+        let mut accepted = 0;
+        while left.len() > disliked.len() {
+            let error = client.send(&left).unwrap_err();
+            accepted += error.report().unwrap().accepted;
+            let undelivered = undelivered(&error).into_iter();
+            left = undelivered.map(|at| left[at].clone()).collect();
+        }
+        assert_eq!(accepted, 21 - disliked.len());
+    }
+}
+
+#[test]
+fn a_background_client_gives_up_neighbours_that_are_blocked() {
+    let raw = firewall(&[0, 1, 2, 3]);
+    let client = builder(&raw.endpoint).build().unwrap();
+    let buffered = client
+        .buffered()
+        .flush_interval(Duration::from_millis(1))
+        .start()
+        .unwrap();
+    buffered.publish_all(updates(21)).unwrap();
+    let outcome = buffered.flush(LONG);
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (17, 4));
 }
 
 #[test]
