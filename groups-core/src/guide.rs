@@ -14,6 +14,7 @@
 //! 12. [With Diesel, sqlx and others](with_diesel_sqlx_and_others): publishing in a transaction of your own
 //! 13. [Proxies, certificates and firewalls](proxies_certificates_and_firewalls): what lies between your program and Mixpanel
 //! 14. [Order](order): what is promised, and what no client can promise
+//! 15. [Linking users to groups](linking_users_to_groups): events that name a group, and with which credentials
 
 macro_rules! pages {
     ($($name:ident = $file:literal),*) => {$(
@@ -36,5 +37,6 @@ pages!(
     in_an_async_server = "11_in_an_async_server",
     with_diesel_sqlx_and_others = "12_with_diesel_sqlx_and_others",
     proxies_certificates_and_firewalls = "13_proxies_certificates_and_firewalls",
-    order = "14_order"
+    order = "14_order",
+    linking_users_to_groups = "15_linking_users_to_groups"
 );

@@ -44,8 +44,8 @@ impl Credentials {
         Ok(())
     }
 
-    /// Checks the tokens of a request's updates. What Mixpanel does with the others where one token is
-    /// wrong is not documented: this refuses the request.
+    /// Checks the tokens of a request's updates. Mixpanel replies `1` whether a token is valid or not;
+    /// this refuses the request, so that a test sees a wrong one.
     pub(crate) fn check_updates(&self, updates: &[Value]) -> Result<(), Reply> {
         let is_foreign = |token: &String| updates.iter().any(|update| update["$token"] != **token);
         if self.token.as_ref().is_some_and(is_foreign) {
@@ -55,7 +55,8 @@ impl Credentials {
     }
 
     /// Checks the Basic authorization of an import. With an empty password, the user name is the
-    /// project's token; otherwise it is a service account's, and the query has a `project_id`.
+    /// project's token; otherwise it is a service account's, and the query has a `project_id`. The
+    /// project secret and OAuth, which Mixpanel documents too, are not known here.
     pub(crate) fn check_import(&self, request: &Request<()>) -> Result<(), Reply> {
         let Some((user, secret)) = basic_authorization(request.headers()) else {
             return refuse(Endpoint::Import, "Basic authorization is missing");
@@ -85,12 +86,17 @@ impl Credentials {
             secret,
             project_id: project_id.into_owned(),
         };
-        match &self.service_account {
-            Some(account) if *account != given => {
-                refuse(Endpoint::Import, "the service account is unknown")
-            }
-            _ => Ok(()),
+        let is_known = match &self.service_account {
+            Some(account) => *account == given,
+            None => !given.user.is_empty() && !given.project_id.is_empty(),
+        };
+        if is_known {
+            return Ok(());
         }
+        refuse(
+            Endpoint::Import,
+            "the service account or its project_id is empty or unknown",
+        )
     }
 }
 

@@ -63,13 +63,17 @@ impl EmulatorBuilder {
 
     /// Sets the project's token. A request with another token, or without one, gets 401. By
     /// default the emulator accepts any token that is not empty.
+    ///
+    /// For updates that is stricter than Mixpanel, whose reply `1` "does not signify a valid token": so
+    /// that a test sees a wrong token, which would otherwise show only in profiles that never appear.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.settings.credentials.token = Some(token.into());
         self
     }
 
-    /// Sets the service account that may import events. By default any may, for any `project_id`. An
-    /// import with the project's token as user name and an empty password is accepted in any case.
+    /// Sets the service account that may import events. By default any may whose user name is not empty,
+    /// for any `project_id` that is not empty. An import with the project's token as user name and an empty
+    /// password is accepted in any case.
     pub fn service_account(
         mut self,
         user: impl Into<String>,
@@ -395,14 +399,13 @@ impl Emulator {
     /// Injects a fault into one request. Faults queue up: the first is for the next request, on
     /// whichever connection that comes, the second for the one after it.
     pub fn fail_next(&self, fault: Fault) {
-        let fault = fault.by_present_name();
         self.service.memory().faults.push_back(fault);
     }
 
     /// Injects a fault into every request, once those of [`fail_next`](Self::fail_next) are used up,
     /// until [`recover`](Self::recover).
     pub fn fail_always(&self, fault: Fault) {
-        self.service.memory().lasting = Some(fault.by_present_name());
+        self.service.memory().lasting = Some(fault);
     }
 
     /// Applies at once the requests that [`Fault::ApplyLate`] has put off, in the order of their

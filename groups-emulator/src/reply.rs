@@ -4,9 +4,15 @@
 //! `/import` and inferred for `/groups`: the strict form with `failed_records`, 413 and 429. A 401 has
 //! another form on each path, as documented: `{"error", "status": "error"}` for updates, and
 //! `{"code", "error": "Invalid credentials", "status": "Unauthorized"}` for events. Guesses, where the
-//! documentation is silent: `strict` decides the form where `verbose` is set too; the verbose `error` is
-//! null as soon as one record is valid; and without `strict`, `/import` replies as if all records
-//! were valid, with the number of those that are.
+//! documentation is silent:
+//!
+//! - `strict` decides the form where `verbose` is set too.
+//! - The verbose `error` is null as soon as one record is valid.
+//! - Without `strict`, `/import` replies as if all records were valid, with the number of those that
+//!   are; with `verbose`, as `/groups` does.
+//! - A body that cannot be decoded gets a 400, with or without `strict`. Mixpanel documents that for
+//!   `/import`; its `0` on `/groups` ("no data objects in the body are valid") may be for such a body too.
+//! - The `code` of a 404 is 404. Mixpanel's example has 200 there, which is probably a mistake.
 
 use serde_json::{Value, json};
 use ureq_proto::http::{Response, StatusCode, header};
@@ -37,6 +43,16 @@ pub(crate) struct Reply {
 pub(crate) enum Endpoint {
     Groups,
     Import,
+}
+
+impl Endpoint {
+    /// Returns the endpoint of a path; one that is unknown counts as that of updates.
+    pub(crate) fn of(path: &str) -> Self {
+        match path {
+            "/import" => Self::Import,
+            _ => Self::Groups,
+        }
+    }
 }
 
 /// The format that a request asks for: `strict=1`, `verbose=1`.
@@ -218,12 +234,19 @@ impl Reply {
     }
 
     /// Returns the reply that the fault puts in place of the documented one. Returns `None` for a fault
-    /// that leaves the reply as it is. `body` is that of the request.
-    pub(crate) fn of_fault(fault: &Fault, body: &str) -> Option<Self> {
+    /// that leaves the reply as it is. `body` is that of the request, and `max_body` the largest that its
+    /// path accepts, in bytes.
+    pub(crate) fn of_fault(
+        fault: &Fault,
+        endpoint: Endpoint,
+        body: &str,
+        max_body: usize,
+    ) -> Option<Self> {
+        let faulty = |status| Self::faulty(status, endpoint, max_body);
         let reply = match fault {
-            Fault::Status(status) => Self::faulty(*status),
+            Fault::Status(status) => faulty(*status),
             Fault::RetryAfter { status, after } => {
-                Self::faulty(*status).with_header(header::RETRY_AFTER, after.as_str())
+                faulty(*status).with_header(header::RETRY_AFTER, after.as_str())
             }
             Fault::Response { status, body } => {
                 Self::new(status_or_500(*status), "application/json", body.as_str())
@@ -237,14 +260,17 @@ impl Reply {
         Some(reply.with_error(format!("a fault of the emulator, as requested: {fault:?}")))
     }
 
-    fn faulty(status: u16) -> Self {
-        let message = match status {
-            429 => {
-                "Project exceeded rate limits. Please retry the request with exponential backoff."
-            }
-            _ => "a fault of the emulator, as requested",
-        };
-        Self::error(status_or_500(status), message)
+    fn faulty(status: u16, endpoint: Endpoint, max_body: usize) -> Self {
+        const MESSAGE: &str = "a fault of the emulator, as requested";
+        match status_or_500(status) {
+            StatusCode::UNAUTHORIZED => Self::unauthorized(endpoint, MESSAGE),
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(max_body, "bytes"),
+            StatusCode::TOO_MANY_REQUESTS => Self::error(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Project exceeded rate limits. Please retry the request with exponential backoff.",
+            ),
+            other => Self::error(other, MESSAGE),
+        }
     }
 
     pub(crate) fn head(&self) -> Result<Response<()>, ureq_proto::http::Error> {

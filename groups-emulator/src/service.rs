@@ -217,7 +217,9 @@ impl Service {
             return Ok(false);
         }
         let by_fault = fault.as_ref();
-        let by_fault = by_fault.and_then(|fault| Reply::of_fault(fault, &received.body));
+        let endpoint = Endpoint::of(request.uri().path());
+        let by_fault =
+            by_fault.and_then(|fault| Reply::of_fault(fault, endpoint, &received.body, max));
         let (outcome, origin) = match (access, by_fault) {
             (Err(reason), _) => (Reply::error(StatusCode::FORBIDDEN, &reason).into(), None),
             (Ok(origin), Some(reply)) => (reply.into(), origin),

@@ -376,6 +376,27 @@ fn each_event_has_a_time_and_an_insert_id_of_its_own() {
 }
 
 #[test]
+fn events_are_compared_by_what_is_sent() {
+    let event = purchase();
+    assert_eq!(event, event.clone());
+    assert_ne!(event, purchase(), "another insert id");
+    let made = || {
+        Event::new("Renewed")
+            .time(1_700_000_000)
+            .insert_id("renewal-7")
+    };
+    let linked = |group: &'static str| {
+        made()
+            .distinct_id("user123")
+            .group(Group::new("company", group))
+    };
+    assert_eq!(linked("acme"), linked("acme"));
+    assert_ne!(linked("acme"), linked("globex"));
+    assert_eq!(made(), made(), "both lack a distinct id");
+    assert_ne!(made(), linked("acme"));
+}
+
+#[test]
 fn times() {
     let time = |event: Event| arrives(event)["time"].clone();
     let then = UNIX_EPOCH + Duration::from_millis(1_618_716_477_001);

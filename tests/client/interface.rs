@@ -8,6 +8,7 @@ use std::thread;
 
 use mixpanel_groups::client::Batch;
 use mixpanel_groups::event::Event;
+use mixpanel_groups::outbox::OutboxEntry;
 use mixpanel_groups::record::{Changes, RecordRef, Updates};
 use mixpanel_groups::{
     Client, ClientBuilder, Compression, EncodedUpdate, Error, ErrorKind, Group, Id, MixpanelGroup,
@@ -188,6 +189,16 @@ fn errors_and_rejections_are_made_outside() {
         rejection.to_string(),
         r#"record 0, $set of company "acme": "plan": is not a plan"#
     );
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_an_error() {
+    let entry: OutboxEntry = OutboxEntry::read(7, "{");
+    let read = |entry: OutboxEntry| -> Result<EncodedUpdate, Box<dyn std::error::Error>> {
+        Ok(entry.update?)
+    };
+    let error = read(entry).unwrap_err();
+    assert!(error.to_string().starts_with("not an update"), "{error}");
 }
 
 #[test]

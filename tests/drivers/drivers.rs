@@ -133,7 +133,7 @@ fn sea_orm() {
             let publish = "SELECT mixpanel_outbox_publish($1)";
             let values = [update.as_json().into()];
             let publish = Statement::from_sql_and_values(DbBackend::Postgres, publish, values);
-            transaction.execute(publish).await?;
+            transaction.execute(publish).await?; // in SeaORM 2: `execute_raw`
             if number == 2 {
                 transaction.rollback().await?;
             } else {

@@ -53,14 +53,20 @@ fn statuses_as_documented() {
         assert_eq!(response.status, status);
         assert_eq!(response.json()["status"], key);
     }
-    let (_emulator, sender) = emulator(Fault::Status(429));
-    let expected = json!({
-        "code": 429,
-        "error":
-            "Project exceeded rate limits. Please retry the request with exponential backoff.",
-        "status": "Too Many Requests",
-    });
-    assert_eq!(sender.send("", &updates(&["acme"])).json(), expected);
+    let overload =
+        "Project exceeded rate limits. Please retry the request with exponential backoff.";
+    for (status, error, name) in [
+        (429, overload, "Too Many Requests"),
+        (
+            413,
+            "request exceeds max limit of 2097152 bytes",
+            "Request Entity Too Large",
+        ),
+    ] {
+        let (_emulator, sender) = emulator(Fault::Status(status));
+        let expected = json!({"code": status, "error": error, "status": name});
+        assert_eq!(sender.send("", &updates(&["acme"])).json(), expected);
+    }
 }
 
 #[test]

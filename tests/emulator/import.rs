@@ -80,11 +80,13 @@ fn each_form_of_body() {
         BASE64_STANDARD.encode(&list).replace('+', "%2B")
     );
     let encoded = ("content-encoding", "gzip");
+    let spaced = lines.replace('\n', "\r\n\n");
     let form_type = ("content-type", "application/x-www-form-urlencoded");
     for (headers, body) in [
         (vec![JSON], list.clone().into_bytes()),
         (vec![JSON, encoded], gzip(list.as_bytes())),
         (vec![NDJSON], lines.clone().into_bytes()),
+        (vec![NDJSON], spaced.into_bytes()),
         (vec![NDJSON, encoded], gzip(lines.as_bytes())),
         (vec![form_type], form.into_bytes()),
     ] {
@@ -99,7 +101,12 @@ fn each_form_of_body() {
     }
     let emulator = Emulator::start().unwrap();
     let authorization = basic("TOKEN", "");
-    for (kind, body) in [(JSON, &*lines), (NDJSON, "{} x"), (JSON, "")] {
+    for (kind, body) in [
+        (JSON, &*lines),
+        (NDJSON, "{} x"),
+        (NDJSON, "{} {}"),
+        (JSON, ""),
+    ] {
         let headers = [kind, ("authorization", &*authorization)];
         let response = Sender::new(&emulator)
             .post("/import", &headers, body.as_bytes())
@@ -193,6 +200,7 @@ fn events_that_are_not_valid() {
         (json!({"event": "e"}), "properties"),
         (json!({"event": "e", "properties": []}), "properties"),
         (event_with("text", json!("x".repeat(MIB))), ""),
+        (event_with("", json!(1)), "properties"),
     ] {
         assert_eq!(refused(record).0, field);
     }
@@ -321,6 +329,8 @@ fn credentials() {
         ("project_id=5", Some(basic("USER", "SECRET")), 200, 401),
         ("project_id=5", Some(basic("OTHER", "SECRET:1")), 200, 401),
         ("", Some(basic("USER", "SECRET:1")), 401, 401),
+        ("project_id=", Some(basic("USER", "SECRET:1")), 401, 401),
+        ("project_id=5", Some(basic("", "SECRET:1")), 401, 401),
     ] {
         let authorization = authorization.as_deref();
         let statuses = [&anybody, &known].map(|emulator| post(emulator, query, authorization));
@@ -349,10 +359,13 @@ fn other_methods() {
 #[test]
 fn faults_are_for_events_too() {
     let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(401));
     emulator.fail_next(Fault::Status(503));
     emulator.fail_next(Fault::TooLarge(1));
     emulator.fail_next(Fault::Reject(vec![0]));
     let events = json!([event("a"), event("b")]);
+    let documented = json!({"code": 401, "error": "Invalid credentials", "status": "Unauthorized"});
+    assert_eq!(import(&emulator, "strict=1", &events).json(), documented);
     assert_eq!(import(&emulator, "strict=1", &events).status, 503);
     assert_eq!(import(&emulator, "strict=1", &events).status, 413);
     let response = import(&emulator, "strict=1", &events).json();

@@ -103,6 +103,13 @@ fn invalid_records() {
         (update("acme", "$remove", json!(["a"])), "$remove"),
         (update("acme", "$remove", json!({"a": [1]})), "$remove.a"),
         (update("acme", "$remove", json!({"a": {}})), "$remove.a"),
+        (with(json!({"$set": {"": 1}})), "$set"),
+        (with(json!({"$set": {"$group_id": 1}})), "$set"),
+        (
+            update("acme", "$union", json!({"$group_key": [1]})),
+            "$union",
+        ),
+        (update("acme", "$unset", json!([""])), "$unset"),
         (with(json!({"$company_id": ""})), "$company_id"),
         (with(json!({"$company_id": 5})), "$company_id"),
         (with(json!({"$group_key": "$company_id"})), "$company_id"),

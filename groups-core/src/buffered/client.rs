@@ -81,8 +81,11 @@ impl BufferedClientBuilder {
         }
     }
 
-    /// Sets how long an update waits at most for others to share its request; default 1 s. After a failed delivery the
-    /// wait doubles, up to a minute.
+    /// Sets how long an update waits at most for others to share its request; default 1 s.
+    ///
+    /// After a failed delivery, which the client's [`RetryPolicy`](crate::RetryPolicy) has given up, the wait is twice as
+    /// long. It doubles with each further failure, up to a minute, or this interval if that is longer. A `Retry-After` that
+    /// is longer counts instead, up to an hour.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.settings.flush_interval = interval;
         self

@@ -87,10 +87,10 @@ fn parse_seconds(text: &str) -> Option<Duration> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {
-    /// An update or an event was rejected, by Mixpanel or because it cannot be read: its JSON, and the reason. It is not
-    /// sent again. An outbox may keep it.
+    /// An update or an event was rejected, by Mixpanel, because it cannot be read, or because it was blocked alone in three
+    /// deliveries while others were accepted: its JSON, and the reason. It is not sent again. An outbox may keep it.
     Rejected(&'a str, &'a Rejection),
-    /// A delivery failed. What was not delivered stays queued and is sent again.
+    /// A delivery failed, after all retries. What was not delivered stays queued and is sent again.
     Undelivered(&'a Error),
     /// This many of the oldest updates were dropped to make room.
     Dropped(usize),

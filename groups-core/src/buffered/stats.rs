@@ -20,7 +20,8 @@ pub struct Stats {
     pub sent: usize,
     /// Updates that Mixpanel accepted, including those coalesced into others.
     pub accepted: usize,
-    /// Updates that were rejected, by Mixpanel or because they cannot be read.
+    /// Updates that were rejected, by Mixpanel, because they cannot be read, or because they were blocked alone in three
+    /// deliveries while others were accepted.
     pub rejected: usize,
     /// Updates that were dropped to make room.
     pub dropped: usize,

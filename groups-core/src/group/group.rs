@@ -7,8 +7,8 @@ use crate::group::Id;
 
 /// The group that an update is for: its key, its id and, with Hierarchical Groups, its company's id.
 ///
-/// Offers the six operations without a struct; properties come from any [`Serialize`](serde::Serialize) map or
-/// struct:
+/// Offers the six operations without a struct; properties come from any map or struct that implements
+/// [`Serialize`](https://docs.rs/serde/latest/serde/trait.Serialize.html):
 ///
 /// ```
 /// use mixpanel_groups::Group;

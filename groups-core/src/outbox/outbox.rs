@@ -196,6 +196,8 @@ impl fmt::Display for UnreadableEntry {
     }
 }
 
+impl std::error::Error for UnreadableEntry {}
+
 /// The most that an outbox may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

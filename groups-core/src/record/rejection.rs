@@ -16,8 +16,9 @@ pub struct Rejection {
     pub field: Option<String>,
     /// The reason: Mixpanel's message, or this library's.
     pub message: String,
-    /// Whether Mixpanel rejected it. Otherwise this library did, and it was not sent: an empty group id, a value that
-    /// cannot be JSON, an update over 1 MB.
+    /// Whether Mixpanel rejected it. Otherwise this library did: before it was sent (an empty group id, a value that
+    /// cannot be JSON, an update over 1 MB), or in the background, after it was blocked alone in three deliveries while others
+    /// were accepted.
     pub by_server: bool,
 }
 

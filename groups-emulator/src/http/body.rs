@@ -18,7 +18,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Returns the JSON of a body: the body itself or, in a form, its field `data`, plain or in base64.
-/// A content type that is not documented is read as JSON.
+/// A content type that is not documented is read as JSON. gzip is documented for events alone, and a form
+/// for updates alone; each is accepted for both.
 ///
 /// A form may hold parameters beside `data`; those that choose the reply's format go into `format`.
 pub(crate) fn decode<'a>(

@@ -35,12 +35,13 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Value>, Reply> {
     }
 }
 
-/// Returns the records in a body that has one a line.
+/// Returns the records in a body that has one a line. Empty lines are passed over.
 pub(crate) fn parse_lines(json: &[u8]) -> Result<Vec<Value>, Reply> {
-    let lines = serde_json::Deserializer::from_slice(json).into_iter();
+    let lines = json.split(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| !line.trim_ascii().is_empty());
     lines
-        .collect::<Result<_, _>>()
-        .map_err(|error| not_json(&error))
+        .map(|line| serde_json::from_slice(line).map_err(|error| not_json(&error)))
+        .collect()
 }
 
 fn not_json(error: &serde_json::Error) -> Reply {

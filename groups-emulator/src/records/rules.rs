@@ -27,23 +27,39 @@
 //!   "255 keys", which may include the 255th.
 //! - `GET /groups` with `data` in the query is accepted, because the official SDK for Node sends it.
 //! - `/groups/` is `/groups`, because mixpanel-js and `RudderStack` send to it.
+//! - gzip is accepted on `/groups` too, because the official SDK for Java sends it, and a form on
+//!   `/import` too. Each is documented for the other path alone.
 //! - Beside the operation, an update may have the keys that official SDKs let a caller add
 //!   ([`TOP_LEVEL_KEYS`]).
 //!
 //! # Unknown
-//! Where no source says what Mixpanel does, the emulator refuses the record: one that accepts more than
-//! Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, as is a group
-//! id that is not text. So is `$add`, which is documented for groups by its name alone.
+//! Where no source says what Mixpanel does with a record, the emulator refuses it: one that accepts more
+//! than Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, and so are
+//! a group id that is not text, a property name that is empty, `$group_key` or `$group_id`, and two
+//! objects on one line of a body that has one a line. So is `$add`, which is documented for groups by its
+//! name alone. Two things are accepted all the same:
+//!
+//! - A body of a content type that is not documented, such as `text/plain`, is read as JSON, because many
+//!   programs send none or a wrong one.
+//! - `$time`, `$ip` and the like as names of properties are names like others. Official SDKs put them
+//!   beside the operation.
 //!
 //! Guesses about what is truncated: a text is cut at the last whole character within 255 bytes, also in
 //! lists and objects, in events as well as in profiles, but not the ids and the time of an event; the
 //! names in `$unset` and `$remove` are cut like others; what `$remove` takes out is not cut, so a
 //! longer item cannot be removed by its full text.
 //!
-//! Not checked, because the sources disagree or because a test should see what was sent: whether 1 MB
-//! is 1,000,000 bytes (the emulator allows 1,048,576), the number of items in a list (255 or 300), the
-//! number of properties of a profile, the size of a list or object, rates, what the
-//! property `bucket` of an event does to other events.
+//! Not checked:
+//!
+//! - because the sources disagree: whether 1 MB is 1,000,000 bytes (the emulator allows 1,048,576), the
+//!   number of items in a list (255 or 300), whether a `time` within the next hour is kept or replaced
+//!   by now (the emulator keeps it)
+//! - because no source says what becomes of the rest: the 2,001st property of a profile "fails", alone
+//!   or with its update; a list or an object of more than 256 KB, and an object of more than 255 keys or 3
+//!   levels, in a profile
+//! - because a test should see what was sent: `$company_id` without `$user_id` on an event, which gives
+//!   the user another identity; a missing `ip=0`, with which Mixpanel derives a location from the sender's
+//!   address; what the property `bucket` of an event does to other events; rates
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -113,8 +129,17 @@ fn is_placeholder(id: &str) -> bool {
         || id == "00000000-0000-0000-0000-000000000000"
 }
 
-/// Checks the length of a property's name.
+/// Names that a property of a group cannot have: mixpanel-js strips such properties.
+const NOT_NAMES: [&str; 2] = ["$group_key", "$group_id"];
+
+/// Checks the name of a group's property.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err(EMPTY_NAME.to_owned());
+    }
+    if NOT_NAMES.contains(&name) {
+        return Err(format!("a property cannot have the name {name}"));
+    }
     match name.chars().nth(NAME_CHARACTERS) {
         Some(_) => Err(format!(
             "a property name is longer than {NAME_CHARACTERS} characters"
@@ -206,11 +231,16 @@ pub(crate) fn check_time(time: Option<&Value>, now: SystemTime) -> Result<(), St
     Ok(())
 }
 
+const EMPTY_NAME: &str = "a property name is empty";
+
 const AHEAD: &str = "more than an hour ahead";
 
-/// Checks the number of an event's properties, and how deep their objects are nested.
+/// Checks the number of an event's properties, that each has a name, and how deep their objects are nested.
 pub(crate) fn check_properties(properties: &Map<String, Value>) -> Result<(), (String, String)> {
     check_keys(properties).map_err(|message| (String::new(), message))?;
+    if properties.contains_key("") {
+        return Err((String::new(), EMPTY_NAME.to_owned()));
+    }
     for (name, value) in properties {
         check_levels(value, OBJECT_LEVELS).map_err(|message| (name.clone(), message))?;
     }

@@ -10,6 +10,7 @@ use serde_json::json;
 use common::postgres::server::programs;
 use common::postgres::{Harness, drain, outbox, seats, stored};
 
+const GUIDE: &str = include_str!("../../../groups-core/guide/12_with_diesel_sqlx_and_others.md");
 const ACME: &str = r#"{"$group_key":"company","$group_id":"acme","$set":{"seats":1}}"#;
 const GLOBEX: &str = r#"{"$group_key":"company","$group_id":"globex","$set":{"seats":2}}"#;
 
@@ -115,27 +116,31 @@ fn from_a_trigger_for_each_row() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    let schema = &harness.schema;
-    harness
-        .client()
+    // The guide's statement, in the schema of this test.
+    let (_, publish) = GUIDE.split_once("```sql\n").unwrap();
+    let (publish, _) = publish.split_once("```").unwrap();
+    let publish = publish.replace("public.", &format!("{}.", harness.schema));
+    let mut client = harness.client();
+    client
         .batch_execute(&format!(
-            "CREATE TABLE company (id text PRIMARY KEY, seats int);
+            "CREATE TABLE company (id bigint PRIMARY KEY, plan text);
              CREATE FUNCTION publish_company() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 PERFORM {schema}.mixpanel_outbox_publish(json_build_object(
-                     '$group_key', 'company', '$group_id', new.id,
-                     '$set', json_build_object('seats', new.seats))::text);
+                 {publish}
                  RETURN NULL;
              END $$;
              CREATE TRIGGER publish AFTER INSERT OR UPDATE ON company
                  FOR EACH ROW EXECUTE FUNCTION publish_company();
-             INSERT INTO company VALUES ('acme', 1), ('globex', 2)"
+             INSERT INTO company VALUES (12345, 'pro')"
         ))
         .unwrap();
-    let mut client = harness.client();
     client
-        .batch_execute("BEGIN; UPDATE company SET seats = 9; ROLLBACK")
+        .batch_execute("BEGIN; UPDATE company SET plan = 'free'; ROLLBACK")
         .unwrap();
-    assert_eq!(drain(&harness.outbox), both());
+    let taken = harness.outbox.take(10).unwrap();
+    let published = taken.iter().map(|entry| serde_json::from_str(entry.json()));
+    let published: Vec<serde_json::Value> = published.collect::<Result<_, _>>().unwrap();
+    let expected = json!({"$group_key": "company", "$group_id": "12345", "$set": {"plan": "pro"}});
+    assert_eq!(published, [expected]);
 }
 
 /// Sessions that make every unqualified name and every backslash mean something else.

@@ -404,6 +404,21 @@ impl IntoIterator for &Event {
     }
 }
 
+/// Two events are equal if the same JSON is sent, or if they cannot be sent for the same reason. So two of
+/// [`Event::new`] are not: each has an insert id of its own.
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        let [mut one, mut two] = [Vec::new(), Vec::new()];
+        match (
+            self.write_at_any_time(&mut one),
+            other.write_at_any_time(&mut two),
+        ) {
+            (Ok(_), Ok(_)) => one == two,
+            (one, two) => one.err() == two.err(),
+        }
+    }
+}
+
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_json() {

@@ -1,4 +1,4 @@
-//! What makes an event valid, for the client and for the emulator.
+//! What makes an event valid. The emulator has a reading of its own, so that a misreading of either fails a test.
 //! ([Import API](https://developer.mixpanel.com/reference/import-events))
 
 use std::borrow::Cow;
