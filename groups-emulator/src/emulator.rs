@@ -399,13 +399,14 @@ impl Emulator {
     /// Injects a fault into one request. Faults queue up: the first is for the next request, on
     /// whichever connection that comes, the second for the one after it.
     pub fn fail_next(&self, fault: Fault) {
+        let fault = fault.by_present_name();
         self.service.memory().faults.push_back(fault);
     }
 
     /// Injects a fault into every request, once those of [`fail_next`](Self::fail_next) are used up,
     /// until [`recover`](Self::recover).
     pub fn fail_always(&self, fault: Fault) {
-        self.service.memory().lasting = Some(fault);
+        self.service.memory().lasting = Some(fault.by_present_name());
     }
 
     /// Applies at once the requests that [`Fault::ApplyLate`] has put off, in the order of their

@@ -54,4 +54,21 @@ pub enum Fault {
     Reject(Vec<usize>),
     /// Responds 413 if the request has more records than this; nothing is applied then.
     TooLarge(usize),
+
+    // The names by which tests were written before.
+    #[doc(hidden)]
+    Answer { status: u16, body: String },
+    #[doc(hidden)]
+    CloseMidAnswer,
+}
+
+impl Fault {
+    /// Returns the same fault by its present name.
+    pub(crate) fn by_present_name(self) -> Self {
+        match self {
+            Self::Answer { status, body } => Self::Response { status, body },
+            Self::CloseMidAnswer => Self::CloseMidResponse,
+            fault => fault,
+        }
+    }
 }

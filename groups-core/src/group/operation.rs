@@ -7,7 +7,6 @@ use serde_core::{Serialize, Serializer};
 /// All six are idempotent: sending one twice leaves the profile as sending it once does.
 /// ([Groups API](https://developer.mixpanel.com/reference/group-profiles))
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive] // Mixpanel's documentation names a seventh, `$add`, without saying what it does to groups.
 pub enum Operation {
     /// `$set`: creates or overwrites properties; creates the group.
     Set,

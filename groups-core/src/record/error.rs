@@ -199,6 +199,13 @@ impl Error {
     }
 }
 
+#[allow(non_upper_case_globals)] // Once a variant.
+impl ErrorKind {
+    /// The name by which programs were written before.
+    #[doc(hidden)]
+    pub const UnexpectedAnswer: Self = Self::UnexpectedResponse;
+}
+
 /// Returns the report of a delivery, however it ended, and what is undelivered.
 pub(crate) fn outcome(result: &Result<Report, Error>) -> (Option<&Report>, &Undelivered) {
     static NOTHING: Undelivered = Undelivered::empty();
