@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::eventually;
-use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
@@ -283,6 +284,39 @@ fn the_timeout_is_of_the_whole_request() {
         }
     });
     timeout_after_two_attempts(&raw.endpoint);
+}
+
+#[test]
+fn the_longest_times_do_not_overflow() {
+    let emulator = Emulator::start().unwrap();
+    let forever = RetryPolicy::default()
+        .base_delay(Duration::MAX)
+        .max_delay(Duration::MAX)
+        .deadline(Duration::MAX);
+    let builder = builder(emulator.endpoint())
+        .timeout(Duration::MAX)
+        .connect_timeout(Duration::MAX)
+        .retry(forever);
+    let client = builder.build().unwrap();
+    let report = client.send(updates(2)).unwrap();
+    assert_eq!((report.accepted, report.retries), (2, 0));
+    let config =
+        "token = 'T'\ntimeout = '500000000000years'\nconnect_timeout = 9223372036854775807";
+    let config: ClientBuilder = toml::from_str(config).unwrap();
+    let from_file = config.endpoint(emulator.endpoint()).build().unwrap();
+    assert_eq!(from_file.send(updates(2)).unwrap().accepted, 2);
+
+    let buffered = client.buffered().outbox_timeout(Duration::MAX);
+    let buffered = buffered
+        .flush_interval(Duration::MAX)
+        .drop_timeout(Duration::MAX)
+        .overflow(OverflowPolicy::Block(Duration::MAX))
+        .start()
+        .unwrap();
+    buffered.publish(update(2)).unwrap();
+    assert_eq!(buffered.flush(Duration::MAX).waiting, Some(0));
+    assert_eq!(buffered.shutdown(Duration::MAX).waiting, Some(0));
+    assert_eq!(emulator.profiles().len(), 3);
 }
 
 /// Waits until the emulator sees no more open connections than that.
