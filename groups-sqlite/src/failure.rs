@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ impl Failure {
         use ErrorKind::{Damaged, Io};
         let at = path.display();
         let (kind, message) = match self {
-            Self::Sqlite(error) => return of_sqlite(error, path, verb),
+            Self::Sqlite(error) => return failed("outbox", path, verb, error),
             Self::Replaced => (
                 Io,
                 format!(
@@ -99,20 +100,24 @@ impl Failure {
     }
 }
 
-fn of_sqlite(error: Arc<rusqlite::Error>, path: &Path, verb: &str) -> Error {
+/// Returns SQLite's error for the user: what cannot be done with the outbox or the snapshot at that path.
+pub(crate) fn failed<E>(what: &str, path: &Path, verb: &str, error: E) -> Error
+where
+    E: Borrow<rusqlite::Error> + std::error::Error + Send + Sync + 'static,
+{
     let at = path.display();
-    if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) {
-        let message = format!("the outbox {at} is read-only: make the file writable");
-        return Error::new(ErrorKind::Io, message).with_source(error);
-    }
-    let kind = match error.sqlite_error_code() {
+    let (kind, message) = match error.borrow().sqlite_error_code() {
+        Some(ErrorCode::ReadOnly) => (
+            ErrorKind::Io,
+            format!("the {what} {at} is read-only: make the file writable"),
+        ),
         // An error without a code of its own means that a table or a column is missing.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
-            ErrorKind::Damaged
+            (ErrorKind::Damaged, format!("cannot {verb} the {what} {at}"))
         }
-        Some(_) => ErrorKind::Io,
+        Some(_) => (ErrorKind::Io, format!("cannot {verb} the {what} {at}")),
     };
-    Error::new(kind, format!("cannot {verb} the outbox {at}")).with_source(error)
+    Error::new(kind, message).with_source(error)
 }
 
 /// Returns whether an error means that there is no room: on the disk, also for the index of the write-ahead log.

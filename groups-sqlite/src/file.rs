@@ -1,4 +1,4 @@
-//! The file of an outbox, and the connections to it.
+//! The file of an outbox or a snapshot, and the connections to it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,9 +12,10 @@ use rusqlite::{
 };
 
 use mixpanel_groups::outbox::Depth;
+use mixpanel_groups::{Error, ErrorKind};
 
 use crate::durability::Durability;
-use crate::failure::Failure;
+use crate::failure::{Failure, failed};
 use crate::identity::Identity;
 use crate::reserve::{Reserve, with_reserve};
 use crate::schema::{SCHEMA, Tables};
@@ -93,6 +94,19 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Opens the file of an outbox or a snapshot, or creates it. Returns its path without symbolic links too, which the names of
+/// other files beside it are made of: SQLite resolves them as well.
+pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf), Error> {
+    if [Path::new(""), Path::new(":memory:")].contains(&path) {
+        let message = format!("path \"{}\" is not a file: name one", path.display());
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    let db = connect(path).map_err(|error| failed(what, path, "open", error))?;
+    let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    Ok((db, resolved))
+}
+
+/// Opens a connection. The path is not read as a URI.
 pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE

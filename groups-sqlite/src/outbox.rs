@@ -101,7 +101,8 @@ impl SqliteOutbox {
     /// ([`Durability::Full`]).
     ///
     /// # Errors
-    /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing.
+    /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing: a
+    ///   [`MemoryOutbox`](mixpanel_groups::outbox::MemoryOutbox) is for that.
     /// - [`ErrorKind::Io`] if the file cannot be read and written.
     /// - [`ErrorKind::Damaged`] if it is not an SQLite database, or has tables of another version of this
     ///   library.
@@ -119,27 +120,24 @@ impl SqliteOutbox {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self, Error> {
         let path = path.as_ref();
-        if [Path::new(""), Path::new(":memory:")].contains(&path) {
-            let message = format!(
-                "path \"{}\" is not a file: name one, or use MemoryOutbox",
-                path.display()
-            );
-            return Err(Error::new(ErrorKind::Config, message));
-        }
-        Self::connect(path, durability).map_err(|failure| failure.of(path, "open"))
+        let (reader, resolved) = file::open(path, "outbox")?;
+        Self::set_up(path, &resolved, reader, durability)
+            .map_err(|failure| failure.of(path, "open"))
     }
 
-    fn connect(path: &Path, durability: Durability) -> Result<Self, Failure> {
-        let reader = file::connect(path)?;
+    fn set_up(
+        path: &Path,
+        resolved: &Path,
+        reader: Connection,
+        durability: Durability,
+    ) -> Result<Self, Failure> {
         let other = file::version(&reader)?.filter(|version| *version != VERSION);
         if let Some(other) = other {
             return Err(Failure::OtherVersion(other));
         }
-        // SQLite has resolved the path too.
-        let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        file::create_tables_in(&reader, &resolved)?;
-        let second = file::connect(&resolved)?;
-        let file = |tables| Arc::new(OutboxFile::of(resolved.clone(), tables));
+        file::create_tables_in(&reader, resolved)?;
+        let second = file::connect(resolved)?;
+        let file = |tables| Arc::new(OutboxFile::of(resolved.to_owned(), tables));
         let events = SqliteOutbox::queue(path, file(Tables::Events), durability, second, None)?;
         let events = Some(Arc::new(events));
         Self::queue(path, file(Tables::Updates), durability, reader, events)

@@ -7,11 +7,16 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
 use mixpanel_groups::{Error, ErrorKind};
 
+use crate::failure::failed;
+use crate::file;
+
 /// The table of a snapshot. Numbers are not used again after their rows are removed.
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS mixpanel_snapshot (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     row BLOB NOT NULL
 )";
+/// What the file is, in errors.
+const WHAT: &str = "snapshot";
 /// The longest wait for another connection that writes to the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,31 +57,25 @@ impl SqliteSnapshot {
     /// - [`ErrorKind::Io`] if the file cannot be read and written, or a snapshot of it is open.
     /// - [`ErrorKind::Damaged`] if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref();
-        if [Path::new(""), Path::new(":memory:")].contains(&path) {
-            let path = path.display();
-            let message = format!("path \"{path}\" is not a file: name one");
-            return Err(Error::new(ErrorKind::Config, message));
-        }
-        let open = || {
-            let db = Connection::open(path)?;
+        let (db, path) = file::open(path.as_ref(), WHAT)?;
+        let set_up = || {
             db.busy_timeout(BUSY_TIMEOUT)?;
             db.pragma_update(None, "synchronous", "FULL")?;
             // On macOS, a plain `fsync` does not reach the disk.
             db.pragma_update(None, "fullfsync", true)?;
-            db.execute_batch(SCHEMA)?;
-            Ok(db)
+            db.execute_batch(SCHEMA)
         };
-        let db = open().map_err(|error| failed(path, "open", error))?;
+        set_up().map_err(|error| failed(WHAT, &path, "open", error))?;
+        let lock = lock(&path)?;
         Ok(Self {
-            path: path.to_owned(),
+            path,
             db,
-            _lock: lock(path)?,
+            _lock: lock,
         })
     }
 
     fn failed(&self, verb: &str, error: rusqlite::Error) -> Error {
-        failed(&self.path, verb, error)
+        failed(WHAT, &self.path, verb, error)
     }
 }
 
@@ -85,8 +84,7 @@ fn lock(path: &Path) -> Result<Connection, Error> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push("-snapshot");
     let lock = || {
-        let lock = Connection::open(path.with_file_name(name))?;
-        lock.busy_timeout(Duration::ZERO)?;
+        let lock = file::connect(&path.with_file_name(name))?;
         lock.execute_batch("BEGIN EXCLUSIVE")?;
         Ok(lock)
     };
@@ -96,7 +94,7 @@ fn lock(path: &Path) -> Result<Connection, Error> {
             let message = format!("the snapshot {path} is in use by another run: wait for its end");
             return Error::new(ErrorKind::Io, message);
         }
-        failed(path, "lock", error)
+        failed(WHAT, path, "lock", error)
     })
 }
 
@@ -147,7 +145,7 @@ impl SnapshotStore for SqliteSnapshot {
             transaction.commit()?;
             Ok(places)
         };
-        write().map_err(|error| failed(&self.path, "write", error))
+        write().map_err(|error| self.failed("write", error))
     }
 
     fn retain(&mut self, places: &[u64]) -> Result<(), Error> {
@@ -164,19 +162,8 @@ impl SnapshotStore for SqliteSnapshot {
             transaction.execute(delete, params![last.unwrap_or_default()])?;
             transaction.commit()
         };
-        write().map_err(|error| failed(&self.path, "write", error))
+        write().map_err(|error| self.failed("write", error))
     }
-}
-
-fn failed(path: &Path, verb: &str, error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
-    let kind = match error.sqlite_error_code() {
-        // An error without a code of its own means that a table or a column is missing.
-        None | Some(DatabaseCorrupt | NotADatabase | Unknown) => ErrorKind::Damaged,
-        Some(_) => ErrorKind::Io,
-    };
-    let message = format!("cannot {verb} the snapshot {}", path.display());
-    Error::new(kind, message).with_source(error)
 }
 
 impl fmt::Debug for SqliteSnapshot {

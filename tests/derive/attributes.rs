@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use mixpanel_groups::{Group, GroupId, Id, MixpanelGroup, Operation, Update};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use common::{all, says};
@@ -140,6 +141,40 @@ fn a_field_is_skipped_where_its_function_says_so() {
             "$union": {"numbers": [2, 4], "tags": ["a"]},
         })
     );
+}
+
+#[test]
+fn json_text_that_is_null_counts_as_null() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company", unset_none)]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        raw: Box<RawValue>,
+        #[mixpanel(union)]
+        list: Vec<Box<RawValue>>,
+        #[mixpanel(union, with = "serde::Serialize::serialize")]
+        raw_list: Option<Box<RawValue>>,
+    }
+    let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
+    let company = |json: &str| Company {
+        id: 1,
+        raw: raw(json),
+        list: vec![raw(json)],
+        raw_list: Some(raw("null")),
+    };
+    assert_eq!(
+        all(&company("null")),
+        json!({"$unset": ["raw", "list", "raw_list"]})
+    );
+    assert_eq!(
+        all(&company("1")),
+        json!({"$set": {"raw": 1}, "$union": {"list": [1]}, "$unset": ["raw_list"]})
+    );
+    assert_eq!(company("null").union().to_json().unwrap(), None);
+    let changes = company("null").changes_since(&company("1"));
+    let changes: Vec<_> = changes.map(|update| says(&update)).collect();
+    assert_eq!(changes, [json!(["raw", "list"])]);
 }
 
 #[test]

@@ -91,6 +91,26 @@ fn a_second_run_is_refused_and_other_tables_can_be_written() {
     assert_eq!(open(&folder.file()).len(), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_second_run_is_refused_by_whatever_name() {
+    let folder = Folder::new();
+    let link = folder.file().with_extension("link");
+    let other = folder.file().with_file_name("other");
+    std::os::unix::fs::symlink("companies.snapshot", &link).unwrap();
+    std::os::unix::fs::symlink(".", &other).unwrap();
+    let paths = [link, other.join("companies.snapshot"), folder.file()];
+    for first in &paths {
+        // The first time, the link is to a file that does not exist.
+        let _first = open(first);
+        for second in &paths {
+            let error = SqliteSnapshot::open(second).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains("in use by another run"), "{message}");
+        }
+    }
+}
+
 #[test]
 fn what_is_not_a_database_is_an_error_that_names_it() {
     let folder = Folder::new();

@@ -100,7 +100,7 @@ impl Transport for Server {
         let response = response
             .body(Body::builder().data(body))
             .expect("the status is one");
-        let response = read(response).map_err(|_| gone())?;
+        let (response, _) = read(response).map_err(|_| gone())?;
         assert!(response.body.len() as u64 <= MAX_RESPONSE);
         if matches!(response.status, 200..300 | 400) {
             let updates: Vec<Value> = serde_json::from_slice(request.body).expect("a list");

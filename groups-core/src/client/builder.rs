@@ -22,7 +22,7 @@ use crate::client::tls::Roots;
 use crate::client::transport::{HttpConfig, HttpOptions};
 use crate::client::{Client, Compression, Region, RetryPolicy};
 use crate::record::Error;
-use crate::util::sync::Mutex;
+use crate::util::sync::{LONGEST_WAIT, Mutex};
 
 /// The most bytes of events in a request, before compression: 10 MB.
 /// ([Import API](https://developer.mixpanel.com/reference/import-events))
@@ -202,13 +202,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long one request may take, from name resolution to the last byte of the response; default 30 s.
+    /// Sets how long one request may take, from name resolution to the last byte of the response; default 30 s. More
+    /// than a year counts as a year.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how long opening a connection may take; default 10 s. This includes name resolution, the proxy and TLS.
+    /// Sets how long opening a connection may take, within the [`timeout`](Self::timeout); default 10 s. This includes name
+    /// resolution, the proxy and TLS.
     ///
     /// The name is resolved for each new connection, and the address is kept as long as the connection: until it breaks or
     /// was idle for 15 s. If a name has several addresses, they are tried one after the other. An address without a route
@@ -297,12 +299,13 @@ impl ClientBuilder {
             in_range("max_body", bytes, MIN_BODY..=usize::MAX)?;
         }
         for (name, time) in [
-            ("timeout", self.timeout),
-            ("connect_timeout", self.connect_timeout),
+            ("timeout", &mut self.timeout),
+            ("connect_timeout", &mut self.connect_timeout),
         ] {
             if time.is_zero() {
                 return Err(Error::config(format!("invalid {name}: it is zero")));
             }
+            *time = LONGEST_WAIT.min(*time);
         }
         self.compression.unwrap_or_default().check()?;
         self.retry.check()?;

@@ -133,9 +133,10 @@ impl Client {
     /// | 200 with HTML, nothing, or JSON that is cut off or unknown | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse); with 413, 429 or 5xx, the status decides |
     /// | a response of more than 1 MiB | the first MiB is read, and counts as cut off |
     /// | a response that is not HTTP | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
-    /// | the host is not found; the connection is refused, or reset before, during or after the request | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
+    /// | the host is not found; the connection is refused, or reset before, during or after the request, or within the body of a 2xx | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
     /// | a kept connection turns out to be closed | retried at once |
-    /// | no response in time: connecting, waiting for the head or within the body | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
+    /// | no response in time: connecting, waiting for the head or within the body of a 2xx | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
+    /// | any other status, whose body ends too early or not in time | what arrived counts, as a body that is cut off; the next request is over a new connection |
     /// | a response, and the connection closed, before the request was read | the response counts, if the system still has it |
     /// | the proxy rejects the user name and password (407, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
     /// | no secure connection: an unknown issuer, another host name, expired | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |

@@ -17,6 +17,10 @@ const SHORT: usize = 4;
 /// So many bytes of a secret's beginning are taken out too, as a quotation that is cut off has them.
 const BEGINNING: usize = 8;
 
+/// The most backslashes before a character that are read as its escape. JSON within a string of JSON doubles them, so these
+/// are enough for six levels.
+const MAX_SLASHES: usize = 64;
+
 impl Secrets {
     pub(crate) fn new(texts: impl IntoIterator<Item = String>) -> Self {
         let texts = texts.into_iter().map(String::into_bytes);
@@ -94,7 +98,8 @@ fn encoded(byte: u8, text: &[u8]) -> usize {
         [b'%', high, low, ..] if is_hex(&[high, low]) => 3,
         // Several where a text of JSON is in another.
         [b'\\', ..] => {
-            let slashes = text.iter().take_while(|byte| **byte == b'\\').count();
+            let most = text.iter().take(MAX_SLASHES);
+            let slashes = most.take_while(|byte| **byte == b'\\').count();
             match text[slashes..] {
                 [b'u', b'0', b'0', high, low, ..] if is_hex(&[high, low]) => slashes + 5,
                 [b'x', high, low, ..] if is_hex(&[high, low]) => slashes + 3,
@@ -131,6 +136,10 @@ impl fmt::Debug for Secrets {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     #[track_caller]
@@ -168,6 +177,34 @@ mod tests {
             ("%61bc", "[hidden]"),
         ];
         check(&secrets, &rows);
+    }
+
+    #[test]
+    fn a_megabyte_of_backslashes_is_read_once() {
+        const MIB: usize = 1 << 20;
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let secrets = Secrets::new(["0123456789abcdef".to_owned()]);
+            let slashes = "\\".repeat(MIB);
+            assert_eq!(secrets.scrub(slashes.as_bytes()).len(), MIB);
+            let text = format!("{slashes}0123456789abcdef");
+            let scrubbed = secrets.scrub(text.as_bytes());
+            assert!(scrubbed.ends_with(b"\\[hidden]"));
+            done.send(()).unwrap();
+        });
+        // Each backslash looking for the last one would take minutes.
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(()));
+    }
+
+    #[test]
+    fn texts_within_texts_of_json_show_no_secret() {
+        let secrets = Secrets::new(["pass\"word".to_owned()]);
+        let mut text = "pass\"word".to_owned();
+        for _ in 0..6 {
+            let quoted = serde_json::to_string(&text).unwrap();
+            quoted[1..quoted.len() - 1].clone_into(&mut text);
+            check(&secrets, &[(&text, "[hidden]")]);
+        }
     }
 
     #[test]

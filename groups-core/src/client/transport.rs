@@ -152,8 +152,10 @@ impl Transport for Http {
         let response = post
             .send(request.body)
             .map_err(|error| self.settings.broken(error, was_open))?;
-        let response = read(response).map_err(|error| self.settings.broken(error.into(), false))?;
-        self.responded.store(true, Ordering::Relaxed);
+        let (response, is_whole) =
+            read(response).map_err(|error| self.settings.broken(error.into(), false))?;
+        // ureq closes a connection on which something is left to read.
+        self.responded.store(is_whole, Ordering::Relaxed);
         Ok(response)
     }
 
@@ -185,23 +187,28 @@ impl Transport for NoopTransport {
     fn abort(&self) {}
 }
 
-/// Reads the response, and no more of its body than is needed.
-pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<Response> {
+/// Reads the response, and no more of its body than is needed. Returns whether that is all of it.
+///
+/// A refusal counts although its body ends too early or not in time: its status says what to do next. Of a success, the
+/// body is needed.
+pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<(Response, bool)> {
     let header = response.headers().get("Retry-After");
     let retry_after = header
         .and_then(|value| value.to_str().ok())
         .and_then(|value| parse_retry_after(value, SystemTime::now()));
     let mut body = Vec::new();
-    response
-        .body_mut()
-        .as_reader()
-        .take(MAX_RESPONSE)
-        .read_to_end(&mut body)?;
-    Ok(Response {
+    let mut reader = response.body_mut().as_reader().take(MAX_RESPONSE);
+    let read = reader.read_to_end(&mut body);
+    let is_whole = read.is_ok() && reader.limit() > 0; // Else it did not get to the end.
+    if response.status().is_success() {
+        read?;
+    }
+    let response = Response {
         status: response.status().as_u16(),
         retry_after,
         body,
-    })
+    };
+    Ok((response, is_whole))
 }
 
 /// Parses `Retry-After`, in seconds or as an HTTP date.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_core::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::json::null::is_null_text;
 use crate::json::sink::{Parts, Shape, Sink};
 use crate::json::{EncodeError, Json, Written, close};
 
@@ -118,7 +119,7 @@ impl<'a> Sink for ListJson<'a> {
 
     fn open(self, shape: Shape) -> Result<Items<'a>, EncodeError> {
         match shape {
-            Shape::List => Ok(Items {
+            Shape::List | Shape::RawJson => Ok(Items {
                 start: self.out.len(),
                 out: self.out,
             }),
@@ -144,6 +145,14 @@ impl Parts for Items<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes JSON text that is `null`, and no other.
+    fn field<T: Serialize + ?Sized>(&mut self, _key: &str, value: &T) -> Result<(), EncodeError> {
+        if is_null_text(value) {
+            return Ok(());
+        }
+        Err(EncodeError::new(ListJson::REFUSAL))
     }
 
     fn end(self) -> Result<Written, EncodeError> {

@@ -7,6 +7,9 @@ use crate::outbox::{Capacity, Depth, Outbox, OutboxEntry, OutboxRecord, total_by
 use crate::record::{EncodedEvent, EncodedUpdate, Error, Rejection};
 use crate::util::sync::{Instant, Mutex, MutexGuard};
 
+/// The most bytes of JSON that are taken at once, unless one record has more, or all are asked for.
+const MAX_BYTES: usize = 32 << 20;
+
 /// The outbox in memory, for updates and events. It does not outlive the process.
 ///
 /// Taken entries have a lock of their own, so publishers never wait for the worker. Code that needs both locks takes that
@@ -90,10 +93,18 @@ impl<R: OutboxRecord> Outbox<R> for MemoryOutbox<R> {
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let mut taken = self.taken();
         let mut queue = self.queue();
-        let more = most.saturating_sub(taken.len()).min(queue.entries.len());
+        let mut bytes = 0;
+        let fits = |entry: &&QueuedRecord<R>| {
+            let is_first = bytes == 0;
+            bytes += entry.record.as_json().len();
+            is_first || bytes <= MAX_BYTES || most == usize::MAX
+        };
+        let oldest = taken.iter().chain(&queue.entries).take(most);
+        let count = oldest.take_while(fits).count();
+        let more = count.saturating_sub(taken.len());
         taken.extend(queue.entries.drain(..more));
         drop(queue);
-        let entries = taken.iter().take(most);
+        let entries = taken.iter().take(count);
         let entries = entries.map(|entry| OutboxEntry::new(entry.id, entry.record.clone()));
         Ok(entries.collect())
     }
@@ -244,6 +255,48 @@ mod tests {
             assert_eq!(held(&outbox), 1);
             let debug = format!("{outbox:?}");
             assert!(debug.contains("updates: 1"), "{debug}");
+        });
+    }
+
+    #[test]
+    fn many_bytes_are_taken_in_parts_unless_everything_is() {
+        run_test(|| {
+            let large = |id: usize, bytes: usize| {
+                let text = "x".repeat(bytes);
+                EncodedUpdate::from_json(&format!(
+                    r#"{{"$group_key":"company","$group_id":"{id}","$set":{{"text":"{text}"}}}}"#
+                ))
+                .unwrap()
+            };
+            let mut all: Vec<_> = (0..80).map(|id| large(id, 500_000)).collect();
+            // One that no limit holds up, since it is alone.
+            all.push(large(80, MAX_BYTES));
+            all.push(update(81));
+            let outbox = MemoryOutbox::new();
+            let room = Capacity::new(usize::MAX, usize::MAX);
+            assert!(outbox.append(&all, room).unwrap());
+            let first = taken(&outbox, 1_000);
+            assert!(first.len() > 60 && first.len() < 80, "{}", first.len());
+            assert_eq!(taken(&outbox, 1_000), first);
+            assert_eq!(taken(&outbox, 70).len(), first.len().min(70));
+            let everything = taken(&outbox, usize::MAX);
+            assert_eq!(everything.len(), all.len(), "what a shutdown takes back");
+            outbox.release().unwrap();
+            let mut gone = Vec::new();
+            let mut parts = 0;
+            loop {
+                let part = taken(&outbox, 1_000);
+                if part.is_empty() {
+                    break;
+                }
+                parts += 1;
+                let ids: Vec<_> = part.iter().map(|(id, _)| *id).collect();
+                outbox.settle(&ids, &[]).unwrap();
+                gone.extend(part.into_iter().map(|(_, update)| update));
+            }
+            assert!(gone == all, "all of them, in order");
+            assert_eq!(parts, 4, "two, the large one and the last one");
+            assert_eq!(outbox.depth().unwrap(), Depth::default());
         });
     }
 

@@ -45,6 +45,9 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// Returns the oldest updates that can be sent now, at most `most`; fewer if they would be more than some tens of MiB of
     /// JSON, because the worker holds several copies. Returns an empty list only if nothing can be sent.
     ///
+    /// With [`usize::MAX`], an outbox that is not [durable](Self::is_durable) returns all, however many bytes: so a client
+    /// takes back at its shutdown what ends with the process.
+    ///
     /// # Errors
     /// If the outbox cannot be read.
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error>;

@@ -97,7 +97,9 @@ impl EncodedUpdate {
     /// Returns what the update does.
     #[must_use]
     pub fn operation(&self) -> Operation {
-        let (_, operation) = Update::read(self.members());
+        let Some(operation) = self.encoded.operation else {
+            unreachable!("events have none");
+        };
         operation
     }
 

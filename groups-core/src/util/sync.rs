@@ -15,6 +15,11 @@ pub(crate) use crate::util::simulated::{Condvar, Instant, Mutex, MutexGuard, Sys
 pub(crate) use shuttle::{sync::atomic::AtomicUsize, thread, thread::Scope};
 
 use std::io;
+use std::time::Duration;
+
+/// The longest time that is added to an [`Instant`], whatever the settings say: with some longer ones the sum overflows, which
+/// panics.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Starts a thread that ends before its scope does.
 pub(crate) fn spawn_scoped<'scope, 'env>(

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use common::eventually;
-use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group};
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group, RetryPolicy, Update};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use super::raw::{Raw, read_head, read_request, response};
+use super::raw::{Raw, cut_off, read_head, read_request, response};
 use super::{assert_retried, at_once, builder, quick, undelivered, update, updates};
 
 /// For servers that never respond, so that no slow machine makes a difference.
@@ -270,6 +271,68 @@ fn a_refusal_before_the_body_was_read_is_understood() {
     );
 }
 
+/// Accepts requests of less than a megabyte and begins to refuse larger ones, but does not get to the end of that.
+fn limited(is_read: bool, is_closed: bool) -> Raw {
+    let mut open = Vec::new();
+    Raw::start(move |mut stream, _| {
+        let head = read_head(&stream).unwrap();
+        let is_too_large = head.len > 1_000_000;
+        if is_read || !is_too_large {
+            head.read_body(&stream).unwrap();
+        }
+        if is_too_large {
+            stream.write_all(&cut_off(413, "")).unwrap();
+            open.extend((!is_closed).then_some(stream));
+        } else {
+            stream.write_all(&response(200, "", "1")).unwrap();
+        }
+    })
+}
+
+fn large_updates() -> impl Iterator<Item = Update<'static>> {
+    (0..4).map(|id| Group::new("company", id).set(json!({"text": "x".repeat(400_000)})))
+}
+
+#[test]
+fn a_refusal_as_too_large_counts_although_its_body_is_cut_off() {
+    // What is not read makes the system reset the connection. Elsewhere it may forget what it received then.
+    let ways: &[bool] = if cfg!(target_os = "linux") {
+        &[true, false]
+    } else {
+        &[true]
+    };
+    for is_read in ways {
+        let raw = limited(*is_read, true);
+        let client = builder(&raw.endpoint).build().unwrap();
+        let report = client.send(large_updates()).unwrap();
+        let requests = (report.accepted, report.requests, report.retries);
+        assert_eq!(requests, (4, 3, 0), "{is_read}");
+    }
+}
+
+#[test]
+fn a_refusal_as_too_large_counts_although_its_body_is_not_in_time() {
+    let raw = limited(true, false);
+    let client = builder(&raw.endpoint).timeout(Duration::from_secs(1));
+    let report = client.build().unwrap().send(large_updates()).unwrap();
+    assert_eq!(report.accepted, 4);
+    assert!(raw.connections() >= 3, "nothing is sent over the first one");
+}
+
+#[test]
+fn a_connection_after_a_body_that_was_cut_off_is_not_a_kept_one() {
+    let raw = Raw::start(|mut stream, number| {
+        if number == 0 {
+            read_request(&stream).unwrap();
+            stream.write_all(&cut_off(413, "")).unwrap();
+        }
+    });
+    let client = builder(&raw.endpoint).retry(at_once()).build().unwrap();
+    assert_eq!(client.send(updates(1)).unwrap().rejected.len(), 1);
+    let error = client.send(updates(1)).unwrap_err();
+    assert_eq!(error.report().unwrap().requests, 1, "it was not idle");
+}
+
 /// Each byte comes in time, and the response does not.
 #[test]
 fn the_timeout_is_of_the_whole_request() {
@@ -283,6 +346,39 @@ fn the_timeout_is_of_the_whole_request() {
         }
     });
     timeout_after_two_attempts(&raw.endpoint);
+}
+
+#[test]
+fn the_longest_times_do_not_overflow() {
+    let emulator = Emulator::start().unwrap();
+    let forever = RetryPolicy::default()
+        .base_delay(Duration::MAX)
+        .max_delay(Duration::MAX)
+        .deadline(Duration::MAX);
+    let builder = builder(emulator.endpoint())
+        .timeout(Duration::MAX)
+        .connect_timeout(Duration::MAX)
+        .retry(forever);
+    let client = builder.build().unwrap();
+    let report = client.send(updates(2)).unwrap();
+    assert_eq!((report.accepted, report.retries), (2, 0));
+    let config =
+        "token = 'T'\ntimeout = '500000000000years'\nconnect_timeout = 9223372036854775807";
+    let config: ClientBuilder = toml::from_str(config).unwrap();
+    let from_file = config.endpoint(emulator.endpoint()).build().unwrap();
+    assert_eq!(from_file.send(updates(2)).unwrap().accepted, 2);
+
+    let buffered = client.buffered().outbox_timeout(Duration::MAX);
+    let buffered = buffered
+        .flush_interval(Duration::MAX)
+        .drop_timeout(Duration::MAX)
+        .overflow(OverflowPolicy::Block(Duration::MAX))
+        .start()
+        .unwrap();
+    buffered.publish(update(2)).unwrap();
+    assert_eq!(buffered.flush(Duration::MAX).waiting, Some(0));
+    assert_eq!(buffered.shutdown(Duration::MAX).waiting, Some(0));
+    assert_eq!(emulator.profiles().len(), 3);
 }
 
 /// Waits until the emulator sees no more open connections than that.

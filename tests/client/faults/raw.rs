@@ -95,3 +95,11 @@ pub(crate) fn response(status: u16, headers: &str, body: &str) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status} Any\r\nconnection: close\r\ncontent-length: {len}\r\n");
     [&head, headers, "\r\n", body].concat().into_bytes()
 }
+
+/// A response whose body ends too early.
+pub(crate) fn cut_off(status: u16, headers: &str) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status} Any\r\ncontent-length: 1000\r\n");
+    [&head, headers, "\r\n", r#"{"error": "Too"#]
+        .concat()
+        .into_bytes()
+}

@@ -9,7 +9,7 @@ use mixpanel_groups::{Client, Compression, ErrorKind, Event, Group, Report, Retr
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use super::raw::{Raw, read_head_and_body, response};
+use super::raw::{Raw, cut_off, read_head_and_body, response};
 use super::{
     HOUR, assert_retried, assert_stops, builder, client, patient, quick, undelivered, updates,
 };
@@ -232,14 +232,19 @@ fn without_retry_nothing_is_sent_twice() {
     }
 }
 
-/// How long the client waits after that response, of which it is told by its progress.
+/// How long the client waits after that response.
 fn wait_after(status: u16, after: &str) -> Duration {
     let emulator = Emulator::start().unwrap();
     let after = after.to_owned();
     emulator.fail_next(Fault::RetryAfter { status, after });
+    first_wait(&emulator.endpoint())
+}
+
+/// How long the client waits after the first response, of which it is told by its progress.
+fn first_wait(endpoint: &str) -> Duration {
     let stop = std::sync::atomic::AtomicBool::new(false);
     let mut wait = None;
-    let client = builder(emulator.endpoint()).retry(patient().base_delay(Duration::ZERO));
+    let client = builder(endpoint).retry(patient().base_delay(Duration::ZERO));
     let error = client
         .build()
         .unwrap()
@@ -265,6 +270,44 @@ fn retry_after_is_honored_also_above_the_longest_delay() {
         is_about(wait_after(status, "3600"), HOUR);
         is_about(wait_after(status, "36000"), 10 * HOUR);
     }
+}
+
+#[test]
+fn a_body_that_is_cut_off_does_not_hide_status_and_retry_after() {
+    for status in [429, 503] {
+        let raw = Raw::responding(move |_| cut_off(status, "retry-after: 7200\r\n"));
+        let wait = first_wait(&raw.endpoint);
+        assert!(wait > HOUR && wait <= 2 * HOUR, "{wait:?}");
+    }
+    for (status, kind) in [
+        (429, ErrorKind::RateLimited),
+        (500, ErrorKind::Server),
+        (408, ErrorKind::Timeout),
+        (403, ErrorKind::UnexpectedResponse),
+        (200, ErrorKind::Network),
+    ] {
+        let raw = Raw::responding(move |_| cut_off(status, ""));
+        let client = builder(&raw.endpoint).retry(quick().attempts(2));
+        let error = client.build().unwrap().send(updates(1)).unwrap_err();
+        assert_eq!(error.kind(), kind, "{status}");
+        assert_eq!(error.report().unwrap().requests, 2, "{status}");
+        assert_eq!(undelivered(&error), [0]);
+    }
+}
+
+#[test]
+fn one_record_that_a_firewall_blocks_is_found_although_its_page_is_cut_off() {
+    let raw = Raw::responding(|body| {
+        if body.contains("\"number\":3") {
+            cut_off(403, "")
+        } else {
+            response(200, "", "1")
+        }
+    });
+    let client = builder(&raw.endpoint).retry(quick().attempts(2));
+    let error = client.build().unwrap().send(updates(8)).unwrap_err();
+    assert_eq!(undelivered(&error), [3]);
+    assert_eq!(error.report().unwrap().accepted, 7);
 }
 
 #[test]
