@@ -15,10 +15,7 @@ use crate::record::Record;
 use crate::record::Rejection;
 use crate::record::{Error, ErrorKind};
 use crate::util::random::{random, random_bits};
-use crate::util::sync::Instant;
-
-/// No wait is longer, whatever the settings; no clock ends before it.
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+use crate::util::sync::{Instant, LONGEST_WAIT};
 
 /// Sends what one lane is given.
 pub(super) struct Sender<'a> {
