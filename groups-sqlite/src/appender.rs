@@ -1,11 +1,12 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use mixpanel_groups::outbox::{Capacity, OutboxRecord};
 
 use crate::failure::Failure;
-use crate::file::{OutboxFile, delete, held, insert, now, size};
+use crate::file::{OutboxFile, begin, delete, held, insert, now, size};
 use crate::reserve;
 use crate::schema::Tables;
 
@@ -22,21 +23,27 @@ pub(crate) struct Appender {
 }
 
 impl Appender {
-    /// Appends the updates of several calls in one transaction. The result of each call says whether
-    /// there was room for it.
+    /// Appends the updates of several calls in one transaction, which `take` returns once it has begun. The result of each
+    /// call says whether there was room for it. Returns an error if another connection writes until the deadline.
     pub(crate) fn append_all<R: OutboxRecord>(
         &mut self,
-        appends: &[Append<R>],
-    ) -> Vec<Result<bool, Failure>> {
-        match self.try_append_all(appends) {
+        deadline: Option<Instant>,
+        take: &mut dyn FnMut() -> Vec<Append<R>>,
+    ) -> Result<Vec<Result<bool, Failure>>, Failure> {
+        let transaction = begin(&self.db, deadline)?;
+        let appends = take();
+        Ok(match self.try_append_all(transaction, &appends) {
             Ok(appended) => appended.into_iter().map(Ok).collect(),
             Err(failure) => appends.iter().map(|_| Err(failure.clone())).collect(),
-        }
+        })
     }
 
-    fn try_append_all<R: OutboxRecord>(&self, appends: &[Append<R>]) -> Result<Vec<bool>, Failure> {
+    fn try_append_all<R: OutboxRecord>(
+        &self,
+        transaction: Transaction<'_>,
+        appends: &[Append<R>],
+    ) -> Result<Vec<bool>, Failure> {
         let tables = self.file.tables;
-        let transaction = self.file.begin(&self.db)?;
         check_oldest(&transaction, tables)?;
         self.check_disk(&transaction, appends)?;
         let now = now(&transaction)?;
@@ -88,8 +95,9 @@ impl Appender {
         updates: usize,
         bytes: usize,
         capacity: Capacity,
+        deadline: Option<Instant>,
     ) -> Result<usize, Failure> {
-        let transaction = self.file.begin(&self.db)?;
+        let transaction = begin(&self.db, deadline)?;
         let taken = self.file.taken();
         let mut held = held(&transaction, self.file.tables)?;
         let mut last = *taken;

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::failure::Failure;
-use crate::file::{OutboxFile, held};
+use crate::file::{OutboxFile, begin, held};
 use crate::schema::{SCHEMA, Tables};
 
 /// Sets a damaged table of waiting updates aside, with what of it cannot be read, and copies the rest into a new one.
@@ -16,7 +16,7 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     let runs = readable_runs(db, tables)?;
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let aside = format!("mixpanel_outbox_damaged_{}", since.as_secs());
-    let transaction = file.begin(db)?;
+    let transaction = begin(db, file.deadline())?;
     // Without this, SQLite would read the views and triggers of the application too.
     transaction.pragma_update(None, "legacy_alter_table", true)?;
     let before = held(&transaction, tables)?.updates;

@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Replaced,
     /// The disk was full, and what is left of it is for sending.
     Full,
+    /// Another thread has the connection until the deadline, perhaps because it waits for another process.
+    Busy,
     /// Another process has taken over.
     TakenOver,
     /// Something cannot be read.
@@ -68,6 +70,10 @@ impl Failure {
                 format!(
                     "cannot {verb} the outbox {at}: its disk was full, and is kept free for sending what waits"
                 ),
+            ),
+            Self::Busy => (
+                Io,
+                format!("cannot {verb} the outbox {at}: others write to it"),
             ),
             Self::TakenOver => (
                 Io,

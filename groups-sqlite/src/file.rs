@@ -59,6 +59,7 @@ impl OutboxFile {
         self.timeout.store(millis(timeout), Ordering::Relaxed);
     }
 
+    /// Returns when a call that begins now is to give up waiting for others.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let timeout = Duration::from_millis(self.timeout.load(Ordering::Relaxed));
         Instant::now().checked_add(timeout)
@@ -66,11 +67,6 @@ impl OutboxFile {
 
     pub(crate) fn taken(&self) -> MutexGuard<'_, i64> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins a transaction that holds the write lock from its beginning, so it cannot fail with `SQLITE_BUSY` later.
-    pub(crate) fn begin<'db>(&self, db: &'db Connection) -> rusqlite::Result<Transaction<'db>> {
-        patiently(self.deadline(), || begin(db))
     }
 
     pub(crate) fn set_damaged(&self, is_damaged: bool) {
@@ -133,7 +129,7 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     patiently(deadline, || {
         db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
     })?;
-    let transaction = patiently(deadline, || begin(db))?;
+    let transaction = begin(db, deadline)?;
     if version(db)?.is_none() {
         transaction.execute_batch(SCHEMA)?;
     }
@@ -157,8 +153,13 @@ pub(crate) fn set_up(db: &Connection, durability: Durability) -> rusqlite::Resul
     db.pragma_update_and_check(None, "journal_size_limit", MAX_JOURNAL, |_| Ok(()))
 }
 
-fn begin(db: &Connection) -> rusqlite::Result<Transaction<'_>> {
-    Transaction::new_unchecked(db, TransactionBehavior::Immediate)
+/// Begins a transaction that holds the write lock from its beginning, so it cannot fail with `SQLITE_BUSY` later.
+pub(crate) fn begin(
+    db: &Connection,
+    deadline: Option<Instant>,
+) -> rusqlite::Result<Transaction<'_>> {
+    let begin = || Transaction::new_unchecked(db, TransactionBehavior::Immediate);
+    patiently(deadline, begin)
 }
 
 /// Repeats what fails while another connection writes, until the deadline.

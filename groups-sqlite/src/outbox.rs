@@ -9,7 +9,7 @@ use crate::appender::{Append, Appender};
 use crate::durability::Durability;
 use crate::failure::Failure;
 use crate::file::{self, OutboxFile, insert, now, patiently};
-use crate::group_commit::GroupCommit;
+use crate::group_commit::{GroupCommit, NotWritten};
 use crate::lease::Lease;
 use crate::relay::{RejectedRow, Relay};
 use crate::schema::{self, Tables, VERSION};
@@ -203,12 +203,20 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
             updates: updates.to_vec(),
             capacity,
         };
-        let written = self.appender.join(append, Appender::append_all);
-        let written = written.ok_or_else(|| {
-            let path = self.path.display();
-            let message = format!("cannot write to the outbox {path}: the writing thread panicked");
-            Error::new(ErrorKind::Io, message)
-        })?;
+        let deadline = self.file.deadline();
+        let write = |appender: &mut Appender, take: &mut dyn FnMut() -> Vec<Append<R>>| {
+            appender.append_all(deadline, take).map_err(Err)
+        };
+        let written = match self.appender.join(append, deadline, write) {
+            Ok(written) => written,
+            Err(NotWritten::TimedOut) => Err(Failure::Busy),
+            Err(NotWritten::Panicked) => {
+                let path = self.path.display();
+                let message =
+                    format!("cannot write to the outbox {path}: the writing thread panicked");
+                return Err(Error::new(ErrorKind::Io, message));
+            }
+        };
         written.map_err(|failure| self.failed("write to", failure))
     }
 
@@ -251,8 +259,11 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let appender = self.appender.writer();
-        let dropped = appender.drop_oldest(updates, bytes, capacity);
+        let deadline = self.file.deadline();
+        let dropped = match self.appender.lead(deadline) {
+            Some(appender) => appender.drop_oldest(updates, bytes, capacity, deadline),
+            None => Err(Failure::Busy),
+        };
         dropped.map_err(|failure| self.failed("remove from", failure))
     }
 

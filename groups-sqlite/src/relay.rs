@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use crate::damage;
 use crate::failure::Failure;
-use crate::file::{OutboxFile, delete, patiently};
+use crate::file::{OutboxFile, begin, delete, patiently};
 use crate::lease::Lease;
 use crate::reserve::with_reserve;
 use crate::schema::Tables;
@@ -51,7 +51,7 @@ impl Relay {
             db, file, lease, ..
         } = self;
         with_reserve(&file.reserve, || {
-            let transaction = file.begin(db)?;
+            let transaction = begin(db, file.deadline())?;
             let changed = change(lease, &transaction);
             let committed = changed.and_then(|changed| transaction.commit().map(|()| changed));
             if committed.is_err() {
@@ -218,7 +218,7 @@ impl Relay {
         lease: &mut Lease,
         settled: &[Settled<'_>],
     ) -> Result<(), Failure> {
-        let transaction = file.begin(db)?;
+        let transaction = begin(db, file.deadline())?;
         if !lease.is_mine(&transaction)? {
             if settled.is_empty() {
                 return Ok(());
