@@ -66,10 +66,19 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
     }
     let emulator = emulator.start()?;
     println!("A local Mixpanel listens on {}", emulator.endpoint());
+    let mut is_saved = true;
     loop {
         // Ctrl-C ends the program at once, so that no more than this is lost.
         thread::sleep(Duration::from_secs(1));
-        emulator.save()?;
+        match emulator.save() {
+            Ok(()) => is_saved = true,
+            // For instance a full disk: it may have room again.
+            Err(error) if is_saved => {
+                is_saved = false;
+                eprintln!("{error:#}; trying again every second");
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod again;
 mod chance;
 pub mod faulty;
+mod mount;
 pub mod postgres;
 mod says;
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use again::{again, is_own_process, said, say};
 pub use chance::Chance;
+pub use mount::Mount;
 pub use says::{all, says};
 
 /// Long enough for any machine. No test waits for it to pass.

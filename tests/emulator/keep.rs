@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
 
+use common::Mount;
 use mixpanel_groups::{Client, Error, ErrorKind, Event, Group};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
@@ -90,7 +91,7 @@ fn what_was_there_is_there_again() {
 fn a_file_that_is_none_is_an_error_and_stays() {
     let kept = Kept::new("none");
     for text in [
-        "",
+        " ",
         "{}",
         "[]",
         r#"{"groups":[{}],"events":[]}"#,
@@ -156,4 +157,59 @@ fn a_file_that_cannot_take_its_place_is_not_left_behind() {
     assert!(emulator.save().is_err());
     let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
     assert_eq!(files, 1, "only what stood there");
+}
+
+fn set_plan(emulator: &Emulator, plan: &str) {
+    let update = Group::new("company", "acme").set(json!({"plan": plan}));
+    let report = client(emulator).send([update]).unwrap();
+    report.into_result().unwrap();
+    emulator.save().unwrap();
+}
+
+#[test]
+#[cfg(unix)]
+fn modes_and_symbolic_links_stay() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let kept = Kept::new("linked");
+    let mode = || fs::metadata(&kept.0).unwrap().permissions().mode() & 0o777;
+    let emulator = kept.start().unwrap();
+    set_plan(&emulator, "free");
+    let other = kept.0.with_extension("other");
+    fs::write(&other, "").unwrap();
+    let usual = fs::metadata(&other).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), usual, "as any file that is made");
+    fs::set_permissions(&kept.0, fs::Permissions::from_mode(0o640)).unwrap();
+    set_plan(&emulator, "pro");
+    assert_eq!(mode(), 0o640);
+    drop(emulator);
+
+    // A link that leads nowhere yet.
+    fs::remove_file(&kept.0).unwrap();
+    symlink("target", &kept.0).unwrap();
+    let emulator = kept.start().unwrap();
+    for plan in ["free", "pro"] {
+        set_plan(&emulator, plan);
+        assert!(fs::symlink_metadata(&kept.0).unwrap().is_symlink());
+    }
+    drop(emulator);
+    let profile = kept.start().unwrap().profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"plan": "pro"}));
+}
+
+#[test]
+fn a_mounted_file_is_written_in_place() {
+    let (kept, outside) = (Kept::new("mounted"), Kept::new("outside"));
+    // Empty files, as they are made to be mounted.
+    fs::write(&kept.0, "").unwrap();
+    fs::write(&outside.0, "").unwrap();
+    let Some(mount) = Mount::new(&["--bind", outside.0.to_str().unwrap()], &kept.0) else {
+        return;
+    };
+    let emulator = kept.start().unwrap();
+    set_plan(&emulator, &"long".repeat(50));
+    set_plan(&emulator, "pro");
+    assert_eq!(fs::read_dir(kept.0.parent().unwrap()).unwrap().count(), 1);
+    drop((emulator, mount));
+    let profile = outside.start().unwrap().profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"plan": "pro"}));
 }

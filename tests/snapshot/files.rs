@@ -1,11 +1,11 @@
 //! Files as they are in containers: mounted, linked, read-only, full.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::Mount;
 use mixpanel_groups::{Client, ErrorKind, Report, Snapshot};
 use mixpanel_groups_emulator::Emulator;
 
@@ -78,25 +78,6 @@ fn a_symbolic_link_and_the_mode_stay() {
     assert_eq!(Snapshot::open(&target).unwrap().len(), 20);
 }
 
-/// A mount, as long as this is not dropped.
-struct Mount<'p>(&'p Path);
-
-impl<'p> Mount<'p> {
-    /// Mounts, or says loudly that the test is skipped.
-    fn new(arguments: &[&str], on: &'p Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(arguments).arg(on).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(on)),
-            other => {
-                // Past the harness, which keeps what a test that passes prints.
-                let message = format!("SKIPPED: mount {arguments:?} is not permitted: {other:?}\n");
-                std::io::stderr().write_all(message.as_bytes()).unwrap();
-                None
-            }
-        }
-    }
-}
-
 /// Makes a mount read-only. A process that another test is just starting shares our open files for a moment, so it may
 /// have to be tried again.
 fn make_read_only(mounted: &Path) {
@@ -110,12 +91,25 @@ fn make_read_only(mounted: &Path) {
     }
 }
 
-impl Drop for Mount<'_> {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg("--lazy").arg(self.0).status();
-        let status = status.unwrap();
-        assert!(status.success() || std::thread::panicking());
-    }
+/// As at the first deployment of many, each of which links to what they share.
+#[test]
+#[cfg(unix)]
+fn a_symbolic_link_is_followed_also_before_there_is_a_file() {
+    use std::os::unix::fs::symlink;
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let shared = folder.0.join("shared");
+    fs::create_dir(&shared).unwrap();
+    symlink("shared/companies", folder.0.join("between")).unwrap();
+    symlink("between", folder.file()).unwrap();
+    let first = Snapshot::open(folder.file()).unwrap();
+    let error = Snapshot::open(shared.join("companies")).unwrap_err();
+    assert!(error.to_string().contains("in use by another run"));
+    drop(first);
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let (longest, last) = many_nights(&folder.file(), &client.build().unwrap());
+    assert!(last < longest / 2, "it was written anew: {longest}, {last}");
+    assert!(fs::symlink_metadata(folder.file()).unwrap().is_symlink());
+    assert_eq!(Snapshot::open(shared.join("companies")).unwrap().len(), 20);
 }
 
 #[test]

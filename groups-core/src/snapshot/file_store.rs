@@ -34,7 +34,7 @@ pub(super) struct FileStore {
 impl FileStore {
     /// Locks the file, which need not exist. A symbolic link is followed.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
-        let path = fs::canonicalize(&path).unwrap_or(path);
+        let path = atomic_file::resolve(path);
         let lock = lock(&path)?;
         Ok(Self {
             path,

@@ -13,6 +13,33 @@ pub(crate) fn create_like(path: &Path, other: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// The most symbolic links that are followed one after the other, as in Linux.
+const MAX_LINKS: usize = 40;
+
+/// Returns the path of the file itself where symbolic links lead to it, also if it does not exist yet: so the names of the
+/// files beside it stay the same once it does.
+pub(crate) fn resolve(path: PathBuf) -> PathBuf {
+    let mut file = path.clone();
+    for _ in 0..MAX_LINKS {
+        let Ok(target) = fs::read_link(&file) else {
+            break;
+        };
+        file = file.parent().unwrap_or(Path::new("")).join(target);
+    }
+    let folder = fs::canonicalize(folder_of(&file));
+    match (fs::canonicalize(&file), folder, file.file_name()) {
+        (Ok(file), _, _) => file,
+        (Err(_), Ok(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
 /// Puts a file that is written and synced in the place of another one in the same folder.
 ///
 /// Where a rename is refused, as for a file that is mounted into a container, the content is written in place. A
@@ -49,10 +76,7 @@ pub(crate) fn beside(path: &Path, extension: &str) -> io::Result<PathBuf> {
 /// Syncs the folder of a file, without which a rename can be lost.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        File::open(folder_of(path))?.sync_all()?;
     }
     Ok(())
 }

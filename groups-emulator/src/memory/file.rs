@@ -1,10 +1,11 @@
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 
 use crate::memory::{KnownGroup, Memory};
 use crate::updates::AppliedUpdate;
@@ -28,9 +29,10 @@ impl MemoryFile {
         }
     }
 
-    /// Reads the file. If there is none yet, the memory is empty.
+    /// Reads the file. If there is none yet, or an empty one, as it is made to be mounted, the memory is empty.
     pub(crate) fn load(&self) -> Result<Memory, Error> {
         let json = match fs::read(&self.path) {
+            Ok(json) if json.is_empty() => return Ok(Memory::new()),
             Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::new()),
             Err(error) => return Err(self.failed("read", error)),
@@ -128,14 +130,35 @@ fn take_list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
     }
 }
 
-/// Replaces the file in one step: readers see the old content or the new, never a part.
+/// Replaces the file in one step: readers see the old content or the new, never a part. Mode and symbolic links stay.
+///
+/// Where another file cannot take its place, as that of a file that is mounted into a container, it is written in place.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
+        // So that it leads somewhere.
+        OpenOptions::new().append(true).create(true).open(path)?;
+    }
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    let mut new = tempfile::Builder::new();
+    #[cfg(unix)]
+    new.permissions(PermissionsExt::from_mode(0o666)); // Less the process's mask, as of other files.
+    let mut file = new.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    if let Ok(old) = fs::metadata(path) {
+        file.as_file().set_permissions(old.permissions())?;
+    }
     file.write_all(content)?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    let Err(refused) = file.persist(path) else {
+        return Ok(());
+    };
+    if !path.is_file() {
+        return Err(refused.error);
+    }
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(content)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()
 }

@@ -1,0 +1,33 @@
+//! Mounts for tests, where they are permitted.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// A mount, as long as this is not dropped.
+pub struct Mount<'p>(&'p Path);
+
+impl<'p> Mount<'p> {
+    /// Mounts, or says loudly that the test is skipped.
+    #[must_use]
+    pub fn new(arguments: &[&str], on: &'p Path) -> Option<Self> {
+        let mounted = Command::new("mount").args(arguments).arg(on).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(on)),
+            other => {
+                // Past the harness, which keeps what a test that passes prints.
+                let message = format!("SKIPPED: mount {arguments:?} is not permitted: {other:?}\n");
+                std::io::stderr().write_all(message.as_bytes()).unwrap();
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg("--lazy").arg(self.0).status();
+        let status = status.unwrap();
+        assert!(status.success() || std::thread::panicking());
+    }
+}
