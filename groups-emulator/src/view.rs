@@ -315,15 +315,33 @@ fn events_of(service: &Service, key: &str, id: &str, since: u64) -> Vec<Value> {
         before = *oldest;
         for (version, event) in part {
             if is_linked(&event, key, id) {
-                let mut event = cutter.value(&event);
-                event["version"] = version.into();
-                found.push(event);
+                found.push(event_to_json(&event, version, &mut cutter));
                 if found.len() == MAX_ITEMS {
                     return found;
                 }
             }
         }
     }
+}
+
+/// Returns an event with what the page needs of each, however little of the rest can still be shown.
+fn event_to_json(event: &Value, version: u64, cutter: &mut Cutter) -> Value {
+    let name = &event["event"];
+    let (mut needed, mut others) = (serde_json::Map::new(), serde_json::Map::new());
+    for (name, value) in event["properties"].as_object().into_iter().flatten() {
+        let is_needed = ["time", "distinct_id", "$insert_id"].contains(&name.as_str());
+        let properties = if is_needed { &mut needed } else { &mut others };
+        properties.insert(name.clone(), value.clone());
+    }
+    let mut properties = cutter.value(&others.into());
+    for (name, value) in needed {
+        properties[name] = Cutter::default().value(&value);
+    }
+    json!({
+        "event": Cutter::default().value(name),
+        "properties": properties,
+        "version": version,
+    })
 }
 
 /// Returns the last requests, the newest first, without their bodies: those that were logged after the

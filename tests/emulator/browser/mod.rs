@@ -47,6 +47,43 @@ fn shows(browser: &mut Browser, selector: &str, wanted: &str) {
     browser.wait(&format!("{}.includes({})", text(selector), json!(wanted)));
 }
 
+/// Many events whose properties are more than the page shows.
+#[test]
+fn a_group_with_many_large_events_is_shown() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let acme = Group::new("company", "acme");
+    let events = (0..60).map(|number| {
+        let event = Event::new("Purchase").distinct_id("user123").group(&acme);
+        let event = event.property("number", number);
+        (0..40).fold(event, |event, property| {
+            event.property(&format!("property {property}"), "x".repeat(250))
+        })
+    });
+    client.import(events).unwrap().into_result().unwrap();
+    client
+        .send(acme.set(json!({"plan": "pro"})))
+        .unwrap()
+        .into_result()
+        .unwrap();
+    browser.open(&format!("{}/#company/acme", emulator.endpoint()));
+    shows(browser, "#profile", "pro");
+    browser.wait("document.querySelectorAll('#events li').length === 50");
+    for event in ["first", "last"] {
+        shows(browser, &format!("#events li:{event}-child"), "user123");
+    }
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+    assert_eq!(
+        browser.eval("document.body.innerText.includes('not reachable')"),
+        false
+    );
+}
+
 fn group_button(id: &str) -> String {
     format!(
         "[...document.querySelectorAll('#groups button')].find(b => b.innerText.includes('{id}'))"
