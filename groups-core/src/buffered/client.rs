@@ -208,7 +208,8 @@ impl BufferedClient {
         self.queues.publish(record)
     }
 
-    /// Queues several updates or events. With an outbox on disk, that is much faster than one by one.
+    /// Queues several updates or events, up to 2,000 at once. With an outbox on disk, that is much faster than one by one. If
+    /// the iterator panics, those since the last 2,000 are not queued.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), at the first that is not taken. The error gives back all

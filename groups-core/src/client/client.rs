@@ -140,6 +140,7 @@ impl Client {
     /// | a response, and the connection closed, before the request was read | the response counts, if the system still has it |
     /// | the proxy rejects the user name and password (407, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
     /// | no secure connection: an unknown issuer, another host name, expired | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |
+    /// | the iterator panics | requests in progress are aborted, and the panic goes on: no report says what was accepted |
     ///
     /// # Order
     /// A retried request may have been applied already, if its response was lost. Applying it again changes nothing, except
