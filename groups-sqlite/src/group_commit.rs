@@ -103,7 +103,7 @@ impl<W, T, R> GroupCommit<W, T, R> {
                 None if !queue.has_leader => return Err(NotWritten::Panicked),
                 _ => {}
             }
-            // Whoever took it is writing it.
+            // The leader that took it is writing it.
             let until = deadline.filter(|_| place.is_some());
             queue = match self.wait(queue, until) {
                 Ok(queue) => queue,
