@@ -8,6 +8,7 @@ use postgres::Socket;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::types::{ToSql, Type};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Row};
@@ -21,7 +22,10 @@ pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 /// A function to call when a notification arrives.
 pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 
-type Job<R> = Pin<Box<dyn Future<Output = Result<R, tokio_postgres::Error>> + Send>>;
+type Job<R> = Pin<Box<dyn Future<Output = R> + Send>>;
+
+/// What opening a connection is called in errors.
+const CONNECT: &str = "connect to the outbox's database";
 
 /// How long the request to break off a statement may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,35 +33,75 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Opens connections to a database.
 pub(crate) trait Connect: Send + Sync {
     /// Opens a connection; each notification that it receives calls the function.
-    fn connect(&self, wake: Option<Wake>) -> Job<Client>;
+    fn connect(&self, wake: Option<Wake>) -> Job<Result<Client, Error>>;
 
     /// Breaks off the statement that a connection runs.
     fn cancel(&self, token: CancelToken) -> Job<()>;
 }
 
 pub(crate) struct Connector<T> {
-    config: Config,
+    /// One for each host: `tokio_postgres` tries the hosts of a configuration one after the other too, but would wait for
+    /// one that accepts a connection and says nothing without an end.
+    configs: Vec<Config>,
     tls: T,
 }
+
+/// How many of its connect timeouts a host may take: for the look-up of its name, some addresses and the handshakes.
+const TIMEOUTS_A_HOST: u32 = 3;
 
 impl<T> Connector<T> {
     /// Timeouts that the configuration does not set are set here, so that a broken network is noticed.
     pub(crate) fn new(config: &postgres::Config, tls: T) -> Self {
-        let mut config = copy(config);
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(5));
+        let mut common = copy(config);
+        if common.get_connect_timeout().is_none() {
+            common.connect_timeout(Duration::from_secs(5));
         }
-        if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(Duration::from_secs(5));
+        if common.get_tcp_user_timeout().is_none() {
+            common.tcp_user_timeout(Duration::from_secs(5));
         }
-        if config.get_application_name().is_none() {
-            config.application_name("mixpanel-groups");
+        if common.get_application_name().is_none() {
+            common.application_name("mixpanel-groups");
         }
-        Self { config, tls }
+        let configs = of_hosts(config, &common);
+        Self { configs, tls }
     }
 }
 
-/// Copies all settings. A function that the configuration calls with the server's notices cannot be copied.
+/// Returns the settings with each host alone. Where their numbers do not fit, it is one configuration with all, whose error
+/// says so.
+fn of_hosts(config: &postgres::Config, common: &Config) -> Vec<Config> {
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let ports = config.get_ports();
+    let number = hosts.len().max(addresses.len());
+    let fits = |length: usize| length == 0 || length == number;
+    let set = |range: std::ops::Range<usize>| {
+        let mut one = common.clone();
+        for host in hosts.get(range.clone()).unwrap_or_default() {
+            match host {
+                postgres::config::Host::Tcp(host) => one.host(host),
+                #[cfg(unix)]
+                postgres::config::Host::Unix(path) => one.host_path(path),
+            };
+        }
+        for address in addresses.get(range.clone()).unwrap_or_default() {
+            one.hostaddr(*address);
+        }
+        for port in ports.get(range).unwrap_or(ports) {
+            one.port(*port);
+        }
+        one
+    };
+    if fits(hosts.len()) && fits(addresses.len()) && (fits(ports.len()) || ports.len() == 1) {
+        let mut configs: Vec<_> = (0..number.max(1)).map(|at| set(at..at + 1)).collect();
+        if config.get_load_balance_hosts() == postgres::config::LoadBalanceHosts::Random {
+            configs.sort_by_cached_key(|_| random_bits());
+        }
+        return configs;
+    }
+    vec![set(0..usize::MAX)]
+}
+
+/// Copies all settings but the hosts. A function that the configuration calls with the server's notices cannot be copied.
 fn copy(config: &postgres::Config) -> Config {
     let mut copy = Config::new();
     macro_rules! copy {
@@ -71,19 +115,6 @@ fn copy(config: &postgres::Config) -> Config {
         get_keepalives_interval keepalives_interval get_keepalives_retries keepalives_retries
         get_options options get_password password get_user user);
     copy!(time as *time, get_connect_timeout connect_timeout get_tcp_user_timeout tcp_user_timeout);
-    for host in config.get_hosts() {
-        match host {
-            postgres::config::Host::Tcp(host) => copy.host(host),
-            #[cfg(unix)]
-            postgres::config::Host::Unix(path) => copy.host_path(path),
-        };
-    }
-    for address in config.get_hostaddrs() {
-        copy.hostaddr(*address);
-    }
-    for port in config.get_ports() {
-        copy.port(*port);
-    }
     copy.keepalives(config.get_keepalives())
         .keepalives_idle(config.get_keepalives_idle())
         .ssl_mode(config.get_ssl_mode())
@@ -101,24 +132,42 @@ where
     T::Stream: Send,
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
-    fn connect(&self, wake: Option<Wake>) -> Job<Client> {
-        let (config, tls) = (self.config.clone(), self.tls.clone());
+    fn connect(&self, wake: Option<Wake>) -> Job<Result<Client, Error>> {
+        let (configs, tls) = (self.configs.clone(), self.tls.clone());
         Box::pin(async move {
-            let (client, mut connection) = config.connect(tls).await?;
-            tokio::spawn(async move {
-                while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                    if let (AsyncMessage::Notification(_), Some(wake)) = (message, &wake) {
-                        wake();
+            let mut failure = None;
+            for config in configs {
+                let time = config.get_connect_timeout().copied().unwrap_or_default();
+                let time = time.saturating_mul(TIMEOUTS_A_HOST);
+                let (client, mut connection) =
+                    match timeout(time, config.connect(tls.clone())).await {
+                        Ok(Ok(connected)) => connected,
+                        Ok(Err(error)) => {
+                            failure = Some(failed(CONNECT, error));
+                            continue;
+                        }
+                        Err(_) => {
+                            let message = format!("cannot {CONNECT} within {time:?}");
+                            failure = Some(Error::new(ErrorKind::Io, message));
+                            continue;
+                        }
+                    };
+                tokio::spawn(async move {
+                    while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                        if let (AsyncMessage::Notification(_), Some(wake)) = (message, &wake) {
+                            wake();
+                        }
                     }
-                }
-            });
-            Ok(client)
+                });
+                return Ok(client);
+            }
+            Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Io, format!("cannot {CONNECT}"))))
         })
     }
 
     fn cancel(&self, token: CancelToken) -> Job<()> {
         let tls = self.tls.clone();
-        Box::pin(async move { token.cancel_query(tls).await })
+        Box::pin(async move { drop(token.cancel_query(tls).await) })
     }
 }
 
@@ -130,6 +179,8 @@ pub(crate) struct Connection {
     /// The statement to run on each new connection, and the function to call when a notification arrives.
     listen: Option<(String, Wake)>,
     client: Option<Client>,
+    /// An attempt in progress. It goes on when a call is given up: the first of several hosts may take all of its time.
+    connecting: Option<Connecting>,
     /// The number of failed attempts since the last connection.
     failures: u32,
     /// The time of the next attempt, after a failed one.
@@ -143,6 +194,7 @@ impl Connection {
             names: names.clone(),
             listen: None,
             client: None,
+            connecting: None,
             failures: 0,
             not_before: None,
         }
@@ -150,7 +202,8 @@ impl Connection {
 
     /// Listens from the next connection on.
     pub(crate) fn listen(&mut self, statement: String, wake: Wake) {
-        (self.listen, self.client) = (Some((statement, wake)), None);
+        self.listen = Some((statement, wake));
+        (self.client, self.connecting) = (None, None);
     }
 
     /// Runs one statement, which is a transaction of its own. It is written for the default names.
@@ -197,21 +250,34 @@ impl Connection {
         Ok(())
     }
 
+    /// Waits for the attempt in progress, or for a new one.
+    async fn connected(&mut self) -> Result<Client, Error> {
+        let attempt = if let Some(attempt) = &mut self.connecting {
+            attempt
+        } else {
+            if self.not_before.is_some_and(|time| Instant::now() < time) {
+                let message =
+                    "no connection to the outbox's database: the next attempt is due soon";
+                return Err(Error::new(ErrorKind::Io, message));
+            }
+            // As long as an attempt has not succeeded, it counts as one that failed.
+            self.not_before = Some(Instant::now() + pause(self.failures));
+            self.failures += 1;
+            let wake = self.listen.as_ref().map(|(_, wake)| Arc::clone(wake));
+            self.connecting
+                .insert(tokio::spawn(self.connect.connect(wake)))
+        };
+        let attempted = attempt.await;
+        self.connecting = None;
+        attempted.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, format!("cannot {CONNECT}"))))
+    }
+
     /// Takes the connection, opening one if necessary.
     async fn open(&mut self) -> Result<Client, Error> {
         if let Some(client) = self.client.take().filter(|client| !client.is_closed()) {
             return Ok(client);
         }
-        if self.not_before.is_some_and(|time| Instant::now() < time) {
-            let message = "no connection to the outbox's database: the next attempt is due soon";
-            return Err(Error::new(ErrorKind::Io, message));
-        }
-        // As long as an attempt has not succeeded, also when it is dropped, it counts as one that failed.
-        self.not_before = Some(Instant::now() + pause(self.failures));
-        self.failures += 1;
-        let wake = self.listen.as_ref().map(|(_, wake)| Arc::clone(wake));
-        let failed = |error| failed("connect to the outbox's database", error);
-        let client = self.connect.connect(wake).await.map_err(failed)?;
+        let client = self.connected().await?;
         if let Some((listen, wake)) = &self.listen {
             if let Err(error) = client.batch_execute(listen).await {
                 log::warn!("cannot listen to the outbox, so the sender polls it: {error}");
@@ -223,6 +289,8 @@ impl Connection {
         Ok(client)
     }
 }
+
+type Connecting = JoinHandle<Result<Client, Error>>;
 
 struct CancelOnDrop {
     connect: Arc<dyn Connect>,
@@ -253,6 +321,20 @@ pub(crate) fn random_bits() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()
+}
+
+/// Returns whether the database's encoding or UTF-8 has no such character.
+pub(crate) fn is_of_encoding(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let database = source.and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
+    let code = database.and_then(tokio_postgres::Error::code);
+    code.is_some_and(|code| {
+        [
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            SqlState::UNTRANSLATABLE_CHARACTER,
+        ]
+        .contains(code)
+    })
 }
 
 /// Returns the error of something that the database refused, with the database's error as its source.

@@ -130,7 +130,7 @@ impl Encoding {
 }
 
 /// Returns the same JSON with an escape in place of each character beyond ASCII.
-fn ascii(json: &str) -> Cow<'_, str> {
+pub(crate) fn ascii(json: &str) -> Cow<'_, str> {
     if json.is_ascii() {
         return json.into();
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
-use crate::connection::{Connection, Params, failed, random_bits};
+use crate::connection::{Connection, Params, failed, is_of_encoding, random_bits};
+use crate::publish::ascii;
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry, OutboxRecord};
 use mixpanel_groups::{Error, ErrorKind};
 
@@ -18,11 +20,20 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The most bytes of JSON that a `take` reads. A single update may exceed it.
 const MAX_BYTES: i64 = 32 << 20;
 
+/// The most rows that a `take` reads, of which half are tried if one is not UTF-8.
+const MAX_TAKEN: i64 = 1 << 20;
+
 /// How often the rows that count are merged.
 const MERGE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often old rows of `rejected` and `accepted` are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// When that is tried again if it failed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// The most rows of each that one statement removes; fewer after one that was too slow.
+const MAX_SWEPT: i64 = 1_000;
 
 /// The connection that takes, holds and settles, with what this process has taken.
 ///
@@ -33,7 +44,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Relay {
     pub(crate) connection: Connection,
     settings: OutboxSettings,
+    /// The beginning of the holder's name in the database.
+    process: String,
+    /// The whole name, another one for each lease: a statement that is executed after it was given up then ends none that
+    /// was taken since.
     holder: String,
+    leases: u64,
     /// Until when the lease is held, as far as is known.
     until: Option<HeldUntil>,
     /// Whether the database may have it as this one's.
@@ -43,7 +59,9 @@ pub(crate) struct Relay {
     /// The highest of them, for other threads.
     last_taken: Arc<AtomicI64>,
     merged: Option<Instant>,
-    swept: Option<Instant>,
+    /// When old rows are to be removed, and how many at most.
+    sweep_at: Instant,
+    sweep: i64,
 }
 
 impl Relay {
@@ -55,13 +73,16 @@ impl Relay {
         Self {
             connection,
             settings: settings.clone(),
-            holder: format!("{}-{:016x}", process::id(), random_bits()),
+            process: format!("{}-{:016x}", process::id(), random_bits()),
+            holder: String::new(),
+            leases: 0,
             until: None,
             may_hold: false,
             taken: HashSet::new(),
             last_taken: Arc::clone(last_taken),
             merged: None,
-            swept: None,
+            sweep_at: Instant::now(),
+            sweep: MAX_SWEPT,
         }
     }
 
@@ -75,13 +96,18 @@ impl Relay {
         most: usize,
     ) -> Result<Vec<OutboxEntry<R>>, Error> {
         const WHAT: &str = "read the outbox";
-        self.tidy().await?;
         if !self.covers(FIRST / 2) {
             self.until = None;
             self.may_hold = true;
+            self.leases += 1;
+            self.holder = format!("{}/{}", self.process, self.leases);
             let until = HeldUntil::after(FIRST);
             let first = FIRST.as_secs_f64();
-            let params: &Params<'_> = &[(&self.holder, Type::TEXT), (&first, Type::FLOAT8)];
+            let params: &Params<'_> = &[
+                (&self.holder, Type::TEXT),
+                (&first, Type::FLOAT8),
+                (&self.process, Type::TEXT),
+            ];
             let rows = self.connection.query(WHAT, TAKE, params);
             let [is_taken, is_there] = counts(WHAT, &rows.await?)?;
             if is_there == 0 {
@@ -95,16 +121,47 @@ impl Relay {
             }
             self.until = Some(until);
         }
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let params: &Params<'_> = &[(&most, Type::INT8), (&MAX_BYTES, Type::INT8)];
-        let rows = self.connection.query(WHAT, READ, params);
-        let entries = rows.await?.iter().map(read).collect::<Result<Vec<_>, _>>();
-        let entries = entries.map_err(|error| failed(WHAT, error))?;
+        let entries = self.oldest(WHAT, most).await?;
         self.set_taken(entries.iter().map(|entry| entry.id).collect());
         if entries.is_empty() {
             self.release().await?;
         }
+        self.tidy().await;
         Ok(entries)
+    }
+
+    /// Reads the oldest rows. One that is not UTF-8, in a database of another encoding, comes alone, as one that cannot be
+    /// read.
+    async fn oldest<R: OutboxRecord>(
+        &mut self,
+        what: &str,
+        most: usize,
+    ) -> Result<Vec<OutboxEntry<R>>, Error> {
+        let mut most = i64::try_from(most).unwrap_or(i64::MAX).min(MAX_TAKEN);
+        loop {
+            let params: &Params<'_> = &[(&most, Type::INT8), (&MAX_BYTES, Type::INT8)];
+            let rows = match self.connection.query(what, READ, params).await {
+                Err(error) if is_of_encoding(&error) && most > 1 => {
+                    most /= 2;
+                    continue;
+                }
+                Err(error) if is_of_encoding(&error) => {
+                    let row = self.connection.query(what, READ_BYTES, &[]).await?;
+                    let unreadable = |row: &Row| {
+                        Ok(OutboxEntry::unreadable(
+                            row.try_get(0)?,
+                            row.try_get::<_, &str>(1)?,
+                            "it is not UTF-8",
+                        ))
+                    };
+                    let entries = row.iter().map(unreadable).collect::<Result<Vec<_>, _>>();
+                    return entries.map_err(|error| failed(what, error));
+                }
+                rows => rows?,
+            };
+            let entries = rows.iter().map(read).collect::<Result<Vec<_>, _>>();
+            return entries.map_err(|error| failed(what, error));
+        }
     }
 
     /// Holds what was taken for the time of a request. Returns whether it is still held.
@@ -133,24 +190,41 @@ impl Relay {
         if accepted.is_empty() && rejected.is_empty() {
             return Ok(());
         }
-        let (ids, messages): (Vec<i64>, Vec<String>) = rejected.into_iter().unzip();
+        let (ids, mut messages): (Vec<i64>, Vec<String>) = rejected.into_iter().unzip();
         let mut left = self.taken.clone();
         for id in accepted.iter().chain(&ids) {
             left.remove(id);
         }
         let (is_last, keep) = (left.is_empty(), !self.settings.keep_accepted.is_zero());
-        let params: &Params<'_> = &[
-            (&self.holder, Type::TEXT),
-            (&is_last, Type::BOOL),
-            (&accepted, Type::INT8_ARRAY),
-            (&ids, Type::INT8_ARRAY),
-            (&messages, Type::TEXT_ARRAY),
-            (&keep, Type::BOOL),
-        ];
-        let rows = self.connection.query(WHAT, SETTLE, params);
-        let [is_mine] = counts(WHAT, &rows.await?)?;
+        // If no reply comes, the lease may be another's already.
+        let until = self.until.take();
+        let rows = loop {
+            let params: &Params<'_> = &[
+                (&self.holder, Type::TEXT),
+                (&is_last, Type::BOOL),
+                (&accepted, Type::INT8_ARRAY),
+                (&ids, Type::INT8_ARRAY),
+                (&messages, Type::TEXT_ARRAY),
+                (&keep, Type::BOOL),
+            ];
+            match self.connection.query(WHAT, SETTLE, params).await {
+                // The database's encoding lacks a character of Mixpanel's.
+                Err(error)
+                    if is_of_encoding(&error)
+                        && !messages.iter().all(|message| message.is_ascii()) =>
+                {
+                    for message in &mut messages {
+                        *message = ascii(message).into_owned();
+                    }
+                }
+                rows => break rows?,
+            }
+        };
+        let [is_mine] = counts(WHAT, &rows)?;
         if is_mine == 0 || is_last {
-            (self.until, self.may_hold) = (None, false);
+            self.may_hold = false;
+        } else {
+            self.until = until;
         }
         if is_mine == 0 {
             let message =
@@ -181,22 +255,43 @@ impl Relay {
     }
 
     /// Once in a while, merges the rows that count and deletes those of `rejected` and `accepted` that were kept long
-    /// enough.
-    async fn tidy(&mut self) -> Result<(), Error> {
-        let is_due = |done: Option<Instant>, every| done.is_none_or(|done| done.elapsed() >= every);
-        if is_due(self.merged, MERGE_EVERY) {
-            merge_counts(&mut self.connection).await;
+    /// enough. What takes long or fails is done later: nothing that is to be sent waits for it.
+    async fn tidy(&mut self) {
+        let time = self.settings.timeout / 4;
+        if self
+            .merged
+            .is_none_or(|merged| merged.elapsed() >= MERGE_EVERY)
+        {
             self.merged = Some(Instant::now());
+            drop(timeout(time, merge_counts(&mut self.connection)).await);
         }
-        if is_due(self.swept, SWEEP_EVERY) {
-            let rejected = seconds(self.settings.keep_rejected);
-            let accepted = seconds(self.settings.keep_accepted);
-            let params: &Params<'_> = &[(&rejected, Type::FLOAT8), (&accepted, Type::FLOAT8)];
-            let what = "delete old rejected and accepted updates of the outbox";
-            self.connection.query(what, SWEEP, params).await?;
-            self.swept = Some(Instant::now());
+        if self.sweep_at > Instant::now() {
+            return;
         }
-        Ok(())
+        let rejected = seconds(self.settings.keep_rejected);
+        let accepted = seconds(self.settings.keep_accepted);
+        let params: &Params<'_> = &[
+            (&rejected, Type::FLOAT8),
+            (&accepted, Type::FLOAT8),
+            (&self.sweep, Type::INT8),
+        ];
+        let what = "delete old rejected and accepted updates of the outbox";
+        let swept = timeout(time, self.connection.query(what, SWEEP, params)).await;
+        let swept = swept.map(|rows| rows.and_then(|rows| counts::<1>(what, &rows)));
+        let pause = match swept {
+            Ok(Ok([most])) if most < self.sweep => SWEEP_EVERY,
+            Ok(Ok(_)) => Duration::ZERO,
+            Ok(Err(error)) => {
+                log::warn!("{error:#}");
+                SWEEP_AGAIN
+            }
+            Err(_) => SWEEP_AGAIN,
+        };
+        self.sweep = match pause {
+            SWEEP_AGAIN => (self.sweep / 2).max(1),
+            _ => (self.sweep * 2).min(MAX_SWEPT),
+        };
+        self.sweep_at = Instant::now() + pause;
     }
 }
 
@@ -253,7 +348,7 @@ const TAKE: &str = concat!(
     "WITH taken AS (
          UPDATE public.mixpanel_outbox_lease
          SET holder = $1, since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
-         WHERE kind = 'update' AND (holder IS NULL OR holder = $1 OR until <= pg_catalog.clock_timestamp()
+         WHERE kind = 'update' AND (holder IS NULL OR pg_catalog.split_part(holder, '/', 1) = $3 OR until <= pg_catalog.clock_timestamp()
                 OR pg_catalog.clock_timestamp() < since - interval '10 seconds')
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
@@ -266,6 +361,10 @@ const READ: &str = "SELECT id, body::text FROM (
              SELECT id, body, bytes FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT $1
          ) AS first
      ) AS summed WHERE total - bytes < $2 ORDER BY id";
+
+/// The oldest row, with escapes in place of bytes beyond ASCII.
+const READ_BYTES: &str = "SELECT id, pg_catalog.encode(pg_catalog.convert_to(body::text, pg_catalog.getdatabaseencoding()), 'escape')
+     FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1";
 
 const HOLD: &str = concat!(
     "WITH held AS (
@@ -298,6 +397,17 @@ const SETTLE: &str = "WITH mine AS (
 const RELEASE: &str =
     "UPDATE public.mixpanel_outbox_lease SET holder = NULL WHERE kind = 'update' AND holder = $1";
 
+/// Some at a time, and none that another transaction has locked.
 const SWEEP: &str = "WITH rejected AS (
-         DELETE FROM public.mixpanel_outbox_rejected WHERE rejected_at < pg_catalog.now() - $1 * interval '1 second'
-     ) DELETE FROM public.mixpanel_outbox_accepted WHERE accepted_at < pg_catalog.now() - $2 * interval '1 second'";
+         DELETE FROM public.mixpanel_outbox_rejected WHERE id IN (
+             SELECT id FROM public.mixpanel_outbox_rejected
+             WHERE rejected_at < pg_catalog.now() - $1 * interval '1 second'
+             ORDER BY rejected_at LIMIT $3 FOR UPDATE SKIP LOCKED
+         ) RETURNING id
+     ), accepted AS (
+         DELETE FROM public.mixpanel_outbox_accepted WHERE id IN (
+             SELECT id FROM public.mixpanel_outbox_accepted
+             WHERE accepted_at < pg_catalog.now() - $2 * interval '1 second'
+             ORDER BY accepted_at LIMIT $3 FOR UPDATE SKIP LOCKED
+         ) RETURNING id
+     ) SELECT GREATEST((SELECT pg_catalog.count(*) FROM rejected), (SELECT pg_catalog.count(*) FROM accepted))";

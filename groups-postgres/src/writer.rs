@@ -13,6 +13,9 @@ use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
 use mixpanel_groups::{Error, ErrorKind};
 
+/// How long merging the counts may take.
+const MERGE_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// How long a measured depth is good enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
@@ -238,7 +241,8 @@ impl Writer {
         let depth = depth.with_oldest(oldest.map(Result::unwrap_or_default));
         (state.depth, state.measured) = (depth, Some(Instant::now()));
         if counts > MAX_COUNTS {
-            merge_counts(&mut state.connection).await;
+            // Where it waits for a lock, it is done another time.
+            drop(timeout(MERGE_TIMEOUT, merge_counts(&mut state.connection)).await);
         }
         Ok(depth)
     }

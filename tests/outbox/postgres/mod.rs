@@ -3,8 +3,12 @@
 mod counts;
 mod crash;
 mod deadlines;
+mod encodings;
 mod events;
 mod examples;
+mod hosts;
+mod housekeeping;
+mod lost_replies;
 mod order;
 mod pooler;
 mod relays;

@@ -1,14 +1,13 @@
-//! The function that publishes, called from SQL: by any role, in any session, transaction and encoding.
+//! The function that publishes, called from SQL: by any role, in any session and transaction.
 
 use std::path::Path;
 use std::process::Command;
 
-use mixpanel_groups::{ErrorKind, Group, Outbox as _};
-use postgres::{Client, NoTls};
+use mixpanel_groups::{ErrorKind, Outbox as _};
 use serde_json::json;
 
 use common::postgres::server::programs;
-use common::postgres::{Harness, drain, outbox, seats, stored};
+use common::postgres::{Harness, drain, seats, stored};
 
 const GUIDE: &str = include_str!("../../../groups-core/guide/12_with_diesel_sqlx_and_others.md");
 const ACME: &str = r#"{"$group_key":"company","$group_id":"acme","$set":{"seats":1}}"#;
@@ -268,63 +267,6 @@ fn escapes_do_not_make_another_group() {
     // What PostgreSQL has no text for is a group all the same.
     assert_ne!(group_of(r"a\u0000"), group_of("a"));
     assert_eq!(group_of(r"a\u0000\ud83e"), group_of(r"a\u0000\uD83E"));
-}
-
-/// In a database that has no character for it, a name with an emoji does not abort the application's transaction.
-#[test]
-fn in_a_database_of_another_encoding() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    for encoding in ["LATIN1", "SQL_ASCII"] {
-        let database = format!("{}_{}", harness.schema, encoding.to_lowercase());
-        let mut server = harness.client();
-        server
-            .batch_execute(&format!(
-                "CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
-            ))
-            .unwrap();
-        let mut config = harness.config.clone();
-        config.dbname(&database);
-        let mut client: Client = config.connect(NoTls).unwrap();
-        let outbox = outbox(&config, "public");
-        outbox.migrate().unwrap();
-        let update = |number: u64| {
-            let group = Group::new("företag 🦀", "Ω & é 🦀");
-            group.set(json!({"seats": number, "name": "ACME 🦀 \u{0} é"}))
-        };
-        let mut transaction = client.transaction().unwrap();
-        outbox.publish_in(&mut transaction, update(1)).unwrap();
-        transaction.commit().unwrap();
-        outbox
-            .append(
-                &[common::postgres::encoded(&update(2))],
-                common::postgres::NO_LIMIT,
-            )
-            .unwrap();
-        assert_eq!(
-            client
-                .query("SELECT * FROM mixpanel_outbox_waiting", &[])
-                .unwrap()
-                .len(),
-            2
-        );
-        let taken = outbox.take(10).unwrap();
-        for (entry, number) in taken.iter().zip(1..) {
-            let sent: serde_json::Value = serde_json::from_str(entry.json()).unwrap();
-            let expected = common::postgres::encoded(&update(number));
-            let expected: serde_json::Value = serde_json::from_str(expected.as_json()).unwrap();
-            assert_eq!(sent, expected);
-            assert_eq!(
-                entry.update.as_ref().unwrap().group(),
-                Group::new("företag 🦀", "Ω & é 🦀")
-            );
-        }
-        drop((outbox, client));
-        server
-            .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"))
-            .unwrap();
-    }
 }
 
 #[test]

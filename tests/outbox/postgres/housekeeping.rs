@@ -1,0 +1,114 @@
+//! What is deleted after its time, and that neither its number nor its locks hold up what is to be sent.
+
+use std::time::Duration;
+
+use mixpanel_groups::Outbox;
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
+
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, stored};
+
+/// A relay that keeps nothing and waits for a second at most.
+fn impatient(harness: &Harness) -> PostgresOutbox {
+    PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .keep_accepted(Duration::from_secs(3_600))
+        .keep_rejected(Duration::from_secs(3_600))
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap()
+}
+
+/// An outbox with one update, and so many that were accepted and rejected years ago.
+fn start(harness: &Harness, old: u32) {
+    let sql = format!(
+        "INSERT INTO mixpanel_outbox_accepted (id, kind, since, accepted_at, body)
+             SELECT -n, 'update', '2001-01-01', '2001-01-01', '{{}}' FROM generate_series(1, {old}) AS n;
+         INSERT INTO mixpanel_outbox_rejected (id, kind, since, rejected_at, message, body)
+             SELECT -n, 'update', '2001-01-01', '2001-01-01', '', '{{}}' FROM generate_series(1, {old}) AS n"
+    );
+    harness.client().batch_execute(&sql).unwrap();
+    let update = [stored("acme", 1)];
+    assert!(harness.outbox.append(&update, NO_LIMIT).unwrap());
+}
+
+fn old(harness: &Harness) -> i64 {
+    harness.count("mixpanel_outbox_accepted") + harness.count("mixpanel_outbox_rejected")
+}
+
+fn take(outbox: &PostgresOutbox) {
+    assert_eq!(outbox.take(10).unwrap().len(), 1);
+    outbox.release().unwrap();
+}
+
+#[test]
+fn more_than_one_call_can_delete_holds_nothing_up() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    start(&harness, 150);
+    let slow = "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+                    'BEGIN PERFORM pg_sleep(0.01); RETURN old; END';
+                CREATE TRIGGER slowly BEFORE DELETE ON mixpanel_outbox_accepted
+                    FOR EACH ROW EXECUTE FUNCTION slowly()";
+    harness.client().batch_execute(slow).unwrap();
+    let outbox = impatient(&harness);
+    eventually("deleted", || {
+        take(&outbox);
+        old(&harness) == 0
+    });
+}
+
+#[test]
+fn a_large_number_is_deleted_in_parts() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    start(&harness, 3_500);
+    let outbox = harness.another();
+    eventually("deleted", || {
+        take(&outbox);
+        old(&harness) == 0
+    });
+}
+
+#[test]
+fn a_row_that_is_locked_holds_nothing_up() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    start(&harness, 3);
+    let mut operator = harness.client();
+    let mut transaction = operator.transaction().unwrap();
+    let lock = "SELECT FROM mixpanel_outbox_rejected WHERE id = -2 FOR UPDATE";
+    transaction.execute(lock, &[]).unwrap();
+    take(&impatient(&harness));
+    assert_eq!(old(&harness), 1);
+    transaction.commit().unwrap();
+    take(&impatient(&harness));
+    assert_eq!(old(&harness), 0);
+}
+
+#[test]
+fn tables_that_are_locked_hold_nothing_up() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    start(&harness, 3);
+    let many = "INSERT INTO mixpanel_outbox_count (kind, updates, bytes)
+                SELECT 'update', 0, 0 FROM generate_series(1, 200)";
+    let mut operator = harness.client();
+    operator.batch_execute(many).unwrap();
+    let outbox = impatient(&harness);
+    let mut transaction = operator.transaction().unwrap();
+    let lock = "LOCK TABLE mixpanel_outbox_rejected, mixpanel_outbox_count IN SHARE MODE";
+    transaction.batch_execute(lock).unwrap();
+    take(&outbox);
+    assert_eq!(outbox.depth().unwrap().updates, 1);
+    transaction.commit().unwrap();
+    eventually("deleted", || {
+        take(&outbox);
+        old(&harness) == 0
+    });
+}
