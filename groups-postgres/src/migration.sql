@@ -189,7 +189,8 @@ END $function$;
 -- Without `notify`, relays find them at their next look: for PREPARE TRANSACTION, which NOTIFY excludes, and for thousands
 -- of transactions a second, which NOTIFY commits one after the other.
 --
--- First it locks the slots of all groups of updates, in the order of their keys and ids, and only then it takes ids. PostgreSQL releases row locks when
+-- First it locks the slots of all groups of updates, in the order of the slots, and only then it takes ids. So two
+-- transactions that call it once each do not deadlock, whatever their groups. PostgreSQL releases row locks when
 -- others see the commit. So of two transactions with updates of one group, the second takes its ids after it can see what
 -- the first has committed: in a group, ids are in the order of commits, and a transaction that sees an update sees all earlier ones.
 -- A rollback, also one to a savepoint, removes rows and locks; a prepared transaction keeps both.
@@ -206,12 +207,9 @@ BEGIN
     IF groups IS NULL THEN
         RETURN;
     END IF;
-    SELECT coalesce(array_agg(slot ORDER BY first_group), '{}') INTO slots FROM (
-        SELECT hashtextextended(of_group, 0) & 16383 AS slot, min(of_group COLLATE "C") AS first_group
-        FROM unnest(groups) AS of_update (of_group) WHERE of_group IS NOT NULL GROUP BY slot
-    ) AS chosen;
-    PERFORM FROM unnest(slots) WITH ORDINALITY AS wanted (slot, n)
-    JOIN public.mixpanel_outbox_slot AS o USING (slot) ORDER BY wanted.n FOR UPDATE OF o;
+    SELECT coalesce(array_agg(DISTINCT hashtextextended(of_group, 0) & 16383), '{}') INTO slots
+    FROM unnest(groups) AS of_update (of_group) WHERE of_group IS NOT NULL;
+    PERFORM FROM public.mixpanel_outbox_slot WHERE slot = ANY (slots) ORDER BY slot FOR UPDATE;
     GET DIAGNOSTICS locked = ROW_COUNT;
     IF locked < cardinality(slots) THEN
         RAISE data_corrupted USING MESSAGE = 'rows are missing in the table of slots of the outbox: run the migration again';

@@ -102,9 +102,11 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.
 /// - Publish shortly before the commit: other transactions that publish for the same group wait from then on.
-/// - Publish for several groups in one call of [`publish_all_in`](Self::publish_all_in), which locks them in one order.
-///
-/// Otherwise two transactions may deadlock; PostgreSQL then ends one of them, which can be repeated.
+/// - Publish for several groups in one call of [`publish_all_in`](Self::publish_all_in), which locks them in one order
+///   for all transactions, whatever their groups. (More than 64 MB of JSON are several calls.)
+/// - Repeat a transaction that PostgreSQL ends with `40P01` (`deadlock_detected`), as for any deadlock. Two transactions
+///   may deadlock if one of them publishes for several groups in several calls, also with one that publishes in one call:
+///   no order of your own, such as by name, is the order of the locks.
 ///
 /// # Replicas
 /// A standby that takes over has what was committed with `synchronous_commit = remote_apply` (or `remote_write` and
@@ -233,7 +235,8 @@ impl PostgresOutbox {
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if the update cannot be sent. The
     ///   transaction is not affected.
-    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails.
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails. Its source is the driver's error: after `40P01`, a
+    ///   deadlock, roll the transaction back and repeat it.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if slots are missing: run [`migrate`](Self::migrate).
     pub fn publish_in<D>(
         &self,
@@ -243,8 +246,9 @@ impl PostgresOutbox {
         self.publish_all_in(transaction, [record]).map(drop)
     }
 
-    /// Publishes many updates as part of a transaction, much faster than one by one. Returns how many were
-    /// published; empty ones are left out.
+    /// Publishes many updates as part of a transaction, much faster than one by one, and with the locks of all groups taken
+    /// in one order, so that two such transactions do not deadlock. Returns how many were published; empty ones are left
+    /// out.
     ///
     /// # Errors
     /// As [`publish_in`](Self::publish_in).

@@ -1,11 +1,13 @@
 //! Commit order per group, whatever overlaps.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::Outbox;
+use mixpanel_groups::{Error, Outbox};
+use postgres::error::SqlState;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -175,26 +177,32 @@ fn ids_are_in_commit_order() {
             let harness = &harness;
             scope.spawn(move || {
                 let mut client = harness.client();
-                for (number, (mut groups, batch, pause, commit)) in script.into_iter().enumerate() {
+                client
+                    .batch_execute("SET deadlock_timeout = '10ms'")
+                    .unwrap();
+                for (number, (groups, batch, pause, commit)) in script.into_iter().enumerate() {
                     let number = worker * 1000 + number as u64;
-                    let mut transaction = client.transaction().unwrap();
-                    if batch {
-                        let updates = groups.iter().map(|group| seats(GROUPS[*group], number));
-                        harness
-                            .outbox
-                            .publish_all_in(&mut transaction, updates)
-                            .unwrap();
-                    } else {
-                        // In one order, or there are deadlocks.
-                        groups.sort_unstable();
-                        for group in groups {
-                            let update = seats(GROUPS[group], number);
-                            harness.outbox.publish_in(&mut transaction, update).unwrap();
+                    let mut run = || -> Result<(), Error> {
+                        let mut transaction = client.transaction().unwrap();
+                        let mut updates = groups.iter().map(|group| seats(GROUPS[*group], number));
+                        if batch {
+                            harness.outbox.publish_all_in(&mut transaction, updates)?;
+                        } else {
+                            updates.try_for_each(|update| {
+                                harness.outbox.publish_in(&mut transaction, update)
+                            })?;
                         }
-                    }
-                    thread::sleep(Duration::from_millis(pause));
-                    if commit {
-                        transaction.commit().unwrap();
+                        thread::sleep(Duration::from_millis(pause));
+                        if commit {
+                            transaction.commit().unwrap();
+                        }
+                        Ok(())
+                    };
+                    // Single calls may deadlock, with each other and with batches.
+                    while let Err(error) = run() {
+                        let source = error.source().unwrap().downcast_ref::<postgres::Error>();
+                        let code = source.unwrap().code().unwrap();
+                        assert_eq!(*code, SqlState::T_R_DEADLOCK_DETECTED, "{error:?}");
                     }
                 }
             });
@@ -271,4 +279,52 @@ fn large_updates_do_not_fill_the_memory() {
     assert!(bytes > 16 << 20 && bytes < 34 << 20, "{bytes}");
     harness.outbox.release().unwrap();
     assert_eq!(drain(&harness.outbox).len(), 60);
+}
+
+/// Two transactions with different groups whose slots are the same ones, in another order of names.
+#[test]
+fn batches_of_different_groups_do_not_deadlock() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let sql = "WITH named AS (
+                   SELECT name, hashtextextended('company ' || name, 0) & 16383 AS slot
+                   FROM generate_series(10000, 12000) AS n, concat('group_', n) AS name
+               ), shared AS (
+                   SELECT slot, min(name) AS low, max(name) AS high FROM named GROUP BY slot HAVING count(*) > 1
+               ) SELECT one.low, other.high, other.low, one.high FROM shared AS one, shared AS other
+               WHERE one.slot <> other.slot AND one.low < other.high AND other.low < one.high LIMIT 1";
+    let row = harness.client().query_one(sql, &[]).unwrap();
+    let [a, c, b, d] = [0, 1, 2, 3].map(|column| row.get::<_, String>(column));
+    let mut client = harness.client();
+    let mut holder = client.transaction().unwrap();
+    let outbox = &harness.outbox;
+    outbox.publish_in(&mut holder, seats(&a, 0)).unwrap();
+    thread::scope(|scope| {
+        let both = [[&a, &c], [&b, &d]].map(|groups| {
+            let harness = &harness;
+            let name = format!("{}_{}", harness.schema, groups[0]);
+            let named = name.clone();
+            let publisher = scope.spawn(move || {
+                let mut client = harness.client();
+                let set_name = format!("SET application_name = '{named}'");
+                client.batch_execute(&set_name).unwrap();
+                let updates = groups.map(|group| seats(group, 1));
+                harness.outbox.publish_all_in(&mut client, updates)
+            });
+            let waiting = "SELECT count(*) FROM pg_stat_activity
+                           WHERE application_name = $1 AND wait_event_type = 'Lock'";
+            let mut observer = harness.client();
+            eventually("waits", || {
+                let row = observer.query_one(waiting, &[&name]).unwrap();
+                row.get::<_, i64>(0) == 1
+            });
+            publisher
+        });
+        holder.commit().unwrap();
+        for publisher in both {
+            assert_eq!(publisher.join().unwrap().unwrap(), 2);
+        }
+    });
+    assert_eq!(drain(outbox).len(), 5);
 }
