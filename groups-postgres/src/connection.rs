@@ -323,18 +323,12 @@ pub(crate) fn random_bits() -> u64 {
     hasher.finish()
 }
 
-/// Returns whether the database's encoding or UTF-8 has no such character.
-pub(crate) fn is_of_encoding(error: &Error) -> bool {
+/// Returns whether the database refused something for one of these reasons.
+pub(crate) fn has_code(error: &Error, codes: &[SqlState]) -> bool {
     let source = std::error::Error::source(error);
     let database = source.and_then(|source| source.downcast_ref::<tokio_postgres::Error>());
     let code = database.and_then(tokio_postgres::Error::code);
-    code.is_some_and(|code| {
-        [
-            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-            SqlState::UNTRANSLATABLE_CHARACTER,
-        ]
-        .contains(code)
-    })
+    code.is_some_and(|code| codes.contains(code))
 }
 
 /// Returns the error of something that the database refused, with the database's error as its source.

@@ -287,8 +287,9 @@ impl PostgresOutbox {
         }
         let (runtime, writer) = (self.0.runtime()?, Arc::clone(&self.0.writer));
         let queued = writer.queue(records, UNLIMITED)?;
-        let append = async move { writer.append(queued).await.map(drop) };
-        runtime.join(self.0.settings.timeout, append).await
+        let time = self.0.settings.timeout;
+        let append = async move { writer.append(queued, time).await.map(drop) };
+        runtime.join(time, append).await
     }
 }
 
@@ -371,8 +372,9 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         let writer = Arc::clone(&self.0.writer);
         let records = updates.iter().cloned().map(Into::into).collect();
         let queued = writer.queue(records, capacity)?;
-        let append = async move { writer.append(queued).await };
-        self.0.wait(self.0.timeout(), append)
+        let time = self.0.timeout();
+        let append = async move { writer.append(queued, time).await };
+        self.0.wait(time, append)
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {

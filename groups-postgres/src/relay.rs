@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
-use crate::connection::{Connection, Params, failed, is_of_encoding, random_bits};
+use crate::connection::{Connection, Params, failed, has_code, random_bits};
 use crate::publish::ascii;
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry, OutboxRecord};
 use mixpanel_groups::{Error, ErrorKind};
@@ -22,6 +23,12 @@ const MAX_BYTES: i64 = 32 << 20;
 
 /// The most rows that a `take` reads, of which half are tried if one is not UTF-8.
 const MAX_TAKEN: i64 = 1 << 20;
+
+/// The database's encoding, or UTF-8, has no such character.
+const OF_ENCODING: [SqlState; 2] = [
+    SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+    SqlState::UNTRANSLATABLE_CHARACTER,
+];
 
 /// How often the rows that count are merged.
 const MERGE_EVERY: Duration = Duration::from_secs(1);
@@ -95,6 +102,15 @@ impl Relay {
         &mut self,
         most: usize,
     ) -> Result<Vec<OutboxEntry<R>>, Error> {
+        let entries = self.take_oldest(most).await?;
+        self.tidy().await;
+        Ok(entries)
+    }
+
+    async fn take_oldest<R: OutboxRecord>(
+        &mut self,
+        most: usize,
+    ) -> Result<Vec<OutboxEntry<R>>, Error> {
         const WHAT: &str = "read the outbox";
         if !self.covers(FIRST / 2) {
             self.until = None;
@@ -126,7 +142,6 @@ impl Relay {
         if entries.is_empty() {
             self.release().await?;
         }
-        self.tidy().await;
         Ok(entries)
     }
 
@@ -141,11 +156,11 @@ impl Relay {
         loop {
             let params: &Params<'_> = &[(&most, Type::INT8), (&MAX_BYTES, Type::INT8)];
             let rows = match self.connection.query(what, READ, params).await {
-                Err(error) if is_of_encoding(&error) && most > 1 => {
+                Err(error) if has_code(&error, &OF_ENCODING) && most > 1 => {
                     most /= 2;
                     continue;
                 }
-                Err(error) if is_of_encoding(&error) => {
+                Err(error) if has_code(&error, &OF_ENCODING) => {
                     let row = self.connection.query(what, READ_BYTES, &[]).await?;
                     let unreadable = |row: &Row| {
                         Ok(OutboxEntry::unreadable(
@@ -210,7 +225,7 @@ impl Relay {
             match self.connection.query(WHAT, SETTLE, params).await {
                 // The database's encoding lacks a character of Mixpanel's.
                 Err(error)
-                    if is_of_encoding(&error)
+                    if has_code(&error, &OF_ENCODING)
                         && !messages.iter().all(|message| message.is_ascii()) =>
                 {
                     for message in &mut messages {

@@ -4,14 +4,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::connection::{Connection, Params, failed};
+use crate::connection::{Connection, Params, failed, has_code};
 use crate::publish::{Encoding, PUBLISH};
 use crate::relay::{counts, merge_counts};
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
 use mixpanel_groups::{Error, ErrorKind};
+
+/// The server has ended a transaction for the sake of another one.
+const ROLLED_BACK: [SqlState; 2] = [
+    SqlState::T_R_DEADLOCK_DETECTED,
+    SqlState::T_R_SERIALIZATION_FAILURE,
+];
 
 /// How long merging the counts may take.
 const MERGE_TIMEOUT: Duration = Duration::from_millis(250);
@@ -121,16 +128,24 @@ impl Writer {
     }
 
     /// Appends what was queued. Returns `false` if there is no room for it.
-    pub(crate) async fn append(&self, outcome: Reply) -> Result<bool, Error> {
-        let mut state = self.state.lock().await;
-        // Another call may have written this one meanwhile. Otherwise this one writes all that wait.
-        if outcome.is_empty() {
+    ///
+    /// It is written in a job of its own, which has all of the time: a call that is given up takes none from those whose
+    /// updates are in the same transaction.
+    pub(crate) async fn append(
+        self: Arc<Self>,
+        outcome: Reply,
+        time: Duration,
+    ) -> Result<bool, Error> {
+        tokio::spawn(async move {
+            let mut state = self.state.lock().await;
+            // Another job may have written this one meanwhile. Otherwise this one writes all that wait.
             let mut batch = self.take_pending(state.last_calls).await;
-            state.last_calls = batch.len();
             batch.retain(|append| !append.reply.is_closed());
-            self.write(&mut state, batch).await;
-        }
-        drop(state);
+            if !batch.is_empty() {
+                state.last_calls = batch.len();
+                drop(timeout(time, self.write(&mut state, batch)).await);
+            }
+        });
         let broken_off = |_| {
             let message = "the database was too slow: updates may have been published or not";
             Arc::new(Error::new(ErrorKind::Io, message))
@@ -192,8 +207,14 @@ impl Writer {
         }
         let bodies = encoding.bodies(records);
         let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&self.notify, Type::BOOL)];
-        let published = state.connection.query(WHAT, PUBLISH, params);
-        published.await.map(drop)
+        loop {
+            let published = state.connection.query(WHAT, PUBLISH, params).await;
+            match published {
+                // The transaction is the outbox's own: it can be repeated.
+                Err(error) if has_code(&error, &ROLLED_BACK) => log::debug!("{error:#}: again"),
+                published => return published.map(drop),
+            }
+        }
     }
 
     /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured

@@ -1,10 +1,11 @@
 //! What the server responds.
 
 use std::io::Write as _;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{LONG, is_own_process};
+use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::{Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
@@ -434,11 +435,15 @@ fn neighbors_that_a_firewall_dislikes_do_not_stop_the_others() {
         // What comes back is sent again, since any one may be the one that is tried.
         let mut left: Vec<_> = updates(21).collect();
         let mut accepted = 0;
+        let is_any_other_good = disliked.len() == 3;
         while left.len() > disliked.len() {
             let error = client.send(&left).unwrap_err();
             accepted += error.report().unwrap().accepted;
-            let undelivered = undelivered(&error).into_iter();
-            left = undelivered.map(|at| left[at].clone()).collect();
+            let undelivered = undelivered(&error);
+            if is_any_other_good {
+                assert_eq!(undelivered, disliked, "at once");
+            }
+            left = undelivered.into_iter().map(|at| left[at].clone()).collect();
         }
         assert_eq!(accepted, 21 - disliked.len());
     }
@@ -456,6 +461,35 @@ fn a_background_client_gives_up_neighbors_that_are_blocked() {
     buffered.publish_all(updates(21)).unwrap();
     let outcome = buffered.flush(LONG);
     assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (17, 4));
+}
+
+/// Where everything is blocked from some moment on, it is not for the text of those that are tried first.
+#[test]
+fn a_wall_in_the_middle_of_a_delivery_rejects_nothing() {
+    let raw = Raw::responding(|body| {
+        if body.contains("{\"number\":0}") {
+            response(200, "", "1")
+        } else {
+            response(403, "", "<html>Please log in</html>")
+        }
+    });
+    let client = builder(&raw.endpoint).max_batch(2).build().unwrap();
+    let deliveries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&deliveries);
+    let buffered = client.buffered().on_error(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let buffered = buffered
+        .flush_interval(Duration::from_millis(1))
+        .start()
+        .unwrap();
+    buffered.publish_all(updates(9)).unwrap();
+    eventually("delivered five times", || {
+        deliveries.load(Ordering::SeqCst) >= 5
+    });
+    let outcome = buffered.shutdown(Duration::ZERO);
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (2, 0));
+    assert_eq!(outcome.undelivered.len(), 7);
 }
 
 #[test]

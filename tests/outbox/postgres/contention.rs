@@ -1,0 +1,147 @@
+//! Publishing while others hold locks: what waits for what.
+
+use std::thread;
+use std::time::Duration;
+
+use mixpanel_groups::{ErrorKind, Outbox};
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
+use tokio::runtime::Builder;
+
+use common::postgres::{Harness, NO_LIMIT, drain, seats, stored};
+use common::{LONG, eventually};
+
+/// An outbox whose connections have the name of the schema, and that waits for as long as a test may take.
+fn patient(harness: &Harness, options: &str) -> PostgresOutbox {
+    let mut config = harness.config.clone();
+    config.application_name(&harness.schema).options(options);
+    PostgresOutbox::builder(config, NoTls)
+        .schema(&harness.schema)
+        .timeout(LONG)
+        .build()
+        .unwrap()
+}
+
+/// Waits until the outbox waits for a lock.
+fn eventually_locked(harness: &Harness) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE application_name = $1 AND wait_event_type = 'Lock'";
+    let mut observer = harness.client();
+    eventually("waits for a lock", || {
+        let row = observer.query_one(waiting, &[&harness.schema]).unwrap();
+        row.get::<_, i64>(0) > 0
+    });
+}
+
+/// A call that gives up takes no other with it, also if it was the first of their transaction.
+#[test]
+fn a_call_that_gives_up_breaks_no_transaction_off() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    harness
+        .client()
+        .batch_execute(&format!(
+            "CREATE TABLE gate (opened bigint); INSERT INTO gate VALUES (0);
+             CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 WHILE (SELECT opened FROM {schema}.gate) < (new.body #>> '{{$set,seats}}')::bigint LOOP
+                     PERFORM pg_sleep(0.01);
+                 END LOOP;
+                 RETURN new;
+             END $$;
+             CREATE TRIGGER pass BEFORE INSERT ON mixpanel_outbox FOR EACH ROW EXECUTE FUNCTION pass()",
+            schema = harness.schema
+        ))
+        .unwrap();
+    let path = format!("-c search_path={}", harness.schema);
+    let outbox = patient(&harness, &path);
+    let open = |number: i64| {
+        let sql = "UPDATE gate SET opened = $1";
+        harness.client().execute(sql, &[&number]).unwrap();
+    };
+    let is_at_the_gate = "SELECT count(*) FROM pg_stat_activity
+                          WHERE application_name = $1 AND wait_event = 'PgSleep'";
+    let publish = |group: &'static str, number| {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(outbox.publish_async([seats(group, number)]))
+    };
+    thread::scope(|scope| {
+        let first = scope.spawn(|| publish("first", 1));
+        let mut observer = harness.client();
+        eventually("writes", || {
+            let row = observer.query_one(is_at_the_gate, &[&harness.schema]);
+            row.unwrap().get::<_, i64>(0) == 1
+        });
+        assert!(outbox.set_timeout(Duration::from_secs(2)));
+        let hasty = scope.spawn(|| outbox.append(&[stored("hasty", 2)], NO_LIMIT));
+        thread::sleep(Duration::from_millis(300));
+        let last = scope.spawn(|| publish("last", 2));
+        thread::sleep(Duration::from_millis(300));
+        open(1);
+        first.join().unwrap().unwrap();
+        let error = hasty.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        open(2);
+        last.join().unwrap().unwrap();
+    });
+}
+
+/// Also with transactions of the application that do not lock in the order of the others.
+#[test]
+fn a_deadlock_fails_neither_side() {
+    for options in ["", "-c deadlock_timeout=200ms"] {
+        let Some(harness) = Harness::new() else {
+            return;
+        };
+        let outbox = patient(&harness, options);
+        let mut client = harness.client();
+        // The outbox is to notice it.
+        client.batch_execute("SET deadlock_timeout = '1h'").unwrap();
+        let sql = "SELECT name FROM unnest(ARRAY['acme', 'globex']) AS name
+                   ORDER BY hashtextextended('company ' || name, 0) & 16383";
+        let names = client.query(sql, &[]).unwrap();
+        let [low, high] = [0, 1].map(|row: usize| names[row].get::<_, String>(0));
+        let mut transaction = client.transaction().unwrap();
+        outbox
+            .publish_in(&mut transaction, seats(&high, 1))
+            .unwrap();
+        thread::scope(|scope| {
+            let both = [stored(&low, 2), stored(&high, 2)];
+            let outbox = &outbox;
+            let append = scope.spawn(move || outbox.append(&both, NO_LIMIT));
+            eventually_locked(&harness);
+            outbox.publish_in(&mut transaction, seats(&low, 1)).unwrap();
+            transaction.commit().unwrap();
+            assert!(append.join().unwrap().unwrap());
+        });
+        let expected = [(&high, 1), (&low, 1), (&low, 2), (&high, 2)];
+        let expected = expected.map(|(group, number)| (group.clone(), number));
+        assert_eq!(drain(&harness.outbox), expected);
+    }
+}
+
+/// The transaction is the outbox's own, so it repeats what the server has rolled back.
+#[test]
+fn what_the_server_rolls_back_is_repeated() {
+    for state in ["40P01", "40001"] {
+        let Some(harness) = Harness::new() else {
+            return;
+        };
+        harness
+            .client()
+            .batch_execute(&format!(
+                "CREATE SEQUENCE attempts;
+                 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     IF nextval('{schema}.attempts') <= 3 THEN RAISE SQLSTATE '{state}'; END IF;
+                     RETURN NULL;
+                 END $$;
+                 CREATE TRIGGER fail AFTER INSERT ON mixpanel_outbox FOR EACH STATEMENT EXECUTE FUNCTION fail()",
+                schema = harness.schema
+            ))
+            .unwrap();
+        let outbox = patient(&harness, "");
+        let updates = [stored("acme", 1), stored("globex", 2)];
+        assert!(outbox.append(&updates, NO_LIMIT).unwrap(), "{state}");
+        assert_eq!(drain(&harness.outbox).len(), 2, "{state}");
+    }
+}
