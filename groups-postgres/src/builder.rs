@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connection::Connect;
+use crate::connector::Connect;
 use crate::names::Names;
 use crate::outbox::PostgresOutbox;
 use mixpanel_groups::Error;

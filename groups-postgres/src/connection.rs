@@ -1,175 +1,23 @@
-use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postgres::Socket;
-use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::types::{ToSql, Type};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Row};
+use tokio_postgres::{CancelToken, Client, Row};
 
+use crate::connector::{CONNECT, Connect, Wake};
 use crate::names::Names;
 use mixpanel_groups::{Error, ErrorKind};
 
 /// The parameters of a statement, with their types.
 pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
-/// A function to call when a notification arrives.
-pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
-
-type Job<R> = Pin<Box<dyn Future<Output = R> + Send>>;
-
-/// What opening a connection is called in errors.
-const CONNECT: &str = "connect to the outbox's database";
-
 /// How long the request to break off a statement may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Opens connections to a database.
-pub(crate) trait Connect: Send + Sync {
-    /// Opens a connection; each notification that it receives calls the function.
-    fn connect(&self, wake: Option<Wake>) -> Job<Result<Client, Error>>;
-
-    /// Breaks off the statement that a connection runs.
-    fn cancel(&self, token: CancelToken) -> Job<()>;
-}
-
-pub(crate) struct Connector<T> {
-    /// One for each host: `tokio_postgres` tries the hosts of a configuration one after the other too, but would wait for
-    /// one that accepts a connection and says nothing without an end.
-    configs: Vec<Config>,
-    tls: T,
-}
-
-/// How many of its connect timeouts a host may take: for the look-up of its name, some addresses and the handshakes.
-const TIMEOUTS_A_HOST: u32 = 3;
-
-impl<T> Connector<T> {
-    /// Timeouts that the configuration does not set are set here, so that a broken network is noticed.
-    pub(crate) fn new(config: &postgres::Config, tls: T) -> Self {
-        let mut common = copy(config);
-        if common.get_connect_timeout().is_none() {
-            common.connect_timeout(Duration::from_secs(5));
-        }
-        if common.get_tcp_user_timeout().is_none() {
-            common.tcp_user_timeout(Duration::from_secs(5));
-        }
-        if common.get_application_name().is_none() {
-            common.application_name("mixpanel-groups");
-        }
-        let configs = of_hosts(config, &common);
-        Self { configs, tls }
-    }
-}
-
-/// Returns the settings with each host alone. Where their numbers do not fit, it is one configuration with all, whose error
-/// says so.
-fn of_hosts(config: &postgres::Config, common: &Config) -> Vec<Config> {
-    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
-    let ports = config.get_ports();
-    let number = hosts.len().max(addresses.len());
-    let fits = |length: usize| length == 0 || length == number;
-    let set = |range: std::ops::Range<usize>| {
-        let mut one = common.clone();
-        for host in hosts.get(range.clone()).unwrap_or_default() {
-            match host {
-                postgres::config::Host::Tcp(host) => one.host(host),
-                #[cfg(unix)]
-                postgres::config::Host::Unix(path) => one.host_path(path),
-            };
-        }
-        for address in addresses.get(range.clone()).unwrap_or_default() {
-            one.hostaddr(*address);
-        }
-        for port in ports.get(range).unwrap_or(ports) {
-            one.port(*port);
-        }
-        one
-    };
-    if fits(hosts.len()) && fits(addresses.len()) && (fits(ports.len()) || ports.len() == 1) {
-        let mut configs: Vec<_> = (0..number.max(1)).map(|at| set(at..at + 1)).collect();
-        if config.get_load_balance_hosts() == postgres::config::LoadBalanceHosts::Random {
-            configs.sort_by_cached_key(|_| random_bits());
-        }
-        return configs;
-    }
-    vec![set(0..usize::MAX)]
-}
-
-/// Copies all settings but the hosts. A function that the configuration calls with the server's notices cannot be copied.
-fn copy(config: &postgres::Config) -> Config {
-    let mut copy = Config::new();
-    macro_rules! copy {
-        ($value:ident as $copied:expr, $($get:ident $set:ident)+) => {$(
-            if let Some($value) = config.$get() {
-                copy.$set($copied);
-            }
-        )+};
-    }
-    copy!(value as value, get_application_name application_name get_dbname dbname
-        get_keepalives_interval keepalives_interval get_keepalives_retries keepalives_retries
-        get_options options get_password password get_user user);
-    copy!(time as *time, get_connect_timeout connect_timeout get_tcp_user_timeout tcp_user_timeout);
-    copy.keepalives(config.get_keepalives())
-        .keepalives_idle(config.get_keepalives_idle())
-        .ssl_mode(config.get_ssl_mode())
-        .ssl_negotiation(config.get_ssl_negotiation())
-        .target_session_attrs(config.get_target_session_attrs())
-        .channel_binding(config.get_channel_binding())
-        .load_balance_hosts(config.get_load_balance_hosts());
-    copy
-}
-
-impl<T> Connect for Connector<T>
-where
-    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
-    T::TlsConnect: Send,
-    T::Stream: Send,
-    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-{
-    fn connect(&self, wake: Option<Wake>) -> Job<Result<Client, Error>> {
-        let (configs, tls) = (self.configs.clone(), self.tls.clone());
-        Box::pin(async move {
-            let mut failure = None;
-            for config in configs {
-                let time = config.get_connect_timeout().copied().unwrap_or_default();
-                let time = time.saturating_mul(TIMEOUTS_A_HOST);
-                let (client, mut connection) =
-                    match timeout(time, config.connect(tls.clone())).await {
-                        Ok(Ok(connected)) => connected,
-                        Ok(Err(error)) => {
-                            failure = Some(failed(CONNECT, error));
-                            continue;
-                        }
-                        Err(_) => {
-                            let message = format!("cannot {CONNECT} within {time:?}");
-                            failure = Some(Error::new(ErrorKind::Io, message));
-                            continue;
-                        }
-                    };
-                tokio::spawn(async move {
-                    while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                        if let (AsyncMessage::Notification(_), Some(wake)) = (message, &wake) {
-                            wake();
-                        }
-                    }
-                });
-                return Ok(client);
-            }
-            Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Io, format!("cannot {CONNECT}"))))
-        })
-    }
-
-    fn cancel(&self, token: CancelToken) -> Job<()> {
-        let tls = self.tls.clone();
-        Box::pin(async move { drop(token.cancel_query(tls).await) })
-    }
-}
 
 /// A connection that is opened when it is needed, and again after it broke: the first time at once, then after growing
 /// pauses. It keeps no state in the session, so that it may pass a pooler.

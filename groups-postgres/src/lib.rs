@@ -15,6 +15,7 @@
 
 mod builder;
 mod connection;
+mod connector;
 #[cfg(feature = "diesel")]
 mod diesel;
 mod names;

@@ -11,7 +11,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{sleep, timeout};
 
 use crate::builder::{OutboxSettings, PostgresOutboxBuilder};
-use crate::connection::{Connect, Connection, Connector, Wake};
+use crate::connection::Connection;
+use crate::connector::{Connect, Connector, Wake};
 use crate::names::Names;
 use crate::publish::{Encoding, PUBLISH, PublishIn, publish};
 use crate::relay::Relay;
@@ -182,8 +183,9 @@ impl PostgresOutbox {
 
     /// Returns a builder, for other settings.
     ///
-    /// Unless `config` sets them, the connect timeout and the TCP user timeout are 5 s, and the application
-    /// name is `mixpanel-groups`.
+    /// Unless `config` sets them, the connect timeout and the TCP user timeout are 5 s, and the application name is
+    /// `mixpanel-groups`. The connect timeout is that of each address of each host, the handshakes included; one that took
+    /// longer comes after the others for a minute.
     #[allow(clippy::needless_pass_by_value)] // As it was always written.
     pub fn builder<T>(config: Config, tls: T) -> PostgresOutboxBuilder
     where

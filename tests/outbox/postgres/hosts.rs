@@ -75,6 +75,10 @@ fn behind_a_host_that_accepts_and_says_nothing() {
     let mut config = behind(silent.local_addr().unwrap().port(), &harness.config);
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     all_reach_it(&outbox(&config, &harness.schema));
+    // After the first connection it comes last.
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.accept().is_ok());
+    assert!(silent.accept().is_err());
 }
 
 /// Where the name has two addresses, of which the first is silent.
