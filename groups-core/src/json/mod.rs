@@ -14,6 +14,7 @@ mod key;
 pub(crate) mod list;
 pub(crate) mod members;
 pub(crate) mod null;
+mod number;
 pub(crate) mod object;
 pub(crate) mod serializer;
 pub(crate) mod sink;
