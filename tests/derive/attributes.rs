@@ -803,3 +803,17 @@ fn a_list_of_another_crate_is_named_by_the_function_that_serializes_it() {
     };
     assert_eq!(says(&company.union()), json!({"tags": ["a", "b"]}));
 }
+
+#[test]
+fn an_empty_id_is_rejected_with_a_prefix_too() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id(prefix = "company_"))]
+        id: &'static str,
+        plan: u8,
+    }
+    let company = Company { id: "", plan: 1 };
+    let error = company.set().to_json().unwrap_err().to_string();
+    assert!(error.contains("the id is empty"), "{error}");
+}

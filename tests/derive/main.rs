@@ -5,6 +5,7 @@
 
 mod attributes;
 mod changes;
+mod flattened;
 pub mod hygiene_lints; // `pub`, as some lints look at a crate's interface alone.
 mod hygiene_names;
 mod hygiene_prelude;

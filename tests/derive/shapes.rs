@@ -8,9 +8,9 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use mixpanel_groups::{Group, GroupId, List, MixpanelGroup};
+use mixpanel_groups::{EncodedUpdate, Group, GroupId, List, MixpanelGroup};
 use serde::{Serialize, Serializer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use common::{all, says};
 
@@ -350,4 +350,37 @@ fn text_is_read_through_a_function_of_its_slice() {
         both: (2, 3),
     };
     assert_eq!(says(&company.set()), json!({"name": "Acme", "both": "2/3"}));
+}
+
+/// However deep: what is written can be read again, as an outbox does.
+#[test]
+fn a_variant_is_as_deep_as_any_value_may_be() {
+    #[derive(Serialize)]
+    enum Any {
+        Newtype(Value),
+        Tuple(Value, u8),
+        Struct { value: Value },
+    }
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        any: Any,
+    }
+    for levels in 115..125 {
+        let value = || (1..levels).fold(json!([]), |value, _| json!([value]));
+        for (any, more) in [
+            (Any::Newtype(value()), 1),
+            (Any::Tuple(value(), 1), 2),
+            (Any::Struct { value: value() }, 2),
+        ] {
+            let json = Company { id: 1, any }.set().to_json();
+            assert_eq!(json.is_ok(), levels + more <= 120, "{levels} and {more}");
+            if let Ok(Some(json)) = json {
+                EncodedUpdate::from_json(&json).unwrap();
+            }
+        }
+    }
 }

@@ -64,9 +64,12 @@ impl Short {
 }
 
 impl<'a> Id<'a> {
-    /// Returns the id with `prefix` before it: `company_12345`.
+    /// Returns the id with `prefix` before it: `company_12345`. An empty id stays empty, so that it is rejected.
     #[must_use]
     pub fn with_prefix(self, prefix: &str) -> Self {
+        if self.is_empty() {
+            return self;
+        }
         Self::joined([prefix, self.as_str()])
     }
 

@@ -161,6 +161,10 @@ impl VariantEntry<'_> {
     fn end(self) -> Result<(), EncodeError> {
         let (open, close) = self.brackets.split_at(self.brackets.len() / 2);
         let json = [open, &self.json, close].concat();
+        if self.object.operation == Operation::Union && json.starts_with(b"[") {
+            let items: Vec<&RawValue> = serde_json::from_slice(&json)?;
+            return self.object.write(&BTreeMap::from([(self.name, items)]));
+        }
         let json: Box<RawValue> = serde_json::from_slice(&json)?;
         self.object.write(&BTreeMap::from([(self.name, json)]))
     }
@@ -207,9 +211,11 @@ impl Parts for Entries<'_> {
 }
 
 impl MemberEntries<'_> {
-    /// Returns the name that was written last.
-    fn name(&self) -> Result<String, EncodeError> {
-        Ok(serde_json::from_slice(&self.object.out[self.start + 1..])?)
+    /// Returns the name of the last entry, which ends there, before its colon.
+    fn name(&self, end: usize) -> Result<String, EncodeError> {
+        Ok(serde_json::from_slice(
+            &self.object.out[self.start + 1..end],
+        )?)
     }
 
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
@@ -217,29 +223,23 @@ impl MemberEntries<'_> {
         self.start = out.len();
         out.push(b',');
         Key { out }.write(key)?;
-        let name = self.name()?;
-        self.object.names.claim(name)?;
-        self.object.out.push(b':');
+        out.push(b':');
         Ok(())
     }
 
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        let key_end = self.object.out.len();
-        let written = write_value(self.object.out, self.object.operation, value);
-        match written {
-            Ok(Written::Value) => {}
+        let key_end = self.object.out.len() - 1;
+        match write_value(self.object.out, self.object.operation, value) {
+            Ok(Written::Value) => {
+                let name = self.name(key_end)?;
+                self.object.names.claim(name)
+            }
             Ok(Written::Null) => {
-                self.object.out.truncate(key_end - 1);
-                let name = self.name()?;
-                self.object.names.seen.remove(&name);
                 self.object.out.truncate(self.start);
+                Ok(())
             }
-            Err(error) => {
-                self.object.out.truncate(key_end - 1);
-                return Err(error.of(&self.name()?));
-            }
+            Err(error) => Err(error.of(&self.name(key_end)?)),
         }
-        Ok(())
     }
 }
 
@@ -281,24 +281,35 @@ impl<'a> Sink for Object<'a> {
     }
 }
 
-/// Returns the properties of a flattened field, as JSON.
-pub(crate) fn write_members<T: Serialize + ?Sized>(
-    property: &'static Property,
-    all: &'static [Property],
-    value: &T,
-) -> Result<BTreeMap<String, Box<RawValue>>, EncodeError> {
-    let mut json = Vec::new();
-    let object = Object {
-        out: &mut json,
-        operation: property.operation,
-        names: &mut Names::new(all),
-    };
-    object
-        .write(value)
-        .map_err(|error| error.of(property.field))?;
-    close(&mut json, 0, *b"{}");
-    match &json[..] {
-        [] => Ok(BTreeMap::new()),
-        json => Ok(serde_json::from_slice(json)?),
+/// The properties of all flattened fields of an operation, as JSON.
+#[derive(Default)]
+pub(crate) struct Flattened {
+    names: Option<Names>,
+    pub(crate) members: BTreeMap<String, Box<RawValue>>,
+}
+
+impl Flattened {
+    /// Adds those of a field.
+    pub(crate) fn add<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        all: &'static [Property],
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        let mut json = Vec::new();
+        let object = Object {
+            out: &mut json,
+            operation: property.operation,
+            names: self.names.get_or_insert_with(|| Names::new(all)),
+        };
+        object
+            .write(value)
+            .map_err(|error| error.of(property.field))?;
+        close(&mut json, 0, *b"{}");
+        if !json.is_empty() {
+            let members: BTreeMap<_, _> = serde_json::from_slice(&json)?;
+            self.members.extend(members);
+        }
+        Ok(())
     }
 }

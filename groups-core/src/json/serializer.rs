@@ -202,7 +202,9 @@ impl Parts for Compound<'_> {
     fn end(self) -> Result<Written, EncodeError> {
         self.out.extend_from_slice(self.close.as_bytes());
         if may_be_deep(self.out.len() - self.start) {
-            check_depth(&self.out[self.start..])?;
+            // A variant has one bracket more than other values.
+            let start = self.start - self.close.len().saturating_sub(1);
+            check_depth(&self.out[start..])?;
         }
         Ok(match &self.out[self.start..] {
             [] if self.is_raw => return Err(EncodeError::new("JSON text without a text")),

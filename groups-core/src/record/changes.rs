@@ -1,10 +1,13 @@
+use std::mem;
+
 use serde_core::Serialize;
 
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::are_equal;
 use crate::json::list::ListJson;
-use crate::json::object::write_members;
+use crate::json::null::is_null;
+use crate::json::object::Flattened;
 use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::diff::{Differences, key_of, text, updates};
 use crate::record::unchanged::is_unchanged;
@@ -21,7 +24,12 @@ impl Changes {
     pub(crate) fn between<T: MixpanelGroup>(new: &T, old: &T) -> Self {
         let group = new.group();
         let updates = if group != old.group() {
-            let message = format!("the older version is another group, {}", old.group());
+            let old = old.group();
+            let message = if (group.key(), group.id()) == (old.key(), old.id()) {
+                "the older version is in another company: send `updates()`".to_owned()
+            } else {
+                format!("the older version is another group, {old}")
+            };
             updates(Err(EncodeError::new(message)), &group)
         } else if is_unchanged(new, old) {
             Vec::new()
@@ -51,11 +59,14 @@ fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, Encode
     with_scratch(|scratch| {
         let mut comparison = Comparison {
             differences: Differences::default(),
+            new: Flattened::default(),
+            old: Flattened::default(),
             scratch,
         };
-        FIELD_OPERATIONS
-            .into_iter()
-            .try_for_each(|operation| new.visit_properties(old, operation, &mut comparison))?;
+        for operation in FIELD_OPERATIONS {
+            new.visit_properties(old, operation, &mut comparison)?;
+            comparison.compare_flattened(operation);
+        }
         Ok(comparison.differences)
     })
 }
@@ -63,8 +74,38 @@ fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, Encode
 /// A visitor that compares the properties of two versions.
 struct Comparison<'a> {
     differences: Differences,
+    /// What is flattened of the operation that is visited.
+    new: Flattened,
+    old: Flattened,
     /// A buffer for the JSON of the older value, or of both.
     scratch: &'a mut Vec<u8>,
+}
+
+impl Comparison<'_> {
+    /// Compares what is flattened, of all fields of an operation: a name may move from one to another.
+    fn compare_flattened(&mut self, operation: Operation) {
+        let [new, old] = [&mut self.new, &mut self.old].map(|side| mem::take(side).members);
+        for (name, value) in &new {
+            let before = old.get(name).map_or("", |value| value.get());
+            if !before.is_empty() && are_equal(before, value.get()) {
+                continue;
+            }
+            let key = key_of(name);
+            match operation {
+                Operation::Union => {
+                    self.differences
+                        .change_list(&key, value.get(), before, before);
+                }
+                Operation::SetOnce if !before.is_empty() => {}
+                Operation::SetOnce => self.differences.set_once(&key, value.get()),
+                _ => self.differences.set(&key, value.get()),
+            }
+        }
+        if operation != Operation::SetOnce {
+            let removed = old.keys().filter(|name| !new.contains_key(*name));
+            removed.for_each(|name| self.differences.unset(&key_of(name)));
+        }
+    }
 }
 
 impl Visitor for Comparison<'_> {
@@ -79,7 +120,12 @@ impl Visitor for Comparison<'_> {
         let before = Json { out: old_json }.write(old);
         let before = before.map_err(|error| error.of(property.name))?;
         let out = match property.operation {
-            Operation::SetOnce if before == Written::Value => return Ok(()),
+            Operation::SetOnce if before == Written::Value => {
+                if property.unset_none && is_null(new) {
+                    self.differences.unset(property.key);
+                }
+                return Ok(());
+            }
             Operation::SetOnce => &mut self.differences.set_once,
             _ => &mut self.differences.set,
         };
@@ -131,28 +177,7 @@ impl Visitor for Comparison<'_> {
         new: &T,
         old: &T,
     ) -> Result<(), EncodeError> {
-        let new = write_members(property, all, new)?;
-        let old = write_members(property, all, old)?;
-        for (name, value) in &new {
-            let before = old.get(name).map_or("", |value| value.get());
-            if !before.is_empty() && are_equal(before, value.get()) {
-                continue;
-            }
-            let key = key_of(name);
-            match property.operation {
-                Operation::Union => {
-                    self.differences
-                        .change_list(&key, value.get(), before, before);
-                }
-                Operation::SetOnce if !before.is_empty() => {}
-                Operation::SetOnce => self.differences.set_once(&key, value.get()),
-                _ => self.differences.set(&key, value.get()),
-            }
-        }
-        if property.operation != Operation::SetOnce {
-            let removed = old.keys().filter(|name| !new.contains_key(*name));
-            removed.for_each(|name| self.differences.unset(&key_of(name)));
-        }
-        Ok(())
+        self.new.add(property, all, new)?;
+        self.old.add(property, all, old)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::group::{Group, Operation};
 use crate::json::escape::write_str;
-use crate::json::item::{Item, parse_items};
+use crate::json::item::parse_items;
 use crate::json::{EncodeError, close};
 use crate::record::Update;
 use crate::record::encode::write_update;
@@ -57,8 +57,8 @@ impl Differences {
         if new.is_empty() {
             return self.unset(key);
         }
-        let is_removed = |item: &Item| new.iter().all(|(_, other)| other != item);
-        if parse_items(may_have).any(|(_, item)| item.is_cut() && is_removed(&item)) {
+        let kept: HashSet<_> = new.iter().map(|(_, item)| item).collect();
+        if parse_items(may_have).any(|(_, item)| item.is_cut() && !kept.contains(&item)) {
             return self.set_list(key, list);
         }
         let had: HashSet<_> = parse_items(has).map(|(_, item)| item).collect();
@@ -72,7 +72,6 @@ impl Differences {
             }
             close(&mut self.union, list, *b"[]");
         }
-        let kept: HashSet<_> = new.iter().map(|(_, item)| item).collect();
         let mut removed = HashSet::new();
         for (json, item) in parse_items(may_have) {
             if !kept.contains(&item) && removed.insert(item) {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::mem;
 
 use serde_core::Serialize;
 
@@ -7,7 +8,7 @@ use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::Item;
 use crate::json::list::ListJson;
-use crate::json::object::write_members;
+use crate::json::object::Flattened;
 use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::MixpanelGroup;
 use crate::record::diff::{Differences, key_of, text};
@@ -30,12 +31,15 @@ pub(super) fn compare<T: MixpanelGroup>(
             traces: BTreeMap::new(),
         },
         differences: Differences::default(),
+        flattened: Flattened::default(),
         scratch: Vec::new(),
     };
-    let found = FIELD_OPERATIONS
-        .into_iter()
-        .try_for_each(|operation| group.visit_properties(group, operation, &mut comparison));
-    let (known, differences) = comparison.finish();
+    let found = FIELD_OPERATIONS.into_iter().try_for_each(|operation| {
+        group.visit_properties(group, operation, &mut comparison)?;
+        comparison.compare_flattened(operation);
+        Ok(())
+    });
+    let (known, differences) = comparison.finish(T::PROPERTIES);
     (known, found.map(|()| differences))
 }
 
@@ -44,6 +48,8 @@ struct KnownComparison<'s> {
     key: HashKey,
     known: Known,
     differences: Differences,
+    /// What is flattened of the operation that is visited.
+    flattened: Flattened,
     scratch: Vec<u8>,
 }
 
@@ -53,7 +59,7 @@ impl KnownComparison<'_> {
         property: &'static Property,
         write: impl FnOnce(&mut Vec<u8>) -> Result<Written, EncodeError>,
     ) -> Result<(), EncodeError> {
-        let mut json = std::mem::take(&mut self.scratch);
+        let mut json = mem::take(&mut self.scratch);
         json.clear();
         let written = write(&mut json).map_err(|error| error.of(property.name))?;
         if written == Written::Value {
@@ -89,13 +95,23 @@ impl KnownComparison<'_> {
         self.known.traces.insert(name.to_owned(), trace);
     }
 
-    /// Adds the properties that are gone.
-    fn finish(mut self) -> (Known, Differences) {
+    fn compare_flattened(&mut self, operation: Operation) {
+        for (name, value) in mem::take(&mut self.flattened).members {
+            self.compare(&name, &key_of(&name), operation, value.get());
+        }
+    }
+
+    /// Adds the properties that are gone. What was set once stays, unless its field says `unset_none`.
+    fn finish(mut self, properties: &[Property]) -> (Known, Differences) {
+        let is_unset = |name: &str| {
+            let mut properties = properties.iter();
+            properties.any(|property| property.unset_none && property.name == name)
+        };
         for (name, trace) in self.before.into_iter().flat_map(|before| &before.traces) {
             if self.known.traces.contains_key(name) {
                 continue;
             }
-            if *trace == Trace::Once {
+            if *trace == Trace::Once && !is_unset(name) {
                 self.known.traces.insert(name.clone(), Trace::Once);
             } else {
                 self.differences.unset(&key_of(name));
@@ -131,10 +147,7 @@ impl Visitor for KnownComparison<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        for (name, value) in write_members(property, all, new)? {
-            self.compare(&name, &key_of(&name), property.operation, value.get());
-        }
-        Ok(())
+        self.flattened.add(property, all, new)
     }
 }
 
