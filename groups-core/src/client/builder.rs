@@ -231,7 +231,8 @@ impl ClientBuilder {
     /// requires it.
     ///
     /// The scheme is `http`, `https` (with the feature `tls`), `socks5` or `socks4`, or `socks5h` or `socks4a` if the proxy
-    /// resolves the endpoint's name. The default port is 80, 443 or 1080.
+    /// resolves the endpoint's name. The default port is 80, 443 or 1080. Through a proxy of `http` or `https`, requests take
+    /// a tunnel (`CONNECT`), also those to an `http` endpoint, where curl sends them to the proxy itself.
     ///
     /// By default the proxy comes from the environment, read when the client is built, by the rules of
     /// [curl](https://curl.se/docs/manpage.html#ENVIRONMENT). For an `https` endpoint it is the first of `https_proxy`,

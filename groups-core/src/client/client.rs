@@ -121,6 +121,7 @@ impl Client {
     /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, an `error`), lists a record that is not in the request, or counts other records as accepted (`num_good_events`, `num_records_imported`) | the request is halved until the bad updates are found; these are rejected |
     /// | 401, 403 with Mixpanel's JSON (`error` and `status`) | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
     /// | 404 with Mixpanel's JSON | stops, [`NotFound`](crate::ErrorKind::NotFound) |
+    /// | 415 for a body with gzip | sent again at once without, as is the rest of the call |
     /// | 400, 401, 403, 404 without Mixpanel's JSON, any other 4xx: a firewall, proxy or captive portal | retried; after the last attempt, halved until the blocked updates are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. After three in a row that are blocked alone, any other one is tried: if that is blocked too, everything comes back |
     /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
     /// | 429 | retried, and no connection sends before that; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |

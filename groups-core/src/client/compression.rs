@@ -92,6 +92,11 @@ impl Packer {
         }
     }
 
+    /// Compresses nothing from now on.
+    pub(super) fn stop(&mut self) {
+        self.compression = Compression::None;
+    }
+
     /// Compresses the body if that is worth it, and returns whether it did.
     #[cfg(feature = "gzip")]
     pub(super) fn pack(&mut self, body: &[u8]) -> bool {

@@ -3,11 +3,16 @@
 //! ureq calls its resolver before each request, even if it then uses an idle connection, and with a time limit that
 //! starts a thread. So its resolver here returns nothing, and the connector, which ureq calls only for a new connection,
 //! calls the real one.
+//!
+//! ureq gives each step of connecting all of the time: the names of the proxy and the host, TCP, TLS, and each read of a
+//! response to `CONNECT`. So a deadline is set here, which all of them keep.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -17,7 +22,6 @@ use ureq::unversioned::transport::time::Duration;
 use ureq::unversioned::transport::{
     ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector,
 };
-use ureq::{Error, Timeout};
 
 use crate::client::early_response::EarlyResponseConnector;
 
@@ -34,6 +38,42 @@ impl Resolver for LaterResolver {
     ) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
     }
+}
+
+thread_local! {
+    /// When the connection that this thread is opening must be open.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Sets the deadline, unless this is the connection to a proxy for one that has a deadline. Dropped, it puts back what was
+/// there.
+struct Connecting(Option<Instant>);
+
+impl Connecting {
+    fn until(deadline: Option<Instant>) -> Self {
+        let outer = DEADLINE.get();
+        DEADLINE.set(outer.or(deadline));
+        Self(outer)
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        DEADLINE.set(self.0);
+    }
+}
+
+/// Returns what is left of the timeout while a connection is opened. A later timeout stays as it is.
+pub(super) fn left(mut timeout: NextTimeout) -> Result<NextTimeout, Error> {
+    let Some(deadline) = DEADLINE.get() else {
+        return Ok(timeout);
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Error::Timeout(timeout.reason));
+    }
+    timeout.after = timeout.after.min(left.into());
+    Ok(timeout)
 }
 
 /// A connector that resolves the name for each new connection.
@@ -65,25 +105,23 @@ impl<C: Connector> Connector for ResolvingConnector<C> {
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        let started = Instant::now();
+        let deadline = match details.timeout.after {
+            Duration::Exact(after) => Instant::now().checked_add(after),
+            Duration::NotHappening => None,
+        };
+        let _connecting = Connecting::until(deadline);
         // The connection to a proxy of HTTP comes here too, with the proxy's address.
         let is_proxys = details
             .config
             .proxy()
             .is_some_and(|proxy| !proxy.resolve_target());
         let addrs = if details.addrs.is_empty() && !is_proxys {
+            let timeout = left(details.timeout)?;
             self.resolver
-                .resolve(details.uri, details.config, details.timeout)?
+                .resolve(details.uri, details.config, timeout)?
         } else {
             details.addrs.clone()
         };
-        let mut timeout = details.timeout;
-        if let Duration::Exact(after) = timeout.after {
-            timeout.after = after.saturating_sub(started.elapsed()).into();
-            if timeout.after.is_zero() {
-                return Err(Error::Timeout(Timeout::Connect));
-            }
-        }
         let details = ConnectionDetails {
             uri: details.uri,
             addrs,
@@ -91,7 +129,7 @@ impl<C: Connector> Connector for ResolvingConnector<C> {
             request_level: details.request_level,
             resolver: &*self.resolver,
             now: (details.current_time)(),
-            timeout,
+            timeout: left(details.timeout)?,
             current_time: Arc::clone(&details.current_time),
             run_connector: Arc::clone(&details.run_connector),
             register_shutdown: Arc::clone(&details.register_shutdown),

@@ -8,6 +8,7 @@ use std::io;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
+use crate::client::connector::left;
 use crate::client::transport_error::is_closed;
 
 /// Wraps the connection below TLS, so that TLS sees no error either.
@@ -45,7 +46,7 @@ impl<T: Transport> Transport for EarlyResponseTransport<T> {
         if self.broken.is_some() {
             return Ok(());
         }
-        match self.transport.transmit_output(amount, timeout) {
+        match self.transport.transmit_output(amount, left(timeout)?) {
             Err(Error::Io(error)) if is_closed(&error) => {
                 self.broken = Some(error);
                 Ok(())
@@ -55,7 +56,7 @@ impl<T: Transport> Transport for EarlyResponseTransport<T> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let read = self.transport.await_input(timeout);
+        let read = self.transport.await_input(left(timeout)?);
         match self.broken.take() {
             // Nothing more comes: that writing failed is the reason.
             Some(error) if !matches!(read, Ok(true)) => Err(error.into()),

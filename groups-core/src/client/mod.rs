@@ -1,7 +1,8 @@
 //! Sending over HTTP: [`Client`], its settings, and the options of one send.
 //!
 //! A send turns an iterator of updates or events into a [`Report`](crate::Report). The caller's thread reads and encodes
-//! them, and each connection has a thread that sends. No thread outlives the call.
+//! them, and each connection has a thread that sends. No thread outlives the call, except
+//! one that looks up a name and hangs, until the system gives up.
 
 // A `Client` holds settings and idle connections. `SendOptions` runs one send: the caller's thread reads the records
 // and encodes each into the batch of its lane (`lanes`, `records`); each lane is a scoped thread (`delivery`, `sender`)

@@ -33,6 +33,10 @@ pub(super) struct Sender<'a> {
 /// text.
 const MAX_SET_ASIDE: usize = 3;
 
+/// The status that refuses a `Content-Encoding`, among others.
+/// ([RFC 9110, 15.5.16](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16))
+const NO_SUCH_ENCODING: u16 = 415;
+
 impl<'a> Sender<'a> {
     pub(super) fn new(delivery: &'a Delivery<'a>, lane: usize) -> Self {
         Self {
@@ -242,6 +246,12 @@ impl<'a> Sender<'a> {
                 return Err(self.stop(Error::new(ErrorKind::Cancelled, message)));
             }
             let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
+                Verdict::Blocked(error) if gzip && error.status() == Some(NO_SUCH_ENCODING) => {
+                    log::warn!("gzip is refused, so nothing more is compressed: {error:#}");
+                    self.packer.stop();
+                    self.delivery.state().report.retries += 1;
+                    return self.exchange(batch, run, 0, once);
+                }
                 Verdict::Again(failure, error) => (failure, error, false),
                 Verdict::Blocked(error) if !once => (Failure::Overload, error, true),
                 Verdict::Final(error) => return Err(self.stop(error)),

@@ -767,3 +767,27 @@ fn compressed_requests_are_split_and_retried_as_others() {
             .all(|r| r.header("content-encoding") == gzip)
     );
 }
+
+#[test]
+fn what_is_refused_for_its_compression_is_sent_without() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(415));
+    let client = builder(emulator.endpoint()).compression(Compression::gzip(1));
+    let client = client.build().unwrap();
+    let report = client.send(updates(4_000)).unwrap();
+    assert_eq!(
+        (
+            report.sent,
+            report.accepted,
+            report.retries,
+            report.requests
+        ),
+        (4_000, 4_000, 1, 3)
+    );
+    let requests = emulator.requests();
+    let encodings: Vec<_> = requests
+        .iter()
+        .map(|request| request.header("content-encoding"))
+        .collect();
+    assert_eq!(encodings, [Some("gzip"), None, None]);
+}

@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use mixpanel_groups::ErrorKind;
+use common::LONG;
+use mixpanel_groups::{Client, ErrorKind, Group, RetryPolicy};
 
 use super::send_through;
 
@@ -94,5 +96,39 @@ fn errors_name_the_proxy_without_its_password() {
         let expected = expected.replace("PROXY", &address) + " (1 undelivered)";
         assert_eq!(error.to_string(), expected);
         assert!(!format!("{error:#} {error:?}").contains("HUNTER2"));
+    }
+}
+
+/// Each byte comes in time, and the last one never.
+#[test]
+fn connecting_has_one_deadline_however_it_is_stretched() {
+    // A response to `CONNECT`, and a record of a TLS handshake.
+    for (scheme, start) in [
+        ("http", &b"HTTP/1.1 200 OK\r\nX: "[..]),
+        ("https", b"\x16\x03\x03\x40\x00"),
+    ] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(start).unwrap();
+            let began = Instant::now();
+            while began.elapsed() < LONG && stream.write_all(b"a").is_ok() {
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let builder = Client::builder("TOKEN")
+            .timeout(Duration::from_secs(1))
+            .allow_plain_http(true)
+            .retry(RetryPolicy::none());
+        let builder = match scheme {
+            "http" => builder
+                .endpoint("http://mixpanel.test")
+                .proxy(format!("http://{address}")),
+            _ => builder.endpoint(format!("https://{address}")),
+        };
+        let delete = Group::new("company", "acme").delete();
+        let error = builder.build().unwrap().send([delete]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{scheme}: {error:#}");
     }
 }
