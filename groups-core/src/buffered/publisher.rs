@@ -108,11 +108,15 @@ impl<R: Kind> Publisher<R> {
                 let message = format!("the queue of {} is full", R::NAME);
                 Err(Error::new(ErrorKind::Full, message))
             };
+            let bytes = total_bytes(updates);
+            if !Depth::default().has_room(updates.len(), bytes, self.settings.capacity) {
+                return full(); // Not even an empty outbox has room for them.
+            }
             match self.settings.overflow {
                 OverflowPolicy::Reject => return full(),
                 OverflowPolicy::DropOldest => {
                     let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
-                    if left.is_zero() || self.drop_oldest(left, updates)? == 0 {
+                    if left.is_zero() || self.drop_oldest(left, updates.len(), bytes)? == 0 {
                         return full();
                     }
                 }
@@ -151,14 +155,9 @@ impl<R: Kind> Publisher<R> {
     }
 
     /// Drops the oldest updates to make room, and returns how many.
-    fn drop_oldest(&self, time: Duration, updates: &[R]) -> Result<usize, Error> {
-        let (capacity, bytes) = (self.settings.capacity, total_bytes(updates));
-        if !Depth::default().has_room(updates.len(), bytes, capacity) {
-            return Ok(0); // Not even an empty outbox has room for them.
-        }
-        let dropped = self
-            .outbox
-            .drop_oldest(time, updates.len(), bytes, capacity)?;
+    fn drop_oldest(&self, time: Duration, updates: usize, bytes: usize) -> Result<usize, Error> {
+        let capacity = self.settings.capacity;
+        let dropped = self.outbox.drop_oldest(time, updates, bytes, capacity)?;
         if dropped > 0 {
             self.shared.count(|stats| stats.dropped += dropped);
             self.notify(&R::dropped(dropped));
@@ -242,21 +241,25 @@ impl<R: Kind> Publisher<R> {
             outbox.release()?;
             let entries = outbox.take(usize::MAX)?;
             if may_be_late.load(Ordering::Relaxed) {
-                return Ok((Vec::new(), outbox.release()));
+                outbox.release()?;
+                return Ok(Vec::new());
             }
-            let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-            let settled = outbox.settle(&ids, &[]);
-            Ok((entries, settled))
+            Ok(entries)
         });
         match &entries {
             Ok(_) => turn.set_taken_back(),
             Err(_) => is_late.store(true, Ordering::Relaxed),
         }
-        drop(turn);
+        // Only now that they are here: what is settled and not here would be lost.
         let (entries, settled) = match entries {
-            Ok((entries, settled)) => (entries, settled),
+            Ok(entries) => {
+                let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+                let settle = move |outbox: &dyn Outbox<R>| outbox.settle(&ids, &[]);
+                (entries, self.outbox.call_within(GRACE, settle))
+            }
             Err(error) => (Vec::new(), Err(error)),
         };
+        drop(turn);
         if let Err(error) = settled {
             self.notify(&DeliveryEvent::Outbox(&error));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shuttle::thread;
 
-use crate::buffered::state::Shared;
+use crate::buffered::state::{LOOK_AGAIN, Shared};
 use crate::client::records::MAX_RECORDS;
 use crate::outbox::Depth;
 use crate::record::Report;
@@ -168,14 +168,27 @@ fn each_flush_is_waited_for_until_it_is_done() {
 }
 
 #[test]
-fn a_publisher_waits_for_room_until_the_worker_has_done_something() {
+fn a_publisher_waits_for_room_until_something_is_settled_or_it_looks_again() {
     simulate_rule(|| {
         let shared = Arc::new(Shared::new());
-        assert_eq!(time_of(|| shared.wait_for_room(SECOND)), SECOND);
+        assert_eq!(time_of(|| shared.wait_for_room(SECOND)), LOOK_AGAIN);
         assert!(is_requested(&shared), "the worker is to make room");
+        let half = LOOK_AGAIN / 2;
+        assert_eq!(time_of(|| shared.wait_for_room(half)), half);
+        let task = shared.take_task(HOUR, false);
+        let waited = time_of_wait_until(
+            &shared,
+            move |shared| {
+                sleep(SECOND - half);
+                shared.wait_for_room(FOREVER);
+            },
+            |shared| _ = shared.finish_task(&task, true),
+        );
+        assert_eq!(waited, SECOND + half, "nothing was settled");
         let has_room = Arc::new(AtomicBool::new(false));
         let notes = Arc::clone(&has_room);
         let wait = move |shared: &Shared| {
+            sleep(SECOND - half);
             shared.wait_for_room(FOREVER);
             notes.store(true, Ordering::Relaxed);
         };

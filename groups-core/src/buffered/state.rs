@@ -79,6 +79,9 @@ pub(super) struct Task {
     started: Instant,
 }
 
+/// How often a flush, a shutdown or a publisher without room looks at an outbox from which another process sends.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How exactly outboxes know how long an update has waited.
 const RESOLUTION: Duration = Duration::from_millis(20);
 
@@ -166,12 +169,13 @@ impl Shared {
         self.request(&mut self.state(), Request::Send);
     }
 
-    /// Requests the worker to send what is queued, and waits until it has done something.
+    /// Requests the worker to send what is queued, and waits until it has settled something. Another process may make room
+    /// too, so it does not wait longer than [`LOOK_AGAIN`].
     pub(super) fn wait_for_room(&self, time: Duration) {
         let mut state = self.state();
         if state.phase == Phase::Open {
             self.request(&mut state, Request::Send);
-            drop(self.progress.wait_timeout(state, time));
+            drop(self.progress.wait_timeout(state, time.min(LOOK_AGAIN)));
         }
     }
 
@@ -283,8 +287,11 @@ impl Shared {
     pub(super) fn finish_task(&self, task: &Task, is_done: bool) -> bool {
         let mut state = self.state();
         if is_done {
-            state.flushes_done = task.flush;
-            self.progress.notify_all();
+            // Publishers that wait for room are woken by what was settled: to wake them for less would make them ask an
+            // outbox that another process sends from over and over.
+            if std::mem::replace(&mut state.flushes_done, task.flush) != task.flush {
+                self.progress.notify_all();
+            }
         }
         !(is_done && task.is_last) && state.phase < Phase::BrokenOff
     }

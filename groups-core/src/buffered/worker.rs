@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::buffered::DeliveryEvent;
 use crate::buffered::kind::Kind;
 use crate::buffered::publisher::Publisher;
-use crate::buffered::state::{Task, Turn};
+use crate::buffered::state::{LOOK_AGAIN, Task, Turn};
 use crate::client::coalesce::coalesce_with_members;
 use crate::client::records::{Limits, Records};
 use crate::outbox::OutboxEntry;
@@ -19,9 +19,6 @@ use crate::util::sync::Mutex;
 
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
-
-/// How often a flush or a shutdown polls while another process sends what it waits for.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// In how many deliveries an update is blocked alone before it is rejected.
 const MAX_BLOCKED: u32 = 3;
@@ -277,7 +274,7 @@ fn settle<R: Kind>(
             Fate::Undelivered => {}
         }
     }
-    let settled = {
+    let (settled, is_settled) = {
         let turn = publisher.shared.turn(None);
         let is_taken_back = turn.as_ref().is_none_or(Turn::is_taken_back);
         // What a shutdown has handed back is its caller's, delivered or not.
@@ -288,13 +285,17 @@ fn settle<R: Kind>(
             None | Some(Err(_)) => (0, 0),
         };
         publisher.shared.record_report(report, accepted, rejected);
-        match settled {
+        let is_settled = matches!(settled, Some(Ok(())));
+        let settled = match settled {
             Some(settled) => settled.and_then(|()| publisher.outbox.release()),
             None => Ok(()),
-        }
+        };
+        (settled, is_settled)
     };
     for (entry, fate) in taken.iter().zip(fates) {
-        if let Fate::Rejected(rejection) = fate {
+        if let Fate::Rejected(rejection) = fate
+            && is_settled
+        {
             publisher.notify(&DeliveryEvent::Rejected(entry.json(), rejection));
         }
     }

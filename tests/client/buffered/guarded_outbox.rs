@@ -400,6 +400,81 @@ fn what_a_shutdown_takes_back_and_cannot_read_is_rejected_and_told() {
     assert_eq!(*told.lock().unwrap(), ["garbage"]);
 }
 
+/// A shutdown that cannot wait for what it takes back to be removed hands it back all the same.
+#[test]
+fn what_is_taken_back_and_removed_too_late_is_handed_back() {
+    let outbox = Faulty::in_memory().taking(|inner, most| match most {
+        usize::MAX => inner.take(most),
+        _ => Err(Error::new(ErrorKind::Io, "not for the worker")),
+    });
+    let buffered = start(&outbox).start().unwrap();
+    (0..3).for_each(|id| buffered.publish(set(id)).unwrap());
+    outbox.faults.hang(&["settle"]);
+    let outcome = buffered.shutdown(SHORT);
+    outbox.faults.hang(&[]);
+    assert_eq!(outcome.undelivered.len(), 3);
+}
+
+/// What is sent again is told when it is known to be the last time.
+#[test]
+fn a_rejection_is_told_once_however_often_settling_fails() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Reject(vec![0]));
+    let outbox = Faulty::in_memory();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered().outbox(outbox.clone());
+    let buffered = buffered.on_error(move |event| {
+        if let DeliveryEvent::Rejected(..) = event {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered.flush_interval(hour).start().unwrap();
+    buffered.publish(set(1)).unwrap();
+    outbox.faults.fail(&["settle"]);
+    for requests in 1..3 {
+        assert!(!buffered.flush(SHORT).is_complete());
+        eventually("sent", || emulator.requests().len() >= requests);
+    }
+    outbox.faults.fail(&[]);
+    eventually("settled", || buffered.flush(LONG).is_complete());
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert_eq!(buffered.stats().rejected, 1);
+}
+
+/// Its worker takes nothing, and neither it nor the publishers ask the outbox again and again.
+#[test]
+fn publishers_wait_for_room_that_another_process_makes() {
+    let outbox = Faulty::durable().taking(|_, _| Ok(Vec::new()));
+    let wait = Duration::from_millis(300);
+    let buffered = Client::disabled().buffered().outbox(outbox.clone());
+    let buffered = buffered
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::Block(wait))
+        .start()
+        .unwrap();
+    buffered.publish(set(1)).unwrap();
+    let error = buffered.publish(set(2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    let appends = outbox.faults.calls("append");
+    assert!(appends <= 6, "{appends}");
+}
+
+#[test]
+fn what_never_has_room_is_not_waited_for() {
+    let buffered = Client::disabled().buffered().capacity(10, 500);
+    let buffered = buffered.overflow(OverflowPolicy::Block(Duration::MAX));
+    let buffered = buffered.start().unwrap();
+    let large = Group::new("company", "1").set(json!({"text": "x".repeat(600)}));
+    let error = buffered.publish(large).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.undelivered().len()),
+        (ErrorKind::Full, 1)
+    );
+}
+
 /// A fork has no worker, and its locks may be held by threads that it does not have.
 #[cfg(unix)]
 #[test]
