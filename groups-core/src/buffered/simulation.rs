@@ -197,7 +197,8 @@ fn a_publisher_waits_for_room_until_something_is_settled_or_it_looks_again() {
                 shared.record_report(&Report::default(), 0, 0);
             }
         });
-        assert_eq!(waited, SECOND);
+        // It is woken, unless its time is over before it is scheduled.
+        assert!([SECOND, SECOND + half].contains(&waited));
         shared.close();
         let waited = time_of(|| shared.wait_for_room(SECOND));
         assert!(waited.is_zero(), "there will be no room");
