@@ -102,7 +102,7 @@ fn append(transaction: &Transaction<'_>, row: &[u8]) -> rusqlite::Result<u64> {
     let mut insert =
         transaction.prepare_cached("INSERT INTO mixpanel_snapshot (row) VALUES (?1)")?;
     let id = insert.insert(params![row])?;
-    Ok(u64::try_from(id).unwrap_or_default())
+    place(id)
 }
 
 fn read(db: &Connection, place: u64) -> rusqlite::Result<Vec<u8>> {
@@ -112,7 +112,12 @@ fn read(db: &Connection, place: u64) -> rusqlite::Result<Vec<u8>> {
         .and_then(|row| row.ok_or(rusqlite::Error::QueryReturnedNoRows))
 }
 
-/// Converts a number: SQLite's are signed.
+/// Converts a number: SQLite's are signed. Negative ones are of another program.
+fn place(id: i64) -> rusqlite::Result<u64> {
+    u64::try_from(id).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, id))
+}
+
+/// Converts a place back.
 fn id(place: u64) -> i64 {
     i64::try_from(place).unwrap_or(i64::MAX)
 }
@@ -127,7 +132,7 @@ impl SnapshotStore for SqliteSnapshot {
             let id: i64 = row.get(0).map_err(failed)?;
             let bytes = row.get_ref(1).map_err(failed)?;
             let bytes = bytes.as_blob().map_err(|error| failed(error.into()))?;
-            each(u64::try_from(id).unwrap_or_default(), bytes)?;
+            each(place(id).map_err(failed)?, bytes)?;
         }
         Ok(true)
     }

@@ -588,3 +588,55 @@ fn the_caller_panics_at_any_group_and_the_next_run_mends_it() {
         assert_eq!(comparable(Some(profile))["tags"], json!([1, 2]));
     }
 }
+
+/// Two structs of one group, each with a snapshot.
+#[test]
+fn a_struct_with_other_properties_has_a_snapshot_of_its_own() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Usage {
+        #[mixpanel(group_id)]
+        id: u8,
+        logins: u32,
+    }
+    let folders = [Folder::new(), Folder::new()];
+    let emulator = Emulator::start().unwrap();
+    let client = client(&emulator);
+    let [mut companies, mut usage] = folders
+        .each_ref()
+        .map(|folder| Snapshot::open(folder.file()).unwrap());
+    for logins in 0..3 {
+        let report = companies.sync(&client, [company(1)]).unwrap();
+        assert!(report.is_all_accepted());
+        let report = usage.sync(&client, [Usage { id: 1, logins }]).unwrap();
+        assert_eq!(report.accepted, 1);
+        let profile = emulator.profile("company", "1").unwrap();
+        assert_eq!(profile.get("plan"), Some(&json!(1)));
+        assert_eq!(profile.get("logins"), Some(&json!(logins)));
+    }
+}
+
+#[test]
+fn a_group_that_cannot_be_named_is_rejected_once() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Named {
+        #[mixpanel(group_id)]
+        id: &'static str,
+        plan: Option<u8>,
+    }
+    let named = |id, plan| Named { id, plan };
+    let folder = Folder::new();
+    let emulator = Emulator::start().unwrap();
+    let client = client(&emulator);
+    let mut snapshot = Snapshot::open(folder.file()).unwrap().delete_gone(true);
+    let all = [named("", Some(1)), named("a", Some(1))];
+    let report = snapshot.sync(&client, all).unwrap();
+    assert_eq!((report.accepted, report.rejected.len()), (1, 1));
+    // Without properties nothing is sent of it, and nothing is to be deleted.
+    let report = snapshot.sync(&client, [named("", None), named("a", Some(1))]);
+    assert!(report.unwrap().is_all_accepted());
+    let report = snapshot.sync(&client, [named("a", Some(1))]).unwrap();
+    assert!(report.is_all_accepted());
+    assert_eq!(snapshot.len(), 1);
+}

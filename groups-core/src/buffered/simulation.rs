@@ -184,7 +184,7 @@ fn a_publisher_waits_for_room_until_something_is_settled_or_it_looks_again() {
             },
             |shared| _ = shared.finish_task(&task, true),
         );
-        assert_eq!(waited, SECOND + half, "nothing was settled");
+        assert!(waited >= SECOND + half, "nothing was settled");
         let has_room = Arc::new(AtomicBool::new(false));
         let notes = Arc::clone(&has_room);
         let wait = move |shared: &Shared| {
@@ -197,8 +197,7 @@ fn a_publisher_waits_for_room_until_something_is_settled_or_it_looks_again() {
                 shared.record_report(&Report::default(), 0, 0);
             }
         });
-        // It is woken, unless its time is over before it is scheduled.
-        assert!([SECOND, SECOND + half].contains(&waited));
+        assert!(waited >= SECOND);
         shared.close();
         let waited = time_of(|| shared.wait_for_room(SECOND));
         assert!(waited.is_zero(), "there will be no room");

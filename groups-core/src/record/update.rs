@@ -106,6 +106,11 @@ impl<'a> Update<'a> {
         Self(Repr::Invalid(Box::new(rejection)))
     }
 
+    /// Returns whether the update is known to be rejected when it is sent.
+    pub(crate) fn is_invalid(&self) -> bool {
+        matches!(self.0, Repr::Invalid(_))
+    }
+
     /// Returns what the update does.
     #[must_use]
     pub fn operation(&self) -> Option<Operation> {

@@ -17,14 +17,15 @@ impl Drop for Lock {
     }
 }
 
-/// Locks the snapshot by a file beside it, or the file itself if its folder cannot be written: then the file is never
-/// replaced either.
+/// Locks the snapshot by a file beside it, which may be another user's, or the file itself if there is none and its folder
+/// cannot be written: then the file is never replaced either.
 pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
     let failed = |error| io_error("lock", path, error);
     let other = beside(path, "lock").map_err(failed)?;
     let file = File::create(&other).or_else(|error| match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            File::open(path).map_err(|_| error)
+            let file = File::open(&other).or_else(|_| File::open(path));
+            file.map_err(|_| error)
         }
         _ => Err(error),
     });

@@ -113,8 +113,8 @@ impl<'r, 's> Run<'r, 's> {
         });
         let key = self.index.state.key;
         let (after, differences) = compare(group, known.as_ref(), company_id, key);
-        // An update that cannot be sent changes nothing.
-        let is_valid = differences.is_ok();
+        // An update that cannot be sent changes nothing, and a group that cannot be named need not be deleted.
+        let is_valid = differences.is_ok() && !target.delete().is_invalid();
         let updates = updates(differences, target);
         if !is_valid {
             self.count(None, &updates);

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,6 +10,7 @@ use super::journal::Journal;
 use super::run::Run;
 use super::store::SnapshotStore;
 use crate::client::SendOptions;
+use crate::group::Property;
 use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 
 /// A record of what Mixpanel has accepted of each group, so that a nightly job sends only what has changed since.
@@ -28,7 +30,10 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 ///
 /// # What it keeps
 /// Names, the items of `$union` lists, and a hash of 128 bits for each other value; its key is random. Some 50 bytes of
-/// each group are in memory, and the rest is read when the group has changed. Use one snapshot for each project.
+/// each group are in memory, and the rest is read when the group has changed. Use one snapshot for each project,
+/// and in it one struct for each group key: a property that the struct does not have, or no longer has, is removed. So two
+/// structs that map different properties of the same groups need a snapshot each. With one, each would remove what the
+/// other has sent, which is logged as a warning.
 ///
 /// # Runs that end early
 /// Before a request starts, the snapshot has written which groups it is about to change. If the process is killed or
@@ -49,6 +54,8 @@ pub struct Snapshot {
     /// Whether the index is as the store is.
     is_loaded: bool,
     delete_gone: bool,
+    /// The properties of the struct of each group key that was synced.
+    structs: HashMap<&'static str, &'static [Property]>,
 }
 
 impl Snapshot {
@@ -81,11 +88,12 @@ impl Snapshot {
             name,
             is_loaded: true,
             delete_gone: false,
+            structs: HashMap::new(),
         })
     }
 
     /// Sets whether [`sync`](Self::sync) deletes the groups that the snapshot has and the data no longer has; by default
-    /// they stay. Only groups of the struct's own group key are deleted.
+    /// they stay. Only groups of the struct's own group key are deleted, so each sync needs all groups of its key.
     ///
     /// Where the data comes from a source that can fail midway, use [`try_sync`](Self::try_sync): groups that an
     /// iterator leaves out look as if they were gone.
@@ -165,6 +173,7 @@ impl Snapshot {
         T: MixpanelGroup,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
+        self.note_struct::<T>();
         if !self.is_loaded {
             self.index = Index::load(&mut *self.store, &self.name)?;
         }
@@ -212,6 +221,18 @@ impl Snapshot {
         match store_failed.or(failed) {
             Some(error) => Err(with_outcome(error, result)),
             None => result,
+        }
+    }
+
+    /// Warns of another struct of a group key that was synced before: each removes the other's properties.
+    fn note_struct<T: MixpanelGroup>(&mut self) {
+        let before = self.structs.insert(T::GROUP_KEY, T::PROPERTIES);
+        if before.is_some_and(|before| before != T::PROPERTIES) {
+            log::warn!(
+                "{} was synced with another struct of the group key {:?}, whose properties this one removes",
+                self.name,
+                T::GROUP_KEY,
+            );
         }
     }
 
