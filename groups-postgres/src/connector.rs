@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::Socket;
-use postgres::config::{Host, LoadBalanceHosts};
+use postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
@@ -58,7 +58,8 @@ struct Hosts {
 type Address = (usize, Option<IpAddr>);
 
 impl<T> Connector<T> {
-    /// Timeouts that the configuration does not set are set here, so that a broken network is noticed.
+    /// Timeouts that the configuration does not set are set here, so that a broken network is noticed. Everything that an
+    /// outbox does writes, so it connects to hosts that accept writes unless the configuration says otherwise.
     pub(crate) fn new(config: &postgres::Config, tls: T) -> Self {
         let mut common = copy(config);
         if common.get_tcp_user_timeout().is_none() {
@@ -66,6 +67,9 @@ impl<T> Connector<T> {
         }
         if common.get_application_name().is_none() {
             common.application_name("mixpanel-groups");
+        }
+        if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            common.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         let hosts = Arc::new(Hosts {
             configs: of_hosts(config, &common),

@@ -185,7 +185,8 @@ impl PostgresOutbox {
     ///
     /// Unless `config` sets them, the connect timeout and the TCP user timeout are 5 s, and the application name is
     /// `mixpanel-groups`. The connect timeout is that of each address of each host, the handshakes included; one that took
-    /// longer comes after the others for a minute.
+    /// longer comes after the others for a minute. Hosts that accept no writes, such as a standby, are skipped:
+    /// `target_session_attrs` is `read-write` instead of `any`.
     #[allow(clippy::needless_pass_by_value)] // As it was always written.
     pub fn builder<T>(config: Config, tls: T) -> PostgresOutboxBuilder
     where
