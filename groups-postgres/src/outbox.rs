@@ -381,9 +381,9 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
-        let relay = Arc::clone(&self.0.relay);
-        let take = async move { relay.lock().await.take(most).await };
-        self.0.wait(self.0.timeout(), take)
+        let (relay, time) = (Arc::clone(&self.0.relay), self.0.timeout());
+        let take = async move { relay.lock().await.take(most, time).await };
+        self.0.wait(time, take)
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
