@@ -143,7 +143,7 @@ impl Writer {
             batch.retain(|append| !append.reply.is_closed());
             if !batch.is_empty() {
                 state.last_calls = batch.len();
-                drop(timeout(time, self.write(&mut state, batch)).await);
+                drop(timeout(time, self.write(&mut state, batch, time)).await);
             }
         });
         let broken_off = |_| {
@@ -161,14 +161,16 @@ impl Writer {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes those for which there is room, in one transaction.
-    async fn write(&self, state: &mut WriterState, batch: Vec<Append>) {
+    /// Writes those for which there is room, in one transaction. The time is that of all of it.
+    async fn write(&self, state: &mut WriterState, batch: Vec<Append>, time: Duration) {
         let (mut bodies, mut replies) = (Vec::new(), Vec::new());
-        let (mut bytes, mut is_fresh) = (0, false);
+        // A measurement that is too slow must leave time to publish.
+        let mut measure = Some(MEASURE_TIMEOUT.min(time / 4));
+        let mut bytes = 0;
         for append in batch {
             let all = bodies.len() + append.records.len();
             let all_bytes = bytes + total_bytes(&append.records);
-            let room = self.has_room(state, &mut is_fresh, all, all_bytes, append.capacity);
+            let room = self.has_room(state, &mut measure, all, all_bytes, append.capacity);
             if room.await {
                 bytes = all_bytes;
                 bodies.extend(append.records);
@@ -218,11 +220,12 @@ impl Writer {
     }
 
     /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured
-    /// again, unless it is fresh. If the depth cannot be measured, there is room.
+    /// again, unless it is fresh: then no time is left for that. If the depth cannot be measured, there is room, and for a
+    /// second the old depth is good enough.
     async fn has_room(
         &self,
         state: &mut WriterState,
-        is_fresh: &mut bool,
+        measure: &mut Option<Duration>,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
@@ -232,15 +235,16 @@ impl Writer {
         }
         let measured = state.measured;
         let is_recent = measured.is_some_and(|then| then.elapsed() < MEASURE_EVERY);
-        if (is_recent || *is_fresh) && state.depth.has_room(updates, bytes, capacity) {
+        if (is_recent || measure.is_none()) && state.depth.has_room(updates, bytes, capacity) {
             return true;
         }
-        if mem::replace(is_fresh, true) {
+        let Some(time) = measure.take() else {
             return false;
-        }
-        if let Ok(Ok(depth)) = timeout(MEASURE_TIMEOUT, self.measure(state)).await {
+        };
+        if let Ok(Ok(depth)) = timeout(time, self.measure(state)).await {
             return depth.has_room(updates, bytes, capacity);
         }
+        state.measured = Some(Instant::now());
         log::warn!("the depth of the outbox is unknown: published without checking the capacity");
         true
     }
