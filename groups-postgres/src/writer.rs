@@ -1,4 +1,3 @@
-use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +31,12 @@ const MEASURE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The most calls of `append` that wait for one transaction.
 const MAX_WAITING: usize = 10_000;
 
+/// The most records of one transaction that are of several calls.
+const MAX_RECORDS: usize = 10_000;
+
+/// The most bytes of JSON of one transaction that are of several calls.
+const MAX_BYTES: usize = 8 << 20;
+
 /// How long a call yields to threads that are about to join it.
 const YIELD: Duration = Duration::from_micros(200);
 
@@ -64,6 +69,7 @@ struct WriterState {
 
 struct Append {
     records: Vec<EncodedRecord>,
+    bytes: usize,
     capacity: Capacity,
     reply: oneshot::Sender<Result<bool, Arc<Error>>>,
 }
@@ -109,6 +115,7 @@ impl Writer {
             return Err(Error::new(ErrorKind::Full, message));
         }
         pending.push(Append {
+            bytes: records.iter().map(EncodedRecord::len).sum(),
             records,
             capacity,
             reply,
@@ -116,7 +123,10 @@ impl Writer {
         Ok(outcome)
     }
 
-    /// Takes all calls that wait. The threads of the last transaction are likely to be back in a moment, so this yields to
+    /// Takes the first calls that wait, at least one, and others up to a size. Each of those that stay has a job that writes
+    /// it later, or finds it written.
+    ///
+    /// The threads of the last transaction are likely to be back in a moment, so this yields to
     /// them first; otherwise it would write one alone and make the others wait for the next transaction.
     async fn take_pending(&self, last_calls: usize) -> Vec<Append> {
         let start = Instant::now();
@@ -124,7 +134,15 @@ impl Writer {
             std::thread::yield_now();
             tokio::task::yield_now().await;
         }
-        mem::take(&mut *self.pending())
+        let mut pending = self.pending();
+        let (mut records, mut bytes) = (0, 0);
+        let fit = pending.iter().take_while(|append| {
+            records += append.records.len();
+            bytes += append.bytes;
+            records <= MAX_RECORDS && bytes <= MAX_BYTES
+        });
+        let number = fit.count().max(1).min(pending.len());
+        pending.drain(..number).collect()
     }
 
     /// Appends what was queued. Returns `false` if there is no room for it.
@@ -138,7 +156,7 @@ impl Writer {
     ) -> Result<bool, Error> {
         tokio::spawn(async move {
             let mut state = self.state.lock().await;
-            // Another job may have written this one meanwhile. Otherwise this one writes all that wait.
+            // Another job may have written this one meanwhile. Otherwise this one writes it, or what waits before it.
             let mut batch = self.take_pending(state.last_calls).await;
             batch.retain(|append| !append.reply.is_closed());
             if !batch.is_empty() {
@@ -169,7 +187,7 @@ impl Writer {
         let mut bytes = 0;
         for append in batch {
             let all = bodies.len() + append.records.len();
-            let all_bytes = bytes + total_bytes(&append.records);
+            let all_bytes = bytes + append.bytes;
             let room = self.has_room(state, &mut measure, all, all_bytes, append.capacity);
             if room.await {
                 bytes = all_bytes;
@@ -330,10 +348,6 @@ impl Writer {
         state.measured = None;
         Ok(dropped)
     }
-}
-
-fn total_bytes(records: &[EncodedRecord]) -> usize {
-    records.iter().map(EncodedRecord::len).sum()
 }
 
 /// No capacity.
