@@ -419,10 +419,9 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let writer = Arc::clone(&self.0.writer);
-        let last_taken = self.0.last_taken.load(Ordering::Relaxed);
+        let (writer, last_taken) = (Arc::clone(&self.0.writer), Arc::clone(&self.0.last_taken));
         let drop = async move {
-            let dropped = writer.drop_oldest(last_taken, updates, bytes, capacity);
+            let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity);
             dropped.await
         };
         self.0.wait(self.0.timeout(), drop)

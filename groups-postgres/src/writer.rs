@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -294,7 +295,7 @@ impl Writer {
     /// some more. Returns how many were removed.
     pub(crate) async fn drop_oldest(
         &self,
-        last_taken: i64,
+        last_taken: &AtomicI64,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
@@ -328,6 +329,8 @@ impl Writer {
                 excess.min(DROP_CHUNK)
             };
             let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            // The relay may have taken some while this waited for the writer.
+            let last_taken = last_taken.load(Ordering::Relaxed);
             let params: &Params<'_> = &[
                 (&last_taken, Type::INT8),
                 (&number(chunk), Type::INT8),

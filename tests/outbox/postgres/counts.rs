@@ -8,9 +8,11 @@ use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{Client, ErrorKind, Group, Outbox};
 use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
 
 use common::faulty::Faulty;
 use common::postgres::{Harness, NO_LIMIT, drain, ids, seats, stored};
+use common::{LONG, eventually};
 
 /// Fills the outbox as fast as the server can.
 fn fill(harness: &Harness, rows: usize) {
@@ -183,4 +185,42 @@ fn a_small_capacity_drops_nothing_of_others() {
             .unwrap()
     );
     assert_eq!(drain(&harness.outbox).len(), 901);
+}
+
+/// Neither lost nor counted as dropped: what is taken while the call waits for an append is sent.
+#[test]
+fn what_is_taken_meanwhile_is_not_dropped() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    fill(&harness, 10);
+    let outbox = PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .timeout(LONG)
+        .build()
+        .unwrap();
+    let mut client = harness.client();
+    let mut holder = client.transaction().unwrap();
+    let update = seats("acme", 1);
+    outbox.publish_in(&mut holder, &update).unwrap();
+    // The holder and the thread append one each, and one more is to have room.
+    let capacity = Capacity::new(11, usize::MAX);
+    thread::scope(|scope| {
+        scope.spawn(|| outbox.append(&[stored("acme", 2)], NO_LIMIT).unwrap());
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'
+                       AND transactionid = pg_current_xact_id()::xid";
+        eventually("waits", || {
+            let row = holder.query_one(waiting, &[]).unwrap();
+            row.get::<_, i64>(0) > 0
+        });
+        let dropped = scope.spawn(|| outbox.drop_oldest(1, 0, capacity).unwrap());
+        thread::sleep(Duration::from_millis(300));
+        let taken = ids(&outbox.take(5).unwrap());
+        holder.commit().unwrap();
+        assert_eq!(dropped.join().unwrap(), 2);
+        let left = ids(&outbox.take(100).unwrap());
+        assert_eq!(left[..5], taken);
+        assert_eq!(left.len(), 10);
+    });
 }
