@@ -114,7 +114,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// `on`, with `synchronous_standby_names`). What was committed without it may be lost. If the lease was among it, two
 /// relays may send at a time until the request of the first has ended. After a switch to a
 /// *logical* replica, run [`migrate`](Self::migrate) there before anything is published: such a replica does not have
-/// the state of the sequence, and new ids must be above those that wait.
+/// the state of the sequences, and new ids must be above those in use.
 ///
 /// # Tables
 /// [`MIGRATION`](Self::MIGRATION) has a comment on each table. `…_rejected` keeps what Mixpanel refused, with its message,
