@@ -321,11 +321,13 @@ fn read<R: OutboxRecord>(row: &Row) -> Result<OutboxEntry<R>, tokio_postgres::Er
 
 /// Returns the numbers of the first row.
 pub(crate) fn counts<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N], Error> {
+    let Some(row) = rows.first() else {
+        let message = format!("cannot {what}: the database returned no row");
+        return Err(Error::new(ErrorKind::Io, message));
+    };
     let mut counts = [0; N];
     for (column, count) in counts.iter_mut().enumerate() {
-        let value = rows.first().map(|row| row.try_get(column));
-        let value = value.transpose().map_err(|error| failed(what, error))?;
-        *count = value.unwrap_or_default();
+        *count = row.try_get(column).map_err(|error| failed(what, error))?;
     }
     Ok(counts)
 }

@@ -127,8 +127,8 @@ impl Writer {
     /// Takes the first calls that wait, at least one, and others up to a size. Each of those that stay has a job that writes
     /// it later, or finds it written.
     ///
-    /// The threads of the last transaction are likely to be back in a moment, so this yields to
-    /// them first; otherwise it would write one alone and make the others wait for the next transaction.
+    /// The threads of the last transaction are likely to be back in a moment, so this yields to them first; otherwise it
+    /// would write one alone and make the others wait for the next transaction.
     async fn take_pending(&self, last_calls: usize) -> Vec<Append> {
         let start = Instant::now();
         while self.pending().len() < last_calls && start.elapsed() < YIELD {
@@ -260,11 +260,13 @@ impl Writer {
         let Some(time) = measure.take() else {
             return false;
         };
-        if let Ok(Ok(depth)) = timeout(time, self.measure(state)).await {
-            return depth.has_room(updates, bytes, capacity);
-        }
+        let why = match timeout(time, self.measure(state)).await {
+            Ok(Ok(depth)) => return depth.has_room(updates, bytes, capacity),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("the database did not respond within {time:?}"),
+        };
         state.measured = Some(Instant::now());
-        log::warn!("the depth of the outbox is unknown: published without checking the capacity");
+        log::warn!("publishing to the outbox without checking the capacity: {why}");
         true
     }
 
@@ -280,8 +282,11 @@ impl Writer {
         let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
         let oldest = oldest.transpose().map_err(|error| failed(WHAT, error))?;
         let oldest = oldest.flatten().map(Duration::try_from_secs_f64);
-        let size = |size| usize::try_from(size).unwrap_or_default();
-        let depth = Depth::new(size(updates), size(bytes));
+        let (Ok(updates), Ok(bytes)) = (usize::try_from(updates), usize::try_from(bytes)) else {
+            let message = "the counts of the outbox are below zero: run `migrate` again";
+            return Err(Error::new(ErrorKind::Damaged, message));
+        };
+        let depth = Depth::new(updates, bytes);
         let depth = depth.with_oldest(oldest.map(Result::unwrap_or_default));
         (state.depth, state.measured) = (depth, Some(Instant::now()));
         if counts > MAX_COUNTS {

@@ -63,6 +63,35 @@ fn every_change_is_counted_also_one_by_hand() {
     }
 }
 
+/// As an SQL statement on them by hand may leave them.
+#[test]
+fn counts_below_zero_are_an_error_until_they_are_migrated() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    fill(&harness, 10);
+    let mut client = harness.client();
+    for wrong in ["updates = -5", "bytes = -1000"] {
+        let sql = format!("UPDATE mixpanel_outbox_count SET {wrong}");
+        client.batch_execute(&sql).unwrap();
+        let error = harness.outbox.depth().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{wrong}");
+        assert!(error.to_string().contains("migrate"), "{error}");
+        // Nothing that is sent depends on them.
+        let capacity = Capacity::new(100, usize::MAX);
+        let update = [stored("acme", 1)];
+        assert!(harness.outbox.append(&update, capacity).unwrap());
+        // A transaction that has published is not waited for, and counts once.
+        let mut transaction = client.transaction().unwrap();
+        let update = seats("globex", 1);
+        harness.outbox.publish_in(&mut transaction, update).unwrap();
+        harness.outbox.migrate().unwrap();
+        transaction.commit().unwrap();
+        assert_counted(&harness);
+    }
+    assert_eq!(assert_counted(&harness), 14);
+}
+
 /// Rows that count do not pile up where something relays or counts, and merging them loses none.
 #[test]
 fn counts_are_merged() {
