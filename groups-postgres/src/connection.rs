@@ -19,8 +19,8 @@ pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 /// How long the request to break off a statement may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection that is opened when it is needed, and again after it broke: the first time at once, then after growing
-/// pauses. It keeps no state in the session, so that it may pass a pooler.
+/// A connection that is opened when it is needed, and again after it broke or became read-only: the first time at once,
+/// then after growing pauses. It keeps no state in the session, so that it may pass a pooler.
 pub(crate) struct Connection {
     connect: Arc<dyn Connect>,
     names: Names,
@@ -86,7 +86,10 @@ impl Connection {
         };
         let result = work(&client).await;
         cancel.token = None;
-        if !client.is_closed() {
+        let code = result.as_ref().err().and_then(tokio_postgres::Error::code);
+        // A primary that has become a standby: another host may be the primary now.
+        let is_read_only = code == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+        if !client.is_closed() && !is_read_only {
             self.client = Some(client);
         }
         result.map_err(|error| failed(what, error))

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::Socket;
-use postgres::config::{Host, LoadBalanceHosts};
+use postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
@@ -58,7 +58,8 @@ struct Hosts {
 type Address = (usize, Option<IpAddr>);
 
 impl<T> Connector<T> {
-    /// Timeouts that the configuration does not set are set here, so that a broken network is noticed.
+    /// Timeouts that the configuration does not set are set here, so that a broken network is noticed. Everything that an
+    /// outbox does writes, so it connects to hosts that accept writes unless the configuration says otherwise.
     pub(crate) fn new(config: &postgres::Config, tls: T) -> Self {
         let mut common = copy(config);
         if common.get_tcp_user_timeout().is_none() {
@@ -66,6 +67,9 @@ impl<T> Connector<T> {
         }
         if common.get_application_name().is_none() {
             common.application_name("mixpanel-groups");
+        }
+        if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            common.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         let hosts = Arc::new(Hosts {
             configs: of_hosts(config, &common),
@@ -86,31 +90,36 @@ fn of_hosts(config: &postgres::Config, common: &Config) -> Vec<Config> {
     let ports = config.get_ports();
     let number = hosts.len().max(addresses.len());
     let fits = |length: usize| length == 0 || length == number;
-    let set = |range: std::ops::Range<usize>| {
+    let set = |hosts: &[Host], addresses: &[IpAddr], ports: &[u16]| {
         let mut one = common.clone();
-        for host in hosts.get(range.clone()).unwrap_or_default() {
+        for host in hosts {
             match host {
                 Host::Tcp(host) => one.host(host),
                 #[cfg(unix)]
                 Host::Unix(path) => one.host_path(path),
             };
         }
-        for address in addresses.get(range.clone()).unwrap_or_default() {
+        for address in addresses {
             one.hostaddr(*address);
         }
-        for port in ports.get(range).unwrap_or(ports) {
+        for port in ports {
             one.port(*port);
         }
         one
     };
     if fits(hosts.len()) && fits(addresses.len()) && (fits(ports.len()) || ports.len() == 1) {
-        let mut configs: Vec<_> = (0..number.max(1)).map(|at| set(at..at + 1)).collect();
+        let one = |at| {
+            let hosts = hosts.get(at..=at).unwrap_or_default();
+            let addresses = addresses.get(at..=at).unwrap_or_default();
+            set(hosts, addresses, ports.get(at..=at).unwrap_or(ports))
+        };
+        let mut configs: Vec<_> = (0..number.max(1)).map(one).collect();
         if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
             configs.sort_by_cached_key(|_| random_bits());
         }
         return configs;
     }
-    vec![set(0..usize::MAX)]
+    vec![set(hosts, addresses, ports)]
 }
 
 /// Copies all settings but the hosts. A function that the configuration calls with the server's notices cannot be copied.

@@ -17,16 +17,6 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox (
     autovacuum_vacuum_insert_threshold = -1
 );
 
--- Ids must not start again below what waits, as they would after a switch to a logical replica, which has the rows but
--- not the state of the sequence. One at a time, so that a sequence never goes back.
-DO $do$ BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
-    PERFORM pg_catalog.setval('public.mixpanel_outbox_id_seq', waiting.last)
-    FROM (SELECT GREATEST((SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'update'),
-                          (SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'event')) AS last) AS waiting
-    WHERE waiting.last > (SELECT last_value FROM public.mixpanel_outbox_id_seq);
-END $do$;
-
 -- A publishing transaction locks the row of each of its groups until it ends. A hash of group key and id chooses the row.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_slot (
     slot smallint PRIMARY KEY
@@ -77,6 +67,28 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_count (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_insert_threshold = -1
 );
+
+-- Ids must not start again below those in use, as they would after a switch to a logical replica, which has the rows but
+-- not the state of the sequences. One at a time, so that a sequence never goes back.
+DO $do$ BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
+    PERFORM pg_catalog.setval('public.mixpanel_outbox_id_seq', used.last)
+    FROM (SELECT GREATEST((SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'update'),
+                          (SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'event')) AS last) AS used
+    WHERE used.last > (SELECT last_value - (NOT is_called)::integer FROM public.mixpanel_outbox_id_seq);
+    PERFORM pg_catalog.setval('public.mixpanel_outbox_count_id_seq', used.last)
+    FROM (SELECT pg_catalog.max(id) AS last FROM public.mixpanel_outbox_count) AS used
+    WHERE used.last > (SELECT last_value - (NOT is_called)::integer FROM public.mixpanel_outbox_count_id_seq);
+    -- Counts below zero are wrong, as a statement on them by hand may leave them. One more row corrects the sum, and waits
+    -- for no transaction that publishes: of each, a snapshot has both the rows and their counts, or neither.
+    INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
+    SELECT kind, waiting.updates - counted.updates, waiting.bytes - counted.bytes
+    FROM (SELECT kind, pg_catalog.sum(updates) AS updates, pg_catalog.sum(bytes) AS bytes
+          FROM public.mixpanel_outbox_count GROUP BY kind) AS counted,
+        LATERAL (SELECT pg_catalog.count(*) AS updates, coalesce(pg_catalog.sum(o.bytes), 0) AS bytes
+                 FROM public.mixpanel_outbox AS o WHERE o.kind = counted.kind) AS waiting
+    WHERE counted.updates < 0 OR counted.bytes < 0;
+END $do$;
 
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_count_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$

@@ -114,7 +114,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// `on`, with `synchronous_standby_names`). What was committed without it may be lost. If the lease was among it, two
 /// relays may send at a time until the request of the first has ended. After a switch to a
 /// *logical* replica, run [`migrate`](Self::migrate) there before anything is published: such a replica does not have
-/// the state of the sequence, and new ids must be above those that wait.
+/// the state of the sequences, and new ids must be above those in use.
 ///
 /// # Tables
 /// [`MIGRATION`](Self::MIGRATION) has a comment on each table. `…_rejected` keeps what Mixpanel refused, with its message,
@@ -185,7 +185,8 @@ impl PostgresOutbox {
     ///
     /// Unless `config` sets them, the connect timeout and the TCP user timeout are 5 s, and the application name is
     /// `mixpanel-groups`. The connect timeout is that of each address of each host, the handshakes included; one that took
-    /// longer comes after the others for a minute.
+    /// longer comes after the others for a minute. Hosts that accept no writes, such as a standby, are skipped:
+    /// `target_session_attrs` is `read-write` instead of `any`.
     #[allow(clippy::needless_pass_by_value)] // As it was always written.
     pub fn builder<T>(config: Config, tls: T) -> PostgresOutboxBuilder
     where
@@ -380,9 +381,9 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
-        let relay = Arc::clone(&self.0.relay);
-        let take = async move { relay.lock().await.take(most).await };
-        self.0.wait(self.0.timeout(), take)
+        let (relay, time) = (Arc::clone(&self.0.relay), self.0.timeout());
+        let take = async move { relay.lock().await.take(most, time).await };
+        self.0.wait(time, take)
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
@@ -418,10 +419,9 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let writer = Arc::clone(&self.0.writer);
-        let last_taken = self.0.last_taken.load(Ordering::Relaxed);
+        let (writer, last_taken) = (Arc::clone(&self.0.writer), Arc::clone(&self.0.last_taken));
         let drop = async move {
-            let dropped = writer.drop_oldest(last_taken, updates, bytes, capacity);
+            let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity);
             dropped.await
         };
         self.0.wait(self.0.timeout(), drop)

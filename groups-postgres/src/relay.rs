@@ -97,13 +97,14 @@ impl Relay {
         self.until.is_some_and(|until| until.covers(time))
     }
 
-    /// Takes the lease, unless another has it or nothing waits, and reads what waits.
+    /// Takes the lease, unless another has it or nothing waits, and reads what waits. The time is that of the call.
     pub(crate) async fn take<R: OutboxRecord>(
         &mut self,
         most: usize,
+        time: Duration,
     ) -> Result<Vec<OutboxEntry<R>>, Error> {
         let entries = self.take_oldest(most).await?;
-        self.tidy().await;
+        self.tidy(time / 4).await;
         Ok(entries)
     }
 
@@ -271,8 +272,7 @@ impl Relay {
 
     /// Once in a while, merges the rows that count and deletes those of `rejected` and `accepted` that were kept long
     /// enough. What takes long or fails is done later: nothing that is to be sent waits for it.
-    async fn tidy(&mut self) {
-        let time = self.settings.timeout / 4;
+    async fn tidy(&mut self, time: Duration) {
         if self
             .merged
             .is_none_or(|merged| merged.elapsed() >= MERGE_EVERY)
@@ -283,28 +283,33 @@ impl Relay {
         if self.sweep_at > Instant::now() {
             return;
         }
+        let most = self.sweep;
+        // As after a failure: the call may be given up before the end.
+        (self.sweep_at, self.sweep) = (Instant::now() + SWEEP_AGAIN, (most / 2).max(1));
         let rejected = seconds(self.settings.keep_rejected);
         let accepted = seconds(self.settings.keep_accepted);
         let params: &Params<'_> = &[
             (&rejected, Type::FLOAT8),
             (&accepted, Type::FLOAT8),
-            (&self.sweep, Type::INT8),
+            (&most, Type::INT8),
         ];
         let what = "delete old rejected and accepted updates of the outbox";
         let swept = timeout(time, self.connection.query(what, SWEEP, params)).await;
         let swept = swept.map(|rows| rows.and_then(|rows| counts::<1>(what, &rows)));
         let pause = match swept {
-            Ok(Ok([most])) if most < self.sweep => SWEEP_EVERY,
-            Ok(Ok(_)) => Duration::ZERO,
+            Ok(Ok([swept])) => {
+                self.sweep = (most * 2).min(MAX_SWEPT);
+                if swept < most {
+                    SWEEP_EVERY
+                } else {
+                    Duration::ZERO
+                }
+            }
             Ok(Err(error)) => {
                 log::warn!("{error:#}");
                 SWEEP_AGAIN
             }
             Err(_) => SWEEP_AGAIN,
-        };
-        self.sweep = match pause {
-            SWEEP_AGAIN => (self.sweep / 2).max(1),
-            _ => (self.sweep * 2).min(MAX_SWEPT),
         };
         self.sweep_at = Instant::now() + pause;
     }
@@ -316,11 +321,13 @@ fn read<R: OutboxRecord>(row: &Row) -> Result<OutboxEntry<R>, tokio_postgres::Er
 
 /// Returns the numbers of the first row.
 pub(crate) fn counts<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N], Error> {
+    let Some(row) = rows.first() else {
+        let message = format!("cannot {what}: the database returned no row");
+        return Err(Error::new(ErrorKind::Io, message));
+    };
     let mut counts = [0; N];
     for (column, count) in counts.iter_mut().enumerate() {
-        let value = rows.first().map(|row| row.try_get(column));
-        let value = value.transpose().map_err(|error| failed(what, error))?;
-        *count = value.unwrap_or_default();
+        *count = row.try_get(column).map_err(|error| failed(what, error))?;
     }
     Ok(counts)
 }

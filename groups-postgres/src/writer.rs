@@ -1,4 +1,4 @@
-use std::mem;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,12 @@ const MEASURE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The most calls of `append` that wait for one transaction.
 const MAX_WAITING: usize = 10_000;
 
+/// The most records of one transaction that are of several calls.
+const MAX_RECORDS: usize = 10_000;
+
+/// The most bytes of JSON of one transaction that are of several calls.
+const MAX_BYTES: usize = 8 << 20;
+
 /// How long a call yields to threads that are about to join it.
 const YIELD: Duration = Duration::from_micros(200);
 
@@ -64,6 +70,7 @@ struct WriterState {
 
 struct Append {
     records: Vec<EncodedRecord>,
+    bytes: usize,
     capacity: Capacity,
     reply: oneshot::Sender<Result<bool, Arc<Error>>>,
 }
@@ -109,6 +116,7 @@ impl Writer {
             return Err(Error::new(ErrorKind::Full, message));
         }
         pending.push(Append {
+            bytes: records.iter().map(EncodedRecord::len).sum(),
             records,
             capacity,
             reply,
@@ -116,15 +124,26 @@ impl Writer {
         Ok(outcome)
     }
 
-    /// Takes all calls that wait. The threads of the last transaction are likely to be back in a moment, so this yields to
-    /// them first; otherwise it would write one alone and make the others wait for the next transaction.
+    /// Takes the first calls that wait, at least one, and others up to a size. Each of those that stay has a job that writes
+    /// it later, or finds it written.
+    ///
+    /// The threads of the last transaction are likely to be back in a moment, so this yields to them first; otherwise it
+    /// would write one alone and make the others wait for the next transaction.
     async fn take_pending(&self, last_calls: usize) -> Vec<Append> {
         let start = Instant::now();
         while self.pending().len() < last_calls && start.elapsed() < YIELD {
             std::thread::yield_now();
             tokio::task::yield_now().await;
         }
-        mem::take(&mut *self.pending())
+        let mut pending = self.pending();
+        let (mut records, mut bytes) = (0, 0);
+        let fit = pending.iter().take_while(|append| {
+            records += append.records.len();
+            bytes += append.bytes;
+            records <= MAX_RECORDS && bytes <= MAX_BYTES
+        });
+        let number = fit.count().max(1).min(pending.len());
+        pending.drain(..number).collect()
     }
 
     /// Appends what was queued. Returns `false` if there is no room for it.
@@ -138,12 +157,12 @@ impl Writer {
     ) -> Result<bool, Error> {
         tokio::spawn(async move {
             let mut state = self.state.lock().await;
-            // Another job may have written this one meanwhile. Otherwise this one writes all that wait.
+            // Another job may have written this one meanwhile. Otherwise this one writes it, or what waits before it.
             let mut batch = self.take_pending(state.last_calls).await;
             batch.retain(|append| !append.reply.is_closed());
             if !batch.is_empty() {
                 state.last_calls = batch.len();
-                drop(timeout(time, self.write(&mut state, batch)).await);
+                drop(timeout(time, self.write(&mut state, batch, time)).await);
             }
         });
         let broken_off = |_| {
@@ -161,14 +180,16 @@ impl Writer {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes those for which there is room, in one transaction.
-    async fn write(&self, state: &mut WriterState, batch: Vec<Append>) {
+    /// Writes those for which there is room, in one transaction. The time is that of all of it.
+    async fn write(&self, state: &mut WriterState, batch: Vec<Append>, time: Duration) {
         let (mut bodies, mut replies) = (Vec::new(), Vec::new());
-        let (mut bytes, mut is_fresh) = (0, false);
+        // A measurement that is too slow must leave time to publish.
+        let mut measure = Some(MEASURE_TIMEOUT.min(time / 4));
+        let mut bytes = 0;
         for append in batch {
             let all = bodies.len() + append.records.len();
-            let all_bytes = bytes + total_bytes(&append.records);
-            let room = self.has_room(state, &mut is_fresh, all, all_bytes, append.capacity);
+            let all_bytes = bytes + append.bytes;
+            let room = self.has_room(state, &mut measure, all, all_bytes, append.capacity);
             if room.await {
                 bytes = all_bytes;
                 bodies.extend(append.records);
@@ -218,11 +239,12 @@ impl Writer {
     }
 
     /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured
-    /// again, unless it is fresh. If the depth cannot be measured, there is room.
+    /// again, unless it is fresh: then no time is left for that. If the depth cannot be measured, there is room, and for a
+    /// second the old depth is good enough.
     async fn has_room(
         &self,
         state: &mut WriterState,
-        is_fresh: &mut bool,
+        measure: &mut Option<Duration>,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
@@ -232,16 +254,19 @@ impl Writer {
         }
         let measured = state.measured;
         let is_recent = measured.is_some_and(|then| then.elapsed() < MEASURE_EVERY);
-        if (is_recent || *is_fresh) && state.depth.has_room(updates, bytes, capacity) {
+        if (is_recent || measure.is_none()) && state.depth.has_room(updates, bytes, capacity) {
             return true;
         }
-        if mem::replace(is_fresh, true) {
+        let Some(time) = measure.take() else {
             return false;
-        }
-        if let Ok(Ok(depth)) = timeout(MEASURE_TIMEOUT, self.measure(state)).await {
-            return depth.has_room(updates, bytes, capacity);
-        }
-        log::warn!("the depth of the outbox is unknown: published without checking the capacity");
+        };
+        let why = match timeout(time, self.measure(state)).await {
+            Ok(Ok(depth)) => return depth.has_room(updates, bytes, capacity),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => format!("the database did not respond within {time:?}"),
+        };
+        state.measured = Some(Instant::now());
+        log::warn!("publishing to the outbox without checking the capacity: {why}");
         true
     }
 
@@ -257,8 +282,11 @@ impl Writer {
         let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
         let oldest = oldest.transpose().map_err(|error| failed(WHAT, error))?;
         let oldest = oldest.flatten().map(Duration::try_from_secs_f64);
-        let size = |size| usize::try_from(size).unwrap_or_default();
-        let depth = Depth::new(size(updates), size(bytes));
+        let (Ok(updates), Ok(bytes)) = (usize::try_from(updates), usize::try_from(bytes)) else {
+            let message = "the counts of the outbox are below zero: run `migrate` again";
+            return Err(Error::new(ErrorKind::Damaged, message));
+        };
+        let depth = Depth::new(updates, bytes);
         let depth = depth.with_oldest(oldest.map(Result::unwrap_or_default));
         (state.depth, state.measured) = (depth, Some(Instant::now()));
         if counts > MAX_COUNTS {
@@ -272,7 +300,7 @@ impl Writer {
     /// some more. Returns how many were removed.
     pub(crate) async fn drop_oldest(
         &self,
-        last_taken: i64,
+        last_taken: &AtomicI64,
         updates: usize,
         bytes: usize,
         capacity: Capacity,
@@ -306,6 +334,8 @@ impl Writer {
                 excess.min(DROP_CHUNK)
             };
             let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            // The relay may have taken some while this waited for the writer.
+            let last_taken = last_taken.load(Ordering::Relaxed);
             let params: &Params<'_> = &[
                 (&last_taken, Type::INT8),
                 (&number(chunk), Type::INT8),
@@ -326,10 +356,6 @@ impl Writer {
         state.measured = None;
         Ok(dropped)
     }
-}
-
-fn total_bytes(records: &[EncodedRecord]) -> usize {
-    records.iter().map(EncodedRecord::len).sum()
 }
 
 /// No capacity.

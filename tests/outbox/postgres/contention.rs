@@ -1,11 +1,15 @@
 //! Publishing while others hold locks: what waits for what.
 
+use std::future::Future as _;
+use std::iter;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{ErrorKind, Outbox};
+use mixpanel_groups::{ErrorKind, Group, Outbox};
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::NoTls;
+use serde_json::json;
 use tokio::runtime::Builder;
 
 use common::postgres::{Harness, NO_LIMIT, drain, seats, stored};
@@ -84,6 +88,65 @@ fn a_call_that_gives_up_breaks_no_transaction_off() {
         open(2);
         last.join().unwrap().unwrap();
     });
+}
+
+/// Calls that wait are written in order, and some at a time if they are large.
+#[test]
+fn many_calls_are_several_transactions() {
+    const GROUPS: u64 = 3;
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = patient(&harness, "");
+    let large = "x".repeat(900_000);
+    let large = |number| {
+        let group = Group::new("company", format!("group_{}", number % GROUPS));
+        vec![group.set(json!({"seats": number, "large": large}))]
+    };
+    let many = |call: u64| {
+        let numbers = call * 4_000..(call + 1) * 4_000;
+        numbers
+            .map(|number| seats(&format!("group_{}", number % GROUPS), number))
+            .collect()
+    };
+    let calls: Vec<Vec<_>> = (0..30).map(large).chain((1..6).map(many)).collect();
+    let mut client = harness.client();
+    let mut holder = client.transaction().unwrap();
+    let first = seats("first", 0);
+    outbox.publish_in(&mut holder, &first).unwrap();
+    // While the first call waits for the lock, the others are queued.
+    let mut calls: Vec<_> = iter::once(vec![first])
+        .chain(calls)
+        .map(|call| Box::pin(outbox.publish_async(call)))
+        .collect();
+    for (number, call) in calls.iter_mut().enumerate() {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(call.as_mut().poll(&mut context).is_pending());
+        if number == 0 {
+            eventually_locked(&harness);
+        }
+    }
+    holder.commit().unwrap();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    for call in calls {
+        runtime.block_on(call).unwrap();
+    }
+    let sql = "SELECT count(*), sum(bytes)::bigint FROM mixpanel_outbox GROUP BY xmin::text";
+    for row in harness.client().query(sql, &[]).unwrap() {
+        let (rows, bytes): (i64, i64) = (row.get(0), row.get(1));
+        assert!(
+            rows <= 10_000 && bytes <= 8 << 20,
+            "{rows} of {bytes} bytes"
+        );
+    }
+    let mut last = [None; GROUPS as usize];
+    for (group, number) in drain(&harness.outbox) {
+        if group != "first" {
+            let last = &mut last[usize::try_from(number % GROUPS).unwrap()];
+            assert!(last.replace(number) < Some(number), "{number}");
+        }
+    }
+    assert_eq!(last, [Some(23_997), Some(23_998), Some(23_999)]);
 }
 
 /// Also with transactions of the application that do not lock in the order of the others.

@@ -8,9 +8,11 @@ use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{Client, ErrorKind, Group, Outbox};
 use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
 
 use common::faulty::Faulty;
 use common::postgres::{Harness, NO_LIMIT, drain, ids, seats, stored};
+use common::{LONG, eventually};
 
 /// Fills the outbox as fast as the server can.
 fn fill(harness: &Harness, rows: usize) {
@@ -59,6 +61,35 @@ fn every_change_is_counted_also_one_by_hand() {
         client.batch_execute(statement).unwrap();
         assert_eq!(assert_counted(&harness), left, "{statement}");
     }
+}
+
+/// As an SQL statement on them by hand may leave them.
+#[test]
+fn counts_below_zero_are_an_error_until_they_are_migrated() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    fill(&harness, 10);
+    let mut client = harness.client();
+    for wrong in ["updates = -5", "bytes = -1000"] {
+        let sql = format!("UPDATE mixpanel_outbox_count SET {wrong}");
+        client.batch_execute(&sql).unwrap();
+        let error = harness.outbox.depth().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{wrong}");
+        assert!(error.to_string().contains("migrate"), "{error}");
+        // Nothing that is sent depends on them.
+        let capacity = Capacity::new(100, usize::MAX);
+        let update = [stored("acme", 1)];
+        assert!(harness.outbox.append(&update, capacity).unwrap());
+        // A transaction that has published is not waited for, and counts once.
+        let mut transaction = client.transaction().unwrap();
+        let update = seats("globex", 1);
+        harness.outbox.publish_in(&mut transaction, update).unwrap();
+        harness.outbox.migrate().unwrap();
+        transaction.commit().unwrap();
+        assert_counted(&harness);
+    }
+    assert_eq!(assert_counted(&harness), 14);
 }
 
 /// Rows that count do not pile up where something relays or counts, and merging them loses none.
@@ -183,4 +214,42 @@ fn a_small_capacity_drops_nothing_of_others() {
             .unwrap()
     );
     assert_eq!(drain(&harness.outbox).len(), 901);
+}
+
+/// Neither lost nor counted as dropped: what is taken while the call waits for an append is sent.
+#[test]
+fn what_is_taken_meanwhile_is_not_dropped() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    fill(&harness, 10);
+    let outbox = PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .timeout(LONG)
+        .build()
+        .unwrap();
+    let mut client = harness.client();
+    let mut holder = client.transaction().unwrap();
+    let update = seats("acme", 1);
+    outbox.publish_in(&mut holder, &update).unwrap();
+    // The holder and the thread append one each, and one more is to have room.
+    let capacity = Capacity::new(11, usize::MAX);
+    thread::scope(|scope| {
+        scope.spawn(|| outbox.append(&[stored("acme", 2)], NO_LIMIT).unwrap());
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'
+                       AND transactionid = pg_current_xact_id()::xid";
+        eventually("waits", || {
+            let row = holder.query_one(waiting, &[]).unwrap();
+            row.get::<_, i64>(0) > 0
+        });
+        let dropped = scope.spawn(|| outbox.drop_oldest(1, 0, capacity).unwrap());
+        thread::sleep(Duration::from_millis(300));
+        let taken = ids(&outbox.take(5).unwrap());
+        holder.commit().unwrap();
+        assert_eq!(dropped.join().unwrap(), 2);
+        let left = ids(&outbox.take(100).unwrap());
+        assert_eq!(left[..5], taken);
+        assert_eq!(left.len(), 10);
+    });
 }

@@ -211,6 +211,41 @@ fn a_count_that_fails_does_not_fail_the_publish() {
         .unwrap();
 }
 
+/// What counts may take longer than a call has, and is not tried before each one.
+#[test]
+fn a_count_that_is_slow_does_not_fail_the_publish() {
+    const CALLS: i64 = 100;
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let schema = &harness.schema;
+    let slow = format!(
+        "CREATE SEQUENCE counted;
+         CREATE FUNCTION slowly() RETURNS boolean LANGUAGE plpgsql AS
+             'BEGIN PERFORM nextval(''{schema}.counted''), pg_sleep(3600); RETURN true; END';
+         ALTER TABLE mixpanel_outbox_count RENAME TO counts;
+         INSERT INTO counts (kind, updates, bytes) VALUES ('update', 0, 0);
+         CREATE VIEW mixpanel_outbox_count AS
+             SELECT kind, updates, bytes FROM counts WHERE slowly()"
+    );
+    harness.client().batch_execute(&slow).unwrap();
+    let outbox = harness.another();
+    // Less than a measurement may take.
+    assert!(outbox.set_timeout(Duration::from_millis(400)));
+    let capacity = mixpanel_groups::outbox::Capacity::new(1_000_000, usize::MAX);
+    for number in 0..CALLS {
+        let update = [stored("acme", number.unsigned_abs())];
+        eventually("published", || {
+            outbox
+                .append(&update, capacity)
+                .is_ok_and(|is_appended| is_appended)
+        });
+    }
+    let sql = "SELECT last_value FROM counted";
+    let counted: i64 = harness.client().query_one(sql, &[]).unwrap().get(0);
+    assert!(counted < CALLS, "{counted}");
+}
+
 /// A failing database does not keep a client from being dropped.
 #[test]
 fn a_drop_ends() {

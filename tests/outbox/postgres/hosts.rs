@@ -127,10 +127,14 @@ fn hosts_that_do_not_fit_are_an_error() {
     let mut addresses = Config::new();
     addresses.user("u").host("a").host("b");
     addresses.hostaddr([127, 0, 0, 1].into());
-    for config in [no_host, ports, addresses] {
+    for (config, why) in [
+        (no_host, "host and hostaddr are missing"),
+        (ports, "number of ports"),
+        (addresses, "number of hosts"),
+    ] {
         let outbox = PostgresOutbox::new(config, NoTls).unwrap();
         let error = outbox.take(1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
-        assert!(format!("{error:#}").contains("host"), "{error:#}");
+        assert!(format!("{error:#}").contains(why), "{error:#}");
     }
 }

@@ -112,3 +112,27 @@ fn tables_that_are_locked_hold_nothing_up() {
         old(&harness) == 0
     });
 }
+
+/// Also where a call has less time than deleting: the client has set a shorter timeout than the builder.
+#[test]
+fn tables_that_are_locked_hold_nothing_up_in_a_shorter_time() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    start(&harness, 3);
+    let outbox = harness.another();
+    assert!(outbox.set_timeout(Duration::from_secs(1)));
+    let mut operator = harness.client();
+    let mut transaction = operator.transaction().unwrap();
+    let lock = "LOCK TABLE mixpanel_outbox_rejected IN SHARE MODE";
+    transaction.batch_execute(lock).unwrap();
+    eventually("taken", || {
+        outbox.take(10).is_ok_and(|taken| taken.len() == 1)
+    });
+    outbox.release().unwrap();
+    transaction.commit().unwrap();
+    eventually("deleted", || {
+        take(&outbox);
+        old(&harness) == 0
+    });
+}

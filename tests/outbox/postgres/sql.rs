@@ -313,3 +313,35 @@ fn migrating_sets_ids_above_what_waits() {
         .collect();
     assert_eq!(numbers, [1, 2, 3, 4]);
 }
+
+/// Also where one row waits, with the first id, and for the rows that count.
+#[test]
+fn migrating_sets_each_id_above_those_in_use() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let outbox = &harness.outbox;
+    for number in 1..=3 {
+        outbox
+            .publish_in(&mut client, seats("acme", number))
+            .unwrap();
+        client
+            .batch_execute(
+                "SELECT setval('mixpanel_outbox_id_seq', 1, false), setval('mixpanel_outbox_count_id_seq', 1, false)",
+            )
+            .unwrap();
+        outbox.migrate().unwrap();
+    }
+    // Where they are above, they stay.
+    let next = "SELECT nextval('mixpanel_outbox_id_seq'), nextval('mixpanel_outbox_count_id_seq')";
+    let next = |client: &mut postgres::Client| {
+        let row = client.query_one(next, &[]).unwrap();
+        [0, 1].map(|column| row.get::<_, i64>(column))
+    };
+    assert_eq!(next(&mut client), [4, 4]);
+    outbox.migrate().unwrap();
+    assert_eq!(next(&mut client), [5, 5]);
+    let sent = drain(outbox).into_iter().map(|(_, number)| number);
+    assert!(sent.eq(1..=3));
+}

@@ -16,7 +16,7 @@ use common::eventually;
 use common::postgres::server::{
     connection_string_of, programs, run, serve, unprivileged, wait_for,
 };
-use common::postgres::{outbox, seats};
+use common::postgres::{NO_LIMIT, drain, outbox, read, seats, stored};
 
 struct Server {
     data: PathBuf,
@@ -46,8 +46,8 @@ fn folder(name: &str) -> PathBuf {
     env::temp_dir().join(format!("mixpanel-groups-{name}.{}", process::id()))
 }
 
-fn primary_and_standby(programs: &Path) -> (Server, Server) {
-    let data = folder("primary");
+fn primary_and_standby(programs: &Path, name: &str) -> (Server, Server) {
+    let data = folder(&format!("{name}-primary"));
     let mut initdb = unprivileged(&programs.join("initdb"));
     initdb.args([
         "--auth=trust",
@@ -58,7 +58,7 @@ fn primary_and_standby(programs: &Path) -> (Server, Server) {
     ]);
     run(initdb.arg("--pgdata").arg(&data)).unwrap();
     let primary = Server::start(programs, data);
-    let data = folder("standby");
+    let data = folder(&format!("{name}-standby"));
     let mut backup = unprivileged(&programs.join("pg_basebackup"));
     backup.args([
         "--write-recovery-conf",
@@ -74,17 +74,22 @@ fn primary_and_standby(programs: &Path) -> (Server, Server) {
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
     });
-    for sql in [
-        "ALTER SYSTEM SET synchronous_standby_names = '*'",
-        "SELECT pg_reload_conf()",
-    ] {
-        client.execute(sql, &[]).unwrap();
-    }
+    set(&mut client, "SET synchronous_standby_names = '*'");
     eventually("is synchronous", || {
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
         client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
     });
     (primary, standby)
+}
+
+/// Changes a setting of the server, also in the connections that are open.
+fn set(client: &mut postgres::Client, setting: &str) {
+    for sql in [
+        &format!("ALTER SYSTEM {setting}"),
+        "SELECT pg_reload_conf()",
+    ] {
+        client.execute(sql, &[]).unwrap();
+    }
 }
 
 fn relay(emulator: &Emulator, server: &Server) -> BufferedClient {
@@ -103,7 +108,7 @@ fn a_standby_that_is_promoted_has_all_that_was_acknowledged() {
         assert!(env::var_os("CI").is_none(), "no PostgreSQL is installed");
         return;
     };
-    let (primary, standby) = primary_and_standby(&programs);
+    let (primary, standby) = primary_and_standby(&programs, "promoted");
     outbox(&primary.config(), "public").migrate().unwrap();
     let emulator = Emulator::start().unwrap();
     let first = relay(&emulator, &primary);
@@ -144,12 +149,7 @@ fn a_standby_that_is_promoted_has_all_that_was_acknowledged() {
         !row.get::<_, bool>(0)
     });
     // No other standby is there to wait for.
-    for sql in [
-        "ALTER SYSTEM RESET synchronous_standby_names",
-        "SELECT pg_reload_conf()",
-    ] {
-        client.execute(sql, &[]).unwrap();
-    }
+    set(&mut client, "RESET synchronous_standby_names");
     // Ids go on above all that waits.
     let highest = "SELECT coalesce(max(id), 0) FROM mixpanel_outbox";
     let before: i64 = client.query_one(highest, &[]).unwrap().get(0);
@@ -185,4 +185,46 @@ fn a_standby_that_is_promoted_has_all_that_was_acknowledged() {
     let data = primary.data.clone();
     drop((primary, standby));
     eventually("removed", || !fs::exists(&data).unwrap());
+}
+
+/// Also where the standby is the first host, and where a connection that is open becomes read-only.
+#[test]
+fn the_host_that_accepts_writes_is_found() {
+    let Some(programs) = programs() else {
+        assert!(env::var_os("CI").is_none(), "no PostgreSQL is installed");
+        return;
+    };
+    let (primary, standby) = primary_and_standby(&programs, "hosts");
+    let mut applied = primary.config();
+    applied.options("-c synchronous_commit=remote_apply");
+    outbox(&applied, "public").migrate().unwrap();
+    let [standby_first, primary_first] =
+        [[&standby, &primary], [&primary, &standby]].map(|servers| {
+            let mut config = Config::new();
+            config.user("test").dbname("postgres");
+            for server in servers {
+                config.host("127.0.0.1").port(server.port);
+            }
+            outbox(&config, "public")
+        });
+    for outbox in [&standby_first, &primary_first] {
+        assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
+        assert_eq!(drain(outbox), [("acme".to_owned(), 1)]);
+    }
+    let mut client = primary.config().connect(NoTls).unwrap();
+    set(&mut client, "SET default_transaction_read_only = on");
+    eventually("read-only", || {
+        primary_first
+            .append(&[stored("acme", 2)], NO_LIMIT)
+            .is_err()
+    });
+    standby.control(&programs, &["promote"]);
+    eventually("published", || {
+        primary_first.append(&[stored("acme", 3)], NO_LIMIT).is_ok()
+    });
+    eventually("taken", || {
+        primary_first
+            .take(10)
+            .is_ok_and(|taken| read(&taken).contains(&("acme".to_owned(), 3)))
+    });
 }
