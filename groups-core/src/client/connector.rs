@@ -24,6 +24,7 @@ use ureq::unversioned::transport::{
 };
 
 use crate::client::early_response::EarlyResponseConnector;
+use crate::client::one_write::OneWriteConnector;
 
 /// A resolver that returns no address.
 #[derive(Debug)]
@@ -91,6 +92,7 @@ pub(super) fn connector(resolver: Arc<dyn Resolver>) -> impl Connector {
             .chain(EarlyResponseConnector);
     #[cfg(feature = "tls")]
     let connector = connector.chain(RustlsConnector::default());
+    let connector = connector.chain(OneWriteConnector);
     ResolvingConnector {
         resolver,
         connector,

@@ -27,6 +27,7 @@ mod early_response;
 pub(crate) mod endpoint;
 mod lanes;
 pub(crate) mod mutable_list;
+mod one_write;
 mod options;
 mod proxy;
 pub(crate) mod records;
