@@ -1,48 +1,58 @@
 //! The examples that need a server run, and print what their texts promise.
 
-use std::env;
-use std::process::Command;
-
 use common::postgres::Harness;
+use common::{Ended, Example};
 
-/// What an example prints, in a database of its own.
-fn run(example: &str, arguments: &[&str]) -> Option<String> {
-    let harness = Harness::new()?;
-    let database = format!("{}_{example}", harness.schema);
-    let mut server = harness.client();
-    server
-        .batch_execute(&format!("CREATE DATABASE {database}"))
-        .unwrap();
-    let (user, port) = (
-        harness.config.get_user().unwrap(),
-        harness.config.get_ports()[0],
-    );
-    let postgres::config::Host::Tcp(host) = &harness.config.get_hosts()[0] else {
-        panic!("a server on TCP");
-    };
-    // The gate has built it just now, with the tests.
-    let built = env::current_exe().unwrap();
-    let built = built.parent().unwrap().join("../examples").join(example);
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--locked", "--example", example, "--"]);
-    if env::var_os("CI").is_some() {
-        command = Command::new(built);
+/// A database of its own for an example.
+struct Database {
+    harness: Harness,
+    name: String,
+}
+
+impl Database {
+    /// Nothing, if there is no server.
+    fn new(example: &str) -> Option<Self> {
+        let harness = Harness::new()?;
+        let name = format!("{}_{example}", harness.schema);
+        let database = Self { harness, name };
+        database.execute(&format!("CREATE DATABASE {}", database.name));
+        Some(database)
     }
-    let run = command
-        .args(arguments)
-        .env(
-            "DATABASE_URL",
-            format!("postgres://{user}@{host}:{port}/{database}"),
-        )
-        .env_remove("MIXPANEL_TOKEN")
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{errors}");
-    server
-        .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"))
-        .unwrap();
-    Some(String::from_utf8(run.stdout).unwrap())
+
+    fn execute(&self, statement: &str) {
+        self.harness.client().batch_execute(statement).unwrap();
+    }
+
+    fn url(&self) -> String {
+        let config = &self.harness.config;
+        let (user, port) = (config.get_user().unwrap(), config.get_ports()[0]);
+        let postgres::config::Host::Tcp(host) = &config.get_hosts()[0] else {
+            panic!("a server on TCP");
+        };
+        format!("postgres://{user}@{host}:{port}/{}", self.name)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // What is left of a test that failed goes with the server.
+        if !std::thread::panicking() {
+            self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        }
+    }
+}
+
+/// Returns what an example prints.
+fn run(example: &str, arguments: &[&str]) -> Option<String> {
+    let database = Database::new(example)?;
+    let mut command = Example::command(example);
+    let Ended {
+        status,
+        printed,
+        errors,
+    } = Example::run(command.args(arguments).env("DATABASE_URL", database.url()));
+    assert!(status.success(), "{printed}{errors}");
+    Some(printed)
 }
 
 #[test]
