@@ -1,7 +1,12 @@
 //! The examples that need a server run, and print what their texts promise.
 
 use common::postgres::Harness;
-use common::{Ended, Example};
+use common::{Ended, Example, eventually};
+use mixpanel_groups::Group;
+use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
+use serde_json::json;
 
 /// A database of its own for an example.
 struct Database {
@@ -84,4 +89,50 @@ fn axum() {
         printed.contains(acme) && printed.contains(globex),
         "{printed}"
     );
+}
+
+#[test]
+fn relay() {
+    let Some(database) = Database::new("relay") else {
+        return;
+    };
+    let emulator = Emulator::start().unwrap();
+    for (signal, id) in [("TERM", "acme"), ("INT", "globex")] {
+        let mut command = Example::command("relay");
+        let relay = Example::start(
+            command
+                .env("DATABASE_URL", database.url())
+                .env("MIXPANEL_TOKEN", "any")
+                .env("MIXPANEL_ENDPOINT", emulator.endpoint()),
+        );
+        relay.wait_for("events: waiting 0, accepted 0, rejected 0"); // The tables are there.
+        let mut application = postgres::Client::connect(&database.url(), NoTls).unwrap();
+        let outbox = PostgresOutbox::new(database.url().parse().unwrap(), NoTls).unwrap();
+        let mut publish = |plan: &str| {
+            let mut transaction = application.transaction().unwrap();
+            let update = Group::new("company", id).set(json!({"plan": plan}));
+            outbox.publish_in(&mut transaction, update).unwrap();
+            transaction.commit().unwrap();
+        };
+        let plan = || Some(emulator.profile("company", id)?.to_string());
+        publish("free");
+        eventually("sent", || plan().as_deref() == Some(r#"{"plan":"free"}"#));
+
+        // What waits when the signal comes is sent before it ends.
+        let before = emulator.requests().len();
+        emulator.fail_next(Fault::Status(503));
+        publish("pro");
+        eventually("requested", || emulator.requests().len() > before);
+        relay.signal(signal);
+        let ended = relay.end();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.errors);
+        let printed = ended.printed;
+        assert!(
+            printed.ends_with("\nnothing is left to send\n"),
+            "{printed}"
+        );
+        assert_eq!(plan().as_deref(), Some(r#"{"plan":"pro"}"#));
+        let waiting = application.query_one("SELECT count(*) FROM mixpanel_outbox", &[]);
+        assert_eq!(waiting.unwrap().get::<_, i64>(0), 0);
+    }
 }
