@@ -118,11 +118,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 /// Returns the companies and the number of malformed rows.
 fn read(path: &str) -> Result<(Vec<Company>, usize), Box<dyn Error>> {
-    let mut reader = csv::Reader::from_path(path).map_err(|error| format!("{path}: {error}"))?;
+    let unreadable = |error| format!("{path}: {error}");
+    let mut reader = csv::Reader::from_path(path).map_err(unreadable)?;
+    reader.headers().map_err(unreadable)?; // or else a file that cannot be read has no rows
     let (mut companies, mut malformed) = (Vec::new(), 0);
     for row in reader.deserialize() {
         match row {
             Ok(company) => companies.push(company),
+            Err(error) if error.is_io_error() => return Err(unreadable(error).into()),
             Err(error) => {
                 eprintln!("{path}: {error}"); // names the line
                 malformed += 1;

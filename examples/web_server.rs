@@ -4,6 +4,7 @@
 //! cargo run --example web_server
 //! curl -X POST 'http://127.0.0.1:8000/companies/acme/plan?enterprise' # from another terminal
 //! curl http://127.0.0.1:8000/metrics
+//! cargo run --example web_server -- 127.0.0.1:9000 # on another port
 //! cargo run --example web_server -- --demo # makes such requests to itself and ends
 //! ```
 //!
@@ -52,12 +53,14 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .on_error(|event| eprintln!("mixpanel: {event}"))
         .start()?;
 
-    let demo = std::env::args().any(|argument| argument == "--demo");
-    let server = Server::http(if demo {
-        "127.0.0.1:0"
-    } else {
-        "127.0.0.1:8000"
-    })?;
+    let argument = std::env::args().nth(1);
+    let demo = argument.as_deref() == Some("--demo");
+    let address = match &argument {
+        Some(_) if demo => "127.0.0.1:0",
+        Some(address) => address,
+        None => "127.0.0.1:8000",
+    };
+    let server = Server::http(address).map_err(|error| format!("{address}: {error}"))?;
     let address = server.server_addr().to_ip().ok_or("no address")?;
     println!("listening on http://{address}; Enter ends the server");
     thread::scope(|scope| {

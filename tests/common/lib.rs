@@ -2,6 +2,7 @@
 
 mod again;
 mod chance;
+mod example;
 pub mod faulty;
 mod mount;
 pub mod postgres;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use again::{again, is_own_process, said, say};
 pub use chance::Chance;
+pub use example::{Ended, Example};
 pub use mount::Mount;
 pub use says::{all, says};
 

@@ -1,4 +1,6 @@
 //! The project itself: what holds for its files.
 
+#[cfg(unix)]
+mod examples;
 mod layers;
 mod readme;

@@ -1,48 +1,63 @@
 //! The examples that need a server run, and print what their texts promise.
 
-use std::env;
-use std::process::Command;
-
 use common::postgres::Harness;
+use common::{Ended, Example, eventually};
+use mixpanel_groups::Group;
+use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
+use serde_json::json;
 
-/// What an example prints, in a database of its own.
-fn run(example: &str, arguments: &[&str]) -> Option<String> {
-    let harness = Harness::new()?;
-    let database = format!("{}_{example}", harness.schema);
-    let mut server = harness.client();
-    server
-        .batch_execute(&format!("CREATE DATABASE {database}"))
-        .unwrap();
-    let (user, port) = (
-        harness.config.get_user().unwrap(),
-        harness.config.get_ports()[0],
-    );
-    let postgres::config::Host::Tcp(host) = &harness.config.get_hosts()[0] else {
-        panic!("a server on TCP");
-    };
-    // The gate has built it just now, with the tests.
-    let built = env::current_exe().unwrap();
-    let built = built.parent().unwrap().join("../examples").join(example);
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "--locked", "--example", example, "--"]);
-    if env::var_os("CI").is_some() {
-        command = Command::new(built);
+/// A database of its own for an example.
+struct Database {
+    harness: Harness,
+    name: String,
+}
+
+impl Database {
+    /// Nothing, if there is no server.
+    fn new(example: &str) -> Option<Self> {
+        let harness = Harness::new()?;
+        let name = format!("{}_{example}", harness.schema);
+        let database = Self { harness, name };
+        database.execute(&format!("CREATE DATABASE {}", database.name));
+        Some(database)
     }
-    let run = command
-        .args(arguments)
-        .env(
-            "DATABASE_URL",
-            format!("postgres://{user}@{host}:{port}/{database}"),
-        )
-        .env_remove("MIXPANEL_TOKEN")
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{errors}");
-    server
-        .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"))
-        .unwrap();
-    Some(String::from_utf8(run.stdout).unwrap())
+
+    fn execute(&self, statement: &str) {
+        self.harness.client().batch_execute(statement).unwrap();
+    }
+
+    fn url(&self) -> String {
+        let config = &self.harness.config;
+        let (user, port) = (config.get_user().unwrap(), config.get_ports()[0]);
+        let postgres::config::Host::Tcp(host) = &config.get_hosts()[0] else {
+            panic!("a server on TCP");
+        };
+        format!("postgres://{user}@{host}:{port}/{}", self.name)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // What is left of a test that failed goes with the server.
+        if !std::thread::panicking() {
+            self.execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        }
+    }
+}
+
+/// Returns what an example prints.
+fn run(example: &str, arguments: &[&str]) -> Option<String> {
+    let database = Database::new(example)?;
+    let mut command = Example::command(example);
+    let Ended {
+        status,
+        printed,
+        errors,
+    } = Example::run(command.args(arguments).env("DATABASE_URL", database.url()));
+    assert!(status.success(), "{printed}{errors}");
+    Some(printed)
 }
 
 #[test]
@@ -74,4 +89,50 @@ fn axum() {
         printed.contains(acme) && printed.contains(globex),
         "{printed}"
     );
+}
+
+#[test]
+fn relay() {
+    let Some(database) = Database::new("relay") else {
+        return;
+    };
+    let emulator = Emulator::start().unwrap();
+    for (signal, id) in [("TERM", "acme"), ("INT", "globex")] {
+        let mut command = Example::command("relay");
+        let relay = Example::start(
+            command
+                .env("DATABASE_URL", database.url())
+                .env("MIXPANEL_TOKEN", "any")
+                .env("MIXPANEL_ENDPOINT", emulator.endpoint()),
+        );
+        relay.wait_for("events: waiting 0, accepted 0, rejected 0"); // The tables are there.
+        let mut application = postgres::Client::connect(&database.url(), NoTls).unwrap();
+        let outbox = PostgresOutbox::new(database.url().parse().unwrap(), NoTls).unwrap();
+        let mut publish = |plan: &str| {
+            let mut transaction = application.transaction().unwrap();
+            let update = Group::new("company", id).set(json!({"plan": plan}));
+            outbox.publish_in(&mut transaction, update).unwrap();
+            transaction.commit().unwrap();
+        };
+        let plan = || Some(emulator.profile("company", id)?.to_string());
+        publish("free");
+        eventually("sent", || plan().as_deref() == Some(r#"{"plan":"free"}"#));
+
+        // What waits when the signal comes is sent before it ends.
+        let before = emulator.requests().len();
+        emulator.fail_next(Fault::Status(503));
+        publish("pro");
+        eventually("requested", || emulator.requests().len() > before);
+        relay.signal(signal);
+        let ended = relay.end();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.errors);
+        let printed = ended.printed;
+        assert!(
+            printed.ends_with("\nnothing is left to send\n"),
+            "{printed}"
+        );
+        assert_eq!(plan().as_deref(), Some(r#"{"plan":"pro"}"#));
+        let waiting = application.query_one("SELECT count(*) FROM mixpanel_outbox", &[]);
+        assert_eq!(waiting.unwrap().get::<_, i64>(0), 0);
+    }
 }
