@@ -67,13 +67,17 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     /// Reads all records, but never more than the lanes can hold.
     pub(super) fn fill<R: Record>(&mut self, records: impl Iterator<Item = R>) {
         let route = self.delivery.route();
-        // With more than one lane, a record is written before its lane is known.
-        let mut inbox = (self.filling.len() > 1).then(Records::default);
+        let lanes = self.filling.len();
         for (position, record) in records.enumerate() {
             self.look();
-            let to = inbox.as_mut().unwrap_or(&mut self.filling[0].batch);
-            match to.push(position, &route.opening, &record, route.limits) {
-                Ok(true) => self.pushed::<R>(inbox.as_mut()),
+            let lane = if lanes > 1 {
+                lane_of(record.group_hash(), lanes)
+            } else {
+                0
+            };
+            let batch = &mut self.filling[lane].batch;
+            match batch.push(position, &route.opening, &record, route.limits) {
+                Ok(true) => self.pushed::<R>(lane),
                 Ok(false) => {}
                 Err(rejection) => self.delivery.reject(*rejection),
             }
@@ -104,14 +108,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         left == 0
     }
 
-    /// Moves the one record of an inbox to its lane's batch, and ships the batch that a record was added to if that
-    /// is full.
-    fn pushed<R: Record>(&mut self, inbox: Option<&mut Records>) {
-        let mut lane = 0;
-        if let Some(inbox) = inbox {
-            lane = self.lane_of(inbox);
-            inbox.move_rest_to(0, &mut self.filling[lane].batch);
-        }
+    /// Ships the batch that a record was added to if that is full.
+    fn pushed<R: Record>(&mut self, lane: usize) {
         let limits = self.delivery.route().limits;
         if self.filling[lane].batch.fits(limits) || self.coalesce(lane) {
             return;
@@ -142,15 +140,6 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         let saved = coalesce(batch, route.opening.len(), most);
         self.delivery.note_coalesced(saved);
         batch.is_half_empty(route.limits)
-    }
-
-    /// Returns the lane of a record, the same for every record of a group.
-    fn lane_of(&self, inbox: &Records) -> usize {
-        let head = inbox.head(0, self.delivery.route().opening.len());
-        let lanes = self.filling.len() as u128;
-        // The upper bits, which depend on all of the bytes, as a part of the number of lanes.
-        let lane = (u128::from(hash(head)) * lanes) >> 64;
-        usize::try_from(lane).expect("less than the number of lanes")
     }
 
     fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
@@ -239,19 +228,11 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 }
 
-/// Returns a hash that is fast and good enough to share groups out: words are added as in rustc's `FxHasher`, and mixed
-/// as in `MurmurHash3`, since ids may differ in one digit. Nothing depends on it but how even the lanes are filled.
-#[inline]
-fn hash(bytes: &[u8]) -> u64 {
-    let add = |hash: u64, word: &[u8; 8]| {
-        (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(0x517c_c1b7_2722_0a95)
-    };
-    let words = bytes.as_chunks::<8>().0.iter();
-    let hash = words.fold(0, add);
-    let hash = bytes.last_chunk().map_or(hash, |last| add(hash, last));
-    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ hash >> 33
+/// Returns the lane of a group, the same for all of its records: the upper bits of the hash, which depend on all bytes, as
+/// a part of the number of lanes.
+fn lane_of(group_hash: u64, lanes: usize) -> usize {
+    let lane = (u128::from(group_hash) * lanes as u128) >> 64;
+    usize::try_from(lane).expect("less than the number of lanes")
 }
 
 /// Ends the lanes' threads, also when the caller's iterator or callback panics.
@@ -268,29 +249,25 @@ impl Drop for Lanes<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::group_hash::hash;
 
     /// With random lanes, the fullest of eight has about 1.5 % more than its share of 80,000.
     #[test]
     fn groups_are_shared_out_evenly() {
-        let names: [fn(usize) -> String; 3] = [
-            |number| format!("\"$group_key\":\"company\",\"$group_id\":\"company_{number}\""),
-            |number| {
-                format!(
-                    "\"$group_key\":\"team\",\"$group_id\":\"{}\"",
-                    number * 1_000
-                )
-            },
-            |number| format!("\"$group_key\":\"site\",\"$group_id\":\"{number:032x}.example\""),
+        let ids: [fn(usize) -> String; 4] = [
+            |number| format!("company_{number}"),
+            |number| number.to_string(),
+            |number| (number * 1_000).to_string(),
+            |number| format!("{number:032x}.example"),
         ];
-        for name in names {
+        for id in ids {
             for lanes in [2, 3, 8, 16] {
                 let mut filled = vec![0; lanes];
                 for number in 0..80_000 {
-                    let hash = u128::from(hash(name(number).as_bytes()));
-                    filled[usize::try_from((hash * lanes as u128) >> 64).unwrap()] += 1;
+                    filled[lane_of(hash(id(number).as_bytes()), lanes)] += 1;
                 }
                 let fullest = filled.iter().max().unwrap() * lanes;
-                assert!(fullest < 80_000 * 104 / 100, "{} {filled:?}", name(1));
+                assert!(fullest < 80_000 * 104 / 100, "{} {filled:?}", id(1));
             }
         }
     }
@@ -300,9 +277,7 @@ mod tests {
         for lanes in [2, 3] {
             let mut filled = vec![0; lanes];
             for id in 0..100 {
-                let head = format!("\"$group_key\":\"company\",\"$group_id\":\"{id}\"");
-                let hash = u128::from(hash(head.as_bytes()));
-                filled[usize::try_from((hash * lanes as u128) >> 64).unwrap()] += 1;
+                filled[lane_of(hash(id.to_string().as_bytes()), lanes)] += 1;
             }
             let least = 100 / lanes * 2 / 3;
             assert!(filled.iter().all(|filled| *filled >= least), "{filled:?}");

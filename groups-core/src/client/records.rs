@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::group::Operation;
 use crate::record::Encoded;
+use crate::record::group_hash::hash_written;
 use crate::record::{RecordRef, Rejection};
 
 /// The most records of a request.
@@ -65,6 +66,10 @@ impl<R: Record> Record for Written<'_, R> {
     fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
         out.extend_from_slice(self.members);
         Ok(Some(self.encoded))
+    }
+
+    fn group_hash(&self) -> u64 {
+        hash_written(&self.members[..self.encoded.head])
     }
 
     fn name(json: &[u8]) -> RecordRef {
@@ -364,6 +369,10 @@ mod tests {
                 Self::Fails => Err(Box::new(Rejection::too_large(Self::name(b""), 0, 0))),
                 _ => Ok(Some(Encoded { operation, head })),
             }
+        }
+
+        fn group_hash(&self) -> u64 {
+            0
         }
 
         fn name(_json: &[u8]) -> RecordRef {

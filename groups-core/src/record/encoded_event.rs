@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::record::encoded_record::check_limit;
 use crate::record::encoded_update::text;
+use crate::record::group_hash::hash_written;
 use crate::record::{Encoded, Error, ErrorKind, Event, Record, RecordRef, Rejection};
 
 /// An event as JSON, which can be stored, in memory or in a database, and sent to another thread. Cheap to clone.
@@ -91,6 +92,10 @@ impl Record for EncodedEvent {
     fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
         out.extend_from_slice(self.members());
         Ok(Some(self.encoded))
+    }
+
+    fn group_hash(&self) -> u64 {
+        hash_written(&self.members()[..self.encoded.head])
     }
 
     fn name(json: &[u8]) -> RecordRef {

@@ -10,6 +10,7 @@ use crate::record::Encoded;
 use crate::record::Record;
 use crate::record::encoded_record::check_limit;
 use crate::record::foreign_update::ForeignUpdate;
+use crate::record::group_hash::hash_written;
 use crate::record::{Error, ErrorKind, RecordRef, Rejection, Update};
 use crate::util::with_scratch;
 
@@ -130,6 +131,10 @@ impl Record for EncodedUpdate {
     fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
         out.extend_from_slice(self.members());
         Ok(Some(self.encoded))
+    }
+
+    fn group_hash(&self) -> u64 {
+        hash_written(self.group_bytes())
     }
 
     fn name(json: &[u8]) -> RecordRef {

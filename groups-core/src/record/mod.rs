@@ -21,6 +21,7 @@ pub(crate) mod error;
 pub mod event;
 mod foreign_update;
 mod group;
+pub(crate) mod group_hash;
 mod into;
 pub(crate) mod mixpanel_group;
 pub(crate) mod rejection;
@@ -55,6 +56,9 @@ pub(crate) trait Record {
     /// Appends the members of the record's object without its first bracket. Appends nothing where
     /// there is nothing to send.
     fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>>;
+
+    /// Returns a hash of an update's group, the same however the update is kept. An event has one of its own.
+    fn group_hash(&self) -> u64;
 
     /// Returns what identifies the record that was written with these members.
     fn name(json: &[u8]) -> RecordRef;

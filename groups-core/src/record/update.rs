@@ -10,6 +10,7 @@ use crate::record::Error;
 use crate::record::MixpanelGroup;
 use crate::record::encode::{AnyValue, Encoder, Unsetter, write_update};
 use crate::record::encoded_update::text;
+use crate::record::group_hash::{hash, hash_written};
 use crate::record::{EncodedUpdate, Record};
 use crate::record::{RecordRef, Rejection};
 
@@ -35,6 +36,7 @@ enum Repr<'a> {
 
 /// A derived struct, whatever its type.
 trait Source {
+    fn group_hash(&self) -> u64;
     fn is_empty(&self, operation: Operation) -> bool;
     fn write(
         &self,
@@ -44,6 +46,10 @@ trait Source {
 }
 
 impl<T: MixpanelGroup> Source for T {
+    fn group_hash(&self) -> u64 {
+        hash(self.group().id().as_str().as_bytes())
+    }
+
     fn is_empty(&self, operation: Operation) -> bool {
         if operation == Operation::Unset {
             let names = &mut Vec::new();
@@ -155,6 +161,15 @@ impl Record for Update<'_> {
             }
             Repr::Stored(update) => update.write(out),
             Repr::Invalid(rejection) => Err(rejection.clone()),
+        }
+    }
+
+    fn group_hash(&self) -> u64 {
+        match &self.0 {
+            Repr::Derived(source, _) => source.group_hash(),
+            Repr::Encoded(json, Some(encoded)) => hash_written(&json[..encoded.head]),
+            Repr::Stored(update) => update.group_hash(),
+            Repr::Encoded(_, None) | Repr::Invalid(_) => 0, // Nothing is sent.
         }
     }
 

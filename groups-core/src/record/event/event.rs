@@ -20,6 +20,7 @@ use crate::record::Encoded;
 use crate::record::Error;
 use crate::record::Record;
 use crate::record::encoded_update::text;
+use crate::record::group_hash::hash;
 use crate::record::{RecordRef, Rejection};
 use crate::util::random::uuid;
 
@@ -370,6 +371,10 @@ impl<E: Borrow<Event>> Record for E {
             Ok(()) => event.write_at_any_time(out).map(Some),
             Err(why) => Err(event.rejection(EncodeError::new(why).of("time"))),
         }
+    }
+
+    fn group_hash(&self) -> u64 {
+        hash(self.borrow().insert_id.as_bytes())
     }
 
     fn name(json: &[u8]) -> RecordRef {
