@@ -5,14 +5,16 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::buffered::DeliveryEvent;
 use crate::buffered::kind::Kind;
 use crate::buffered::publisher::Publisher;
+use crate::buffered::settings::Settings;
 use crate::buffered::state::{LOOK_AGAIN, Task, Turn};
-use crate::client::coalesce::coalesce_with_members;
+use crate::buffered::{DeliveryEvent, OverflowPolicy};
+use crate::client::coalesce::{Members, coalesce_with_members};
 use crate::client::records::{Limits, Records};
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
+use crate::record::report::BlockedRecord;
 use crate::record::{Error, Rejection, Report};
 use crate::util::panic::catch;
 use crate::util::sync::Mutex;
@@ -20,7 +22,15 @@ use crate::util::sync::Mutex;
 /// How many entries are taken at once: enough for several connections to be busy.
 const TAKE: usize = 20_000;
 
-/// In how many deliveries an update is blocked alone before it is rejected.
+/// Returns how many entries are taken at once. With [`OverflowPolicy::DropOldest`] as many again can be dropped.
+fn most_taken(settings: &Settings) -> usize {
+    match settings.overflow {
+        OverflowPolicy::DropOldest => TAKE.min(settings.capacity.updates.div_ceil(2)),
+        OverflowPolicy::Block(_) | OverflowPolicy::Reject => TAKE,
+    }
+}
+
+/// In how many deliveries an update is blocked, while others are accepted, before it is rejected.
 const MAX_BLOCKED: u32 = 3;
 
 /// The longest pause after failures, unless the flush interval is longer.
@@ -62,10 +72,10 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
     let interval = publisher.settings.flush_interval;
     let mut failures = 0_u32;
     let mut pause = interval;
-    let mut blocked = Blocked::default();
+    let mut suspects = Suspects::default();
     loop {
         let task = shared.take_task(pause, failures > 0);
-        let outcome = send_all(publisher, &task, &mut blocked);
+        let outcome = send_all(publisher, &task, &mut suspects);
         failures = match outcome {
             Outcome::Failed(_) => failures.saturating_add(1),
             Outcome::Done | Outcome::Elsewhere => 0,
@@ -87,9 +97,10 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
 
 /// Sends what is queued, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
 /// however much is published meanwhile.
-fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocked) -> Outcome {
+fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, suspects: &mut Suspects) -> Outcome {
+    let most = most_taken(&publisher.settings);
     while let Some(cancel) = publisher.shared.start_delivery() {
-        let taken = match publisher.outbox.take(TAKE) {
+        let taken = match publisher.outbox.take(most) {
             Ok(taken) => taken,
             Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
@@ -101,7 +112,7 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, blocked: &mut Blocke
             return Outcome::Done;
         }
         if !taken.is_empty()
-            && let Err(requested_pause) = send(publisher, &taken, cancel, blocked)
+            && let Err(requested_pause) = send(publisher, &taken, cancel, suspects)
         {
             return Outcome::Failed(requested_pause);
         }
@@ -126,12 +137,12 @@ fn send<R: Kind>(
     publisher: &Publisher<R>,
     taken: &[OutboxEntry<R>],
     cancel: &AtomicBool,
-    blocked: &mut Blocked,
+    suspects: &mut Suspects,
 ) -> Result<(), Option<Duration>> {
     let is_cancelled = || cancel.load(Ordering::Relaxed);
     let most = R::route(&publisher.client).most_bytes_a_record();
     let most = publisher.settings.coalesce.then_some(most);
-    let Some(batch) = TakenBatch::encode(taken, most, &is_cancelled) else {
+    let Some(batch) = TakenBatch::encode(taken, most, &suspects.apart, &is_cancelled) else {
         let undelivered = vec![Fate::Undelivered; taken.len()];
         let _ = settle(publisher, taken, &undelivered, &Report::default());
         return Err(None);
@@ -155,20 +166,30 @@ fn send<R: Kind>(
     let (report, undelivered) = outcome(&result);
     let report = report.expect("a delivery has a report, however it ends");
 
-    let blocked_members = report.blocked.iter().flat_map(|at| &members[*at]).copied();
-    let given_up = blocked.give_up(blocked_members, taken, &result);
+    // What several were merged into may be refused for one of them: the others are not refused with it.
+    let is_merged = |record: &usize| members.of(*record).len() > 1;
+    let blocked = report.blocked.iter();
+    let blocked = blocked.filter(|blocked| !is_merged(&blocked.position));
+    let blocked = blocked.map(|blocked| BlockedRecord {
+        position: members.of(blocked.position)[0],
+        ..*blocked
+    });
+    let given_up = suspects.give_up(blocked, taken, &result);
+    let rejected = report.rejected.iter().map(|rejection| rejection.position);
+    let refused_or_blocked = rejected.chain(report.blocked.iter().map(|blocked| blocked.position));
+    let merged: Vec<usize> = refused_or_blocked.filter(is_merged).collect();
 
     let mut fates = vec![Fate::Accepted; taken.len()];
     for rejection in &refused {
         fates[rejection.position] = Fate::Rejected(rejection);
     }
     for rejection in &report.rejected {
-        for member in &members[rejection.position] {
+        for member in members.of(rejection.position) {
             fates[*member] = Fate::Rejected(rejection);
         }
     }
-    for position in undelivered.all_positions() {
-        for member in &members[position] {
+    for record in undelivered.all_positions().chain(merged.iter().copied()) {
+        for member in members.of(record) {
             fates[*member] = Fate::Undelivered;
         }
     }
@@ -176,6 +197,8 @@ fn send<R: Kind>(
         fates[rejection.position] = Fate::Rejected(rejection);
     }
     keep_order(taken, &mut fates);
+    let merged = merged.into_iter().flat_map(|record| members.of(record));
+    suspects.set_apart(merged.copied(), taken, &fates);
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
@@ -192,31 +215,39 @@ fn send<R: Kind>(
     }
 }
 
-/// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many deliveries.
-///
-/// If everything is blocked, the text is not the reason. So an update counts from the first delivery in which others were
-/// accepted.
+/// Updates that were blocked or refused, remembered from one delivery to the next.
 #[derive(Default)]
-struct Blocked(HashMap<i64, u32>);
+struct Suspects {
+    /// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many
+    /// deliveries. If everything is blocked, the text is not the reason. So an update counts from the first delivery in
+    /// which others were accepted after it was blocked.
+    blocked: HashMap<i64, u32>,
+    /// Groups of which a merged update was refused or blocked, by the bytes that identify them. Their updates are sent one
+    /// by one, so that only those are refused that are refused alone.
+    apart: HashSet<Vec<u8>>,
+}
 
-impl Blocked {
+impl Suspects {
     /// Counts the entries, and returns the rejections of those that were blocked often enough.
     fn give_up<R: Kind>(
         &mut self,
-        blocked: impl Iterator<Item = usize>,
+        blocked: impl Iterator<Item = BlockedRecord>,
         taken: &[OutboxEntry<R>],
         result: &Result<Report, Error>,
     ) -> Vec<Rejection> {
         let (report, _) = outcome(result);
-        let is_others = report.is_some_and(|report| report.accepted > 0 && !report.is_all_blocked);
+        let accepted = report.map_or(0, |report| report.accepted);
+        let is_all_blocked = report.is_some_and(|report| report.is_all_blocked);
         let mut given_up = Vec::new();
         let mut counts = HashMap::new();
-        for position in blocked {
+        for blocked in blocked {
+            let position = blocked.position;
             let (Some(entry), Err(error)) = (taken.get(position), result) else {
                 continue;
             };
-            let before = self.0.get(&entry.id).copied();
-            if before.is_none() && !is_others {
+            let before = self.blocked.get(&entry.id).copied();
+            let are_others_accepted = !is_all_blocked && accepted > blocked.accepted_before;
+            if before.is_none() && !are_others_accepted {
                 continue;
             }
             let count = before.unwrap_or_default() + 1;
@@ -232,15 +263,35 @@ impl Blocked {
             }
         }
         // Those that were not reached keep their counts.
-        if !self.0.is_empty() {
+        if !self.blocked.is_empty() {
             let mut left: HashSet<_> = taken.iter().map(|entry| entry.id).collect();
             for rejection in &given_up {
                 left.remove(&taken[rejection.position].id);
             }
-            self.0.retain(|id, _| left.contains(id));
+            self.blocked.retain(|id, _| left.contains(id));
         }
-        self.0.extend(counts);
+        self.blocked.extend(counts);
         given_up
+    }
+
+    /// Sets the groups of these entries apart. A group is no longer apart when nothing of it is undelivered.
+    fn set_apart<R: Kind>(
+        &mut self,
+        merged: impl Iterator<Item = usize>,
+        taken: &[OutboxEntry<R>],
+        fates: &[Fate<'_>],
+    ) {
+        let group = |entry: &OutboxEntry<R>| {
+            let update = entry.update.as_ref().ok()?;
+            update.group_bytes().map(<[u8]>::to_vec)
+        };
+        self.apart.extend(merged.filter_map(|at| group(&taken[at])));
+        if !self.apart.is_empty() {
+            let undelivered = taken.iter().zip(fates);
+            let undelivered = undelivered.filter(|(_, fate)| matches!(fate, Fate::Undelivered));
+            let groups: HashSet<_> = undelivered.filter_map(|(entry, _)| group(entry)).collect();
+            self.apart.retain(|apart| groups.contains(apart));
+        }
     }
 }
 
@@ -309,16 +360,18 @@ const OPENING: &[u8] = b"{";
 struct TakenBatch {
     records: Records,
     /// The entries that each record stands for.
-    members: Vec<Vec<usize>>,
+    members: Members,
     /// Entries that cannot be sent, each by its position.
     refused: Vec<Rejection>,
 }
 
 impl TakenBatch {
-    /// Coalesces into records of so many bytes at most, if that is set. Returns `None` if it is cancelled meanwhile.
+    /// Coalesces into records of so many bytes at most, if that is set, except for the groups `apart`. Returns `None` if it
+    /// is cancelled meanwhile.
     fn encode<R: Kind>(
         taken: &[OutboxEntry<R>],
         coalesce: Option<usize>,
+        apart: &HashSet<Vec<u8>>,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Option<Self> {
         let unlimited = Limits {
@@ -326,11 +379,11 @@ impl TakenBatch {
             bytes: usize::MAX,
         };
         let mut records = Records::default();
-        let (mut members, mut refused) = (Vec::new(), Vec::new());
+        let mut refused = Vec::new();
         for (position, entry) in taken.iter().enumerate() {
             match &entry.update {
                 Ok(update) => match records.push(position, OPENING, update, unlimited) {
-                    Ok(_) => members.push(vec![position]),
+                    Ok(_) => {}
                     Err(rejection) => refused.push(*rejection),
                 },
                 Err(unreadable) => {
@@ -341,14 +394,12 @@ impl TakenBatch {
                 }
             }
         }
-        if let Some(most) = coalesce.filter(|_| R::CAN_COALESCE) {
-            let coalesced = coalesce_with_members(&mut records, OPENING.len(), most, is_cancelled)?;
-            let taken = |of: Vec<usize>| of.into_iter().flat_map(|at| members[at].clone());
-            members = coalesced
-                .into_iter()
-                .map(|of| taken(of).collect())
-                .collect();
-        }
+        let members = match coalesce.filter(|_| R::CAN_COALESCE) {
+            Some(most) => {
+                coalesce_with_members(&mut records, OPENING.len(), most, apart, is_cancelled)?
+            }
+            None => Members::of_each(&records),
+        };
         Some(Self {
             records,
             members,
@@ -381,11 +432,15 @@ mod tests {
     #[test]
     fn what_is_blocked_while_others_are_accepted_is_given_up_in_the_third_delivery() {
         let taken = [entry(7, "one"), entry(8, "other")];
-        let mut blocked = Blocked::default();
-        let mut give_up = |positions: &[usize], accepted, is_all_blocked| {
-            let positions = positions.iter().copied();
-            let result = blocked_with(accepted, is_all_blocked);
-            let given_up = blocked.give_up(positions, &taken, &result);
+        let mut suspects = Suspects::default();
+        // Beside others that were accepted before, which shows nothing.
+        let mut give_up = |positions: &[usize], accepted: usize, is_all_blocked| {
+            let blocked = positions.iter().map(|position| BlockedRecord {
+                position: *position,
+                accepted_before: 5,
+            });
+            let result = blocked_with(5 + accepted, is_all_blocked);
+            let given_up = suspects.give_up(blocked, &taken, &result);
             let given_up = given_up.into_iter().map(|rejection| rejection.position);
             given_up.collect::<Vec<_>>()
         };
@@ -403,6 +458,28 @@ mod tests {
         }
         assert_eq!(deliver(&[0], 0), [0]);
         assert_eq!(deliver(&[1], 0), [1]);
+    }
+
+    #[test]
+    fn a_group_is_apart_until_nothing_of_it_is_undelivered() {
+        let taken = ["one", "other", "one", "third"].map(|group| entry(7, group));
+        let mut suspects = Suspects::default();
+        let mut apart = |merged: &[usize], undelivered: &[usize]| {
+            let mut fates = [Fate::Accepted; 4];
+            for at in undelivered {
+                fates[*at] = Fate::Undelivered;
+            }
+            suspects.set_apart(merged.iter().copied(), &taken, &fates);
+            let groups = taken.iter().map(|entry| entry.update.as_ref().unwrap());
+            let is_apart = |update: &EncodedUpdate| suspects.apart.contains(update.group_bytes());
+            groups.map(is_apart).collect::<Vec<_>>()
+        };
+        assert_eq!(apart(&[], &[3]), [false; 4], "it was not merged");
+        let one = [true, false, true, false];
+        assert_eq!(apart(&[0, 2], &[0, 2, 3]), one);
+        assert_eq!(apart(&[], &[2]), one);
+        assert_eq!(apart(&[1], &[1]), [false, true, false, false]);
+        assert_eq!(apart(&[], &[]), [false; 4]);
     }
 
     #[test]

@@ -116,9 +116,9 @@ impl Client {
     ///
     /// | when | then |
     /// |---|---|
-    /// | 200 with `1`, `{"status": 1, …}` or `{"status": "OK", …}`, without an `error` that is not null | all of the request is accepted |
+    /// | 200 with `1`, `{"status": 1, …}` or `{"status": "OK", …}`, with no `error`, or an empty one | all of the request is accepted |
     /// | 400 or 200 with `failed_records` | these are rejected, each with its field and message, and the others accepted |
-    /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, an `error`), lists a record that is not in the request, or counts other records as accepted (`num_good_events`, `num_records_imported`) | the request is halved until the bad updates are found; these are rejected |
+    /// | 400 or 200 that refuses all (`0`, `{"status": 0, …}`, or an `error` beside a status), lists a record that is not in the request, or counts other records as accepted (`num_good_events`, `num_records_imported`) | the request is halved until the bad updates are found; these are rejected |
     /// | 401, 403 with Mixpanel's JSON (`error` and `status`) | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
     /// | 404 with Mixpanel's JSON | stops, [`NotFound`](crate::ErrorKind::NotFound) |
     /// | 415 for a body with gzip | sent again at once without, as is the rest of the call |

@@ -8,7 +8,8 @@
 //! was before, it is equal afterwards. An update opens at most one slot, so there are never more.
 //!
 //! Time and memory grow no faster than the updates: nothing is processed or copied again for each further
-//! update, lists are taken apart once (`mutable_list`), and which records a slot stands for is kept by property.
+//! update, lists are taken apart once (`mutable_list`), and which records a slot stands for is kept by property. The only
+//! update of a group is not even parsed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,7 +26,7 @@ use crate::json::item::{Item, parse_items};
 /// more than `most` bytes.
 pub(crate) fn coalesce(records: &mut Records, opening: usize, most: usize) -> usize {
     let before = records.len();
-    let coalesced = coalesce_with_members(records, opening, most, &|| false);
+    let coalesced = coalesce_with_members(records, opening, most, &HashSet::new(), &|| false);
     debug_assert!(coalesced.is_some(), "it was not cancelled");
     before - records.len()
 }
@@ -33,31 +34,78 @@ pub(crate) fn coalesce(records: &mut Records, opening: usize, most: usize) -> us
 /// The number of records that are parsed between two checks for cancellation.
 const LOOK_EVERY: usize = 256;
 
-/// Does the same as [`coalesce`], and returns for each record that is left which ones became part of it. Returns `None`, with the records as they
-/// were, if it is cancelled meanwhile.
+/// For each record that is left, the positions of those that became part of it.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    /// Those of all records, one after the other.
+    positions: Vec<usize>,
+    /// Where each record's end.
+    ends: Vec<usize>,
+}
+
+impl Members {
+    /// Returns those of records of which each stands for itself.
+    pub(crate) fn of_each(records: &Records) -> Self {
+        let each = 0..records.len();
+        Self {
+            positions: each.clone().map(|index| records.position(index)).collect(),
+            ends: each.map(|index| index + 1).collect(),
+        }
+    }
+
+    fn push(&mut self, positions: impl Iterator<Item = usize>) {
+        self.positions.extend(positions);
+        self.ends.push(self.positions.len());
+    }
+
+    /// Returns those of one record.
+    pub(crate) fn of(&self, record: usize) -> &[usize] {
+        let start = record.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.positions[start..self.ends[record]]
+    }
+}
+
+/// Does the same as [`coalesce`], and returns for each record that is left which ones became part of it. The groups `apart`,
+/// by the bytes that name them, stay as they are. Returns `None`, with the records as they were, if it is cancelled
+/// meanwhile.
 pub(crate) fn coalesce_with_members(
     records: &mut Records,
     opening: usize,
     most: usize,
+    apart: &HashSet<Vec<u8>>,
     is_cancelled: &dyn Fn() -> bool,
-) -> Option<Vec<Vec<usize>>> {
-    let mut coalesced = Records::default();
-    let mut members = Vec::new();
+) -> Option<Members> {
+    let mut counts = HashMap::with_capacity(records.len());
+    for index in 0..records.len() {
+        *counts.entry(records.head(index, opening)).or_insert(0) += 1;
+    }
+    let is_alone = |head: &[u8]| counts[head] == 1 || apart.contains(head);
+    if (0..records.len()).all(|index| is_alone(records.head(index, opening))) {
+        return Some(Members::of_each(records));
+    }
     let mut segments = Segments::default();
     for index in 0..records.len() {
         if index % LOOK_EVERY == 0 && is_cancelled() {
             return None;
         }
-        segments.add(records, index, opening);
+        segments.add(records, index, opening, is_alone);
     }
     if is_cancelled() {
         return None;
     }
-    for segment in segments.all {
-        segment.write(records, &mut coalesced, &mut members);
+    let mut coalesced = Records::default();
+    let mut members = Members::default();
+    for part in segments.all {
+        match part {
+            Part::Alone(index) => {
+                coalesced.copy(records, index);
+                members.push(std::iter::once(records.position(index)));
+            }
+            Part::Segment(segment) => segment.write(records, &mut coalesced, &mut members),
+        }
     }
     if coalesced.largest() > most {
-        return Some((0..records.len()).map(|index| vec![index]).collect());
+        return Some(Members::of_each(records));
     }
     *records = coalesced;
     Some(members)
@@ -66,32 +114,50 @@ pub(crate) fn coalesce_with_members(
 /// The updates of each group, in the order in which the groups came up.
 #[derive(Default)]
 struct Segments<'a> {
-    all: Vec<Segment<'a>>,
+    all: Vec<Part<'a>>,
     /// Which segment a group's next update goes to, by the bytes that name the group.
     current: HashMap<&'a [u8], usize>,
 }
 
+enum Part<'a> {
+    /// A record that stays as it is.
+    Alone(usize),
+    Segment(Segment<'a>),
+}
+
 impl<'a> Segments<'a> {
-    fn add(&mut self, records: &'a Records, index: usize, opening: usize) {
-        let json = records.json(index);
-        let Some(update) = Parsed::new(json) else {
-            // Not an update of ours: it stays as it is, and nothing moves across it.
-            self.current.clear();
-            self.all.push(Segment::opaque(index));
+    fn add(
+        &mut self,
+        records: &'a Records,
+        index: usize,
+        opening: usize,
+        is_alone: impl Fn(&[u8]) -> bool,
+    ) {
+        let head = records.head(index, opening);
+        if is_alone(head) {
+            self.all.push(Part::Alone(index));
+            return;
+        }
+        let Some(update) = Parsed::new(records.json(index)) else {
+            // Not an update of ours: none of its group moves across it.
+            self.current.remove(head);
+            self.all.push(Part::Alone(index));
             return;
         };
-        let head = records.head(index, opening);
         let current = self.current.get(head).copied();
-        let same = current.filter(|at| self.all[*at].prefix == update.prefix);
-        let at = same.unwrap_or_else(|| {
-            self.all.push(Segment {
-                prefix: update.prefix,
-                ..Segment::default()
-            });
-            self.all.len() - 1
-        });
-        self.current.insert(head, at);
-        self.all[at].add(index, update);
+        if let Some(Part::Segment(segment)) = current.and_then(|at| self.all.get_mut(at))
+            && segment.prefix == update.prefix
+        {
+            segment.add(index, update);
+            return;
+        }
+        let mut segment = Segment {
+            prefix: update.prefix,
+            ..Segment::default()
+        };
+        segment.add(index, update);
+        self.current.insert(head, self.all.len());
+        self.all.push(Part::Segment(segment));
     }
 }
 
@@ -150,10 +216,8 @@ struct Segment<'a> {
 }
 
 /// One update that is left.
-#[derive(Default)]
 struct Slot<'a> {
-    /// None of a record that is left alone.
-    operation: Option<Operation>,
+    operation: Operation,
     values: BTreeMap<String, MutableList<'a>>,
     /// The records that it stands for, beside those in the histories of its properties.
     members: Vec<usize>,
@@ -186,7 +250,7 @@ fn creates(operation: Operation) -> bool {
 }
 
 impl Slot<'_> {
-    fn new(operation: Option<Operation>, members: Vec<usize>) -> Self {
+    fn new(operation: Operation, members: Vec<usize>) -> Self {
         Self {
             members,
             operation,
@@ -195,10 +259,11 @@ impl Slot<'_> {
     }
 
     fn is_left(&self) -> bool {
-        !self.values.is_empty() || matches!(self.operation, None | Some(Operation::Delete))
+        !self.values.is_empty() || self.operation == Operation::Delete
     }
 
-    fn write(&self, prefix: &[u8], operation: Operation, out: &mut Vec<u8>) {
+    fn write(&self, prefix: &[u8], out: &mut Vec<u8>) {
+        let operation = self.operation;
         out.extend_from_slice(prefix);
         out.extend_from_slice(operation.key().as_bytes());
         if operation == Operation::Delete {
@@ -253,13 +318,6 @@ impl History {
 }
 
 impl<'a> Segment<'a> {
-    fn opaque(index: usize) -> Self {
-        Self {
-            slots: vec![Slot::new(None, vec![index])],
-            ..Self::default()
-        }
-    }
-
     fn add(&mut self, index: usize, update: Parsed<'a>) {
         if update.operation == Operation::Delete {
             let mut members: Vec<usize> = Vec::new();
@@ -276,7 +334,7 @@ impl<'a> Segment<'a> {
             members.push(index);
             *self = Self {
                 prefix: self.prefix,
-                slots: vec![Slot::new(Some(Operation::Delete), members)],
+                slots: vec![Slot::new(Operation::Delete, members)],
                 fresh: true,
                 ..Self::default()
             };
@@ -294,7 +352,7 @@ impl<'a> Segment<'a> {
         }
         let history = self.properties.get_mut(name).expect("it was inserted");
         let last_slot = history.last_slot();
-        let last = last_slot.and_then(|slot| self.slots[slot].operation);
+        let last = last_slot.map(|slot| self.slots[slot].operation);
         // The step that the record becomes part of.
         let step = match (last, operation) {
             // What was there before does not matter.
@@ -338,9 +396,9 @@ impl<'a> Segment<'a> {
         for (at, part) in history.unwrap_or_default().steps {
             let slot = &mut self.slots[at];
             let value = slot.values.remove(name).expect("the slot has the property");
-            if let Some(operation) = slot.operation.filter(|one| creates(*one)) {
+            if creates(slot.operation) {
                 self.creator = Some(Creator {
-                    operation,
+                    operation: slot.operation,
                     name: name.to_owned(),
                     value,
                     record: part.last().copied().expect("some record said it"),
@@ -368,7 +426,7 @@ impl<'a> Segment<'a> {
         let next = slots.partition_point(|slot| *slot < from);
         let at = slots.get(next).copied().unwrap_or_else(|| {
             slots.push(self.slots.len());
-            self.slots.push(Slot::new(Some(operation), Vec::new()));
+            self.slots.push(Slot::new(operation, Vec::new()));
             self.slots.len() - 1
         });
         let value_of_slot = MutableList::new(value);
@@ -384,7 +442,7 @@ impl<'a> Segment<'a> {
     }
 
     /// Writes the updates that are left. If one of the originals creates the group, so does one of these.
-    fn write(mut self, records: &Records, coalesced: &mut Records, members: &mut Vec<Vec<usize>>) {
+    fn write(mut self, records: &Records, coalesced: &mut Records, members: &mut Members) {
         for (slot, part) in self
             .properties
             .drain()
@@ -394,10 +452,10 @@ impl<'a> Segment<'a> {
         }
         let mut slots = std::mem::take(&mut self.slots);
         slots.retain(Slot::is_left);
-        let is_created = slots.iter().any(|slot| slot.operation.is_some_and(creates));
+        let is_created = slots.iter().any(|slot| creates(slot.operation));
         if let Some(creator) = self.creator.take().filter(|_| !is_created) {
             let slot = |operation, value| Slot {
-                operation: Some(operation),
+                operation,
                 values: BTreeMap::from([(creator.name.clone(), value)]),
                 members: vec![creator.record],
             };
@@ -413,13 +471,10 @@ impl<'a> Segment<'a> {
             slot.members.sort_unstable();
             slot.members.dedup();
             let first = slot.members.first().copied().expect("some record made it");
-            match slot.operation {
-                None => coalesced.copy(records, first),
-                Some(operation) => coalesced.copy_with(records, first, Some(operation), |out| {
-                    slot.write(self.prefix, operation, out);
-                }),
-            }
-            members.push(slot.members);
+            coalesced.copy_with(records, first, Some(slot.operation), |out| {
+                slot.write(self.prefix, out);
+            });
+            members.push(slot.members.iter().map(|index| records.position(*index)));
         }
     }
 }
@@ -427,7 +482,7 @@ impl<'a> Segment<'a> {
 /// Adds items to the `$union` that stands before the `$remove`s at the end, if none of these removes one of them.
 fn joins<'a>(history: &History, slots: &mut [Slot<'a>], name: &str, items: &'a str) -> bool {
     let step = history.before_removed().map(|step| history.steps[step].0);
-    let union = step.filter(|at| slots[*at].operation == Some(Operation::Union));
+    let union = step.filter(|at| slots[*at].operation == Operation::Union);
     let Some(at) = union else { return false };
     if parse_items(items).any(|(_, item)| history.removed.contains(&item)) {
         return false;
@@ -496,9 +551,10 @@ mod tests {
     fn time(kind: &str, updates: usize, properties: usize) -> Duration {
         let mut records = of_one_group(kind, updates, properties);
         let start = Instant::now();
-        let members = coalesce_with_members(&mut records, 1, usize::MAX, &|| false).unwrap();
+        let members =
+            coalesce_with_members(&mut records, 1, usize::MAX, &HashSet::new(), &|| false).unwrap();
         let time = start.elapsed();
-        let parts: usize = members.iter().map(Vec::len).sum();
+        let parts = members.positions.len();
         assert!(parts >= updates, "each is part of some");
         assert!(
             parts <= updates * properties + records.len(),
@@ -519,8 +575,10 @@ mod tests {
     /// Returns each update that is left of those of one group, and which ones it stands for.
     fn coalesced(updates: &[Update<'_>]) -> Vec<String> {
         let mut records = records(updates);
-        let members = coalesce_with_members(&mut records, 1, usize::MAX, &|| false).unwrap();
-        let left = members.iter().enumerate().map(|(index, members)| {
+        let members =
+            coalesce_with_members(&mut records, 1, usize::MAX, &HashSet::new(), &|| false).unwrap();
+        let left = (0..records.len()).map(|index| {
+            let members = members.of(index);
             let json = String::from_utf8_lossy(records.json(index));
             let json = json.strip_prefix(r#"{"$group_key":"company","$group_id":"acme","#);
             format!("{} {members:?}", json.expect("an update of the group"))
@@ -636,8 +694,9 @@ mod tests {
             assert_eq!(coalesce(&mut records, 1, bytes), 2 - left);
             assert_eq!(records.len(), left);
             let mut records = self::records(&updates);
-            let members = coalesce_with_members(&mut records, 1, bytes, &|| false).unwrap();
-            assert_eq!(members.len(), left);
+            let members =
+                coalesce_with_members(&mut records, 1, bytes, &HashSet::new(), &|| false).unwrap();
+            assert_eq!(members.ends.len(), left);
         }
     }
 
@@ -649,12 +708,16 @@ mod tests {
             looks.set(looks.get() + 1);
             looks.get() > 3
         };
-        let members = coalesce_with_members(&mut records, 1, usize::MAX, &is_cancelled);
-        assert_eq!((members, looks.get()), (None, 4));
+        let members =
+            coalesce_with_members(&mut records, 1, usize::MAX, &HashSet::new(), &is_cancelled);
+        assert_eq!((members.is_none(), looks.get()), (true, 4));
         assert_eq!(records.len(), 100_000, "the records are as they were");
         // It looks often enough for every size.
         looks.set(-1_000);
-        assert!(coalesce_with_members(&mut records, 1, usize::MAX, &is_cancelled).is_some());
+        assert!(
+            coalesce_with_members(&mut records, 1, usize::MAX, &HashSet::new(), &is_cancelled)
+                .is_some()
+        );
         assert!(looks.get() > -650, "{}", looks.get());
     }
 

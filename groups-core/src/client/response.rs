@@ -161,7 +161,8 @@ fn accepted(json: &Value, records: usize) -> Option<Verdict> {
         (Some(0), _) => false,
         _ => return None,
     };
-    let is_refused = !says_yes || json.get("error").is_some_and(|error| !error.is_null());
+    let is_error = |error: &Value| !error.is_null() && error != "";
+    let is_refused = !says_yes || json.get("error").is_some_and(is_error);
     match counted(json) {
         _ if is_refused => Some(Verdict::Refused(reason(json))),
         None => Some(Verdict::Accepted),
@@ -366,6 +367,8 @@ mod tests {
             (r#"{"status":"OK"}"#, "accepted"),
             (r#"{"code":200}"#, "accepted"),
             (r#"{"status":"bad"}"#, NOT_MIXPANELS),
+            (r#"{"status":1,"error":""}"#, "accepted"),
+            (r#"{"code":200,"status":"OK","error":""}"#, "accepted"),
             (r#"{"status":1,"error":"no"}"#, "refused no"),
             (r#"{"status":0,"error":"no"}"#, "refused no"),
             (r#"{"status":0,"error":null}"#, NO_REASON),

@@ -13,6 +13,7 @@ use crate::client::retry::{Failure, Step};
 use crate::client::transport::{Request, Transport, TransportError};
 use crate::record::Record;
 use crate::record::Rejection;
+use crate::record::report::BlockedRecord;
 use crate::record::{Error, ErrorKind};
 use crate::util::random::{random, random_bits};
 use crate::util::sync::{Instant, LONGEST_WAIT};
@@ -63,6 +64,8 @@ impl<'a> Sender<'a> {
         let mut sent = 0;
         // Whether a run was blocked at each attempt, so that its parts are tried once.
         let mut is_blocked = false;
+        // Where the last run ends that was blocked as a whole, and how many records were accepted before.
+        let (mut blocked_until, mut accepted_before) = (0, 0);
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
         runs.push(0..batch.len());
@@ -89,13 +92,17 @@ impl<'a> Sender<'a> {
             let newly_sent = run.end.saturating_sub(sent);
             sent = sent.max(run.end);
             let verdict = self.exchange(batch, &run, newly_sent, is_blocked)?;
+            if matches!(verdict, Verdict::Blocked(_)) && run.start >= blocked_until {
+                blocked_until = run.end;
+                accepted_before = self.delivery.state().report.accepted;
+            }
             match failed_records(verdict, records) {
                 Ok(failed_records) => {
                     self.settle::<R>(batch, &run, failed_records);
                     *settled = run.end;
                 }
                 Err(Verdict::Blocked(error)) if records == 1 => {
-                    self.set_aside(batch, run.start, error);
+                    self.set_aside(batch, run.start, accepted_before, error);
                     *settled = run.end;
                     if self.set_aside < MAX_SET_ASIDE {
                         continue;
@@ -120,7 +127,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Hands back a record that is blocked alone.
-    fn set_aside(&mut self, batch: &Records, index: usize, error: Error) {
+    fn set_aside(&mut self, batch: &Records, index: usize, accepted_before: usize, error: Error) {
         let position = batch.position(index);
         log::warn!("record {position} was not delivered: {error:#}");
         self.hand_back(batch, index);
@@ -128,7 +135,10 @@ impl<'a> Sender<'a> {
         self.held.insert(head.to_vec());
         self.set_aside += 1;
         let mut state = self.delivery.state();
-        state.report.blocked.push(position);
+        state.report.blocked.push(BlockedRecord {
+            position,
+            accepted_before,
+        });
         state.set_aside.get_or_insert(error);
     }
 
@@ -238,12 +248,14 @@ impl<'a> Sender<'a> {
         let gzip = self.packer.pack(body);
         let body = if gzip { self.packer.packed() } else { body };
         self.pause(None)?;
-        self.delivery.state().report.sent += newly_sent;
         let started = Instant::now();
         for attempt in 1.. {
             if !self.delivery.is_permitted() {
                 let message = "the lease on the outbox was not extended: no request was started";
                 return Err(self.stop(Error::new(ErrorKind::Cancelled, message)));
+            }
+            if attempt == 1 {
+                self.delivery.state().report.sent += newly_sent;
             }
             let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
                 Verdict::Blocked(error) if gzip && error.status() == Some(NO_SUCH_ENCODING) => {

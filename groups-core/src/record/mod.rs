@@ -25,7 +25,7 @@ pub(crate) mod group_hash;
 mod into;
 pub(crate) mod mixpanel_group;
 pub(crate) mod rejection;
-mod report;
+pub(crate) mod report;
 pub(crate) mod tokens;
 pub(crate) mod unchanged;
 mod undelivered;

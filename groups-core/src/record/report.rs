@@ -27,10 +27,18 @@ pub struct Report {
     pub retries: usize,
     /// Bytes of all request bodies, as sent: after compression, if there is any.
     pub bytes: u64,
-    /// The positions of records whose requests something before Mixpanel refuses when they are alone in them.
-    pub(crate) blocked: Vec<usize>,
+    /// Records whose requests something before Mixpanel refuses when they are alone in them.
+    pub(crate) blocked: Vec<BlockedRecord>,
     /// The delivery was given up since other records were blocked as well.
     pub(crate) is_all_blocked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockedRecord {
+    pub(crate) position: usize,
+    /// How many records were accepted when it was first in a request that was blocked. If there are more at the end, not
+    /// everything was blocked.
+    pub(crate) accepted_before: usize,
 }
 
 impl Report {

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{LONG, eventually, is_own_process};
-use mixpanel_groups::{Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy};
+use mixpanel_groups::buffered::DeliveryEvent;
+use mixpanel_groups::{
+    BufferedClient, Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy,
+};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
@@ -35,6 +38,7 @@ fn each_documented_success_accepts_all() {
         r#"{"code":200,"num_records_imported":3,"status":"OK"}"#,
         r#"{"code":200,"num_good_events":3,"status":1}"#,
         r#"{"code":200,"status":"OK","failed_records":[]}"#,
+        r#"{"status":1,"error":""}"#,
     ] {
         let raw = Raw::responding(move |_| response(200, "", body));
         let report = send_to(&raw, 3);
@@ -464,8 +468,15 @@ fn a_background_client_gives_up_neighbors_that_are_blocked() {
 }
 
 /// Where everything is blocked from some moment on, it is not for the text of those that are tried first.
+/// Whether so many wait behind it that the delivery is given up, or so few that each is tried.
 #[test]
 fn a_wall_in_the_middle_of_a_delivery_rejects_nothing() {
+    for behind in [7, 2] {
+        assert_nothing_is_rejected_behind_a_wall(behind);
+    }
+}
+
+fn assert_nothing_is_rejected_behind_a_wall(behind: usize) {
     let raw = Raw::responding(|body| {
         if body.contains("{\"number\":0}") {
             response(200, "", "1")
@@ -483,13 +494,70 @@ fn a_wall_in_the_middle_of_a_delivery_rejects_nothing() {
         .flush_interval(Duration::from_millis(1))
         .start()
         .unwrap();
-    buffered.publish_all(updates(9)).unwrap();
+    buffered.publish_all(updates(2 + behind)).unwrap();
     eventually("delivered five times", || {
         deliveries.load(Ordering::SeqCst) >= 5
     });
     let outcome = buffered.shutdown(Duration::ZERO);
     assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (2, 0));
-    assert_eq!(outcome.undelivered.len(), 7);
+    assert_eq!(outcome.undelivered.len(), behind);
+}
+
+/// Three updates of one group, which are merged into one request's record.
+fn merged(client: &Client) -> (BufferedClient, Arc<Mutex<Vec<String>>>) {
+    let rejected = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&rejected);
+    let buffered = client.buffered().on_error(move |event| {
+        if let DeliveryEvent::Rejected(json, _) = event {
+            told.lock().unwrap().push(json.to_string());
+        }
+    });
+    let buffered = buffered.start().unwrap();
+    let acme = Group::new("company", "acme");
+    let names = ["plan", "note", "seats"];
+    let updates = names.map(|name| acme.set(json!({name: format!("the {name}")})));
+    buffered.publish_all(updates).unwrap();
+    (buffered, rejected)
+}
+
+#[test]
+fn of_updates_that_were_merged_only_those_are_rejected_that_are_refused_alone() {
+    let raw = Raw::responding(|body| {
+        if body.contains("the note") {
+            response(
+                400,
+                "",
+                r#"{"code":400,"error":"no","status":"Bad Request"}"#,
+            )
+        } else {
+            response(200, "", "1")
+        }
+    });
+    let client = builder(&raw.endpoint).build().unwrap();
+    let (buffered, rejected) = merged(&client);
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (2, 1));
+    assert!(matches!(&rejected.lock().unwrap()[..], [one] if one.contains("the note")));
+}
+
+#[test]
+fn of_updates_that_were_merged_only_those_are_rejected_that_are_blocked_alone() {
+    let raw = Raw::responding(|body| {
+        if body.contains("the note") {
+            response(403, "", "<html>Forbidden</html>")
+        } else {
+            response(200, "", "1")
+        }
+    });
+    let client = builder(&raw.endpoint).build().unwrap();
+    let (buffered, rejected) = merged(&client);
+    let others = (0..3).map(|id| Group::new("company", id).set(json!({"number": id})));
+    buffered.publish_all(others).unwrap();
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (5, 1));
+    assert!(matches!(&rejected.lock().unwrap()[..], [one] if one.contains("the note")));
 }
 
 #[test]
