@@ -462,6 +462,33 @@ fn what_can_never_fit_drops_nothing() {
 }
 
 #[test]
+fn what_is_being_sent_leaves_room_for_the_newest() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(503));
+    let hour = Duration::from_secs(3_600);
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.retry(RetryPolicy::default().base_delay(hour));
+    let buffered = client.build().unwrap().buffered().capacity(10, 1 << 20);
+    let buffered = buffered
+        .overflow(OverflowPolicy::DropOldest)
+        .start()
+        .unwrap();
+    buffered.publish_all((0..10).map(|id| set(id, id))).unwrap();
+    let _ = buffered.flush(Duration::ZERO);
+    let requests = emulator.wait_for(LONG, |emulator| emulator.requests().into_iter().next());
+    requests.expect("the worker sends, and waits for an hour");
+    for id in 10..20 {
+        buffered.publish(set(id, id)).unwrap();
+    }
+    let outcome = buffered.shutdown(Duration::ZERO);
+    assert_eq!(outcome.stats.dropped, 10);
+    let numbers = outcome.undelivered.iter();
+    let numbers = numbers.map(|update| update.group().id().as_str().parse().unwrap());
+    let numbers: Vec<usize> = numbers.collect();
+    assert_eq!(numbers, (0..5).chain(15..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_worker_pauses_for_as_long_as_the_server_asks() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_next(Fault::RetryAfter {
