@@ -747,7 +747,7 @@ fn undelivered_events_come_back_as_they_were() {
     let back: Vec<_> = undelivered.events().map(|event| json(&event)).collect();
     assert_eq!(back, events[10..].iter().map(json).collect::<Vec<_>>());
 
-    let report = client.import(error.into_undelivered().events()).unwrap();
+    let report = client.import(&error.into_undelivered()).unwrap();
     assert_eq!(report.accepted, 25);
     assert_eq!(emulator.events().len(), 35);
 }

@@ -367,7 +367,7 @@ fn no_secret_is_shown() {
     assert!(error.is_unauthorized());
     let text = "status 401, \"a project token is missing or unknown\" (1 undelivered)";
     assert!(error.to_string().ends_with(text), "{error}");
-    let update = error.undelivered().into_iter().next().unwrap();
+    let update = error.undelivered().updates().next().unwrap();
     for shown in [
         shown,
         format!("{client:?}"),

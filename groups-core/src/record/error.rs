@@ -148,7 +148,7 @@ impl Error {
     /// error from anything but sending or publishing.
     ///
     /// `client.send(error.undelivered())` sends the updates again, and
-    /// `client.import(error.undelivered().events())` the events. One whose response was lost may have
+    /// `client.import(error.undelivered())` the events. One whose response was lost may have
     /// been applied; applying it again changes nothing.
     #[must_use]
     pub fn undelivered(&self) -> &Undelivered {

@@ -1,12 +1,15 @@
 use std::fmt;
 
 use crate::record::Encoded;
-use crate::record::{EncodedRecord, Event, Update};
+use crate::record::{
+    EncodedRecord, Error, Event, IntoEvents, IntoRecord, IntoRecords, IntoUpdates, Update,
+};
 
 /// The updates or events that were not delivered, in the caller's order, ready to be sent again.
 ///
 /// Holds their JSON without the project's token, so it can be sent by another client, kept or
-/// moved to another thread.
+/// moved to another thread. `client.send(&undelivered)` sends the updates, `client.import(&undelivered)` the events, and
+/// `buffered.publish_all(&undelivered)` takes both.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), mixpanel_groups::Error> {
@@ -62,7 +65,10 @@ impl Undelivered {
     /// Returns the updates, in the caller's order.
     #[must_use]
     pub fn updates(&self) -> UndeliveredUpdates<'_> {
-        self.into_iter()
+        UndeliveredUpdates {
+            undelivered: self,
+            rest: self.entries.iter(),
+        }
     }
 
     /// Iterates over the events that an `import` did not deliver. They keep their insert ids, so Mixpanel keeps
@@ -72,13 +78,13 @@ impl Undelivered {
     /// # let client = mixpanel_groups::Client::new("token")?;
     /// # let events = Vec::<mixpanel_groups::Event>::new();
     /// if let Err(error) = client.import(events) {
-    ///     client.import(error.into_undelivered().events())?.into_result()?; // later
+    ///     client.import(error.undelivered())?.into_result()?; // later
     /// }
     /// # Ok::<(), mixpanel_groups::Error>(())
     /// ```
     pub fn events(&self) -> impl Iterator<Item = Event> {
         let events = self.entries.iter().filter(|entry| !entry.is_update());
-        events.map(|record| Event::read(&self.json[record.start..record.end]))
+        events.map(|entry| self.event(entry))
     }
 
     /// Iterates over the updates, each with its position among those that were passed to `send`.
@@ -97,6 +103,10 @@ impl Undelivered {
     fn update(&self, entry: &UndeliveredRecord) -> Update<'_> {
         let json = &self.json[entry.start..entry.end];
         Update::encoded(json, Ok(Some(entry.encoded)))
+    }
+
+    fn event(&self, entry: &UndeliveredRecord) -> Event {
+        Event::read(&self.json[entry.start..entry.end])
     }
 
     /// Adds the record with these members.
@@ -172,16 +182,45 @@ impl<'a> Iterator for UndeliveredUpdates<'a> {
     }
 }
 
-/// The updates: see [`Undelivered::updates`].
-#[allow(clippy::into_iter_without_iter)] // It is called `updates`, beside `events`.
-impl<'a> IntoIterator for &'a Undelivered {
-    type Item = Update<'a>;
-    type IntoIter = UndeliveredUpdates<'a>;
+// Not `IntoIterator`: an iterator of updates would leave the events out wherever both can be passed.
 
-    fn into_iter(self) -> UndeliveredUpdates<'a> {
-        UndeliveredUpdates {
-            undelivered: self,
-            rest: self.entries.iter(),
+/// The updates: see [`Undelivered::updates`].
+impl<'a> IntoUpdates<'a> for &'a Undelivered {
+    fn into_updates(self) -> impl Iterator<Item = Update<'a>> {
+        self.updates()
+    }
+}
+
+/// The events: see [`Undelivered::events`].
+impl IntoEvents for &Undelivered {
+    fn into_events(self) -> impl Iterator<Item: std::borrow::Borrow<Event>> {
+        self.events()
+    }
+}
+
+/// The updates and the events.
+impl IntoRecords for &Undelivered {
+    fn into_records(self) -> impl Iterator<Item: IntoRecord> {
+        self.entries.iter().map(|entry| {
+            if entry.is_update() {
+                Either::Update(self.update(entry))
+            } else {
+                Either::Event(self.event(entry))
+            }
+        })
+    }
+}
+
+enum Either<'a> {
+    Update(Update<'a>),
+    Event(Event),
+}
+
+impl IntoRecord for Either<'_> {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        match self {
+            Self::Update(update) => update.into_record(),
+            Self::Event(event) => event.into_record(),
         }
     }
 }
@@ -195,7 +234,7 @@ impl fmt::Debug for UndeliveredUpdates<'_> {
 impl fmt::Debug for Undelivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = f.debug_list();
-        list.entries(self).entries(self.events()).finish()
+        list.entries(self.updates()).entries(self.events()).finish()
     }
 }
 

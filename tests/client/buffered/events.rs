@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, is_own_process};
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
+use mixpanel_groups::record::{EncodedEvent, EncodedRecord, Undelivered};
 use mixpanel_groups::{
-    BufferedClient, Client, ClientBuilder, ErrorKind, Event, Group, RetryPolicy, Update,
+    BufferedClient, Client, ClientBuilder, EncodedUpdate, ErrorKind, Event, Group, RetryPolicy,
+    Update,
 };
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
@@ -209,6 +211,28 @@ fn an_invalid_event_is_an_error_at_once() {
     assert_eq!(error.undelivered().events().count(), 2);
     drop(buffered);
     assert!(emulator.requests().is_empty());
+}
+
+#[test]
+fn undelivered_records_of_both_kinds_are_published_again() {
+    let emulator = Emulator::start().unwrap();
+    let encoded = EncodedUpdate::new(&update(1)).unwrap().unwrap();
+    let records = [
+        EncodedRecord::from(EncodedEvent::new(&event(1)).unwrap()),
+        EncodedRecord::from(encoded),
+        EncodedRecord::from(EncodedEvent::new(&event(2)).unwrap()),
+    ];
+    let undelivered: Undelivered = records.into_iter().collect();
+    let buffered = client(&emulator).buffered().start().unwrap();
+    buffered.publish_all(&undelivered).unwrap();
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(
+        (outcome.stats.accepted, outcome.event_stats.accepted),
+        (1, 2)
+    );
+    assert_eq!(client(&emulator).send(&undelivered).unwrap().accepted, 1);
+    assert_eq!(client(&emulator).import(&undelivered).unwrap().accepted, 2);
 }
 
 #[test]
