@@ -11,7 +11,7 @@ use crate::buffered::settings::Settings;
 use crate::buffered::state::{LOOK_AGAIN, Task, Turn};
 use crate::buffered::{DeliveryEvent, OverflowPolicy};
 use crate::client::coalesce::{Members, coalesce_with_members};
-use crate::client::records::{Limits, Records};
+use crate::client::records::{Borrowed, Limits, Records};
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
 use crate::record::report::BlockedRecord;
@@ -142,13 +142,13 @@ fn send<R: Kind>(
     let is_cancelled = || cancel.load(Ordering::Relaxed);
     let most = R::route(&publisher.client).most_bytes_a_record();
     let most = publisher.settings.coalesce.then_some(most);
-    let Some(batch) = TakenBatch::encode(taken, most, &suspects.apart, &is_cancelled) else {
+    let Some(batch) = TakenBatch::new(taken, most, &suspects.apart, &is_cancelled) else {
         let undelivered = vec![Fate::Undelivered; taken.len()];
         let _ = settle(publisher, taken, &undelivered, &Report::default());
         return Err(None);
     };
     let TakenBatch {
-        records,
+        merged,
         members,
         refused,
     } = batch;
@@ -162,7 +162,11 @@ fn send<R: Kind>(
     };
     let options = publisher.client.with_options();
     let options = options.cancel_on(cancel).permit(&permit);
-    let result = options.run(R::route(&publisher.client), records.written::<R>(OPENING));
+    let route = R::route(&publisher.client);
+    let result = match &merged {
+        Some(records) => options.run(route, records.written::<R>(OPENING)),
+        None => options.run(route, readable(taken).map(|(_, update)| Borrowed(update))),
+    };
     let (report, undelivered) = outcome(&result);
     let report = report.expect("a delivery has a report, however it ends");
 
@@ -353,12 +357,13 @@ fn settle<R: Kind>(
     settled
 }
 
-/// The first byte of each record in a [`TakenBatch`]; the client writes the token after it.
+/// The first byte of each merged record; the client writes the token after it.
 const OPENING: &[u8] = b"{";
 
-/// The records to send from the entries that were taken.
+/// The records to send for the entries that were taken.
 struct TakenBatch {
-    records: Records,
+    /// What is sent instead of the entries that can be read, if some of these were merged.
+    merged: Option<Records>,
     /// The entries that each record stands for.
     members: Members,
     /// Entries that cannot be sent, each by its position.
@@ -368,44 +373,60 @@ struct TakenBatch {
 impl TakenBatch {
     /// Coalesces into records of so many bytes at most, if that is set, except for the groups `apart`. Returns `None` if it
     /// is cancelled meanwhile.
-    fn encode<R: Kind>(
+    fn new<R: Kind>(
         taken: &[OutboxEntry<R>],
         coalesce: Option<usize>,
         apart: &HashSet<Vec<u8>>,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Option<Self> {
+        let mut refused = Vec::new();
+        for (position, entry) in taken.iter().enumerate() {
+            if let Err(unreadable) = &entry.update {
+                log::warn!("rejected a row of the outbox: {unreadable}");
+                let mut rejection = unreadable.rejection();
+                rejection.position = position;
+                refused.push(rejection);
+            }
+        }
+        let coalesce = coalesce.filter(|_| R::CAN_COALESCE && has_a_group_twice(taken));
+        let Some(most) = coalesce else {
+            return Some(Self {
+                merged: None,
+                members: Members::each(readable(taken).map(|(position, _)| position)),
+                refused,
+            });
+        };
         let unlimited = Limits {
             records: usize::MAX,
             bytes: usize::MAX,
         };
         let mut records = Records::default();
-        let mut refused = Vec::new();
-        for (position, entry) in taken.iter().enumerate() {
-            match &entry.update {
-                Ok(update) => match records.push(position, OPENING, update, unlimited) {
-                    Ok(_) => {}
-                    Err(rejection) => refused.push(*rejection),
-                },
-                Err(unreadable) => {
-                    log::warn!("rejected a row of the outbox: {unreadable}");
-                    let mut rejection = unreadable.rejection();
-                    rejection.position = position;
-                    refused.push(rejection);
-                }
+        for (position, update) in readable(taken) {
+            if let Err(rejection) = records.push(position, OPENING, update, unlimited) {
+                refused.push(*rejection);
             }
         }
-        let members = match coalesce.filter(|_| R::CAN_COALESCE) {
-            Some(most) => {
-                coalesce_with_members(&mut records, OPENING.len(), most, apart, is_cancelled)?
-            }
-            None => Members::of_each(&records),
-        };
+        let opening = OPENING.len();
+        let members = coalesce_with_members(&mut records, opening, most, apart, is_cancelled)?;
         Some(Self {
-            records,
+            merged: Some(records),
             members,
             refused,
         })
     }
+}
+
+/// Returns the entries that can be sent, each with its position.
+fn readable<R: Kind>(taken: &[OutboxEntry<R>]) -> impl Iterator<Item = (usize, &R)> {
+    let updates = taken.iter().map(|entry| entry.update.as_ref().ok());
+    let updates = updates.enumerate();
+    updates.filter_map(|(position, update)| Some((position, update?)))
+}
+
+fn has_a_group_twice<R: Kind>(taken: &[OutboxEntry<R>]) -> bool {
+    let mut seen = HashSet::with_capacity(taken.len());
+    let mut groups = readable(taken).filter_map(|(_, update)| update.group_bytes());
+    groups.any(|group| !seen.insert(group))
 }
 
 #[cfg(test)]

@@ -44,13 +44,17 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Returns those of records of which each stands for itself.
-    pub(crate) fn of_each(records: &Records) -> Self {
-        let each = 0..records.len();
+    /// Returns those of records at these positions, of which each stands for itself.
+    pub(crate) fn each(positions: impl Iterator<Item = usize>) -> Self {
+        let positions: Vec<_> = positions.collect();
         Self {
-            positions: each.clone().map(|index| records.position(index)).collect(),
-            ends: each.map(|index| index + 1).collect(),
+            ends: (1..=positions.len()).collect(),
+            positions,
         }
+    }
+
+    fn each_of(records: &Records) -> Self {
+        Self::each((0..records.len()).map(|index| records.position(index)))
     }
 
     fn push(&mut self, positions: impl Iterator<Item = usize>) {
@@ -81,7 +85,7 @@ pub(crate) fn coalesce_with_members(
     }
     let is_alone = |head: &[u8]| counts[head] == 1 || apart.contains(head);
     if (0..records.len()).all(|index| is_alone(records.head(index, opening))) {
-        return Some(Members::of_each(records));
+        return Some(Members::each_of(records));
     }
     let mut segments = Segments::default();
     for index in 0..records.len() {
@@ -105,7 +109,7 @@ pub(crate) fn coalesce_with_members(
         }
     }
     if coalesced.largest() > most {
-        return Some(Members::of_each(records));
+        return Some(Members::each_of(records));
     }
     *records = coalesced;
     Some(members)

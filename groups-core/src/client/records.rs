@@ -96,6 +96,23 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+/// A record that stays where it is.
+pub(crate) struct Borrowed<'a, R>(pub(crate) &'a R);
+
+impl<R: Record> Record for Borrowed<'_, R> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        self.0.write(out)
+    }
+
+    fn group_hash(&self) -> u64 {
+        self.0.group_hash()
+    }
+
+    fn name(json: &[u8]) -> RecordRef {
+        R::name(json)
+    }
+}
+
 /// Returns a rejection if a record of these members is too large, with its `opening` of that length.
 pub(super) fn check_size<R: Record>(
     members: &[u8],

@@ -113,10 +113,13 @@ impl<R: OutboxRecord> Outbox<R> for MemoryOutbox<R> {
         let rejected = rejected.iter().map(|(id, _)| *id);
         let mut settled: Vec<i64> = accepted.iter().copied().chain(rejected).collect();
         settled.sort_unstable();
+        let mut settled = settled.into_iter().peekable();
         let mut taken = self.taken();
         let (mut updates, mut bytes) = (0, 0);
+        // What is taken is in the order of its ids too.
         taken.retain(|entry| {
-            let is_settled = settled.binary_search(&entry.id).is_ok();
+            while settled.next_if(|id| *id < entry.id).is_some() {}
+            let is_settled = settled.next_if_eq(&entry.id).is_some();
             if is_settled {
                 updates += 1;
                 bytes += entry.record.as_json().len();
