@@ -2,6 +2,7 @@
 
 mod accounting;
 mod buffered;
+mod careless;
 mod coalesce;
 mod delivery;
 mod events;

@@ -1,6 +1,7 @@
 //! What several tests and benchmarks need.
 
 mod again;
+pub mod careless;
 mod chance;
 mod example;
 pub mod faulty;

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mixpanel_groups::{Group, GroupId, Id, MixpanelGroup, Operation, Update};
+use mixpanel_groups::{Group, GroupId, Id, MixpanelGroup, Operation, Profile, Update};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -165,7 +165,7 @@ fn json_text_that_is_null_counts_as_null() {
     };
     assert_eq!(
         all(&company("null")),
-        json!({"$unset": ["raw", "list", "raw_list"]})
+        json!({"$unset": ["raw", "raw_list"]})
     );
     assert_eq!(
         all(&company("1")),
@@ -200,6 +200,48 @@ fn none_is_left_out_or_unset() {
         ..company
     };
     assert_eq!(all(&company), json!({"$set": {"left_out": 1, "unset": 2}}));
+}
+
+/// `$union` adds items, and a list without items adds none: what earlier updates added stays.
+#[test]
+fn an_empty_list_under_union_removes_nothing() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company", unset_none)]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u64,
+        #[mixpanel(union)]
+        integrations: Vec<&'static str>,
+        #[mixpanel(union, with = "Serialize::serialize")]
+        regions: Vec<Option<u8>>,
+        #[mixpanel(union)]
+        tags: Option<BTreeSet<u8>>,
+    }
+    let company = |integration: Option<&'static str>, region, tags| Company {
+        id: 7,
+        integrations: integration.into_iter().collect(),
+        regions: vec![region],
+        tags,
+    };
+    let mut profile = Profile::default();
+    let days = [
+        company(Some("slack"), Some(1), Some([2].into())),
+        company(Some("jira"), Some(3), Some([4].into())),
+        company(None, None, Some([].into())),
+    ];
+    for day in &days {
+        day.updates()
+            .for_each(|update| profile.apply(&update).unwrap());
+    }
+    let both = json!({"integrations": ["slack", "jira"], "regions": [1, 3], "tags": [2, 4]});
+    assert_eq!(profile, both);
+    assert_eq!(days[2].updates().count(), 0);
+    // A list that is `null` is one that the profile is not to have.
+    assert_eq!(all(&company(None, None, None)), json!({"$unset": ["tags"]}));
+    // What knows that there were items removes them.
+    let changes = days[2].changes_since(&days[1]);
+    let changes: Vec<_> = changes.map(|update| says(&update)).collect();
+    assert_eq!(changes, [json!(["integrations", "regions", "tags"])]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! another name in `tests/hygiene`.
 
 mod attributes;
+mod careless;
 mod changes;
 mod flattened;
 pub mod hygiene_lints; // `pub`, as some lints look at a crate's interface alone.

@@ -384,3 +384,49 @@ fn a_variant_is_as_deep_as_any_value_may_be() {
         }
     }
 }
+
+/// The table in the derive's documentation.
+#[test]
+fn which_of_two_methods_of_one_name_is_called() {
+    #[derive(Clone, Copy, MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u32,
+    }
+
+    #[derive(Debug, PartialEq)]
+    struct Own;
+
+    impl Company {
+        fn set(&self) -> Own {
+            Own
+        }
+
+        fn union(&mut self) -> Own {
+            Own
+        }
+
+        fn delete(self) -> Own {
+            Own
+        }
+    }
+
+    let mut company = Company { id: 1 };
+    assert_eq!(company.set(), Own);
+    assert_eq!(company.union().to_json().unwrap(), None);
+    assert_eq!(company.delete(), Own);
+
+    let reference = &company;
+    assert_eq!(reference.set(), Own);
+    assert_eq!(reference.union().to_json().unwrap(), None);
+    assert_eq!(says(&reference.delete()), json!(""));
+
+    let reference = &mut company;
+    assert_eq!(reference.set(), Own);
+    assert_eq!(reference.union(), Own);
+    assert_eq!(reference.delete(), Own);
+    assert_eq!(MixpanelGroup::set(reference).to_json().unwrap(), None);
+    assert_eq!(MixpanelGroup::union(reference).to_json().unwrap(), None);
+    assert_eq!(says(&MixpanelGroup::delete(reference)), json!(""));
+}

@@ -640,3 +640,38 @@ fn a_group_that_cannot_be_named_is_rejected_once() {
     assert!(report.is_all_accepted());
     assert_eq!(snapshot.len(), 1);
 }
+
+/// A value whose `Serialize` ignores an error and goes on.
+#[test]
+fn what_goes_on_after_an_error_is_rejected_each_time() {
+    use common::careless::{Careless, Second, Shape};
+
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        odd: Careless,
+        #[mixpanel(flatten)]
+        flat: BTreeMap<&'static str, Careless>,
+    }
+    let (folder, emulator) = (Folder::new(), Emulator::start().unwrap());
+    let client = client(&emulator);
+    let company = |id, value| Company {
+        id,
+        odd: value,
+        flat: BTreeMap::from([("deep", value)]),
+    };
+    for shape in [Shape::Seq, Shape::Entries, Shape::Keys, Shape::Struct] {
+        let fine = company(1, Careless(shape, Second::Fine));
+        for second in Second::FAILURES {
+            let companies = [&fine, &company(2, Careless(shape, second))];
+            let mut snapshot = Snapshot::open(folder.file()).unwrap();
+            let report = snapshot.sync(&client, companies).unwrap();
+            assert_eq!(report.rejected.len(), 1, "{shape:?} {second:?}");
+            assert_eq!(report.rejected[0].field.as_deref(), Some("odd"));
+        }
+    }
+    assert!(emulator.profile("company", "1").is_some());
+    assert!(emulator.profile("company", "2").is_none());
+}

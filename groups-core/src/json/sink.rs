@@ -1,9 +1,10 @@
 //! The serde serializer of this crate, and the trait of what it serializes into.
 //!
-//! serde asks for some forty methods. [`IntoSink`] has them, and brings them down to the five of a [`Sink`] and
-//! the few of its [`Parts`].
+//! serde asks for some forty methods. [`IntoSink`] and [`IntoParts`] have them, and bring them down to the five of a
+//! [`Sink`] and the few of its [`Parts`].
 
 use std::fmt;
+use std::mem;
 
 use serde_core::ser::{self, Serialize, Serializer};
 
@@ -133,7 +134,7 @@ impl ser::Error for Mismatch {
     }
 }
 
-/// A serializer into a [`Sink`], and into its [`Parts`].
+/// A serializer into a [`Sink`].
 pub(crate) struct IntoSink<S>(pub(crate) S);
 
 macro_rules! scalars {
@@ -148,13 +149,13 @@ macro_rules! scalars {
 impl<S: Sink> Serializer for IntoSink<S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = IntoSink<S::Parts>;
-    type SerializeTuple = IntoSink<S::Parts>;
-    type SerializeTupleStruct = IntoSink<S::Parts>;
-    type SerializeTupleVariant = IntoSink<S::Parts>;
-    type SerializeMap = Members<S::Parts>;
-    type SerializeStruct = IntoSink<S::Parts>;
-    type SerializeStructVariant = IntoSink<S::Parts>;
+    type SerializeSeq = IntoParts<S::Parts>;
+    type SerializeTuple = IntoParts<S::Parts>;
+    type SerializeTupleStruct = IntoParts<S::Parts>;
+    type SerializeTupleVariant = IntoParts<S::Parts>;
+    type SerializeMap = IntoParts<S::Parts>;
+    type SerializeStruct = IntoParts<S::Parts>;
+    type SerializeStructVariant = IntoParts<S::Parts>;
 
     scalars!(
         serialize_bool(bool) => Bool;
@@ -242,13 +243,13 @@ impl<S: Sink> Serializer for IntoSink<S> {
     }
 
     #[inline]
-    fn serialize_seq(self, _len: Option<usize>) -> Result<IntoSink<S::Parts>, S::Error> {
-        self.0.open(Shape::List).map(IntoSink)
+    fn serialize_seq(self, _len: Option<usize>) -> Result<IntoParts<S::Parts>, S::Error> {
+        self.0.open(Shape::List).map(IntoParts::new)
     }
 
     #[inline]
-    fn serialize_tuple(self, _len: usize) -> Result<IntoSink<S::Parts>, S::Error> {
-        self.0.open(Shape::List).map(IntoSink)
+    fn serialize_tuple(self, _len: usize) -> Result<IntoParts<S::Parts>, S::Error> {
+        self.0.open(Shape::List).map(IntoParts::new)
     }
 
     #[inline]
@@ -256,8 +257,8 @@ impl<S: Sink> Serializer for IntoSink<S> {
         self,
         _name: &'static str,
         _len: usize,
-    ) -> Result<IntoSink<S::Parts>, S::Error> {
-        self.0.open(Shape::List).map(IntoSink)
+    ) -> Result<IntoParts<S::Parts>, S::Error> {
+        self.0.open(Shape::List).map(IntoParts::new)
     }
 
     fn serialize_tuple_variant(
@@ -266,17 +267,15 @@ impl<S: Sink> Serializer for IntoSink<S> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<IntoSink<S::Parts>, S::Error> {
-        self.0.open(Shape::TupleVariant(variant)).map(IntoSink)
+    ) -> Result<IntoParts<S::Parts>, S::Error> {
+        self.0
+            .open(Shape::TupleVariant(variant))
+            .map(IntoParts::new)
     }
 
     #[inline]
-    fn serialize_map(self, _len: Option<usize>) -> Result<Members<S::Parts>, S::Error> {
-        let parts = self.0.open(Shape::Map)?;
-        Ok(Members {
-            parts,
-            has_key: false,
-        })
+    fn serialize_map(self, _len: Option<usize>) -> Result<IntoParts<S::Parts>, S::Error> {
+        self.0.open(Shape::Map).map(IntoParts::new)
     }
 
     #[inline]
@@ -284,12 +283,12 @@ impl<S: Sink> Serializer for IntoSink<S> {
         self,
         name: &'static str,
         _len: usize,
-    ) -> Result<IntoSink<S::Parts>, S::Error> {
+    ) -> Result<IntoParts<S::Parts>, S::Error> {
         let shape = match name {
             "$serde_json::private::RawValue" | "$serde_json::private::Number" => Shape::RawJson,
             _ => Shape::Struct,
         };
-        self.0.open(shape).map(IntoSink)
+        self.0.open(shape).map(IntoParts::new)
     }
 
     fn serialize_struct_variant(
@@ -298,14 +297,78 @@ impl<S: Sink> Serializer for IntoSink<S> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<IntoSink<S::Parts>, S::Error> {
-        self.0.open(Shape::StructVariant(variant)).map(IntoSink)
+    ) -> Result<IntoParts<S::Parts>, S::Error> {
+        self.0
+            .open(Shape::StructVariant(variant))
+            .map(IntoParts::new)
+    }
+}
+
+/// A serializer into the [`Parts`] of a value.
+///
+/// It refuses all parts after one that failed, and members of a map that are not a key and then its value: a `Serialize`
+/// that passes such would make text that is not JSON.
+pub(crate) struct IntoParts<P> {
+    parts: P,
+    state: State,
+}
+
+/// What the next part may be.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Ready,
+    /// A key waits for its value.
+    HasKey,
+    /// Nothing: a part failed, or panicked.
+    Broken,
+}
+
+#[cold]
+fn mistake<E: ser::Error>(state: State) -> E {
+    E::custom(match state {
+        State::Ready => "its `Serialize` passes a value without a key",
+        State::HasKey => "its `Serialize` passes a key without a value",
+        State::Broken => "its `Serialize` goes on after an error",
+    })
+}
+
+impl<P: Parts> IntoParts<P> {
+    #[inline]
+    fn new(parts: P) -> Self {
+        Self {
+            parts,
+            state: State::Ready,
+        }
+    }
+
+    /// Writes a part, which leads from one state to the other.
+    #[inline]
+    fn write(
+        &mut self,
+        [before, after]: [State; 2],
+        write: impl FnOnce(&mut P) -> Result<(), P::Error>,
+    ) -> Result<(), P::Error> {
+        let state = mem::replace(&mut self.state, State::Broken);
+        if state != before {
+            return Err(mistake(state));
+        }
+        write(&mut self.parts)?;
+        self.state = after;
+        Ok(())
+    }
+
+    #[inline]
+    fn finish(self) -> Result<P::Ok, P::Error> {
+        if self.state != State::Ready {
+            return Err(mistake(self.state));
+        }
+        self.parts.end()
     }
 }
 
 macro_rules! parts {
     ($($trait:ident::$method:ident($($key:ident)?) => $part:ident;)*) => {$(
-        impl<P: Parts> ser::$trait for IntoSink<P> {
+        impl<P: Parts> ser::$trait for IntoParts<P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
@@ -315,12 +378,12 @@ macro_rules! parts {
                 $($key: &'static str,)?
                 value: &T,
             ) -> Result<(), P::Error> {
-                self.0.$part($($key,)? value)
+                self.write([State::Ready; 2], |parts| parts.$part($($key,)? value))
             }
 
             #[inline]
             fn end(self) -> Result<P::Ok, P::Error> {
-                self.0.end()
+                self.finish()
             }
         }
     )*};
@@ -335,48 +398,22 @@ parts!(
     SerializeStructVariant::serialize_field(key) => field;
 );
 
-/// The members of a map, each a key and then its value: a `Serialize` that passes them otherwise would make text that is
-/// not JSON.
-pub(crate) struct Members<P> {
-    parts: P,
-    /// A key waits for its value.
-    has_key: bool,
-}
-
-impl<P: Parts> Members<P> {
-    fn expect_key(&self, has_key: bool) -> Result<(), P::Error> {
-        if self.has_key == has_key {
-            return Ok(());
-        }
-        Err(ser::Error::custom(if has_key {
-            "its `Serialize` passes a value without a key"
-        } else {
-            "its `Serialize` passes a key without a value"
-        }))
-    }
-}
-
-impl<P: Parts> ser::SerializeMap for Members<P> {
+impl<P: Parts> ser::SerializeMap for IntoParts<P> {
     type Ok = P::Ok;
     type Error = P::Error;
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
-        self.expect_key(false)?;
-        self.has_key = true;
-        self.parts.key(key)
+        self.write([State::Ready, State::HasKey], |parts| parts.key(key))
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-        self.expect_key(true)?;
-        self.has_key = false;
-        self.parts.value(value)
+        self.write([State::HasKey, State::Ready], |parts| parts.value(value))
     }
 
     #[inline]
     fn end(self) -> Result<P::Ok, P::Error> {
-        self.expect_key(false)?;
-        self.parts.end()
+        self.finish()
     }
 }

@@ -205,18 +205,9 @@ impl Visitor for AnyValue {
     }
 }
 
-/// A visitor that writes the names of the `unset_none` properties that are `null`, each as `,"name"`.
+/// A visitor that writes the names of the `unset_none` properties that are `null`, each as `,"name"`. A list without
+/// items is not `null`: `$union` has nothing to add, and what it added before stays.
 pub(crate) struct Unsetter<'a>(pub(crate) &'a mut Vec<u8>);
-
-impl Unsetter<'_> {
-    fn unset(&mut self, property: &'static Property, is_null: impl FnOnce() -> bool) {
-        if property.unset_none && is_null() {
-            // The key is `,"name":`; the colon is left out.
-            let key = property.key.as_bytes();
-            self.0.extend_from_slice(&key[..key.len() - 1]);
-        }
-    }
-}
 
 impl Visitor for Unsetter<'_> {
     fn property<T: Serialize + ?Sized>(
@@ -225,17 +216,11 @@ impl Visitor for Unsetter<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.unset(property, || is_null(new));
-        Ok(())
-    }
-
-    fn list<T: Serialize + ?Sized>(
-        &mut self,
-        property: &'static Property,
-        new: &T,
-        _old: &T,
-    ) -> Result<(), EncodeError> {
-        self.unset(property, || is_empty_list(new));
+        if property.unset_none && is_null(new) {
+            // The key is `,"name":`; the colon is left out.
+            let key = property.key.as_bytes();
+            self.0.extend_from_slice(&key[..key.len() - 1]);
+        }
         Ok(())
     }
 

@@ -107,7 +107,9 @@ impl EncodedUpdate {
     /// Returns the group that the update is for.
     #[must_use]
     pub fn group(&self) -> Group<'static> {
-        let (group, _) = Update::read(self.members());
+        let Some((group, _)) = Update::read(self.members()) else {
+            unreachable!("this crate wrote it");
+        };
         group
     }
 

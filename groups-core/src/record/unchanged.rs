@@ -29,8 +29,8 @@ mod tests {
 
     use proptest::prelude::*;
     use serde::ser::{
-        SerializeMap as _, SerializeSeq as _, SerializeStruct as _, SerializeStructVariant as _,
-        SerializeTupleVariant as _,
+        Error as _, SerializeMap as _, SerializeSeq as _, SerializeStruct as _,
+        SerializeStructVariant as _, SerializeTupleVariant as _,
     };
     use serde::{Serialize, Serializer};
 
@@ -76,6 +76,10 @@ mod tests {
         Raw(String),
         /// A map of which keys or values are passed, as a mistake.
         Members(&'static [bool], Box<Self>),
+        Fails,
+        /// A list and a map that ignore errors.
+        CarelessSeq(Vec<Self>),
+        CarelessMap(Vec<(Self, Self)>),
     }
 
     impl Serialize for Any {
@@ -148,6 +152,22 @@ mod tests {
                     }
                     map.end()
                 }
+                Self::Fails => Err(S::Error::custom("it fails")),
+                Self::CarelessSeq(items) => {
+                    let mut seq = to.serialize_seq(None)?;
+                    for item in items {
+                        drop(seq.serialize_element(item));
+                    }
+                    seq.end()
+                }
+                Self::CarelessMap(members) => {
+                    let mut map = to.serialize_map(None)?;
+                    for (key, value) in members {
+                        drop(map.serialize_key(key));
+                        drop(map.serialize_value(value));
+                    }
+                    map.end()
+                }
             }
         }
     }
@@ -165,6 +185,7 @@ mod tests {
         prop_oneof![
             Just(Any::None),
             Just(Any::Unit),
+            Just(Any::Fails),
             any::<bool>().prop_map(Any::Bool),
             (-2..3_i8).prop_map(Any::I8),
             (-2..3_i64).prop_map(Any::I64),
@@ -197,13 +218,16 @@ mod tests {
             let boxed = inner.clone().prop_map(Box::new).boxed();
             let items = prop::collection::vec(inner.clone(), 0..3).boxed();
             let fields = prop::collection::vec((name(), inner.clone()), 0..3).boxed();
+            let members = prop::collection::vec((leaf(), inner), 0..3).boxed();
             prop_oneof![
                 boxed.clone().prop_map(Any::Some),
                 boxed.clone().prop_map(Any::Newtype),
                 (0..MISTAKES.len(), boxed.clone())
                     .prop_map(|(which, value)| Any::Members(MISTAKES[which], value)),
                 items.clone().prop_map(Any::Seq),
-                prop::collection::vec((leaf(), inner), 0..3).prop_map(Any::Map),
+                items.clone().prop_map(Any::CarelessSeq),
+                members.clone().prop_map(Any::Map),
+                members.prop_map(Any::CarelessMap),
                 fields.clone().prop_map(Any::Struct),
                 (name(), boxed).prop_map(|(name, value)| Any::NewtypeVariant(name, value)),
                 (name(), items).prop_map(|(name, items)| Any::TupleVariant(name, items)),
@@ -249,7 +273,7 @@ mod tests {
             name(one) == name(other) && format!("{one:?}") != format!("{other:?}")
         };
         match value {
-            Any::Map(members) => {
+            Any::Map(members) | Any::CarelessMap(members) => {
                 let keys = || members.iter().map(|(key, _)| key);
                 keys().any(|one| keys().any(|other| is_ambiguous((one, other))))
                     || members.iter().any(|(_, value)| has_ambiguous_keys(value))
@@ -257,7 +281,9 @@ mod tests {
             Any::Struct(fields) | Any::StructVariant(_, fields) => {
                 fields.iter().any(|(_, value)| has_ambiguous_keys(value))
             }
-            Any::Seq(items) | Any::TupleVariant(_, items) => items.iter().any(has_ambiguous_keys),
+            Any::Seq(items) | Any::CarelessSeq(items) | Any::TupleVariant(_, items) => {
+                items.iter().any(has_ambiguous_keys)
+            }
             Any::Some(value)
             | Any::Newtype(value)
             | Any::NewtypeVariant(_, value)

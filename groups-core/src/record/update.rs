@@ -174,32 +174,32 @@ impl Record for Update<'_> {
     }
 
     fn name(json: &[u8]) -> RecordRef {
-        let (group, operation) = Update::read(json);
-        RecordRef::update(&group, operation)
+        match Update::read(json) {
+            Some((group, operation)) => RecordRef::update(&group, operation),
+            // The properties come from the user's code: that they are JSON is checked, and not assumed here.
+            None => RecordRef::unreadable(&String::from_utf8_lossy(json)),
+        }
     }
 }
 
 impl Update<'_> {
     /// Returns the group and the operation of an update that was written with these members, whatever its
-    /// properties hold.
-    pub(crate) fn read(members: &[u8]) -> (Group<'static>, Operation) {
-        const WRITTEN: &str = "an update that this crate wrote";
+    /// properties hold; `None` if they are not JSON.
+    pub(crate) fn read(members: &[u8]) -> Option<(Group<'static>, Operation)> {
         let json = [b"{", members].concat();
-        let json = std::str::from_utf8(&json).expect(WRITTEN);
-        let members = Members::parse(json).expect(WRITTEN);
+        let members = Members::parse(std::str::from_utf8(&json).ok()?).ok()?;
         let text = |name| {
             let (_, value) = members.0.iter().find(|(other, _)| other == name)?;
-            let Text(text) = serde_json::from_str(value.get()).expect(WRITTEN);
+            let Text(text) = serde_json::from_str(value.get()).ok()?;
             Some(text.into_owned())
         };
-        let id = |name| text(name).expect(WRITTEN);
-        let mut group = Group::new(id("$group_key"), id("$group_id"));
+        let mut group = Group::new(text("$group_key")?, text("$group_id")?);
         if let Some(company) = text("$company_id") {
             group = group.in_company(company);
         }
         let mut names = members.0.iter().map(|(name, _)| name);
-        let operation = names.find_map(|name| Operation::from_name(name));
-        (group, operation.expect(WRITTEN))
+        let operation = names.find_map(|name| Operation::from_name(name))?;
+        Some((group, operation))
     }
 }
 
@@ -311,5 +311,31 @@ impl<'a> Iterator for Updates<'a> {
 impl fmt::Debug for Updates<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn an_update_is_named_by_its_group_or_by_its_beginning() {
+        let acme = Group::new("company", "acme").in_company("x\"");
+        let json = acme.set(BTreeMap::from([("a", 1)]));
+        let json = json.to_json().unwrap().unwrap();
+        let name = |json: &str| Update::name(&json.as_bytes()[1..]);
+        assert_eq!(name(&json), RecordRef::update(&acme, Operation::Set));
+        for (good, bad) in [
+            ("1}", "1,,2}"),
+            ("$set", "$sets"),
+            ("_id\":\"acme", "_id\":\"acme\\x"),
+        ] {
+            let json = json.replace(good, bad);
+            assert_eq!(name(&json), RecordRef::unreadable(&json[1..]));
+        }
+        let unreadable = RecordRef::unreadable("\u{FFFD}");
+        assert_eq!(<Update<'_> as Record>::name(b"\xFF"), unreadable);
     }
 }
