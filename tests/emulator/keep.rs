@@ -3,11 +3,16 @@
 use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use common::Mount;
 use mixpanel_groups::{Client, Error, ErrorKind, Event, Group};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
+
+use crate::wire::{JSON, Sender, update};
 
 /// A file of its own for each test, gone when the test ends.
 struct Kept(PathBuf);
@@ -85,6 +90,36 @@ fn what_was_there_is_there_again() {
     assert_eq!(profile.get("plan"), Some(&json!("enterprise")));
     let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
     assert_eq!(files, 1, "nothing else is left behind");
+}
+
+/// Writing so many groups takes a while, in which the client goes on.
+#[test]
+fn what_was_acknowledged_before_a_drop_is_there_again() {
+    let kept = Kept::new("busy");
+    let first = kept.start().unwrap();
+    let groups = (0..20_000).map(|id| Group::new("company", id).set(json!({"plan": "free"})));
+    client(&first).send(groups).unwrap().into_result().unwrap();
+    let sender = Sender::new(&first);
+    let acknowledged = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1.. {
+                let body = json!([update("busy", "$set", json!({"n": n}))]).to_string();
+                match sender.post("/groups", &JSON, body.as_bytes()) {
+                    Ok(response) if response.body == "1" => acknowledged.store(n, Ordering::SeqCst),
+                    _ => return,
+                }
+            }
+        });
+        while acknowledged.load(Ordering::SeqCst) < 10 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(first);
+    });
+    let busy = kept.start().unwrap().profile("company", "busy").unwrap();
+    let n = busy.get("n").unwrap().as_u64().unwrap();
+    let acknowledged = acknowledged.into_inner();
+    assert!(n >= acknowledged, "{n} is kept of {acknowledged}");
 }
 
 #[test]
