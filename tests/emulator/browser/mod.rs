@@ -197,6 +197,75 @@ fn what_arrives_is_seen_at_once() {
     assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
 }
 
+/// JavaScript's own numbers have 53 bits, and no `1.0`.
+#[test]
+fn numbers_are_shown_as_they_arrived() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let acme = Group::new("company", "acme");
+    let send = |properties: serde_json::Value| {
+        let report = client.send([acme.set(properties)]).unwrap();
+        report.into_result().unwrap();
+    };
+    send(json!({
+        "$name": 9_007_199_254_740_995_u64,
+        "owner": u64::MAX,
+        "ratio": 1.0,
+        "small": -7,
+        "list": [u64::MAX - 2, 2.0],
+        "nested": {"inner": [i64::MIN, 3.0]},
+        "counter": 9_007_199_254_740_992_u64,
+    }));
+    let event = Event::new("Purchase").distinct_id("").group(&acme);
+    let event = event.property("order", u64::MAX - 4);
+    client.import([event]).unwrap().into_result().unwrap();
+    browser.open(&format!("{}/#company/acme", emulator.endpoint()));
+
+    for (name, value, kind) in [
+        ("owner", "18446744073709551615", "number"),
+        ("ratio", "1.0", "number"),
+        ("small", "-7", "number"),
+        ("list", "184467440737095516132.0", "list"),
+        (
+            "nested",
+            r#"{"inner":[-9223372036854775808,3.0]}"#,
+            "object",
+        ),
+        ("counter", "9007199254740992", "number"),
+    ] {
+        let row = format!("#profile tr[data-at=\"property {name}\"]");
+        shows(browser, &row, name);
+        let cells = format!(
+            "[...document.querySelectorAll('{row} td')].map(cell => cell.textContent.replace(/\\s/g, '')).join(' ')"
+        );
+        assert_eq!(browser.eval(&cells), format!("{value} {kind}"));
+    }
+    let items = "document.querySelectorAll('#profile .item').length";
+    assert_eq!(browser.eval(items), 2, "those of the list");
+    shows(browser, "#groups", "9007199254740995");
+    shows(browser, "#events", "18446744073709551611");
+
+    // Two numbers that JavaScript takes for one.
+    browser.eval(
+        "window.fresh = []; new MutationObserver(() => fresh.push(...[...document.querySelectorAll('#profile .fresh th')].map(cell => cell.textContent))).observe(document.querySelector('main'), {childList: true}); true",
+    );
+    send(json!({"counter": 9_007_199_254_740_993_u64}));
+    shows(browser, "#profile", "9007199254740993");
+    shows(browser, "#history", "9007199254740992 → 9007199254740993");
+    browser.wait("fresh.includes('counter')");
+    assert_eq!(
+        browser.eval("fresh.every(name => name === 'counter')"),
+        true
+    );
+    screens(browser, "numbers");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
 #[test]
 fn texts_from_outside_are_texts() {
     const SCRIPT: &str = "<script>window.hacked = 1</script>";
