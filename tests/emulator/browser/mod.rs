@@ -380,6 +380,109 @@ fn what_failed_is_seen_and_everything_can_be_cleared() {
     assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
 }
 
+fn set_plan(client: &Client, key: &'static str, id: &'static str) {
+    let update = Group::new(key, id).set(json!({"plan": "free"}));
+    client.send([update]).unwrap().into_result().unwrap();
+}
+
+fn key_button(key: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#keys button')].find(b => b.innerText.startsWith('{key}'))"
+    )
+}
+
+#[test]
+fn a_cleared_page_shows_every_group_again() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    for filter in ["search", "key"] {
+        for (key, id) in [("company", "acme"), ("team", "blue")] {
+            set_plan(&client, key, id);
+            shows(browser, "#groups", id);
+        }
+        if filter == "search" {
+            browser.click("document.querySelector('#search')");
+            browser.write("blue");
+        } else {
+            browser.click(&key_button("team"));
+        }
+        browser.wait("document.querySelectorAll('#groups li').length === 1");
+        browser.click("document.querySelector('#clear')");
+        shows(browser, "main", "Nothing has arrived yet");
+        assert_eq!(browser.eval("document.querySelector('#search').value"), "");
+        set_plan(&client, "company", "acme");
+        shows(browser, "#groups", "acme");
+        shows(browser, "main h2", "acme");
+        emulator.reset();
+    }
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn where_no_group_matches_none_is_chosen() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    browser.click("document.querySelector('#search')");
+    browser.write("blue");
+    shows(browser, "#more", "Nothing found.");
+    set_plan(&client, "company", "acme");
+    shows(browser, "#counts", "1 group");
+    shows(browser, "main", "No group is chosen.");
+    screens(browser, "none_chosen");
+    set_plan(&client, "team", "blue");
+    shows(browser, "main h2", "blue");
+
+    // A key whose groups are gone can be left again.
+    browser.eval("document.querySelector('#search').select()");
+    browser.press("Delete");
+    browser.click(&key_button("team"));
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    emulator.reset();
+    set_plan(&client, "company", "acme");
+    shows(browser, "#more", "Nothing found.");
+    browser.click(&key_button("all"));
+    shows(browser, "#groups", "acme");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn going_back_shows_what_was_there() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    browser.click("document.querySelector('#requests-button')");
+    shows(browser, "main h2", "Requests");
+    browser.eval("history.back()");
+    shows(browser, "main", "Nothing has arrived yet");
+
+    // The group that the page has chosen itself takes the place of none.
+    let pages = browser.eval("history.length");
+    set_plan(&client, "company", "acme");
+    shows(browser, "main h2", "acme");
+    assert_eq!(browser.eval("history.length"), pages);
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
 /// Writes what the page looks like, light and dark, into the folder `SCREENSHOTS`.
 fn screens(browser: &mut Browser, name: &str) {
     let Some(folder) = std::env::var_os("SCREENSHOTS") else {
