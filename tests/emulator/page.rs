@@ -229,6 +229,53 @@ fn looking_on_is_no_request() {
     );
 }
 
+/// `curl -I`, `wget --spider` and wait-on send `HEAD` until the program is ready.
+#[test]
+fn a_probe_is_no_request() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(503));
+    let host = emulator.endpoint().replace("http://", "");
+    for path in ["/", "/emulator/groups", "/emulator/group?key=a&id=b"] {
+        let close = "connection: close\r\n";
+        let request = |method: &str| {
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{close}\r\n");
+            raw(&emulator, request.as_bytes())
+        };
+        let got = request("GET");
+        let head = &got[..got.find("\r\n\r\n").unwrap() + 4];
+        assert_eq!(request("HEAD"), head);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+    assert!(emulator.requests().is_empty());
+    let response = Sender::new(&emulator).send("", &json!([]));
+    assert_eq!(response.status, 503, "the fault was kept");
+}
+
+/// Of their own accord, beside what a page names.
+#[test]
+fn what_browsers_ask_for_is_no_request() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(503));
+    for path in [
+        "/favicon.ico",
+        "/apple-touch-icon-precomposed.png",
+        "/.well-known/appspecific/com.chrome.devtools.json",
+    ] {
+        let response = get(&emulator, path);
+        assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
+    }
+    assert!(emulator.requests().is_empty());
+    let sender = Sender::new(&emulator);
+    assert_eq!(
+        sender.send("", &json!([])).status,
+        503,
+        "the fault was kept"
+    );
+    // What a client sends there is under test.
+    assert_eq!(sender.post("/favicon.ico", &[], b"").unwrap().status, 404);
+    assert_eq!(emulator.requests().len(), 2);
+}
+
 /// A name that a stranger's page was loaded from may be made to point here.
 #[test]
 fn it_is_for_this_machine_only() {
