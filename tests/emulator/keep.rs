@@ -122,6 +122,49 @@ fn what_was_acknowledged_before_a_drop_is_there_again() {
     assert!(n >= acknowledged, "{n} is kept of {acknowledged}");
 }
 
+/// The file has everything some levels deeper than a request.
+#[test]
+fn what_is_accepted_can_be_read_again_however_deep() {
+    let kept = Kept::new("deep");
+    let first = kept.start().unwrap();
+    let sender = Sender::new(&first);
+    let post = |path: &str, levels: usize, before: &str, after: &str| {
+        let lists = "[".repeat(levels) + &"]".repeat(levels);
+        let body = format!("[{before}{lists}{after}]");
+        let token = [JSON[0], ("authorization", "Basic VE9LRU46")];
+        sender.post(path, &token, body.as_bytes()).unwrap()
+    };
+    let named = r#"{"$token":"T","$group_key":"company","$group_id":"acme","#;
+    let set = format!(r#"{named}"$set":{{"p":"#);
+    let delete = named.replace("acme", "gone") + r#""$delete":"#;
+    sender.send("", &update("gone", "$set", json!({"a": 1})));
+    let time = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let event = format!(
+        r#"{{"event":"E","properties":{{"time":{time},"distinct_id":"","$insert_id":"i","p":"#
+    );
+    for levels in 90..130 {
+        let responses = [
+            post("/groups?strict=1", levels, &delete, "}"),
+            post("/groups?strict=1", levels, &set, "}}"),
+            post("/import?strict=1", levels, &event, "}}"),
+        ];
+        // A record of 100 levels, these around the value with it.
+        for (response, around) in responses.iter().zip([1, 2, 2]) {
+            let expected = if levels + around <= 100 { 200 } else { 400 };
+            assert_eq!(response.status, expected, "{levels} {response:?}");
+        }
+        if (101..=120).contains(&levels) {
+            let message = &responses[0].json()["failed_records"][0]["message"];
+            assert_eq!(message, "record is nested in more than 100 levels");
+        }
+    }
+    let (profiles, events) = (first.profiles(), first.events());
+    assert_eq!((profiles.len(), events.len()), (1, 1));
+    drop(first);
+    let second = kept.start().unwrap();
+    assert_eq!((second.profiles(), second.events()), (profiles, events));
+}
+
 #[test]
 fn a_file_that_is_none_is_an_error_and_stays() {
     let kept = Kept::new("none");
