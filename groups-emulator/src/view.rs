@@ -184,6 +184,7 @@ fn summary_to_json(group: &GroupSummary) -> Value {
         "id": *group.id,
         "name": group.profile.get("$name").map(|name| Cutter::default().value(name)),
         "exists": group.profile.exists(),
+        "existed": group.existed,
         "changed": group.at,
         "version": group.version,
     })
@@ -223,6 +224,7 @@ fn group(service: &Service, key: &str, id: &str) -> Value {
     let profile = group.map(|group| &*group.profile);
     json!({
         "profile": profile.map(shown_profile),
+        "existed": group.is_some_and(|group| group.existed),
         "properties": profile.map_or(0, |profile| profile.iter().count()),
         "updates": group.map_or(0, |group| group.history.len()),
         "history": group.map(|group| shown_history(group, 0)).unwrap_or_default(),
@@ -258,6 +260,7 @@ fn changed_group(service: &Service, key: &str, id: &str, since: u64) -> Option<V
     Some(json!({
         "since": since,
         "exists": group.profile.exists(),
+        "existed": group.existed,
         "set": set,
         "removed": removed,
         "properties": group.profile.iter().count(),

@@ -12,6 +12,7 @@ use mixpanel_groups::{Client, Error, ErrorKind, Event, Group};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
+use crate::page::view;
 use crate::wire::{JSON, Sender, update};
 
 /// A file of its own for each test, gone when the test ends.
@@ -54,6 +55,7 @@ fn what_was_there_is_there_again() {
         Group::new("company", "none").unset(["a"]),
         Group::new("company", "gone").set(json!({"a": 1})),
         Group::new("company", "gone").delete(),
+        Group::new("company", "never").delete(),
     ];
     client(&first).send(updates).unwrap().into_result().unwrap();
     let event = Event::new("Purchase").distinct_id("user123").group(&acme);
@@ -88,6 +90,12 @@ fn what_was_there_is_there_again() {
     let profile = third.profile("company", "acme").unwrap();
     assert_eq!(profile.get("seats"), Some(&json!(5)));
     assert_eq!(profile.get("plan"), Some(&json!("enterprise")));
+    let listed = view(&third, "/emulator/groups");
+    let existed = |id: &str| {
+        let mut groups = listed["groups"].as_array().unwrap().iter();
+        groups.find(|group| group["id"] == id).unwrap()["existed"].clone()
+    };
+    assert_eq!(["gone", "never"].map(existed), [json!(true), json!(false)]);
     let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
     assert_eq!(files, 1, "nothing else is left behind");
 }

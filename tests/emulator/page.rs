@@ -1,6 +1,6 @@
 //! The page and what it asks for; `browser` shows it in a browser.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mixpanel_groups::{Client, Event, Group};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -18,7 +18,7 @@ fn get_as(emulator: &Emulator, path: &str, host: &str) -> String {
     raw(emulator, request.as_bytes())
 }
 
-fn view(emulator: &Emulator, path: &str) -> Value {
+pub(crate) fn view(emulator: &Emulator, path: &str) -> Value {
     let response = get(emulator, path);
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
@@ -403,7 +403,7 @@ fn a_known_group_is_told_what_changed() {
     );
     let nothing = without_versions(since(&emulator, path, &known));
     let expected = json!({
-        "exists": true, "set": {}, "removed": [], "properties": 400, "updates": 1, "history": [], "events": [],
+        "exists": true, "existed": true, "set": {}, "removed": [], "properties": 400, "updates": 1, "history": [], "events": [],
     });
     assert_eq!(nothing, expected);
 
@@ -443,6 +443,52 @@ fn a_known_group_is_told_what_changed() {
         (whole.get("since"), &whole["profile"]),
         (None, &json!({"n": 59}))
     );
+}
+
+/// Updates with a mistyped id, say: they are shown, and create no group.
+#[test]
+fn a_group_that_never_existed_is_not_a_deleted_one() {
+    let emulator = Emulator::start().unwrap();
+    let group = |id: &'static str| Group::new("company", id);
+    send(
+        &emulator,
+        [
+            group("unset").unset(["a"]),
+            group("remove").remove("list", "a"),
+            group("delete").delete(),
+            group("deleted").union(json!({"list": ["a"]})),
+            group("deleted").delete(),
+            group("deleted").unset(["a"]),
+            group("there").set(json!({"a": 1})),
+        ],
+    );
+    let groups = view(&emulator, "/emulator/groups");
+    let groups = groups["groups"].as_array().unwrap();
+    let listed: BTreeMap<_, _> = groups
+        .iter()
+        .map(|group| {
+            let id = group["id"].as_str().unwrap();
+            (id, (&group["exists"], &group["existed"]))
+        })
+        .collect();
+    let [no, yes] = [&json!(false), &json!(true)];
+    let expected = [
+        ("unset", (no, no)),
+        ("remove", (no, no)),
+        ("delete", (no, no)),
+        ("deleted", (no, yes)),
+        ("there", (yes, yes)),
+    ];
+    assert_eq!(listed, BTreeMap::from(expected));
+    for (id, (_, existed)) in listed {
+        let path = format!("/emulator/group?key=company&id={id}");
+        let known = view(&emulator, &path);
+        assert_eq!(known["existed"], *existed, "{id}");
+        send(&emulator, [group("other").set(json!({"a": 1}))]);
+        let difference = since(&emulator, &path, &known);
+        assert_eq!(difference["existed"], *existed, "{id}");
+    }
+    assert_eq!(emulator.updates().len(), 6, "what arrived for them");
 }
 
 #[test]

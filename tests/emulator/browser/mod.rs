@@ -663,6 +663,7 @@ fn a_screen_reader_gets_through() {
         acme.set(json!({"plan": "free"})),
         Group::new("team", "blue").set(json!({"a": 1})),
         Group::new("team", "blue").delete(),
+        Group::new("team", "bleu").unset(["a"]),
         acme.set(json!({"seats": 5})),
     ];
     client.send(updates).unwrap().into_result().unwrap();
@@ -678,8 +679,8 @@ fn a_screen_reader_gets_through() {
         "navigation \"Groups\"",
         "searchbox \"Search ids and properties\"",
         "group \"Group keys\"",
-        "button \"all 2\" pressed true",
-        "button \"team 1\" pressed false",
+        "button \"all 3\" pressed true",
+        "button \"team 2\" pressed false",
         "main \"Group\"",
         "heading \"acme\" level 2",
         // In capitals, as they are seen.
@@ -708,12 +709,25 @@ fn a_screen_reader_gets_through() {
     };
     button("acme", "company\"");
     button("blue", "deleted\"");
+    button("bleu", "never existed\"");
     // Nothing to press or to fill in has no name.
     let nameless = read.iter().find(|line| {
         let role = line.split(' ').next().unwrap();
         ["button", "link", "searchbox", "textbox"].contains(&role) && line.contains("\"\"")
     });
     assert_eq!(nameless, None, "{read:#?}");
+
+    browser.click(&group_button("bleu"));
+    shows(browser, "main", "team · never existed");
+    shows(
+        browser,
+        "main",
+        "There is no such group, and none of its updates creates it.",
+    );
+    shows(browser, "#history", "$unset");
+    screens(browser, "never_existed");
+    browser.click(&group_button("acme"));
+    shows(browser, "#history", "seats");
 
     // What happens is said.
     client
