@@ -370,7 +370,9 @@ impl Emulator {
     }
 
     /// Writes the file to [`keep`](EmulatorBuilder::keep), if there is one and profiles or events have
-    /// changed. The file is replaced in one step, so it is complete at any time.
+    /// changed. The file is replaced in one step, so it is complete at any time. A file that is mounted by
+    /// itself, as into a container, cannot be replaced: it is written in place, and is damaged if the
+    /// program is killed meanwhile. Mount its folder instead.
     ///
     /// # Errors
     /// [`Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be written. A later call tries again.

@@ -61,6 +61,10 @@
 //! - because a test should see what was sent: `$company_id` without `$user_id` on an event, which gives
 //!   the user another identity; a missing `ip=0`, with which Mixpanel derives a location from the sender's
 //!   address; what the property `bucket` of an event does to other events; rates
+//!
+//! Not added: what Mixpanel itself writes into a profile. That is `$last_seen`, which moves with each update
+//! unless `$ignore_time` is set beside the operation, and the location of `$ip` or of the sender. `$time`,
+//! `$ip` and the like beside the operation are accepted, and have no effect here.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
