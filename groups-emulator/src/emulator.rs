@@ -119,7 +119,8 @@ impl EmulatorBuilder {
     }
 
     /// Keeps profiles, their history and events in a file. The emulator reads the file when it starts,
-    /// if there is one, and writes it when it is dropped and on each [`save`](Emulator::save).
+    /// if there is one, and writes it on each [`save`](Emulator::save) and when it is dropped. Everything
+    /// that was replied to before the drop is in the file then.
     pub fn keep(mut self, file: impl Into<PathBuf>) -> Self {
         self.keep = Some(file.into());
         self
@@ -369,7 +370,9 @@ impl Emulator {
     }
 
     /// Writes the file to [`keep`](EmulatorBuilder::keep), if there is one and profiles or events have
-    /// changed. The file is replaced in one step, so it is complete at any time.
+    /// changed. The file is replaced in one step, so it is complete at any time. A file that is mounted by
+    /// itself, as into a container, cannot be replaced: it is written in place, and is damaged if the
+    /// program is killed meanwhile. Mount its folder instead.
     ///
     /// # Errors
     /// [`Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be written. A later call tries again.
@@ -432,6 +435,8 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
+        // What was replied to is in the memory. While the file is written, nothing more is replied to.
+        self.server.stop();
         if let Err(error) = self.save() {
             log::warn!("the state of the emulator is lost: {error:#}");
         }

@@ -9,8 +9,8 @@
 // Ownership: `Emulator` owns the `HttpServer` (the listener and the list of open connections) and
 // shares one `Service` with the connection threads. All state is in the service's `Memory`, behind
 // one mutex. The mutex is held while records are applied, never while a view is rendered, groups are
-// searched, or a socket is read or written. Dropping the `Emulator` writes the file to keep, closes the sockets, and with
-// that ends every thread.
+// searched, or a socket is read or written. Dropping the `Emulator` closes the sockets, and with that
+// ends every thread; then it writes the file to keep, so everything that was replied to is in it.
 //
 // A request passes the modules in this order: `http` (bytes to request and body), `origin` (may a page
 // of this site send it?), `service` (path, fault), `auth`, `records` (body to valid records), `memory` (records to profiles and events),

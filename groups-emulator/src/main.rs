@@ -2,10 +2,21 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use mixpanel_groups_emulator::Emulator;
+#[cfg(unix)]
+use signal_hook::consts::{SIGINT, SIGTERM};
+#[cfg(unix)]
+use signal_hook::flag;
+
+/// A signal is noticed within this time.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The file is written after so many pauses.
+const PAUSES: usize = 10;
 
 const HELP: &str = "\
 A stand-in for Mixpanel's group profiles and event import, on 127.0.0.1.
@@ -15,7 +26,8 @@ Usage: mixpanel-emulator [OPTIONS]
 Options:
   --port PORT            the port (default: 8080; 0: any free one)
   --token TOKEN          the project's token (default: any)
-  --keep FILE            a file that keeps profiles and events from run to run
+  --keep FILE            a file that keeps profiles and events from run to run, written
+                         every second and when SIGTERM or Ctrl-C ends the program
   --allow-origin ORIGIN  an origin whose web pages may send, such as https://app.example.com;
                          can be repeated (pages of this machine may always)
   --help                 this text
@@ -64,12 +76,21 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
             _ => emulator.allow_origin(value),
         };
     }
+    let is_over = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    for signal in [SIGINT, SIGTERM] {
+        // The second one ends the program at once.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_over))?;
+        flag::register(signal, Arc::clone(&is_over))?;
+    }
     let emulator = emulator.start()?;
     println!("A local Mixpanel listens on {}", emulator.endpoint());
     let mut is_saved = true;
-    loop {
-        // Ctrl-C ends the program at once, so that no more than this is lost.
-        thread::sleep(Duration::from_secs(1));
+    let is_over_after_pause = || {
+        thread::sleep(PAUSE);
+        is_over.load(Ordering::Relaxed)
+    };
+    while !(0..PAUSES).any(|_| is_over_after_pause()) {
         match emulator.save() {
             Ok(()) => is_saved = true,
             // For instance a full disk: it may have room again.
@@ -80,6 +101,8 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
             Err(_) => {}
         }
     }
+    // For its error: the drop, which saves what has come meanwhile, has none.
+    Ok(emulator.save()?)
 }
 
 #[cfg(test)]

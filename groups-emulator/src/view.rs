@@ -34,11 +34,20 @@ const MAX_SEARCHED: usize = 10_000;
 /// The most groups or events that are taken under one lock.
 const PART: usize = 500;
 
-/// Returns whether the request is for the page or its JSON.
+/// Paths that begin like this are asked for by browsers of their own accord: for an icon, or as a tool
+/// for developers that looks for settings. There is nothing.
+const BROWSER_PATHS: [&str; 3] = ["/favicon.ico", "/apple-touch-icon", "/.well-known/"];
+
+/// Returns whether the request is for the page or its JSON, or one that a browser adds to it.
 pub(crate) fn handles(request: &Request<()>) -> bool {
     let path = request.uri().path();
-    let is_page = request.method() == Method::GET && path == "/";
-    is_page || path.starts_with("/emulator/")
+    let is_browser = || BROWSER_PATHS.iter().any(|begin| path.starts_with(begin));
+    path.starts_with("/emulator/") || (only_looks(request) && (path == "/" || is_browser()))
+}
+
+/// Returns whether the method is `GET`, or `HEAD` as of programs that wait until something listens.
+fn only_looks(request: &Request<()>) -> bool {
+    [Method::GET, Method::HEAD].contains(request.method())
 }
 
 /// Returns the page, or a view as JSON. A view that has not changed since the version in the query is
@@ -67,7 +76,7 @@ pub(crate) fn reply(request: &Request<()>, service: &Service) -> Reply {
             return Reply::empty();
         }
         ("/emulator/reset", _) => return Reply::method_not_allowed("POST"),
-        (_, method) if method != Method::GET => return Reply::method_not_allowed("GET"),
+        _ if !only_looks(request) => return Reply::method_not_allowed("GET, HEAD"),
         ("/emulator/groups" | "/emulator/group" | "/emulator/requests", _) if is_known => json!({}),
         ("/emulator/groups", _) => {
             let before = parameter("before").parse().unwrap_or(u64::MAX);
@@ -175,6 +184,7 @@ fn summary_to_json(group: &GroupSummary) -> Value {
         "id": *group.id,
         "name": group.profile.get("$name").map(|name| Cutter::default().value(name)),
         "exists": group.profile.exists(),
+        "existed": group.existed,
         "changed": group.at,
         "version": group.version,
     })
@@ -214,6 +224,7 @@ fn group(service: &Service, key: &str, id: &str) -> Value {
     let profile = group.map(|group| &*group.profile);
     json!({
         "profile": profile.map(shown_profile),
+        "existed": group.is_some_and(|group| group.existed),
         "properties": profile.map_or(0, |profile| profile.iter().count()),
         "updates": group.map_or(0, |group| group.history.len()),
         "history": group.map(|group| shown_history(group, 0)).unwrap_or_default(),
@@ -249,6 +260,7 @@ fn changed_group(service: &Service, key: &str, id: &str, since: u64) -> Option<V
     Some(json!({
         "since": since,
         "exists": group.profile.exists(),
+        "existed": group.existed,
         "set": set,
         "removed": removed,
         "properties": group.profile.iter().count(),

@@ -1,9 +1,10 @@
 //! The program `mixpanel-emulator`, as teams of other languages start it.
 #![cfg(unix)]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,23 +39,11 @@ impl Program {
     }
 
     fn request(&self, head: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let (host, len) = (&self.address, body.len());
-        let headers = "content-type: application/json\r\nconnection: close";
-        let request = format!(
-            "{head} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\ncontent-length: {len}\r\n\r\n"
-        );
-        stream.write_all((request + body).as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        response
+        request(&self.address, head, body).unwrap()
     }
 
     fn set(&self, token: &str, plan: &str) -> String {
-        let update = format!(
-            r#"[{{"$token":"{token}","$group_key":"company","$group_id":"acme","$set":{{"plan":"{plan}"}}}}]"#
-        );
-        self.request("POST /groups?verbose=1", &update)
+        set(&self.address, token, plan).unwrap()
     }
 
     fn acme(&self) -> String {
@@ -62,19 +51,47 @@ impl Program {
     }
 
     /// Sends SIGTERM, as a container that is stopped does, and waits until the program has ended.
-    fn terminate(mut self) {
+    fn terminate(self) {
+        self.end("-TERM");
+    }
+
+    /// Sends a signal, and waits until the program has ended as if by itself.
+    fn end(mut self, signal: &str) {
         let pid = self.child.id().to_string();
-        let kill = Command::new("kill").args(["-TERM", &pid]).status();
+        let kill = Command::new("kill").args([signal, &pid]).status();
         assert!(kill.unwrap().success());
         let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "SIGTERM does not end it");
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{signal} does not end it");
             thread::sleep(Duration::from_millis(5));
-        }
+        };
+        assert!(status.success(), "{signal}: {status}");
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "");
     }
+}
+
+fn request(address: &str, head: &str, body: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    let len = body.len();
+    let headers = "content-type: application/json\r\nconnection: close";
+    let request =
+        format!("{head} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\ncontent-length: {len}\r\n\r\n");
+    stream.write_all((request + body).as_bytes())?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
+}
+
+fn set(address: &str, token: &str, plan: &str) -> io::Result<String> {
+    let update = format!(
+        r#"[{{"$token":"{token}","$group_key":"company","$group_id":"acme","$set":{{"plan":"{plan}"}}}}]"#
+    );
+    request(address, "POST /groups?verbose=1", &update)
 }
 
 impl Drop for Program {
@@ -130,6 +147,43 @@ fn what_it_keeps_is_there_after_sigterm() {
     let program = Program::start(&options);
     assert!(program.acme().contains(r#""profile":{"plan":"pro"}"#));
     program.terminate();
+}
+
+/// Also within the second after which it saves by itself.
+#[test]
+fn what_was_acknowledged_before_a_signal_is_there_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for signal in ["-TERM", "-INT"] {
+        let file = folder.path().join(signal);
+        let options = ["--keep", file.to_str().unwrap()];
+        let program = Program::start(&options);
+        let address = program.address.clone();
+        let (sender, acknowledged) = channel();
+        let client = thread::spawn(move || {
+            let is_acknowledged = |n: u64| {
+                let response = set(&address, "any", &n.to_string());
+                let is_acknowledged = response.is_ok_and(|text| text.contains(r#""status":1"#));
+                is_acknowledged && sender.send(n).is_ok()
+            };
+            let mut n = 0;
+            while is_acknowledged(n) {
+                n += 1;
+            }
+        });
+        for _ in 0..50 {
+            acknowledged.recv_timeout(PATIENCE).unwrap();
+        }
+        program.end(signal);
+        client.join().unwrap();
+        let last = acknowledged.iter().last().unwrap_or(49);
+        let acme = Program::start(&options).acme();
+        let (_, kept) = acme.split_once(r#""profile":{"plan":""#).expect(&acme);
+        let (kept, _) = kept.split_once('"').unwrap();
+        assert!(
+            kept.parse::<u64>().unwrap() >= last,
+            "{kept} is kept of {last}"
+        );
+    }
 }
 
 fn run(options: &[&str]) -> Output {

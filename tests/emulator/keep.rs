@@ -3,11 +3,17 @@
 use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use common::Mount;
 use mixpanel_groups::{Client, Error, ErrorKind, Event, Group};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
+
+use crate::page::view;
+use crate::wire::{JSON, Sender, update};
 
 /// A file of its own for each test, gone when the test ends.
 struct Kept(PathBuf);
@@ -49,6 +55,7 @@ fn what_was_there_is_there_again() {
         Group::new("company", "none").unset(["a"]),
         Group::new("company", "gone").set(json!({"a": 1})),
         Group::new("company", "gone").delete(),
+        Group::new("company", "never").delete(),
     ];
     client(&first).send(updates).unwrap().into_result().unwrap();
     let event = Event::new("Purchase").distinct_id("user123").group(&acme);
@@ -83,8 +90,87 @@ fn what_was_there_is_there_again() {
     let profile = third.profile("company", "acme").unwrap();
     assert_eq!(profile.get("seats"), Some(&json!(5)));
     assert_eq!(profile.get("plan"), Some(&json!("enterprise")));
+    let listed = view(&third, "/emulator/groups");
+    let existed = |id: &str| {
+        let mut groups = listed["groups"].as_array().unwrap().iter();
+        groups.find(|group| group["id"] == id).unwrap()["existed"].clone()
+    };
+    assert_eq!(["gone", "never"].map(existed), [json!(true), json!(false)]);
     let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
     assert_eq!(files, 1, "nothing else is left behind");
+}
+
+/// Writing so many groups takes a while, in which the client goes on.
+#[test]
+fn what_was_acknowledged_before_a_drop_is_there_again() {
+    let kept = Kept::new("busy");
+    let first = kept.start().unwrap();
+    let groups = (0..20_000).map(|id| Group::new("company", id).set(json!({"plan": "free"})));
+    client(&first).send(groups).unwrap().into_result().unwrap();
+    let sender = Sender::new(&first);
+    let acknowledged = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1.. {
+                let body = json!([update("busy", "$set", json!({"n": n}))]).to_string();
+                match sender.post("/groups", &JSON, body.as_bytes()) {
+                    Ok(response) if response.body == "1" => acknowledged.store(n, Ordering::SeqCst),
+                    _ => return,
+                }
+            }
+        });
+        while acknowledged.load(Ordering::SeqCst) < 10 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(first);
+    });
+    let busy = kept.start().unwrap().profile("company", "busy").unwrap();
+    let n = busy.get("n").unwrap().as_u64().unwrap();
+    let acknowledged = acknowledged.into_inner();
+    assert!(n >= acknowledged, "{n} is kept of {acknowledged}");
+}
+
+/// The file has everything some levels deeper than a request.
+#[test]
+fn what_is_accepted_can_be_read_again_however_deep() {
+    let kept = Kept::new("deep");
+    let first = kept.start().unwrap();
+    let sender = Sender::new(&first);
+    let post = |path: &str, levels: usize, before: &str, after: &str| {
+        let lists = "[".repeat(levels) + &"]".repeat(levels);
+        let body = format!("[{before}{lists}{after}]");
+        let token = [JSON[0], ("authorization", "Basic VE9LRU46")];
+        sender.post(path, &token, body.as_bytes()).unwrap()
+    };
+    let named = r#"{"$token":"T","$group_key":"company","$group_id":"acme","#;
+    let set = format!(r#"{named}"$set":{{"p":"#);
+    let delete = named.replace("acme", "gone") + r#""$delete":"#;
+    sender.send("", &update("gone", "$set", json!({"a": 1})));
+    let time = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let event = format!(
+        r#"{{"event":"E","properties":{{"time":{time},"distinct_id":"","$insert_id":"i","p":"#
+    );
+    for levels in 90..130 {
+        let responses = [
+            post("/groups?strict=1", levels, &delete, "}"),
+            post("/groups?strict=1", levels, &set, "}}"),
+            post("/import?strict=1", levels, &event, "}}"),
+        ];
+        // A record of 100 levels, these around the value with it.
+        for (response, around) in responses.iter().zip([1, 2, 2]) {
+            let expected = if levels + around <= 100 { 200 } else { 400 };
+            assert_eq!(response.status, expected, "{levels} {response:?}");
+        }
+        if (101..=120).contains(&levels) {
+            let message = &responses[0].json()["failed_records"][0]["message"];
+            assert_eq!(message, "record is nested in more than 100 levels");
+        }
+    }
+    let (profiles, events) = (first.profiles(), first.events());
+    assert_eq!((profiles.len(), events.len()), (1, 1));
+    drop(first);
+    let second = kept.start().unwrap();
+    assert_eq!((second.profiles(), second.events()), (profiles, events));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The page and what it asks for; `browser` shows it in a browser.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mixpanel_groups::{Client, Event, Group};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -18,7 +18,7 @@ fn get_as(emulator: &Emulator, path: &str, host: &str) -> String {
     raw(emulator, request.as_bytes())
 }
 
-fn view(emulator: &Emulator, path: &str) -> Value {
+pub(crate) fn view(emulator: &Emulator, path: &str) -> Value {
     let response = get(emulator, path);
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
@@ -229,6 +229,53 @@ fn looking_on_is_no_request() {
     );
 }
 
+/// `curl -I`, `wget --spider` and wait-on send `HEAD` until the program is ready.
+#[test]
+fn a_probe_is_no_request() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(503));
+    let host = emulator.endpoint().replace("http://", "");
+    for path in ["/", "/emulator/groups", "/emulator/group?key=a&id=b"] {
+        let close = "connection: close\r\n";
+        let request = |method: &str| {
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{close}\r\n");
+            raw(&emulator, request.as_bytes())
+        };
+        let got = request("GET");
+        let head = &got[..got.find("\r\n\r\n").unwrap() + 4];
+        assert_eq!(request("HEAD"), head);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+    assert!(emulator.requests().is_empty());
+    let response = Sender::new(&emulator).send("", &json!([]));
+    assert_eq!(response.status, 503, "the fault was kept");
+}
+
+/// Of their own accord, beside what a page names.
+#[test]
+fn what_browsers_ask_for_is_no_request() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(503));
+    for path in [
+        "/favicon.ico",
+        "/apple-touch-icon-precomposed.png",
+        "/.well-known/appspecific/com.chrome.devtools.json",
+    ] {
+        let response = get(&emulator, path);
+        assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
+    }
+    assert!(emulator.requests().is_empty());
+    let sender = Sender::new(&emulator);
+    assert_eq!(
+        sender.send("", &json!([])).status,
+        503,
+        "the fault was kept"
+    );
+    // What a client sends there is under test.
+    assert_eq!(sender.post("/favicon.ico", &[], b"").unwrap().status, 404);
+    assert_eq!(emulator.requests().len(), 2);
+}
+
 /// A name that a stranger's page was loaded from may be made to point here.
 #[test]
 fn it_is_for_this_machine_only() {
@@ -356,7 +403,7 @@ fn a_known_group_is_told_what_changed() {
     );
     let nothing = without_versions(since(&emulator, path, &known));
     let expected = json!({
-        "exists": true, "set": {}, "removed": [], "properties": 400, "updates": 1, "history": [], "events": [],
+        "exists": true, "existed": true, "set": {}, "removed": [], "properties": 400, "updates": 1, "history": [], "events": [],
     });
     assert_eq!(nothing, expected);
 
@@ -396,6 +443,52 @@ fn a_known_group_is_told_what_changed() {
         (whole.get("since"), &whole["profile"]),
         (None, &json!({"n": 59}))
     );
+}
+
+/// Updates with a mistyped id, say: they are shown, and create no group.
+#[test]
+fn a_group_that_never_existed_is_not_a_deleted_one() {
+    let emulator = Emulator::start().unwrap();
+    let group = |id: &'static str| Group::new("company", id);
+    send(
+        &emulator,
+        [
+            group("unset").unset(["a"]),
+            group("remove").remove("list", "a"),
+            group("delete").delete(),
+            group("deleted").union(json!({"list": ["a"]})),
+            group("deleted").delete(),
+            group("deleted").unset(["a"]),
+            group("there").set(json!({"a": 1})),
+        ],
+    );
+    let groups = view(&emulator, "/emulator/groups");
+    let groups = groups["groups"].as_array().unwrap();
+    let listed: BTreeMap<_, _> = groups
+        .iter()
+        .map(|group| {
+            let id = group["id"].as_str().unwrap();
+            (id, (&group["exists"], &group["existed"]))
+        })
+        .collect();
+    let [no, yes] = [&json!(false), &json!(true)];
+    let expected = [
+        ("unset", (no, no)),
+        ("remove", (no, no)),
+        ("delete", (no, no)),
+        ("deleted", (no, yes)),
+        ("there", (yes, yes)),
+    ];
+    assert_eq!(listed, BTreeMap::from(expected));
+    for (id, (_, existed)) in listed {
+        let path = format!("/emulator/group?key=company&id={id}");
+        let known = view(&emulator, &path);
+        assert_eq!(known["existed"], *existed, "{id}");
+        send(&emulator, [group("other").set(json!({"a": 1}))]);
+        let difference = since(&emulator, &path, &known);
+        assert_eq!(difference["existed"], *existed, "{id}");
+    }
+    assert_eq!(emulator.updates().len(), 6, "what arrived for them");
 }
 
 #[test]

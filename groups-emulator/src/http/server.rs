@@ -68,11 +68,13 @@ impl HttpServer {
             .filter(|stream| stream.strong_count() > 0)
             .count()
     }
-}
 
-impl Drop for HttpServer {
-    fn drop(&mut self) {
+    /// Closes the listener and all connections. A request whose reply has not gone out by then gets none.
+    pub(crate) fn stop(&self) {
         let mut state = self.lifecycle.lock();
+        if state.is_stopped {
+            return;
+        }
         state.is_stopped = true;
         for stream in state
             .connections
@@ -90,6 +92,12 @@ impl Drop for HttpServer {
             self.lifecycle
                 .wait(STOP_TIMEOUT, |state| state.is_listener_closed);
         }
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

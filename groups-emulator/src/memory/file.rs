@@ -89,7 +89,13 @@ fn group_to_json(group: &KnownGroup) -> Value {
         .iter()
         .map(|update| update.to_json())
         .collect();
-    json!({"key": *group.key, "id": *group.id, "profile": *group.profile, "history": history})
+    json!({
+        "key": *group.key,
+        "id": *group.id,
+        "profile": *group.profile,
+        "existed": group.existed,
+        "history": history,
+    })
 }
 
 fn from_json(mut state: Value) -> Option<Memory> {
@@ -103,17 +109,20 @@ fn from_json(mut state: Value) -> Option<Memory> {
             Value::Object(properties) => properties.into_iter().collect(),
             _ => return None,
         };
+        // An earlier version wrote no such member.
+        let existed = group["existed"] != false;
         let history = take_list(&mut group, "history")?.into_iter();
         let history = history.map(AppliedUpdate::from_json);
-        groups.push((name, profile, history.collect::<Option<Vec<_>>>()?));
+        let history = history.collect::<Option<Vec<_>>>()?;
+        groups.push((name, profile, existed, history));
     }
     // Versions have the order in which the groups were last changed.
-    groups.sort_by_key(|(_, _, history)| history.last().map(|update| update.at));
-    for (name, profile, mut history) in groups {
+    groups.sort_by_key(|(.., history)| history.last().map(|update| update.at));
+    for (name, profile, existed, mut history) in groups {
         for update in &mut history {
             update.version = memory.next_version();
         }
-        memory.profiles.restore(name, profile, history);
+        memory.profiles.restore(name, profile, existed, history);
     }
     for event in take_list(&mut state, "events")? {
         let version = memory.next_version();

@@ -24,13 +24,15 @@ pub(crate) struct Arrival {
     pub(crate) request: usize,
 }
 
-/// A group that exists, or did. A clone shares everything with the original, so it is cheap, and remains
+/// A group that an update has named. A clone shares everything with the original, so it is cheap, and remains
 /// as it is when the original changes.
 #[derive(Clone)]
 pub(crate) struct KnownGroup {
     pub(crate) key: Arc<str>,
     pub(crate) id: Arc<str>,
     pub(crate) profile: Arc<Profile>,
+    /// Whether it exists or has existed: `$unset`, `$remove` and `$delete` do not create it.
+    pub(crate) existed: bool,
     /// The group's last updates, the oldest first.
     pub(crate) history: VecDeque<Arc<AppliedUpdate>>,
     /// The bytes of these updates.
@@ -42,6 +44,7 @@ pub(crate) struct GroupSummary {
     pub(crate) key: Arc<str>,
     pub(crate) id: Arc<str>,
     pub(crate) profile: Arc<Profile>,
+    pub(crate) existed: bool,
     /// The version that its last update made.
     pub(crate) version: u64,
     /// When, in milliseconds since 1970.
@@ -82,13 +85,15 @@ impl ProfileStore {
                 "creating a group needs at least one property",
             );
         }
-        let group = self.group(update.key, update.id);
-        let profile = Arc::make_mut(&mut self.groups[group].profile);
+        let place = self.group(update.key, update.id);
+        let group = &mut self.groups[place];
+        let profile = Arc::make_mut(&mut group.profile);
         let mut applied = AppliedUpdate::apply(profile, operation, update.value);
         applied.version = arrival.version;
         applied.at = arrival.at;
         applied.request = Some(arrival.request);
-        self.record(group, applied);
+        group.existed |= group.profile.exists();
+        self.record(place, applied);
         Ok(())
     }
 
@@ -97,12 +102,14 @@ impl ProfileStore {
         &mut self,
         (key, id): (String, String),
         profile: Profile,
+        existed: bool,
         history: Vec<AppliedUpdate>,
     ) {
-        let group = self.group(key, id);
-        self.groups[group].profile = Arc::new(profile);
+        let place = self.group(key, id);
+        self.groups[place].profile = Arc::new(profile);
+        self.groups[place].existed = existed;
         for update in history {
-            self.record(group, update);
+            self.record(place, update);
         }
     }
 
@@ -119,6 +126,7 @@ impl ProfileStore {
             key,
             id,
             profile: Arc::default(),
+            existed: false,
             history: VecDeque::new(),
             history_bytes: 0,
         });
@@ -194,6 +202,7 @@ impl KnownGroup {
             key: Arc::clone(&self.key),
             id: Arc::clone(&self.id),
             profile: Arc::clone(&self.profile),
+            existed: self.existed,
             version: last.map_or(0, |update| update.version),
             at: last.map_or(0, |update| update.at),
         }

@@ -7,7 +7,7 @@ use ureq_proto::http::StatusCode;
 
 use crate::fault::Fault;
 use crate::received::DroppedRecord;
-use crate::records::rules::{MAX_RECORD_BYTES, MAX_RECORDS};
+use crate::records::rules::{MAX_LEVELS, MAX_RECORD_BYTES, MAX_RECORDS};
 use crate::reply::{FailedRecord, Reply};
 
 /// The field of a record that is not valid, and why.
@@ -79,6 +79,10 @@ pub(crate) fn read<T>(
                 "",
                 format!("record is larger than {MAX_RECORD_BYTES} bytes"),
             ),
+            _ if is_deeper_than(MAX_LEVELS, &record) => invalid(
+                "",
+                format!("record is nested in more than {MAX_LEVELS} levels"),
+            ),
             _ => read(record),
         };
         match result {
@@ -108,6 +112,22 @@ pub(crate) fn failed(position: usize, (field, message): InvalidField) -> FailedR
 fn is_too_large(record: &Value) -> bool {
     let mut limit = ByteLimit(MAX_RECORD_BYTES);
     serde_json::to_writer(&mut limit, record).is_err()
+}
+
+/// Returns whether objects and lists are nested in more levels. A text has none.
+fn is_deeper_than(levels: usize, value: &Value) -> bool {
+    match value {
+        Value::Array(items) => {
+            levels == 0 || items.iter().any(|item| is_deeper_than(levels - 1, item))
+        }
+        Value::Object(members) => {
+            levels == 0
+                || members
+                    .values()
+                    .any(|value| is_deeper_than(levels - 1, value))
+        }
+        _ => false,
+    }
 }
 
 /// A sink for so many bytes; writing more is an error.

@@ -35,9 +35,10 @@
 //! # Unknown
 //! Where no source says what Mixpanel does with a record, the emulator refuses it: one that accepts more
 //! than Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, and so are
-//! a group id that is not text, a property name that is empty, `$group_key` or `$group_id`, and two
-//! objects on one line of a body that has one a line. So is `$add`, which is documented for groups by its
-//! name alone. Two things are accepted all the same:
+//! a group id that is not text, a property name that is empty, `$group_key` or `$group_id`, two objects on
+//! one line of a body that has one a line, and a record that is nested in more than 100 levels
+//! ([`MAX_LEVELS`]). So is `$add`, which is documented for groups by its name alone. Two things are accepted
+//! all the same:
 //!
 //! - A body of a content type that is not documented, such as `text/plain`, is read as JSON, because many
 //!   programs send none or a wrong one.
@@ -60,6 +61,10 @@
 //! - because a test should see what was sent: `$company_id` without `$user_id` on an event, which gives
 //!   the user another identity; a missing `ip=0`, with which Mixpanel derives a location from the sender's
 //!   address; what the property `bucket` of an event does to other events; rates
+//!
+//! Not added: what Mixpanel itself writes into a profile. That is `$last_seen`, which moves with each update
+//! unless `$ignore_time` is set beside the operation, and the location of `$ip` or of the sender. `$time`,
+//! `$ip` and the like beside the operation are accepted, and have no effect here.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -70,6 +75,10 @@ pub(crate) const MAX_RECORDS: usize = 2_000;
 
 /// The most bytes of one record: 1 MB, as JSON without spaces. (Groups API and Import API, Limits)
 pub(crate) const MAX_RECORD_BYTES: usize = 1024 * 1024;
+
+/// The most levels of objects and lists in one record, itself included. No source has a limit. JSON is read
+/// in at most 127 levels, and the file to keep has a record's values five levels deeper than the record.
+pub(crate) const MAX_LEVELS: usize = 100;
 
 /// The keys that may stand beside the operation of an update; from `$time` on, those that official
 /// SDKs let a caller add.

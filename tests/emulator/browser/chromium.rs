@@ -140,10 +140,11 @@ impl Browser {
         self.call("Input.insertText", &json!({"text": text}));
     }
 
-    /// Presses a key: `Tab` or `Enter`.
+    /// Presses a key: `Tab`, `Delete` or `Enter`.
     pub(crate) fn press(&mut self, key: &str) {
         let (code, text) = match key {
             "Tab" => (9, ""),
+            "Delete" => (46, ""),
             _ => (13, "\r"),
         };
         for kind in ["keyDown", "keyUp"] {

@@ -197,6 +197,75 @@ fn what_arrives_is_seen_at_once() {
     assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
 }
 
+/// JavaScript's own numbers have 53 bits, and no `1.0`.
+#[test]
+fn numbers_are_shown_as_they_arrived() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let acme = Group::new("company", "acme");
+    let send = |properties: serde_json::Value| {
+        let report = client.send([acme.set(properties)]).unwrap();
+        report.into_result().unwrap();
+    };
+    send(json!({
+        "$name": 9_007_199_254_740_995_u64,
+        "owner": u64::MAX,
+        "ratio": 1.0,
+        "small": -7,
+        "list": [u64::MAX - 2, 2.0],
+        "nested": {"inner": [i64::MIN, 3.0]},
+        "counter": 9_007_199_254_740_992_u64,
+    }));
+    let event = Event::new("Purchase").distinct_id("").group(&acme);
+    let event = event.property("order", u64::MAX - 4);
+    client.import([event]).unwrap().into_result().unwrap();
+    browser.open(&format!("{}/#company/acme", emulator.endpoint()));
+
+    for (name, value, kind) in [
+        ("owner", "18446744073709551615", "number"),
+        ("ratio", "1.0", "number"),
+        ("small", "-7", "number"),
+        ("list", "184467440737095516132.0", "list"),
+        (
+            "nested",
+            r#"{"inner":[-9223372036854775808,3.0]}"#,
+            "object",
+        ),
+        ("counter", "9007199254740992", "number"),
+    ] {
+        let row = format!("#profile tr[data-at=\"property {name}\"]");
+        shows(browser, &row, name);
+        let cells = format!(
+            "[...document.querySelectorAll('{row} td')].map(cell => cell.textContent.replace(/\\s/g, '')).join(' ')"
+        );
+        assert_eq!(browser.eval(&cells), format!("{value} {kind}"));
+    }
+    let items = "document.querySelectorAll('#profile .item').length";
+    assert_eq!(browser.eval(items), 2, "those of the list");
+    shows(browser, "#groups", "9007199254740995");
+    shows(browser, "#events", "18446744073709551611");
+
+    // Two numbers that JavaScript takes for one.
+    browser.eval(
+        "window.fresh = []; new MutationObserver(() => fresh.push(...[...document.querySelectorAll('#profile .fresh th')].map(cell => cell.textContent))).observe(document.querySelector('main'), {childList: true}); true",
+    );
+    send(json!({"counter": 9_007_199_254_740_993_u64}));
+    shows(browser, "#profile", "9007199254740993");
+    shows(browser, "#history", "9007199254740992 → 9007199254740993");
+    browser.wait("fresh.includes('counter')");
+    assert_eq!(
+        browser.eval("fresh.every(name => name === 'counter')"),
+        true
+    );
+    screens(browser, "numbers");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
 #[test]
 fn texts_from_outside_are_texts() {
     const SCRIPT: &str = "<script>window.hacked = 1</script>";
@@ -308,6 +377,109 @@ fn what_failed_is_seen_and_everything_can_be_cleared() {
     browser.click("document.querySelector('#clear')");
     shows(browser, "main", "Nothing has arrived yet");
     assert!(emulator.profiles().is_empty() && emulator.requests().is_empty());
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+fn set_plan(client: &Client, key: &'static str, id: &'static str) {
+    let update = Group::new(key, id).set(json!({"plan": "free"}));
+    client.send([update]).unwrap().into_result().unwrap();
+}
+
+fn key_button(key: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#keys button')].find(b => b.innerText.startsWith('{key}'))"
+    )
+}
+
+#[test]
+fn a_cleared_page_shows_every_group_again() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    for filter in ["search", "key"] {
+        for (key, id) in [("company", "acme"), ("team", "blue")] {
+            set_plan(&client, key, id);
+            shows(browser, "#groups", id);
+        }
+        if filter == "search" {
+            browser.click("document.querySelector('#search')");
+            browser.write("blue");
+        } else {
+            browser.click(&key_button("team"));
+        }
+        browser.wait("document.querySelectorAll('#groups li').length === 1");
+        browser.click("document.querySelector('#clear')");
+        shows(browser, "main", "Nothing has arrived yet");
+        assert_eq!(browser.eval("document.querySelector('#search').value"), "");
+        set_plan(&client, "company", "acme");
+        shows(browser, "#groups", "acme");
+        shows(browser, "main h2", "acme");
+        emulator.reset();
+    }
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn where_no_group_matches_none_is_chosen() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    browser.click("document.querySelector('#search')");
+    browser.write("blue");
+    shows(browser, "#more", "Nothing found.");
+    set_plan(&client, "company", "acme");
+    shows(browser, "#counts", "1 group");
+    shows(browser, "main", "No group is chosen.");
+    screens(browser, "none_chosen");
+    set_plan(&client, "team", "blue");
+    shows(browser, "main h2", "blue");
+
+    // A key whose groups are gone can be left again.
+    browser.eval("document.querySelector('#search').select()");
+    browser.press("Delete");
+    browser.click(&key_button("team"));
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    emulator.reset();
+    set_plan(&client, "company", "acme");
+    shows(browser, "#more", "Nothing found.");
+    browser.click(&key_button("all"));
+    shows(browser, "#groups", "acme");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn going_back_shows_what_was_there() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    browser.click("document.querySelector('#requests-button')");
+    shows(browser, "main h2", "Requests");
+    browser.eval("history.back()");
+    shows(browser, "main", "Nothing has arrived yet");
+
+    // The group that the page has chosen itself takes the place of none.
+    let pages = browser.eval("history.length");
+    set_plan(&client, "company", "acme");
+    shows(browser, "main h2", "acme");
+    assert_eq!(browser.eval("history.length"), pages);
     assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
 }
 
@@ -491,6 +663,7 @@ fn a_screen_reader_gets_through() {
         acme.set(json!({"plan": "free"})),
         Group::new("team", "blue").set(json!({"a": 1})),
         Group::new("team", "blue").delete(),
+        Group::new("team", "bleu").unset(["a"]),
         acme.set(json!({"seats": 5})),
     ];
     client.send(updates).unwrap().into_result().unwrap();
@@ -506,8 +679,8 @@ fn a_screen_reader_gets_through() {
         "navigation \"Groups\"",
         "searchbox \"Search ids and properties\"",
         "group \"Group keys\"",
-        "button \"all 2\" pressed true",
-        "button \"team 1\" pressed false",
+        "button \"all 3\" pressed true",
+        "button \"team 2\" pressed false",
         "main \"Group\"",
         "heading \"acme\" level 2",
         // In capitals, as they are seen.
@@ -536,12 +709,25 @@ fn a_screen_reader_gets_through() {
     };
     button("acme", "company\"");
     button("blue", "deleted\"");
+    button("bleu", "never existed\"");
     // Nothing to press or to fill in has no name.
     let nameless = read.iter().find(|line| {
         let role = line.split(' ').next().unwrap();
         ["button", "link", "searchbox", "textbox"].contains(&role) && line.contains("\"\"")
     });
     assert_eq!(nameless, None, "{read:#?}");
+
+    browser.click(&group_button("bleu"));
+    shows(browser, "main", "team · never existed");
+    shows(
+        browser,
+        "main",
+        "There is no such group, and none of its updates creates it.",
+    );
+    shows(browser, "#history", "$unset");
+    screens(browser, "never_existed");
+    browser.click(&group_button("acme"));
+    shows(browser, "#history", "seats");
 
     // What happens is said.
     client
