@@ -126,7 +126,7 @@ struct Segments<'a> {
 enum Part<'a> {
     /// A record that stays as it is.
     Alone(usize),
-    Segment(Segment<'a>),
+    Segment(Box<Segment<'a>>),
 }
 
 impl<'a> Segments<'a> {
@@ -161,7 +161,7 @@ impl<'a> Segments<'a> {
         };
         segment.add(index, update);
         self.current.insert(head, self.all.len());
-        self.all.push(Part::Segment(segment));
+        self.all.push(Part::Segment(Box::new(segment)));
     }
 }
 
