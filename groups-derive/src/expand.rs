@@ -15,6 +15,7 @@ const OPERATIONS: [Operation; 3] = [Operation::Set, Operation::SetOnce, Operatio
 pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
     let krate = &group.krate;
     let key = &group.key;
+    let head = head(key);
     let ident = call_site(group.ident);
     let (impl_generics, ty_generics, _) = group.generics.split_for_impl();
     let where_clause = where_clause(group);
@@ -40,6 +41,7 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
         #[automatically_derived]
         impl #impl_generics #krate::MixpanelGroup for #ident #ty_generics #where_clause {
             const GROUP_KEY: &'static #krate::__private::str = #key;
+            const GROUP_HEAD: &'static #krate::__private::str = #head;
             const PROPERTIES: &'static [#krate::Property] = {
                 type __Operation = #krate::Operation;
                 &#krate::Property::all([#(#properties,)*])
@@ -75,24 +77,34 @@ fn operation(operation: Operation) -> TokenStream {
     }
 }
 
-/// Returns `,"name":`, escaped as `serde_json` does, so that run time only copies it.
+/// Returns `,"name":`, so that run time only copies it.
 fn json_key(name: &str) -> String {
-    let mut key = String::from(",\"");
-    for letter in name.chars() {
+    format!(",{}:", json_text(name))
+}
+
+/// Returns what each update begins with: all but the group's id.
+fn head(key: &str) -> String {
+    format!("\"$group_key\":{},\"$group_id\":", json_text(key))
+}
+
+/// Returns the text in quotes, escaped as `serde_json` does.
+fn json_text(text: &str) -> String {
+    let mut json = String::from("\"");
+    for letter in text.chars() {
         match letter {
-            '"' | '\\' => key.extend(['\\', letter]),
-            '\u{8}' => key.push_str("\\b"),
-            '\t' => key.push_str("\\t"),
-            '\n' => key.push_str("\\n"),
-            '\u{c}' => key.push_str("\\f"),
-            '\r' => key.push_str("\\r"),
+            '"' | '\\' => json.extend(['\\', letter]),
+            '\u{8}' => json.push_str("\\b"),
+            '\t' => json.push_str("\\t"),
+            '\n' => json.push_str("\\n"),
+            '\u{c}' => json.push_str("\\f"),
+            '\r' => json.push_str("\\r"),
             // Writing to a `String` cannot fail.
-            '\0'..' ' => drop(write!(key, "\\u{:04x}", u32::from(letter))),
-            _ => key.push(letter),
+            '\0'..' ' => drop(write!(json, "\\u{:04x}", u32::from(letter))),
+            _ => json.push(letter),
         }
     }
-    key.push_str("\":");
-    key
+    json.push('"');
+    json
 }
 
 fn group_value(group: &Group<'_>) -> TokenStream {

@@ -15,6 +15,7 @@ pub(crate) fn expand(input: &DeriveInput, attrs: &StructAttrs) -> TokenStream {
         #[automatically_derived]
         impl #impl_generics #krate::MixpanelGroup for #ident #ty_generics #where_clause {
             const GROUP_KEY: &'static #krate::__private::str = "";
+            const GROUP_HEAD: &'static #krate::__private::str = "";
             const PROPERTIES: &'static [#krate::Property] = &[];
 
             fn group(&self) -> #krate::Group<'_> {

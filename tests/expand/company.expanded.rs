@@ -1,6 +1,7 @@
 #[automatically_derived]
 impl ::mixpanel_groups::MixpanelGroup for Company {
     const GROUP_KEY: &'static ::mixpanel_groups::__private::str = "company";
+    const GROUP_HEAD: &'static ::mixpanel_groups::__private::str = "\"$group_key\":\"company\",\"$group_id\":";
     const PROPERTIES: &'static [::mixpanel_groups::Property] = {
         type __Operation = ::mixpanel_groups::Operation;
         &::mixpanel_groups::Property::all([

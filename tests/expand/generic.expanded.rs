@@ -6,6 +6,7 @@ where
     L: analytics::groups::List,
 {
     const GROUP_KEY: &'static analytics::groups::__private::str = "team";
+    const GROUP_HEAD: &'static analytics::groups::__private::str = "\"$group_key\":\"team\",\"$group_id\":";
     const PROPERTIES: &'static [analytics::groups::Property] = {
         type __Operation = analytics::groups::Operation;
         &analytics::groups::Property::all([

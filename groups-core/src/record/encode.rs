@@ -8,6 +8,7 @@ use crate::json::list::ListJson;
 use crate::json::null::{is_empty_list, is_null};
 use crate::json::object::{Names, Object};
 use crate::json::{EncodeError, Json, Sink, Written};
+use crate::record::MixpanelGroup;
 use crate::record::visit::Visitor;
 use crate::record::{RecordRef, Rejection};
 
@@ -43,9 +44,48 @@ pub(crate) fn write_update_with(
     operation: Operation,
     write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
 ) -> Result<Option<Encoded>, Box<Rejection>> {
+    let write_key = |out: &mut Vec<u8>| {
+        let key = group.key();
+        if key.is_empty() {
+            return Err(EncodeError::new("the group key is empty").of("$group_key"));
+        }
+        check_company(key, group)?;
+        out.extend_from_slice(br#""$group_key":"#);
+        write_str(out, key);
+        out.extend_from_slice(br#","$group_id":"#);
+        Ok(())
+    };
+    write_members(out, group, write_key, write_extras, operation, write_value)
+}
+
+/// Appends an update of a struct as [`write_update`] does.
+pub(crate) fn write_update_of<T: MixpanelGroup>(
+    out: &mut Vec<u8>,
+    source: &T,
+    operation: Operation,
+    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+) -> Result<Option<Encoded>, Box<Rejection>> {
+    let group = &source.group();
+    let write_key = |out: &mut Vec<u8>| {
+        check_company(T::GROUP_KEY, group)?;
+        out.extend_from_slice(T::GROUP_HEAD.as_bytes());
+        Ok(())
+    };
+    write_members(out, group, write_key, |_| Ok(()), operation, write_value)
+}
+
+fn write_members(
+    out: &mut Vec<u8>,
+    group: &Group<'_>,
+    write_key: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    write_extras: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    operation: Operation,
+    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+) -> Result<Option<Encoded>, Box<Rejection>> {
     let start = out.len();
     let write = || {
-        write_group(out, group)?;
+        write_key(out)?;
+        write_id(out, group.id(), "$group_id")?;
         let head = out.len() - start;
         if let Some(company_id) = group.company_id() {
             out.extend_from_slice(br#","$company_id":"#);
@@ -73,21 +113,14 @@ pub(crate) fn write_update_with(
     })
 }
 
-/// Writes the group's key and id.
+/// Returns an error if updates of groups with this key need a company id, and the group has none.
 #[inline]
-fn write_group(out: &mut Vec<u8>, group: &Group<'_>) -> Result<(), EncodeError> {
-    let key = group.key();
-    if key.is_empty() {
-        return Err(EncodeError::new("the group key is empty").of("$group_key"));
-    }
+fn check_company(key: &str, group: &Group<'_>) -> Result<(), EncodeError> {
     if KEYS_WITH_COMPANY.contains(&key) && group.company_id().is_none() {
         let message = format!("an update of {key} needs a company id: use `in_company`");
         return Err(EncodeError::new(message).of("$company_id"));
     }
-    out.extend_from_slice(br#""$group_key":"#);
-    write_str(out, key);
-    out.extend_from_slice(br#","$group_id":"#);
-    write_id(out, group.id(), "$group_id")
+    Ok(())
 }
 
 /// Writes an id as text.

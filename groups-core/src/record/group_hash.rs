@@ -68,6 +68,7 @@ mod tests {
 
     impl MixpanelGroup for Company {
         const GROUP_KEY: &'static str = "company";
+        const GROUP_HEAD: &'static str = r#""$group_key":"company","$group_id":"#;
         const PROPERTIES: &'static [Property] = &[];
 
         fn group(&self) -> Group<'_> {

@@ -21,6 +21,10 @@ pub trait MixpanelGroup {
     /// The group key, as in the project's settings: `"company"`.
     const GROUP_KEY: &'static str;
 
+    /// What each update begins with: `"$group_key":"company","$group_id":`. For generated code.
+    #[doc(hidden)]
+    const GROUP_HEAD: &'static str;
+
     /// The properties that the struct maps to, in the order of its fields: a tracking plan.
     const PROPERTIES: &'static [Property];
 
@@ -109,6 +113,7 @@ pub trait MixpanelGroup {
 /// A reference to a struct is the same group: [`Snapshot::sync`](crate::Snapshot::sync) takes either.
 impl<T: MixpanelGroup> MixpanelGroup for &T {
     const GROUP_KEY: &'static str = T::GROUP_KEY;
+    const GROUP_HEAD: &'static str = T::GROUP_HEAD;
     const PROPERTIES: &'static [Property] = T::PROPERTIES;
 
     fn group(&self) -> Group<'_> {

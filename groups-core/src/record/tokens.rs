@@ -390,6 +390,7 @@ pub(crate) mod testing {
 
     impl<S: Serialize, U: List> MixpanelGroup for Two<S, U> {
         const GROUP_KEY: &'static str = "company";
+        const GROUP_HEAD: &'static str = r#""$group_key":"company","$group_id":"#;
         const PROPERTIES: &'static [Property] = &Property::all([
             ("set", "set", Operation::Set, "", ",\"set\":", false),
             ("union", "union", Operation::Union, "", ",\"union\":", false),

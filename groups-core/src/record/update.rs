@@ -8,7 +8,7 @@ use crate::json::{EncodeError, close};
 use crate::record::Encoded;
 use crate::record::Error;
 use crate::record::MixpanelGroup;
-use crate::record::encode::{AnyValue, Encoder, Unsetter, write_update};
+use crate::record::encode::{AnyValue, Encoder, Unsetter, write_update_of};
 use crate::record::encoded_update::text;
 use crate::record::group_hash::{hash, hash_written};
 use crate::record::{EncodedUpdate, Record};
@@ -66,7 +66,7 @@ impl<T: MixpanelGroup> Source for T {
         operation: Operation,
         out: &mut Vec<u8>,
     ) -> Result<Option<Encoded>, Box<Rejection>> {
-        write_update(out, &self.group(), operation, |out| {
+        write_update_of(out, self, operation, |out| {
             let start = out.len();
             if operation == Operation::Unset {
                 write_unset(self, out)?;

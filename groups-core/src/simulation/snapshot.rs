@@ -125,6 +125,7 @@ impl Company {
 /// As the derive would have it, which the simulation is built without.
 impl MixpanelGroup for Company {
     const GROUP_KEY: &'static str = "company";
+    const GROUP_HEAD: &'static str = r#""$group_key":"company","$group_id":"#;
     const PROPERTIES: &'static [Property] = &Property::all([
         ("plan", "plan", Operation::Set, "", ",\"plan\":", false),
         (

@@ -166,6 +166,7 @@ mod tests {
 
     impl MixpanelGroup for Company {
         const GROUP_KEY: &'static str = "company";
+        const GROUP_HEAD: &'static str = r#""$group_key":"company","$group_id":"#;
         const PROPERTIES: &'static [Property] = &Property::all([
             ("any", "any", Operation::Set, "", ",\"any\":", false),
             (
