@@ -31,7 +31,7 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     for statement in statements_on_the_table(tables) {
         transaction.execute_batch(statement)?;
     }
-    for (behind, most) in runs {
+    for (behind, most) in runs.into_iter().filter(|(_, count)| *count != 0) {
         let sql = format!(
             "INSERT INTO mixpanel_outbox SELECT id, since, body FROM {aside} WHERE id > ?1 ORDER BY id LIMIT ?2"
         );
@@ -112,6 +112,8 @@ fn next_readable(db: &Connection, tables: Tables, last: i64) -> rusqlite::Result
             Ok(None) if step == 1 => return Ok(None),
             // Behind the damage, or behind the end.
             Ok(_) => break id,
+            // Not even behind the greatest id: a page is damaged that leads to all others.
+            Err(_) if id == i64::MAX => return Ok(None),
             Err(_) => damaged = id,
         }
         step = step.saturating_mul(2);

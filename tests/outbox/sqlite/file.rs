@@ -22,9 +22,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use tempfile::TempDir;
 
-const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
+pub(super) const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
-fn folder() -> (TempDir, PathBuf) {
+pub(super) fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
     (folder, path)
@@ -34,7 +34,7 @@ fn stored(update: &Update<'_>) -> EncodedUpdate {
     EncodedUpdate::new(update).unwrap().unwrap()
 }
 
-fn update(group: usize, number: usize) -> EncodedUpdate {
+pub(super) fn update(group: usize, number: usize) -> EncodedUpdate {
     stored(&Group::new("company", group.to_string()).set(json!({"number": number})))
 }
 
@@ -57,11 +57,11 @@ fn all_numbers(path: &Path) -> Vec<(usize, usize)> {
     updates.map(|update| numbers(&update)).collect()
 }
 
-fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
+pub(super) fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
     waiting.iter().map(|waiting| waiting.id).collect()
 }
 
-fn count(db: &Connection, table: &str) -> usize {
+pub(super) fn count(db: &Connection, table: &str) -> usize {
     let sql = format!("SELECT * FROM {table}");
     let mut rows = db.prepare(&sql).unwrap();
     rows.query_map([], |_| Ok(())).unwrap().count()

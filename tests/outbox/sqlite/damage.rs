@@ -1,0 +1,49 @@
+//! A table of waiting updates of which nothing can be read.
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use common::LONG;
+use mixpanel_groups::{ErrorKind, Outbox};
+use mixpanel_groups_sqlite::SqliteOutbox;
+use rusqlite::Connection;
+
+use super::file::{ROOM, folder, update};
+
+/// Makes a file in which one update waits, on the root page of its table, and damages that page.
+fn make_damaged(path: &Path) {
+    let outbox = SqliteOutbox::open(path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    drop(outbox);
+    let db = Connection::open(path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'mixpanel_outbox'";
+    let root: u32 = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(db);
+    let mut bytes = fs::read(path).unwrap();
+    let page = (root as usize - 1) * 4096;
+    bytes[page..page + 4096].fill(0x5a);
+    fs::write(path, bytes).unwrap();
+}
+
+/// A few updates are on one page.
+#[test]
+fn an_outbox_of_one_page_goes_on_after_damage() {
+    let (_folder, path) = folder();
+    make_damaged(&path);
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let (ended, has_ended) = mpsc::channel();
+    thread::spawn(move || {
+        let taken = outbox.take(10);
+        ended.send((outbox, taken)).unwrap();
+    });
+    let (outbox, taken) = has_ended.recv_timeout(LONG).expect("an end");
+    let error = taken.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.to_string().contains("_damaged_"), "{error}");
+    assert!(outbox.append(&[update(0, 1)], ROOM).unwrap());
+    let taken = outbox.take(10).unwrap();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].id, 2, "an id is not used twice");
+}
