@@ -14,6 +14,9 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     // Once a page could not be read in a transaction, SQLite writes nothing more in it.
     let tables = file.tables;
     let runs = readable_runs(db, tables)?;
+    if let [(_, REST)] = runs[..] {
+        return Ok(None);
+    }
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let aside = format!("mixpanel_outbox_damaged_{}", since.as_secs());
     let transaction = begin(db, file.deadline())?;
@@ -45,13 +48,11 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     );
     transaction.execute_batch(&tables.sql(&sql))?;
     let copied = held(&transaction, tables)?.updates;
-    if copied >= before {
-        return Ok(None);
-    }
     transaction.commit()?;
-    let lost = before - copied;
     let aside = tables.sql(&aside).into_owned();
-    log::error!("the file of the outbox is damaged: {lost} rows cannot be read, see {aside}");
+    log::error!(
+        "the file of the outbox is damaged: {copied} rows can be read, {before} were counted, see {aside}"
+    );
     Ok(Some(aside))
 }
 
@@ -64,8 +65,10 @@ fn statements_on_the_table(tables: Tables) -> impl Iterator<Item = &'static str>
     SCHEMA.split("\n\n").filter(is_one)
 }
 
-/// Returns the runs of rows that can be read: the id behind which each begins, and how many rows it has. The last one,
-/// which others may add to, has no number (-1).
+/// All rows up to the end of the table, which others may add to: no limit in SQL.
+const REST: i64 = -1;
+
+/// Returns the runs of rows that can be read: the id behind which each begins, and how many rows it has.
 fn readable_runs(db: &Connection, tables: Tables) -> rusqlite::Result<Vec<(i64, i64)>> {
     let mut select = db.prepare(&tables.sql(ROWS_BEHIND))?;
     let mut runs = Vec::new();
@@ -78,7 +81,7 @@ fn readable_runs(db: &Connection, tables: Tables) -> rusqlite::Result<Vec<(i64, 
                 break next_readable(db, tables, last)?;
             };
             let Some(row) = row else {
-                count = -1;
+                count = REST;
                 break None;
             };
             let Ok((id, ..)) = read(row) else {

@@ -47,3 +47,18 @@ fn an_outbox_of_one_page_goes_on_after_damage() {
     assert_eq!(taken.len(), 1);
     assert_eq!(taken[0].id, 2, "an id is not used twice");
 }
+
+/// The counts are for publishers: whether something was lost does not depend on them.
+#[test]
+fn what_cannot_be_read_is_set_aside_also_if_it_was_not_counted() {
+    let (_folder, path) = folder();
+    make_damaged(&path);
+    let db = Connection::open(&path).unwrap();
+    db.execute("UPDATE mixpanel_outbox_state SET updates = 0", [])
+        .unwrap();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let error = outbox.take(10).unwrap_err();
+    assert!(error.to_string().contains("_damaged_"), "{error}");
+    assert!(outbox.append(&[update(0, 1)], ROOM).unwrap());
+    assert_eq!(outbox.take(10).unwrap().len(), 1);
+}
