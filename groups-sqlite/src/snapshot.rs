@@ -53,8 +53,10 @@ impl SqliteSnapshot {
     /// Opens the file, or creates it, and the table if it does not exist.
     ///
     /// # Errors
-    /// - [`ErrorKind::Config`](mixpanel_groups::ErrorKind::Config) if the path is empty or `:memory:`, with which SQLite keeps nothing.
-    /// - [`ErrorKind::Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be read and written, or a snapshot of it is open.
+    /// - [`ErrorKind::Config`](mixpanel_groups::ErrorKind::Config) if the path is empty or `:memory:`, with which SQLite
+    ///   keeps nothing, or begins with `file:`, which is a URI to SQLite.
+    /// - [`ErrorKind::Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be read and written, or a snapshot of it is
+    ///   open.
     /// - [`ErrorKind::Damaged`](mixpanel_groups::ErrorKind::Damaged) if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (db, path) = file::open(path.as_ref(), WHAT)?;

@@ -656,6 +656,25 @@ fn a_path_that_keeps_nothing_is_an_error() {
     }
 }
 
+/// SQLite reads such a path as a URI: some keep nothing, and of others the files beside them have other names.
+#[test]
+fn a_path_that_is_a_uri_is_an_error() {
+    let (folder, path) = folder();
+    let uri = format!("file:{}?cache=shared", path.display());
+    for path in ["file::memory:", "file:outbox?mode=memory", &uri] {
+        let error = SqliteOutbox::open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let message = format!(
+            "path \"{path}\" is a URI: name a file, or \"./{path}\" for a file of that name"
+        );
+        assert_eq!(error.to_string(), message);
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    let file = folder.path().join("file:outbox");
+    drop(SqliteOutbox::open(&file).unwrap());
+    assert!(file.exists());
+}
+
 #[test]
 fn a_file_that_is_no_database_is_an_error_and_left_as_it_is() {
     let (_folder, path) = folder();
