@@ -90,6 +90,7 @@ impl Relay {
     fn try_take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
         // Most looks find nothing, or the lease of another: they do not write.
         if !patiently(self.file.deadline(), || self.has_rows())? {
+            self.correct_counts()?;
             self.release()?;
             return Ok(Vec::new());
         }
@@ -102,6 +103,28 @@ impl Relay {
         let rows = patiently(self.file.deadline(), || self.oldest(most))?;
         *taken = rows.last().map_or(0, |(last, _)| *last);
         Ok(rows)
+    }
+
+    /// Sets the counts to zero if nothing waits: a flush would wait for that. `OR REPLACE` of another program, for example,
+    /// removes rows without their triggers.
+    fn correct_counts(&self) -> Result<(), Failure> {
+        let Self { db, file, .. } = self;
+        let wrong = "(updates <> 0 OR bytes <> 0) AND NOT EXISTS (SELECT 1 FROM mixpanel_outbox)";
+        let select = format!("SELECT 1 FROM mixpanel_outbox_state WHERE {wrong}");
+        let are_wrong = || file.tables.prepare(db, &select)?.exists([]);
+        if !patiently(file.deadline(), are_wrong)? {
+            return Ok(());
+        }
+        let update =
+            format!("UPDATE mixpanel_outbox_state SET updates = 0, bytes = 0 WHERE {wrong}");
+        let corrected = with_reserve(&file.reserve, || {
+            let correct = || file.tables.prepare(db, &update)?.execute([]);
+            Ok(patiently(file.deadline(), correct)?)
+        })?;
+        if corrected > 0 {
+            log::warn!("the counts of the outbox were too high: nothing waits");
+        }
+        Ok(())
     }
 
     fn has_rows(&self) -> rusqlite::Result<bool> {

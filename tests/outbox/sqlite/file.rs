@@ -1195,6 +1195,45 @@ fn counts_below_zero_are_counted_again() {
     );
 }
 
+/// `OR REPLACE` removes rows without their triggers, for example. A flush waits until the count is zero.
+#[test]
+fn counts_that_are_too_high_are_corrected_when_nothing_waits() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let events = outbox.events().unwrap();
+    let event = Event::new("Purchase").distinct_id("user123");
+    let two = [(); 2].map(|()| EncodedEvent::new(&event).unwrap());
+    assert!(events.append(&two, ROOM).unwrap());
+    let two = [update(0, 0), update(0, 1)];
+    assert!(outbox.append(&two, ROOM).unwrap());
+    let db = Connection::open(&path).unwrap();
+    for table in ["mixpanel_outbox", "mixpanel_outbox_event"] {
+        let replace = format!("INSERT OR REPLACE INTO {table} SELECT id, since, body FROM {table}");
+        db.execute(&replace, []).unwrap();
+    }
+    assert_eq!(outbox.depth().unwrap().updates, 4);
+    assert_eq!(events.depth().unwrap().updates, 4);
+    // Not while something waits: a count takes time.
+    let taken = outbox.take(10).unwrap();
+    assert_eq!(outbox.depth().unwrap().updates, 4);
+    outbox.settle(&ids(&taken), &[]).unwrap();
+
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered().outbox(outbox);
+    let buffered = buffered.start().unwrap();
+    let outcome = buffered.flush(Duration::from_secs(20));
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(outcome.event_stats.accepted, 2);
+    assert_eq!(events.depth().unwrap(), Depth::default());
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    for table in ["mixpanel_outbox_state", "mixpanel_outbox_event_state"] {
+        let right = format!("{table} WHERE updates = 0 AND bytes = 0");
+        assert_eq!(count(&db, &right), 1);
+    }
+}
+
 #[test]
 fn a_row_of_another_driver_is_an_update_or_an_event() {
     let (_folder, path) = folder();
