@@ -9,10 +9,14 @@ use crate::schema::{SCHEMA, Tables};
 /// Sets a damaged table of waiting updates aside, with what of it cannot be read, and copies the rest into a new one.
 /// Returns the name of the table that is set aside.
 ///
-/// Nothing is changed if every row can be read: then the damage is elsewhere.
+/// Nothing is changed if every row can be read, since the damage is elsewhere, or if another connection has set the table
+/// aside meanwhile.
 pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<String>, Failure> {
     // Once a page could not be read in a transaction, SQLite writes nothing more in it.
     let tables = file.tables;
+    let root =
+        "SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = 'mixpanel_outbox'";
+    let root: i64 = db.query_row(&tables.sql(root), [], |row| row.get(0))?;
     let runs = readable_runs(db, tables)?;
     if let [(_, REST)] = runs[..] {
         return Ok(None);
@@ -20,6 +24,12 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let aside = format!("mixpanel_outbox_damaged_{}", since.as_secs());
     let transaction = begin(db, file.deadline())?;
+    let name = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = ?1";
+    let name = transaction.query_row(name, [root], |row| row.get::<_, String>(0));
+    let name = name.optional()?;
+    if name.as_deref() != Some(&*tables.sql("mixpanel_outbox")) {
+        return Ok(name);
+    }
     // Without this, SQLite would read the views and triggers of the application too.
     transaction.pragma_update(None, "legacy_alter_table", true)?;
     let before = held(&transaction, tables)?.updates;

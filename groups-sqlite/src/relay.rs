@@ -76,7 +76,10 @@ impl Relay {
     /// Sets what is damaged aside, and returns how that ended: what to take and settle next is sound then.
     fn set_aside(&mut self, failure: Failure) -> Failure {
         match damage::set_aside(&self.db, &self.file) {
-            Ok(Some(table)) => Failure::SetAside(table),
+            Ok(Some(table)) => {
+                self.file.set_damaged(false);
+                Failure::SetAside(table)
+            }
             elsewhere => {
                 if let Err(Failure::Sqlite(error)) = elsewhere {
                     log::error!("what is damaged in the outbox cannot be set aside: {error}");
@@ -92,6 +95,7 @@ impl Relay {
         if !patiently(self.file.deadline(), || self.has_rows())? {
             self.correct_counts()?;
             self.release()?;
+            self.file.set_damaged(false); // What could not be read is gone: another set it aside.
             return Ok(Vec::new());
         }
         if patiently(self.file.deadline(), || self.lease.is_anothers(&self.db))?

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use common::LONG;
 use mixpanel_groups::{ErrorKind, Outbox};
 use mixpanel_groups_sqlite::SqliteOutbox;
 use rusqlite::Connection;
 
-use super::file::{ROOM, folder, update};
+use super::file::{ROOM, count, folder, update};
 
 /// Makes a file in which one update waits, on the root page of its table, and damages that page.
 fn make_damaged(path: &Path) {
@@ -61,4 +62,69 @@ fn what_cannot_be_read_is_set_aside_also_if_it_was_not_counted() {
     assert!(error.to_string().contains("_damaged_"), "{error}");
     assert!(outbox.append(&[update(0, 1)], ROOM).unwrap());
     assert_eq!(outbox.take(10).unwrap().len(), 1);
+}
+
+/// Another writer is in the way of setting it aside: that lasts as long as the other's transaction.
+#[test]
+fn damage_that_is_set_aside_at_the_second_try_is_over() {
+    let (_folder, path) = folder();
+    make_damaged(&path);
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    outbox.set_timeout(Duration::ZERO);
+    let error = outbox.take(10).unwrap_err();
+    assert!(!error.to_string().contains("_damaged_"), "{error}");
+    other.execute_batch("COMMIT").unwrap();
+    outbox.set_timeout(LONG);
+    let error = outbox.take(10).unwrap_err();
+    assert!(error.to_string().contains("_damaged_"), "{error}");
+    assert!(outbox.append(&[update(0, 1)], ROOM).unwrap());
+}
+
+/// And so is damage that another process has set aside meanwhile, whatever became of the rest.
+#[test]
+fn damage_that_another_set_aside_is_over() {
+    let (_folder, path) = folder();
+    make_damaged(&path);
+    let [outbox, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    let writer = Connection::open(&path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    outbox.set_timeout(Duration::ZERO);
+    assert!(outbox.take(10).is_err());
+    writer.execute_batch("COMMIT").unwrap();
+    outbox.set_timeout(LONG);
+    assert!(other.take(10).is_err());
+    assert!(outbox.take(10).unwrap().is_empty());
+    assert!(outbox.append(&[update(0, 1)], ROOM).unwrap());
+}
+
+/// Both have read the table before one of them sets it aside.
+#[test]
+fn two_that_set_the_same_damage_aside_agree() {
+    let (_folder, path) = folder();
+    make_damaged(&path);
+    let both = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    let writer = Connection::open(&path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let errors = thread::scope(|scope| {
+        let takers = both.each_ref().map(|outbox| {
+            outbox.set_timeout(LONG);
+            scope.spawn(|| outbox.take(10).map_err(|error| error.to_string()))
+        });
+        // Long enough to read the table, as a rule.
+        thread::sleep(Duration::from_millis(300));
+        writer.execute_batch("COMMIT").unwrap();
+        // One that is late takes from the new table.
+        takers.map(|taker| taker.join().unwrap().err())
+    });
+    let errors: Vec<_> = errors.iter().flatten().collect();
+    assert!(errors[0].contains("_damaged_"), "{errors:?}");
+    assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
+    let aside = "sqlite_schema WHERE name LIKE 'mixpanel_outbox_damaged_%'";
+    assert_eq!(count(&writer, aside), 1);
+    for (number, outbox) in both.iter().enumerate() {
+        assert!(outbox.append(&[update(0, number)], ROOM).unwrap());
+    }
+    assert_eq!(both[0].take(10).unwrap().len(), 2);
 }
