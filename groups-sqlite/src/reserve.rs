@@ -41,10 +41,15 @@ impl Reserve {
             return false;
         }
         let emptied = File::options().write(true).open(&self.0);
-        let emptied = emptied.and_then(|file| file.set_len(0));
-        log::warn!(
-            "the disk of the outbox is full: what waits is still sent, and little more is accepted"
-        );
+        let emptied = emptied
+            .and_then(|file| file.set_len(0))
+            // Another user's.
+            .or_else(|_| fs::remove_file(&self.0).and_then(|()| File::create(&self.0).map(drop)));
+        if emptied.is_ok() {
+            log::warn!(
+                "the disk of the outbox is full: what waits is still sent, and little more is accepted"
+            );
+        }
         emptied.is_ok()
     }
 

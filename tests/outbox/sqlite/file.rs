@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::postgres::server::unprivileged;
 use common::{LONG, again, eventually, said, say};
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
@@ -85,6 +86,12 @@ fn child() {
         ("append and settle", first) => append_and_settle(&outbox, first.parse().unwrap()),
         ("append until full", group) => append_until_full(&outbox, group.parse().unwrap()),
         ("append until it fails", _) => append_until_it_fails(&outbox),
+        ("send all", _) => {
+            let buffered = Client::disabled().buffered().outbox(outbox);
+            let outcome = buffered.start().unwrap().shutdown(LONG);
+            assert!(outcome.is_complete(), "{outcome:?}");
+            say("sent", outcome.stats.accepted);
+        }
         ("take", _) => {
             say("took", outbox.take(2).unwrap().len());
             // Until it is killed, or its parent has ended.
@@ -606,6 +613,42 @@ fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
         assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
         assert_eq!(outcome.stats.accepted, appended + 100);
     }
+}
+
+/// What another user's process fills the disk with is sent too: the reserve is then that user's, and cannot be emptied.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_reserve_of_another_user_is_spent_too() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(disk) = SmallDisk::new(30) else {
+        return;
+    };
+    let path = disk.0.path().join("outbox.db");
+    let open_to_all = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open_to_all(disk.0.path(), 0o777);
+    drop(SqliteOutbox::open(&path).unwrap());
+    open_to_all(&path, 0o666); // SQLite's files beside it will be too.
+    let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+    let appended = fill(&outbox, 1_000);
+    drop(outbox);
+    let _ = std::io::copy(
+        &mut std::io::repeat(0),
+        &mut fs::File::create(disk.0.path().join("other")).unwrap(),
+    );
+    // Another user may not reach the folder of this program.
+    let folder = tempfile::tempdir().unwrap();
+    open_to_all(folder.path(), 0o755);
+    let (program, copy) = (again(child), folder.path().join("program"));
+    fs::copy(program.get_program(), &copy).unwrap();
+    let mut other_user = unprivileged(&copy);
+    other_user.args(program.get_args());
+    let mut child = spawn_by(other_user, "send all ", &path);
+    let said: Vec<_> = said(&mut child).collect();
+    assert!(child.wait().unwrap().success(), "{said:?}");
+    let sent = ("sent".to_owned(), appended.to_string());
+    assert_eq!(said.last(), Some(&sent));
 }
 
 #[test]
