@@ -14,6 +14,8 @@ use crate::schema::Tables;
 const MAX_BYTES: usize = 16 << 20;
 /// How often it is tried to fill the reserve: on a full disk each try fills what is left of it.
 const REFILL_EVERY: Duration = Duration::from_secs(60);
+/// In how many parts to settle on a full disk what is too much at once.
+const PARTS: usize = 8;
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
@@ -216,21 +218,21 @@ impl Relay {
     /// Settles all at once, or, on a full disk, so many at a time as it has room for: the oldest first, so that what
     /// cannot be settled, and is sent once more, are the last ones.
     fn settle_in_parts(&mut self, settled: &[Settled<'_>]) -> Result<(), Failure> {
-        let reserve = &self.file.reserve;
-        let is_full = match with_reserve(reserve, || {
-            Self::settle_part(&self.db, &self.file, &mut self.lease, settled)
-        }) {
-            Err(failure) if failure.is_full() => failure,
+        match self.settle_part(settled) {
+            Err(failure) if failure.is_full() => {}
             result => return result,
-        };
-        self.checkpoint();
-        let (first, rest) = settled.split_at(settled.len() / 2);
-        if first.is_empty() {
-            return Err(is_full);
         }
-        self.settle_in_parts(first)?;
+        self.file.reserve.spend();
         self.checkpoint();
-        self.settle_in_parts(rest)
+        if settled.len() <= 1 {
+            return self.settle_part(settled);
+        }
+        // For all of them the log might take all the room of the reserve, and the file may have to grow a little.
+        for part in settled.chunks(settled.len().div_ceil(PARTS)) {
+            self.settle_in_parts(part)?;
+            self.checkpoint();
+        }
+        Ok(())
     }
 
     /// Moves what is in the log to where it belongs, so that the log begins anew and needs no more room.
@@ -239,12 +241,10 @@ impl Relay {
         let _ = self.db.query_row(sql, [], |_| Ok(()));
     }
 
-    fn settle_part(
-        db: &Connection,
-        file: &OutboxFile,
-        lease: &mut Lease,
-        settled: &[Settled<'_>],
-    ) -> Result<(), Failure> {
+    fn settle_part(&mut self, settled: &[Settled<'_>]) -> Result<(), Failure> {
+        let Self {
+            db, file, lease, ..
+        } = self;
         let transaction = begin(db, file.deadline())?;
         if !lease.is_mine(&transaction)? {
             if settled.is_empty() {
@@ -252,24 +252,29 @@ impl Relay {
             }
             return Err(Failure::TakenOver);
         }
+        // Each rejected row is deleted before the next one is copied, into the room of this one: the file hardly grows.
+        let mut delete = delete(&transaction, file.tables)?;
         let mut is_any_rejected = false;
-        for rejected in settled.iter().filter_map(|(_, rejected)| *rejected) {
-            rejected.copy(&transaction, file.tables)?;
-            is_any_rejected = true;
+        for run in settled
+            .chunk_by(|(id, why), (next, other)| why.is_none() && other.is_none() && next - id <= 1)
+        {
+            let [(first, rejected), ..] = run else {
+                continue;
+            };
+            if let Some(rejected) = rejected {
+                rejected.copy(&transaction, file.tables)?;
+                is_any_rejected = true;
+            }
+            let last = run.last().map_or(first, |(last, _)| last);
+            delete.execute((first, last))?;
         }
+        drop(delete);
         if is_any_rejected {
             let sql = "DELETE FROM mixpanel_outbox_rejected WHERE rowid <=
                        (SELECT max(rowid) FROM mixpanel_outbox_rejected) - ?1";
             let mut trim = file.tables.prepare(&transaction, sql)?;
             trim.execute([MAX_REJECTED])?;
         }
-        let mut delete = delete(&transaction, file.tables)?;
-        for run in settled.chunk_by(|(id, _), (next, _)| next - id <= 1) {
-            if let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) {
-                delete.execute((first, last))?;
-            }
-        }
-        drop(delete);
         let mut taken = file.taken();
         let sql = "SELECT 1 FROM mixpanel_outbox WHERE id <= ?1";
         let is_some_left = file.tables.prepare(&transaction, sql)?.exists([*taken])?;

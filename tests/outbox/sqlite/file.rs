@@ -540,6 +540,12 @@ impl SmallDisk {
         std::io::stdout().write_all(line).unwrap();
         None
     }
+
+    /// Makes every byte that is left another's.
+    fn fill(&self) {
+        let mut other = fs::File::create(self.0.path().join("other")).unwrap();
+        let _ = std::io::copy(&mut std::io::repeat(0), &mut other);
+    }
 }
 
 impl Drop for SmallDisk {
@@ -586,11 +592,8 @@ fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
         let mut outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
         let appended = fill(&outbox, bytes);
         assert_eq!(outbox.depth().unwrap().updates, appended);
-        // Every byte that is left is another's: not even the log can grow.
-        let _ = std::io::copy(
-            &mut std::io::repeat(0),
-            &mut fs::File::create(disk.0.path().join("other")).unwrap(),
-        );
+        // Not even the log can grow.
+        disk.fill();
         if is_opened_again {
             drop(outbox);
             outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
@@ -633,10 +636,7 @@ fn the_reserve_of_another_user_is_spent_too() {
     let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
     let appended = fill(&outbox, 1_000);
     drop(outbox);
-    let _ = std::io::copy(
-        &mut std::io::repeat(0),
-        &mut fs::File::create(disk.0.path().join("other")).unwrap(),
-    );
+    disk.fill();
     // Another user may not reach the folder of this program.
     let folder = tempfile::tempdir().unwrap();
     open_to_all(folder.path(), 0o755);
@@ -649,6 +649,35 @@ fn the_reserve_of_another_user_is_spent_too() {
     assert!(child.wait().unwrap().success(), "{said:?}");
     let sent = ("sent".to_owned(), appended.to_string());
     assert_eq!(said.last(), Some(&sent));
+}
+
+/// A rejected update is copied before it is removed: for all of them at once there is not enough room.
+#[test]
+fn what_fills_a_disk_can_be_rejected() {
+    for bytes in [1_000, 20_000, 900_000] {
+        let Some(disk) = SmallDisk::new(40) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let appended = fill(&outbox, bytes);
+        drop(outbox);
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        disk.fill();
+        let rejection = rejection();
+        let mut left = appended;
+        while left > 0 {
+            let taken = ids(&outbox.take(usize::MAX).unwrap());
+            let all: Vec<_> = taken.iter().map(|id| (*id, &rejection)).collect();
+            outbox.settle(&[], &all).unwrap();
+            left -= taken.len();
+        }
+        assert_eq!(outbox.depth().unwrap(), Depth::default());
+        let db = Connection::open(&path).unwrap();
+        assert_eq!(count(&db, "mixpanel_outbox_rejected"), appended);
+        let disorder = "mixpanel_outbox_rejected WHERE id <> rowid";
+        assert_eq!(count(&db, disorder), 0, "they are in order");
+    }
 }
 
 #[test]
