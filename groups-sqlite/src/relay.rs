@@ -95,9 +95,9 @@ impl Relay {
     fn try_take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
         // Most looks find nothing, or the lease of another: they do not write.
         if !patiently(self.file.deadline(), || self.has_rows())? {
-            self.correct_counts()?;
             self.release()?;
             self.file.set_damaged(false); // What could not be read is gone: another set it aside.
+            self.correct_counts()?;
             return Ok(Vec::new());
         }
         if patiently(self.file.deadline(), || self.lease.is_anothers(&self.db))?
