@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::postgres::server::unprivileged;
 use common::{LONG, again, eventually, said, say};
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
@@ -622,6 +621,7 @@ fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_reserve_of_another_user_is_spent_too() {
+    use common::postgres::server::unprivileged;
     use std::os::unix::fs::PermissionsExt as _;
     let Some(disk) = SmallDisk::new(30) else {
         return;
