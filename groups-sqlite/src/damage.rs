@@ -9,14 +9,27 @@ use crate::schema::{SCHEMA, Tables};
 /// Sets a damaged table of waiting updates aside, with what of it cannot be read, and copies the rest into a new one.
 /// Returns the name of the table that is set aside.
 ///
-/// Nothing is changed if every row can be read: then the damage is elsewhere.
+/// Nothing is changed if every row can be read, since the damage is elsewhere, or if another connection has set the table
+/// aside meanwhile.
 pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<String>, Failure> {
     // Once a page could not be read in a transaction, SQLite writes nothing more in it.
     let tables = file.tables;
+    let root =
+        "SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = 'mixpanel_outbox'";
+    let root: i64 = db.query_row(&tables.sql(root), [], |row| row.get(0))?;
     let runs = readable_runs(db, tables)?;
+    if let [(_, REST)] = runs[..] {
+        return Ok(None);
+    }
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let aside = format!("mixpanel_outbox_damaged_{}", since.as_secs());
     let transaction = begin(db, file.deadline())?;
+    let name = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = ?1";
+    let name = transaction.query_row(name, [root], |row| row.get::<_, String>(0));
+    let name = name.optional()?;
+    if name.as_deref() != Some(&*tables.sql("mixpanel_outbox")) {
+        return Ok(name);
+    }
     // Without this, SQLite would read the views and triggers of the application too.
     transaction.pragma_update(None, "legacy_alter_table", true)?;
     let before = held(&transaction, tables)?.updates;
@@ -31,7 +44,7 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     for statement in statements_on_the_table(tables) {
         transaction.execute_batch(statement)?;
     }
-    for (behind, most) in runs {
+    for (behind, most) in runs.into_iter().filter(|(_, count)| *count != 0) {
         let sql = format!(
             "INSERT INTO mixpanel_outbox SELECT id, since, body FROM {aside} WHERE id > ?1 ORDER BY id LIMIT ?2"
         );
@@ -45,13 +58,11 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     );
     transaction.execute_batch(&tables.sql(&sql))?;
     let copied = held(&transaction, tables)?.updates;
-    if copied >= before {
-        return Ok(None);
-    }
     transaction.commit()?;
-    let lost = before - copied;
     let aside = tables.sql(&aside).into_owned();
-    log::error!("the file of the outbox is damaged: {lost} rows cannot be read, see {aside}");
+    log::error!(
+        "the file of the outbox is damaged: {copied} rows can be read, {before} were counted, see {aside}"
+    );
     Ok(Some(aside))
 }
 
@@ -64,8 +75,10 @@ fn statements_on_the_table(tables: Tables) -> impl Iterator<Item = &'static str>
     SCHEMA.split("\n\n").filter(is_one)
 }
 
-/// Returns the runs of rows that can be read: the id behind which each begins, and how many rows it has. The last one,
-/// which others may add to, has no number (-1).
+/// All rows up to the end of the table, which others may add to: no limit in SQL.
+const REST: i64 = -1;
+
+/// Returns the runs of rows that can be read: the id behind which each begins, and how many rows it has.
 fn readable_runs(db: &Connection, tables: Tables) -> rusqlite::Result<Vec<(i64, i64)>> {
     let mut select = db.prepare(&tables.sql(ROWS_BEHIND))?;
     let mut runs = Vec::new();
@@ -78,7 +91,7 @@ fn readable_runs(db: &Connection, tables: Tables) -> rusqlite::Result<Vec<(i64, 
                 break next_readable(db, tables, last)?;
             };
             let Some(row) = row else {
-                count = -1;
+                count = REST;
                 break None;
             };
             let Ok((id, ..)) = read(row) else {
@@ -112,6 +125,8 @@ fn next_readable(db: &Connection, tables: Tables, last: i64) -> rusqlite::Result
             Ok(None) if step == 1 => return Ok(None),
             // Behind the damage, or behind the end.
             Ok(_) => break id,
+            // Not even behind the greatest id: a page is damaged that leads to all others.
+            Err(_) if id == i64::MAX => return Ok(None),
             Err(_) => damaged = id,
         }
         step = step.saturating_mul(2);

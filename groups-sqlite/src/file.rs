@@ -97,12 +97,20 @@ pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf), Err
         let message = format!("path \"{}\" is not a file: name one", path.display());
         return Err(Error::new(ErrorKind::Config, message));
     }
+    if path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
+        let path = path.display();
+        let message = format!(
+            "path \"{path}\" is a URI: name a file, or \"./{path}\" for a file of that name"
+        );
+        return Err(Error::new(ErrorKind::Config, message));
+    }
     let db = connect(path).map_err(|error| failed(what, path, "open", error))?;
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Ok((db, resolved))
 }
 
-/// Opens a connection. The path is not read as a URI.
+/// Opens a connection. SQLite reads a path that begins with `file:` as a URI, also without the flag for that: the bundled
+/// one is built so.
 pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE

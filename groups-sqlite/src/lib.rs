@@ -20,6 +20,7 @@ mod file;
 mod group_commit;
 mod identity;
 mod lease;
+mod lock;
 mod outbox;
 mod relay;
 mod reserve;

@@ -14,6 +14,8 @@ use crate::schema::Tables;
 const MAX_BYTES: usize = 16 << 20;
 /// How often it is tried to fill the reserve: on a full disk each try fills what is left of it.
 const REFILL_EVERY: Duration = Duration::from_secs(60);
+/// In how many parts to settle on a full disk what is too much at once.
+const PARTS: usize = 8;
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
@@ -76,7 +78,10 @@ impl Relay {
     /// Sets what is damaged aside, and returns how that ended: what to take and settle next is sound then.
     fn set_aside(&mut self, failure: Failure) -> Failure {
         match damage::set_aside(&self.db, &self.file) {
-            Ok(Some(table)) => Failure::SetAside(table),
+            Ok(Some(table)) => {
+                self.file.set_damaged(false);
+                Failure::SetAside(table)
+            }
             elsewhere => {
                 if let Err(Failure::Sqlite(error)) = elsewhere {
                     log::error!("what is damaged in the outbox cannot be set aside: {error}");
@@ -91,6 +96,8 @@ impl Relay {
         // Most looks find nothing, or the lease of another: they do not write.
         if !patiently(self.file.deadline(), || self.has_rows())? {
             self.release()?;
+            self.file.set_damaged(false); // What could not be read is gone: another set it aside.
+            self.correct_counts()?;
             return Ok(Vec::new());
         }
         if patiently(self.file.deadline(), || self.lease.is_anothers(&self.db))?
@@ -102,6 +109,28 @@ impl Relay {
         let rows = patiently(self.file.deadline(), || self.oldest(most))?;
         *taken = rows.last().map_or(0, |(last, _)| *last);
         Ok(rows)
+    }
+
+    /// Sets the counts to zero if nothing waits: a flush would wait for that. `OR REPLACE` of another program, for example,
+    /// removes rows without their triggers.
+    fn correct_counts(&self) -> Result<(), Failure> {
+        let Self { db, file, .. } = self;
+        let wrong = "(updates <> 0 OR bytes <> 0) AND NOT EXISTS (SELECT 1 FROM mixpanel_outbox)";
+        let select = format!("SELECT 1 FROM mixpanel_outbox_state WHERE {wrong}");
+        let are_wrong = || file.tables.prepare(db, &select)?.exists([]);
+        if !patiently(file.deadline(), are_wrong)? {
+            return Ok(());
+        }
+        let update =
+            format!("UPDATE mixpanel_outbox_state SET updates = 0, bytes = 0 WHERE {wrong}");
+        let corrected = with_reserve(&file.reserve, || {
+            let correct = || file.tables.prepare(db, &update)?.execute([]);
+            Ok(patiently(file.deadline(), correct)?)
+        })?;
+        if corrected > 0 {
+            log::warn!("the counts of the outbox were too high: nothing waits");
+        }
+        Ok(())
     }
 
     fn has_rows(&self) -> rusqlite::Result<bool> {
@@ -189,21 +218,21 @@ impl Relay {
     /// Settles all at once, or, on a full disk, so many at a time as it has room for: the oldest first, so that what
     /// cannot be settled, and is sent once more, are the last ones.
     fn settle_in_parts(&mut self, settled: &[Settled<'_>]) -> Result<(), Failure> {
-        let reserve = &self.file.reserve;
-        let is_full = match with_reserve(reserve, || {
-            Self::settle_part(&self.db, &self.file, &mut self.lease, settled)
-        }) {
-            Err(failure) if failure.is_full() => failure,
+        match self.settle_part(settled) {
+            Err(failure) if failure.is_full() => {}
             result => return result,
-        };
-        self.checkpoint();
-        let (first, rest) = settled.split_at(settled.len() / 2);
-        if first.is_empty() {
-            return Err(is_full);
         }
-        self.settle_in_parts(first)?;
+        self.file.reserve.spend();
         self.checkpoint();
-        self.settle_in_parts(rest)
+        if settled.len() <= 1 {
+            return self.settle_part(settled);
+        }
+        // For all of them the log might take all the room of the reserve, and the file may have to grow a little.
+        for part in settled.chunks(settled.len().div_ceil(PARTS)) {
+            self.settle_in_parts(part)?;
+            self.checkpoint();
+        }
+        Ok(())
     }
 
     /// Moves what is in the log to where it belongs, so that the log begins anew and needs no more room.
@@ -212,12 +241,10 @@ impl Relay {
         let _ = self.db.query_row(sql, [], |_| Ok(()));
     }
 
-    fn settle_part(
-        db: &Connection,
-        file: &OutboxFile,
-        lease: &mut Lease,
-        settled: &[Settled<'_>],
-    ) -> Result<(), Failure> {
+    fn settle_part(&mut self, settled: &[Settled<'_>]) -> Result<(), Failure> {
+        let Self {
+            db, file, lease, ..
+        } = self;
         let transaction = begin(db, file.deadline())?;
         if !lease.is_mine(&transaction)? {
             if settled.is_empty() {
@@ -225,24 +252,29 @@ impl Relay {
             }
             return Err(Failure::TakenOver);
         }
+        // Each rejected row is deleted before the next one is copied, into the room of this one: the file hardly grows.
+        let mut delete = delete(&transaction, file.tables)?;
         let mut is_any_rejected = false;
-        for rejected in settled.iter().filter_map(|(_, rejected)| *rejected) {
-            rejected.copy(&transaction, file.tables)?;
-            is_any_rejected = true;
+        for run in settled
+            .chunk_by(|(id, why), (next, other)| why.is_none() && other.is_none() && next - id <= 1)
+        {
+            let [(first, rejected), ..] = run else {
+                continue;
+            };
+            if let Some(rejected) = rejected {
+                rejected.copy(&transaction, file.tables)?;
+                is_any_rejected = true;
+            }
+            let last = run.last().map_or(first, |(last, _)| last);
+            delete.execute((first, last))?;
         }
+        drop(delete);
         if is_any_rejected {
             let sql = "DELETE FROM mixpanel_outbox_rejected WHERE rowid <=
                        (SELECT max(rowid) FROM mixpanel_outbox_rejected) - ?1";
             let mut trim = file.tables.prepare(&transaction, sql)?;
             trim.execute([MAX_REJECTED])?;
         }
-        let mut delete = delete(&transaction, file.tables)?;
-        for run in settled.chunk_by(|(id, _), (next, _)| next - id <= 1) {
-            if let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) {
-                delete.execute((first, last))?;
-            }
-        }
-        drop(delete);
         let mut taken = file.taken();
         let sql = "SELECT 1 FROM mixpanel_outbox WHERE id <= ?1";
         let is_some_left = file.tables.prepare(&transaction, sql)?.exists([*taken])?;

@@ -41,10 +41,18 @@ impl Reserve {
             return false;
         }
         let emptied = File::options().write(true).open(&self.0);
-        let emptied = emptied.and_then(|file| file.set_len(0));
-        log::warn!(
-            "the disk of the outbox is full: what waits is still sent, and little more is accepted"
-        );
+        let emptied = match emptied.and_then(|file| file.set_len(0)) {
+            // It is another user's.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                fs::remove_file(&self.0).and_then(|()| File::create(&self.0).map(drop))
+            }
+            emptied => emptied,
+        };
+        if emptied.is_ok() {
+            log::warn!(
+                "the disk of the outbox is full: what waits is still sent, and little more is accepted"
+            );
+        }
         emptied.is_ok()
     }
 

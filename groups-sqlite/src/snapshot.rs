@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use mixpanel_groups::Error;
 use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
-use mixpanel_groups::{Error, ErrorKind};
 
 use crate::failure::failed;
 use crate::file;
+use crate::lock::Lock;
 
 /// The table of a snapshot. Numbers are not used again after their rows are removed.
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS mixpanel_snapshot (
@@ -39,34 +40,36 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// ```
 ///
 /// A second snapshot of the same file is refused, in this process or in another one on this machine, as long as the
-/// first one is open. For that, it holds a transaction on an empty SQLite file beside it, whose name ends with
-/// `-snapshot`. The transaction ends with the process, and the file stays. Your own connections wait only while rows are
-/// written.
+/// first one is open. For that, it locks an empty file beside it, whose name ends with `-snapshot`. The lock ends with the
+/// process, and the file stays. Your own connections wait only while rows are written.
 pub struct SqliteSnapshot {
     path: PathBuf,
     db: Connection,
-    /// Holds a transaction as long as the store is open.
-    _lock: Connection,
+    /// Locked as long as the store is open.
+    _lock: Lock,
 }
 
 impl SqliteSnapshot {
     /// Opens the file, or creates it, and the table if it does not exist.
     ///
     /// # Errors
-    /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing.
-    /// - [`ErrorKind::Io`] if the file cannot be read and written, or a snapshot of it is open.
-    /// - [`ErrorKind::Damaged`] if it is not an SQLite database.
+    /// - [`ErrorKind::Config`](mixpanel_groups::ErrorKind::Config) if the path is empty or `:memory:`, with which SQLite
+    ///   keeps nothing, or begins with `file:`, which is a URI to SQLite.
+    /// - [`ErrorKind::Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be read and written, or a snapshot of it is
+    ///   open.
+    /// - [`ErrorKind::Damaged`](mixpanel_groups::ErrorKind::Damaged) if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (db, path) = file::open(path.as_ref(), WHAT)?;
         let set_up = || {
             db.busy_timeout(BUSY_TIMEOUT)?;
-            db.pragma_update(None, "synchronous", "FULL")?;
+            // A power loss may undo with `FULL` what was committed last, unless the file is in WAL mode.
+            db.pragma_update(None, "synchronous", "EXTRA")?;
             // On macOS, a plain `fsync` does not reach the disk.
             db.pragma_update(None, "fullfsync", true)?;
             db.execute_batch(SCHEMA)
         };
         set_up().map_err(|error| failed(WHAT, &path, "open", error))?;
-        let lock = lock(&path)?;
+        let lock = Lock::of(&path)?;
         Ok(Self {
             path,
             db,
@@ -77,25 +80,6 @@ impl SqliteSnapshot {
     fn failed(&self, verb: &str, error: rusqlite::Error) -> Error {
         failed(WHAT, &self.path, verb, error)
     }
-}
-
-/// Locks the snapshot until the connection is closed.
-fn lock(path: &Path) -> Result<Connection, Error> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push("-snapshot");
-    let lock = || {
-        let lock = file::connect(&path.with_file_name(name))?;
-        lock.execute_batch("BEGIN EXCLUSIVE")?;
-        Ok(lock)
-    };
-    lock().map_err(|error: rusqlite::Error| {
-        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) {
-            let path = path.display();
-            let message = format!("the snapshot {path} is in use by another run: wait for its end");
-            return Error::new(ErrorKind::Io, message);
-        }
-        failed(WHAT, path, "lock", error)
-    })
 }
 
 fn append(transaction: &Transaction<'_>, row: &[u8]) -> rusqlite::Result<u64> {
@@ -176,5 +160,21 @@ impl fmt::Debug for SqliteSnapshot {
         f.debug_struct("SqliteSnapshot")
             .field("path", &self.path)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without WAL mode, a transaction is undone if its journal is there after a power loss. `FULL` does not wait until the
+    /// journal's removal is on the disk.
+    #[test]
+    fn a_row_is_on_the_disk_for_good() {
+        const EXTRA: u8 = 3;
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteSnapshot::open(folder.path().join("shop.db")).unwrap();
+        let of = |pragma| store.db.pragma_query_value(None, pragma, |row| row.get(0));
+        assert_eq!(of("synchronous"), Ok(EXTRA));
     }
 }

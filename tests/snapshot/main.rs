@@ -5,6 +5,8 @@ mod kill;
 mod model;
 mod sqlite;
 mod store;
+#[cfg(target_os = "linux")]
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;

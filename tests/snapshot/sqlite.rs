@@ -122,7 +122,7 @@ fn what_is_not_a_database_is_an_error_that_names_it() {
     let error = SqliteSnapshot::open(folder.file()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(error.to_string().contains("companies.snapshot"), "{error}");
-    for path in ["", ":memory:"] {
+    for path in ["", ":memory:", "file::memory:"] {
         let error = SqliteSnapshot::open(path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }

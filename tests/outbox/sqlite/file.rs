@@ -22,9 +22,9 @@ use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use tempfile::TempDir;
 
-const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
+pub(super) const ROOM: Capacity = Capacity::new(usize::MAX, usize::MAX);
 
-fn folder() -> (TempDir, PathBuf) {
+pub(super) fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.db");
     (folder, path)
@@ -34,7 +34,7 @@ fn stored(update: &Update<'_>) -> EncodedUpdate {
     EncodedUpdate::new(update).unwrap().unwrap()
 }
 
-fn update(group: usize, number: usize) -> EncodedUpdate {
+pub(super) fn update(group: usize, number: usize) -> EncodedUpdate {
     stored(&Group::new("company", group.to_string()).set(json!({"number": number})))
 }
 
@@ -57,11 +57,11 @@ fn all_numbers(path: &Path) -> Vec<(usize, usize)> {
     updates.map(|update| numbers(&update)).collect()
 }
 
-fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
+pub(super) fn ids(waiting: &[OutboxEntry]) -> Vec<i64> {
     waiting.iter().map(|waiting| waiting.id).collect()
 }
 
-fn count(db: &Connection, table: &str) -> usize {
+pub(super) fn count(db: &Connection, table: &str) -> usize {
     let sql = format!("SELECT * FROM {table}");
     let mut rows = db.prepare(&sql).unwrap();
     rows.query_map([], |_| Ok(())).unwrap().count()
@@ -85,6 +85,12 @@ fn child() {
         ("append and settle", first) => append_and_settle(&outbox, first.parse().unwrap()),
         ("append until full", group) => append_until_full(&outbox, group.parse().unwrap()),
         ("append until it fails", _) => append_until_it_fails(&outbox),
+        ("send all", _) => {
+            let buffered = Client::disabled().buffered().outbox(outbox);
+            let outcome = buffered.start().unwrap().shutdown(LONG);
+            assert!(outcome.is_complete(), "{outcome:?}");
+            say("sent", outcome.stats.accepted);
+        }
         ("take", _) => {
             say("took", outbox.take(2).unwrap().len());
             // Until it is killed, or its parent has ended.
@@ -533,6 +539,12 @@ impl SmallDisk {
         std::io::stdout().write_all(line).unwrap();
         None
     }
+
+    /// Makes every byte that is left another's.
+    fn fill(&self) {
+        let mut other = fs::File::create(self.0.path().join("other")).unwrap();
+        let _ = std::io::copy(&mut std::io::repeat(0), &mut other);
+    }
 }
 
 impl Drop for SmallDisk {
@@ -579,11 +591,8 @@ fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
         let mut outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
         let appended = fill(&outbox, bytes);
         assert_eq!(outbox.depth().unwrap().updates, appended);
-        // Every byte that is left is another's: not even the log can grow.
-        let _ = std::io::copy(
-            &mut std::io::repeat(0),
-            &mut fs::File::create(disk.0.path().join("other")).unwrap(),
-        );
+        // Not even the log can grow.
+        disk.fill();
         if is_opened_again {
             drop(outbox);
             outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
@@ -605,6 +614,69 @@ fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
         let outcome = buffered.shutdown(Duration::from_secs(60));
         assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
         assert_eq!(outcome.stats.accepted, appended + 100);
+    }
+}
+
+/// What another user's process fills the disk with is sent too: the reserve is then that user's, and cannot be emptied.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_reserve_of_another_user_is_spent_too() {
+    use common::postgres::server::unprivileged;
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(disk) = SmallDisk::new(30) else {
+        return;
+    };
+    let path = disk.0.path().join("outbox.db");
+    let open_to_all = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open_to_all(disk.0.path(), 0o777);
+    drop(SqliteOutbox::open(&path).unwrap());
+    open_to_all(&path, 0o666); // SQLite's files beside it will be too.
+    let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+    let appended = fill(&outbox, 1_000);
+    drop(outbox);
+    disk.fill();
+    // Another user may not reach the folder of this program.
+    let folder = tempfile::tempdir().unwrap();
+    open_to_all(folder.path(), 0o755);
+    let (program, copy) = (again(child), folder.path().join("program"));
+    fs::copy(program.get_program(), &copy).unwrap();
+    let mut other_user = unprivileged(&copy);
+    other_user.args(program.get_args());
+    let mut child = spawn_by(other_user, "send all ", &path);
+    let said: Vec<_> = said(&mut child).collect();
+    assert!(child.wait().unwrap().success(), "{said:?}");
+    let sent = ("sent".to_owned(), appended.to_string());
+    assert_eq!(said.last(), Some(&sent));
+}
+
+/// A rejected update is copied before it is removed: for all of them at once there is not enough room.
+#[test]
+fn what_fills_a_disk_can_be_rejected() {
+    for bytes in [1_000, 20_000, 900_000] {
+        let Some(disk) = SmallDisk::new(40) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let appended = fill(&outbox, bytes);
+        drop(outbox);
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        disk.fill();
+        let rejection = rejection();
+        let mut left = appended;
+        while left > 0 {
+            let taken = ids(&outbox.take(usize::MAX).unwrap());
+            let all: Vec<_> = taken.iter().map(|id| (*id, &rejection)).collect();
+            outbox.settle(&[], &all).unwrap();
+            left -= taken.len();
+        }
+        assert_eq!(outbox.depth().unwrap(), Depth::default());
+        let db = Connection::open(&path).unwrap();
+        assert_eq!(count(&db, "mixpanel_outbox_rejected"), appended);
+        let disorder = "mixpanel_outbox_rejected WHERE id <> rowid";
+        assert_eq!(count(&db, disorder), 0, "they are in order");
     }
 }
 
@@ -654,6 +726,25 @@ fn a_path_that_keeps_nothing_is_an_error() {
         let message = format!("path {path:?} is not a file: name one");
         assert_eq!(error.to_string(), message);
     }
+}
+
+/// SQLite reads such a path as a URI: some keep nothing, and of others the files beside them have other names.
+#[test]
+fn a_path_that_is_a_uri_is_an_error() {
+    let (folder, path) = folder();
+    let uri = format!("file:{}?cache=shared", path.display());
+    for path in ["file::memory:", "file:outbox?mode=memory", &uri] {
+        let error = SqliteOutbox::open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let message = format!(
+            "path \"{path}\" is a URI: name a file, or \"./{path}\" for a file of that name"
+        );
+        assert_eq!(error.to_string(), message);
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    let file = folder.path().join("file:outbox");
+    drop(SqliteOutbox::open(&file).unwrap());
+    assert!(file.exists());
 }
 
 #[test]
@@ -1174,6 +1265,45 @@ fn counts_below_zero_are_counted_again() {
         outbox.append(&[update(0, 3)], ROOM).unwrap_err().kind(),
         ErrorKind::Damaged
     );
+}
+
+/// `OR REPLACE` removes rows without their triggers, for example. A flush waits until the count is zero.
+#[test]
+fn counts_that_are_too_high_are_corrected_when_nothing_waits() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let events = outbox.events().unwrap();
+    let event = Event::new("Purchase").distinct_id("user123");
+    let two = [(); 2].map(|()| EncodedEvent::new(&event).unwrap());
+    assert!(events.append(&two, ROOM).unwrap());
+    let two = [update(0, 0), update(0, 1)];
+    assert!(outbox.append(&two, ROOM).unwrap());
+    let db = Connection::open(&path).unwrap();
+    for table in ["mixpanel_outbox", "mixpanel_outbox_event"] {
+        let replace = format!("INSERT OR REPLACE INTO {table} SELECT id, since, body FROM {table}");
+        db.execute(&replace, []).unwrap();
+    }
+    assert_eq!(outbox.depth().unwrap().updates, 4);
+    assert_eq!(events.depth().unwrap().updates, 4);
+    // Not while something waits: a count takes time.
+    let taken = outbox.take(10).unwrap();
+    assert_eq!(outbox.depth().unwrap().updates, 4);
+    outbox.settle(&ids(&taken), &[]).unwrap();
+
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered().outbox(outbox);
+    let buffered = buffered.start().unwrap();
+    let outcome = buffered.flush(Duration::from_secs(20));
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(outcome.event_stats.accepted, 2);
+    assert_eq!(events.depth().unwrap(), Depth::default());
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    for table in ["mixpanel_outbox_state", "mixpanel_outbox_event_state"] {
+        let right = format!("{table} WHERE updates = 0 AND bytes = 0");
+        assert_eq!(count(&db, &right), 1);
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! `SqliteOutbox`, and what only it has.
 
 mod crash;
+mod damage;
 mod file;
