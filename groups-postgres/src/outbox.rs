@@ -219,8 +219,9 @@ impl PostgresOutbox {
     /// for up to a minute.
     ///
     /// # Errors
-    /// [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does
-    /// not exist or the role lacks the privilege.
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does not exist or
+    ///   the role lacks the privilege.
+    /// - [`Timeout`](mixpanel_groups::ErrorKind::Timeout) after that minute.
     pub fn migrate(&self) -> Result<(), Error> {
         const TIMEOUT: Duration = Duration::from_secs(60);
         let (writer, migration) = (Arc::clone(&self.0.writer), self.migration());
@@ -280,8 +281,8 @@ impl PostgresOutbox {
     ///
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if an update cannot be sent. None is published.
-    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails or is too slow, in which case they may be published
-    ///   all the same.
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails, and [`Timeout`](mixpanel_groups::ErrorKind::Timeout)
+    ///   if it does not respond in [time](PostgresOutboxBuilder::timeout). In either case they may be published all the same.
     /// - [`Full`](mixpanel_groups::ErrorKind::Full) if 10,000 calls wait already.
     pub async fn publish_async(&self, records: impl IntoRecords) -> Result<(), Error> {
         let records = encode(records)?;
@@ -357,7 +358,8 @@ impl<R: OutboxRecord> Shared<R> {
     }
 }
 
-/// No call takes much longer than the [timeout](PostgresOutboxBuilder::timeout).
+/// No call takes much longer than the [timeout](PostgresOutboxBuilder::timeout); then it returns
+/// [`Timeout`](mixpanel_groups::ErrorKind::Timeout).
 ///
 /// The capacity applies to a depth that is measured at most once a second, plus what this process has
 /// appended since. So several processes together may exceed it. It does not apply to

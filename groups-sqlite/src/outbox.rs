@@ -60,7 +60,7 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// Threads that publish at the same time share one transaction, and with it one wait for the disk.
 /// [`Durability`] chooses between speed and safety. Every method waits for another connection that writes to the file for
 /// 5 seconds, or for the client's [`outbox_timeout`](mixpanel_groups::buffered::BufferedClientBuilder::outbox_timeout), and
-/// then fails; `depth` does not wait.
+/// then fails with [`ErrorKind::Timeout`]; `depth` does not wait.
 ///
 /// # Beside an application's own transactions
 /// SQLite lets one transaction write at a time. The sender writes twice a flush interval while updates wait, each
@@ -104,6 +104,7 @@ impl SqliteOutbox {
     /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing: a
     ///   [`MemoryOutbox`](mixpanel_groups::outbox::MemoryOutbox) is for that.
     /// - [`ErrorKind::Io`] if the file cannot be read and written.
+    /// - [`ErrorKind::Timeout`] if another connection writes to it for 5 seconds.
     /// - [`ErrorKind::Damaged`] if it is not an SQLite database, or has tables of another version of this
     ///   library.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
@@ -153,7 +154,8 @@ impl SqliteOutbox {
     ///
     /// # Errors
     /// - [`ErrorKind::InvalidUpdate`] if it cannot be sent.
-    /// - [`ErrorKind::Io`] or [`ErrorKind::Damaged`] if it cannot be written.
+    /// - [`ErrorKind::Timeout`] if another connection writes, or has written since your transaction began to read.
+    /// - [`ErrorKind::Io`] or [`ErrorKind::Damaged`] if it cannot be written for another reason.
     ///
     /// The transaction stays open in either case, for you to commit or roll back.
     ///

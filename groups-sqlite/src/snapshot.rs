@@ -55,6 +55,7 @@ impl SqliteSnapshot {
     /// # Errors
     /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing.
     /// - [`ErrorKind::Io`] if the file cannot be read and written, or a snapshot of it is open.
+    /// - [`ErrorKind::Timeout`] if another connection writes to it for 10 seconds. A run can end with it, too.
     /// - [`ErrorKind::Damaged`] if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (db, path) = file::open(path.as_ref(), WHAT)?;

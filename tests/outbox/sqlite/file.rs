@@ -491,7 +491,7 @@ fn every_call_of_a_client_returns_by_its_deadline_while_another_writes() {
                 let error = buffered.publish(set).unwrap_err();
                 assert_eq!(
                     (error.kind(), error.undelivered().len()),
-                    (ErrorKind::Io, 1)
+                    (ErrorKind::Timeout, 1)
                 );
                 // The thread that waits for the file says why; those that wait for that thread do not know.
                 let why = format!("{error:#}");
@@ -1013,6 +1013,21 @@ fn a_transaction_on_another_file_is_an_error() {
     );
 }
 
+/// The connection that publishes waits as long as its application lets it, here not at all.
+#[test]
+fn a_transaction_that_waits_for_another_one_in_vain_is_a_timeout() {
+    let (_folder, path) = folder();
+    drop(SqliteOutbox::open(&path).unwrap());
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut db = Connection::open(&path).unwrap();
+    db.busy_timeout(Duration::ZERO).unwrap();
+    let transaction = db.transaction().unwrap();
+    let update = Group::new("company", "acme").delete();
+    let error = SqliteOutbox::publish_in(&transaction, &update).unwrap_err();
+    assert!(error.is_timeout(), "{error:#}");
+}
+
 #[test]
 fn appending_waits_for_a_transaction_of_others() {
     let (_folder, path) = folder();
@@ -1051,7 +1066,7 @@ fn the_timeouts_of_many_threads_do_not_add_up() {
                     0 => outbox.append(&[update(0, number)], ROOM).unwrap_err(),
                     _ => outbox.drop_oldest(1, 1, ROOM).unwrap_err(),
                 };
-                assert_eq!(error.kind(), ErrorKind::Io);
+                assert_eq!(error.kind(), ErrorKind::Timeout);
             });
         }
     });
