@@ -91,7 +91,9 @@ impl Failure {
             Self::Damaged => (
                 Damaged,
                 format!(
-                    "the file of the outbox {at} is damaged: nothing is sent; repair it with `sqlite3 {at} .recover`"
+                    "the file of the outbox {at} is damaged: nothing is sent; stop what uses it, run \
+                     `sqlite3 '{at}' '.clone \"{at}.repaired\"'`, move {at}, {at}-wal and {at}-shm away, and rename \
+                     {at}.repaired to {at}"
                 ),
             ),
             Self::SetAside(table) => (

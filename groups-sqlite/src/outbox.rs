@@ -78,7 +78,8 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///   lives. (On Windows a file in use cannot be removed.)
 /// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be
 ///   read of it is copied to a new one; an error of the kind [`ErrorKind::Damaged`] says so. Damage elsewhere makes publishing
-///   fail.
+///   fail, and the error says how to copy what can be read to a new file. (That does not copy `PRAGMA user_version`, which
+///   your application may use.)
 ///
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
