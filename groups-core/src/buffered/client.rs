@@ -145,8 +145,8 @@ impl BufferedClientBuilder {
     /// `properties`) before it is queued, on the publishing thread.
     ///
     /// The function may change the object. If it returns `false` or panics, the update or event is not sent. If what it
-    /// leaves is neither an update nor an event, publishing returns [`ErrorKind::InvalidUpdate`]. The function cannot
-    /// publish itself: that returns [`ErrorKind::Config`].
+    /// leaves cannot be sent, publishing returns [`ErrorKind::InvalidUpdate`]. The function cannot publish itself: that
+    /// returns [`ErrorKind::Config`].
     pub fn before_send(
         mut self,
         callback: impl Fn(&mut Map<String, Value>) -> bool + Send + Sync + 'static,
