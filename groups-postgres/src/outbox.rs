@@ -236,6 +236,9 @@ impl PostgresOutbox {
     /// PostgreSQL, pooled or not. Outside a transaction the update is published at once. No
     /// deadline of the outbox applies: set timeouts on the connection.
     ///
+    /// [`before_send`](mixpanel_groups::buffered::BufferedClientBuilder::before_send) is not called: apply privacy rules before
+    /// you publish.
+    ///
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if the update cannot be sent. The
     ///   transaction is not affected.
@@ -252,7 +255,7 @@ impl PostgresOutbox {
 
     /// Publishes many updates as part of a transaction, much faster than one by one, and with the locks of all groups taken
     /// in one order, so that two such transactions do not deadlock. Returns how many were published; empty ones are left
-    /// out.
+    /// out. As with [`publish_in`](Self::publish_in), `before_send` is not called.
     ///
     /// # Errors
     /// As [`publish_in`](Self::publish_in).
@@ -275,7 +278,7 @@ impl PostgresOutbox {
     }
 
     /// Publishes updates in a transaction of their own, and awaits the commit, in any async runtime. Calls that overlap
-    /// share a transaction. No capacity applies.
+    /// share a transaction. No capacity applies. As with [`publish_in`](Self::publish_in), `before_send` is not called.
     ///
     /// If this is dropped before its end, the updates may be published or not.
     ///

@@ -153,6 +153,9 @@ impl SqliteOutbox {
     /// yours should write before it reads, or be
     /// [immediate](rusqlite::TransactionBehavior::Immediate). No capacity applies.
     ///
+    /// [`before_send`](mixpanel_groups::buffered::BufferedClientBuilder::before_send) is not called: apply privacy rules before
+    /// you publish.
+    ///
     /// # Errors
     /// - [`ErrorKind::InvalidUpdate`] if it cannot be sent.
     /// - [`ErrorKind::Timeout`] if another connection writes, or has written since your transaction began to read.

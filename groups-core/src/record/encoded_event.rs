@@ -31,9 +31,9 @@ impl EncodedEvent {
     /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
     /// value stays as it is written.
     ///
-    /// An event that is too large is read all the same, and rejected when it is sent. So is one whose time is more than an hour
-    /// ahead, if it is passed to [`import`](crate::Client::import) or [`publish`](crate::BufferedClient::publish). One that is
-    /// in an outbox, where another program can write it, is sent as it is: Mixpanel's clock decides.
+    /// An event that is too large is read all the same, and rejected when it is sent. So is one with a time that is too early or
+    /// too far ahead, if it is passed to [`import`](crate::Client::import) or [`publish`](crate::BufferedClient::publish). One
+    /// that is in an outbox, where another program can write it, is sent as it is: Mixpanel's clock decides.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidUpdate`] if the JSON is not an event: `event` as text and `properties` as an object with
