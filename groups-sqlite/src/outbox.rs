@@ -54,7 +54,9 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// own: another process may be sending them.
 ///
 /// The file is in [WAL mode](https://www.sqlite.org/wal.html), so it cannot be on a network file
-/// system. It does not shrink: SQLite reuses the space of removed rows.
+/// system. Beside it are others, whose names end with `-wal`, `-shm` and `-reserve`: in a container, mount the folder. If only
+/// the file is mounted, what was published last is lost with the container, and two containers damage the file. It does not
+/// shrink: SQLite reuses the space of removed rows.
 ///
 /// # Speed and deadlines
 /// Threads that publish at the same time share one transaction, and with it one wait for the disk.

@@ -41,7 +41,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A second snapshot of the same file is refused, in this process or in another one on this machine, as long as the
 /// first one is open. For that, it holds a transaction on an empty SQLite file beside it, whose name ends with
 /// `-snapshot`. The transaction ends with the process, and the file stays. Your own connections wait only while rows are
-/// written.
+/// written. In a container, mount the folder, not the file alone: SQLite's own files are beside it, too.
 pub struct SqliteSnapshot {
     path: PathBuf,
     db: Connection,
