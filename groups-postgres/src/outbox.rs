@@ -61,7 +61,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19. The configuration's callback for
 /// notices, if it has one, is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
-/// publish otherwise and for the depth, one to relay; and as many for events.
+/// publish otherwise and for the depth, one to relay; and as many for events. Breaking off a statement opens another one for a
+/// moment.
 ///
 /// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
 /// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
