@@ -46,9 +46,12 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// ```sh
 /// sqlite3 outbox.db "SELECT * FROM mixpanel_outbox_rejected"
 /// # Try them once more:
-/// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected;
+/// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected ORDER BY rowid;
 ///                    DELETE FROM mixpanel_outbox_rejected; COMMIT"
 /// ```
+/// They are sent after newer updates of the same groups, so they may set older values: select those that you mean, with a
+/// `WHERE` in both statements.
+///
 /// A row that is not an update, because it was changed by hand, is rejected too: counted, reported and kept there.
 /// Events have tables of their own, `mixpanel_outbox_event` and `mixpanel_outbox_event_rejected`, and a lease of their
 /// own: another process may be sending them.

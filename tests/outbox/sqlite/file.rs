@@ -1149,7 +1149,7 @@ fn rejected_updates_are_kept_for_a_person_to_look_at() {
 
     // They can be tried once more, in plain SQL.
     db.execute_batch(
-        "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected;
+        "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected ORDER BY rowid;
          DELETE FROM mixpanel_outbox_rejected; COMMIT",
     )
     .unwrap();
