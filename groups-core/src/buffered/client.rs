@@ -149,9 +149,9 @@ impl BufferedClientBuilder {
     /// what was queued by an earlier run. Apply privacy rules there before you publish. What `publish` and `shutdown` give
     /// back has passed it, and passes it again if you publish it again: the function must leave its own output as it is.
     ///
-    /// The function may change the object. If it returns `false` or panics, the update or event is not sent. If what it
-    /// leaves cannot be sent, publishing returns [`ErrorKind::InvalidUpdate`]. The function cannot publish itself: that
-    /// returns [`ErrorKind::Config`].
+    /// The function may change the object. If it returns `false` or panics, the update or event is not sent, and counts as
+    /// [withheld](Stats::withheld); a panic is logged too. If what it leaves cannot be sent, publishing returns
+    /// [`ErrorKind::InvalidUpdate`]. The function cannot publish itself: that returns [`ErrorKind::Config`].
     pub fn before_send(
         mut self,
         callback: impl Fn(&mut Map<String, Value>) -> bool + Send + Sync + 'static,
