@@ -29,18 +29,12 @@ impl Locked {
         try_lock(file, path)
     }
 
-    /// Locks a file beside the snapshot, which may be another user's. It is never replaced, and is there before the snapshot
-    /// is. Returns `None` if there is none and the folder cannot be written: then the snapshot is never replaced either.
+    /// Locks a file beside the snapshot, which may be another user's. Unlike the snapshot, it is there from the beginning, and
+    /// is never replaced. Returns `None` if it cannot be opened and the snapshot exists, whose own lock is enough then.
     pub(super) fn beside(path: &Path) -> Result<Option<Self>, Error> {
         let failed = |error| io_error("lock", path, error);
         let other = beside(path, "lock").map_err(failed)?;
-        let file = File::create(&other).or_else(|error| match error.kind() {
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                File::open(&other).map_err(|_| error)
-            }
-            _ => Err(error),
-        });
-        match file {
+        match File::create(&other).or_else(|error| File::open(&other).map_err(|_| error)) {
             Ok(file) => try_lock(file, path).map(Some),
             Err(error) => match error.kind() {
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied

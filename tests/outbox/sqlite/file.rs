@@ -1056,6 +1056,15 @@ fn a_transaction_that_waits_for_another_one_in_vain_is_a_timeout() {
     let update = Group::new("company", "acme").delete();
     let error = SqliteOutbox::publish_in(&transaction, &update).unwrap_err();
     assert!(error.is_timeout(), "{error:#}");
+    // One that has begun to read cannot write after another one has written.
+    let sql = "SELECT updates FROM mixpanel_outbox_state";
+    let updates: i64 = transaction.query_one(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(updates, 0);
+    other
+        .execute_batch("CREATE TABLE of_the_other (id); COMMIT")
+        .unwrap();
+    let error = SqliteOutbox::publish_in(&transaction, &update).unwrap_err();
+    assert!(error.is_timeout(), "{error:#}");
 }
 
 #[test]
