@@ -221,11 +221,13 @@ impl Hosts {
         E: std::error::Error + Send + Sync + 'static,
     {
         let time = self.connect_timeout;
-        let failed = |within| Error::new(ErrorKind::Io, format!("cannot {CONNECT}{within}"));
-        match timeout(time, work).await {
-            Ok(result) => result.map_err(|error| failed(String::new()).with_source(error)),
-            Err(_) => Err(failed(format!(" within {time:?}"))),
-        }
+        let Ok(result) = timeout(time, work).await else {
+            let message = format!("cannot {CONNECT} within {time:?}");
+            return Err(Error::new(ErrorKind::Timeout, message));
+        };
+        result.map_err(|error| {
+            Error::new(ErrorKind::Io, format!("cannot {CONNECT}")).with_source(error)
+        })
     }
 
     fn slow(&self) -> Vec<Address> {

@@ -61,7 +61,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19. The configuration's callback for
 /// notices, if it has one, is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
-/// publish otherwise and for the depth, one to relay; and as many for events.
+/// publish otherwise and for the depth, one to relay; and as many for events. Breaking off a statement opens another one for a
+/// moment.
 ///
 /// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
 /// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
@@ -219,8 +220,9 @@ impl PostgresOutbox {
     /// for up to a minute.
     ///
     /// # Errors
-    /// [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does
-    /// not exist or the role lacks the privilege.
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does not exist or
+    ///   the role lacks the privilege.
+    /// - [`Timeout`](mixpanel_groups::ErrorKind::Timeout) after that minute.
     pub fn migrate(&self) -> Result<(), Error> {
         const TIMEOUT: Duration = Duration::from_secs(60);
         let (writer, migration) = (Arc::clone(&self.0.writer), self.migration());
@@ -234,6 +236,9 @@ impl PostgresOutbox {
     /// The transaction is a [`postgres::Transaction`], or with the feature `diesel` any connection of Diesel 2 to
     /// PostgreSQL, pooled or not. Outside a transaction the update is published at once. No
     /// deadline of the outbox applies: set timeouts on the connection.
+    ///
+    /// [`before_send`](mixpanel_groups::buffered::BufferedClientBuilder::before_send) is not called: apply privacy rules before
+    /// you publish.
     ///
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if the update cannot be sent. The
@@ -251,7 +256,7 @@ impl PostgresOutbox {
 
     /// Publishes many updates as part of a transaction, much faster than one by one, and with the locks of all groups taken
     /// in one order, so that two such transactions do not deadlock. Returns how many were published; empty ones are left
-    /// out.
+    /// out. As with [`publish_in`](Self::publish_in), `before_send` is not called.
     ///
     /// # Errors
     /// As [`publish_in`](Self::publish_in).
@@ -274,14 +279,14 @@ impl PostgresOutbox {
     }
 
     /// Publishes updates in a transaction of their own, and awaits the commit, in any async runtime. Calls that overlap
-    /// share a transaction. No capacity applies.
+    /// share a transaction. No capacity applies. As with [`publish_in`](Self::publish_in), `before_send` is not called.
     ///
     /// If this is dropped before its end, the updates may be published or not.
     ///
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if an update cannot be sent. None is published.
-    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails or is too slow, in which case they may be published
-    ///   all the same.
+    /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails, and [`Timeout`](mixpanel_groups::ErrorKind::Timeout)
+    ///   if it does not respond in [time](PostgresOutboxBuilder::timeout). In either case they may be published all the same.
     /// - [`Full`](mixpanel_groups::ErrorKind::Full) if 10,000 calls wait already.
     pub async fn publish_async(&self, records: impl IntoRecords) -> Result<(), Error> {
         let records = encode(records)?;
@@ -357,7 +362,8 @@ impl<R: OutboxRecord> Shared<R> {
     }
 }
 
-/// No call takes much longer than the [timeout](PostgresOutboxBuilder::timeout).
+/// No call takes much longer than the [timeout](PostgresOutboxBuilder::timeout); then it returns
+/// [`Timeout`](mixpanel_groups::ErrorKind::Timeout).
 ///
 /// The capacity applies to a depth that is measured at most once a second, plus what this process has
 /// appended since. So several processes together may exceed it. It does not apply to

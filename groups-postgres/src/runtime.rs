@@ -85,7 +85,7 @@ impl Runtime {
 
 fn too_slow(time: Duration) -> Error {
     let message = format!("the outbox's database did not respond within {time:?}");
-    Error::new(ErrorKind::Io, message)
+    Error::new(ErrorKind::Timeout, message)
 }
 
 fn panicked() -> Error {

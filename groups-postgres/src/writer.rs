@@ -167,7 +167,7 @@ impl Writer {
         });
         let broken_off = |_| {
             let message = "the database was too slow: updates may have been published or not";
-            Arc::new(Error::new(ErrorKind::Io, message))
+            Arc::new(Error::new(ErrorKind::Timeout, message))
         };
         let outcome = outcome.await.unwrap_or_else(|error| Err(broken_off(error)));
         outcome.map_err(|error| {

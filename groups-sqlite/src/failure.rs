@@ -54,7 +54,7 @@ impl Failure {
 
     /// Returns the error for the user: what cannot be done with the outbox at that path.
     pub(crate) fn of(self, path: &Path, verb: &str) -> Error {
-        use ErrorKind::{Damaged, Io};
+        use ErrorKind::{Damaged, Io, Timeout};
         let at = path.display();
         let (kind, message) = match self {
             Self::Sqlite(error) => return failed("outbox", path, verb, error),
@@ -72,7 +72,7 @@ impl Failure {
                 ),
             ),
             Self::Busy => (
-                Io,
+                Timeout,
                 format!("cannot {verb} the outbox {at}: others write to it"),
             ),
             Self::TakenOver => (
@@ -91,7 +91,9 @@ impl Failure {
             Self::Damaged => (
                 Damaged,
                 format!(
-                    "the file of the outbox {at} is damaged: nothing is sent; repair it with `sqlite3 {at} .recover`"
+                    "the file of the outbox {at} is damaged: nothing is sent; stop what uses it, run \
+                     `sqlite3 '{at}' '.clone \"{at}.repaired\"'`, move {at}, {at}-wal and {at}-shm away, and rename \
+                     {at}.repaired to {at}"
                 ),
             ),
             Self::SetAside(table) => (
@@ -120,6 +122,10 @@ where
         // An error without a code of its own means that a table or a column is missing.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
             (ErrorKind::Damaged, format!("cannot {verb} the {what} {at}"))
+        }
+        // Until the deadline of the call.
+        Some(ErrorCode::DatabaseBusy) => {
+            (ErrorKind::Timeout, format!("cannot {verb} the {what} {at}"))
         }
         Some(_) => (ErrorKind::Io, format!("cannot {verb} the {what} {at}")),
     };

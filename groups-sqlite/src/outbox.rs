@@ -42,25 +42,31 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///
 /// # The file
 /// The file may be a database of your own: see [`publish_in`](Self::publish_in). The tables
-/// ([`SCHEMA`](Self::SCHEMA)) can be read and changed in plain SQL; triggers keep the counts right:
+/// ([`SCHEMA`](Self::SCHEMA)) can be read and changed in plain SQL; triggers keep the counts right. After
+/// `INSERT OR REPLACE`, for which SQLite runs no trigger, they are put right as soon as nothing waits.
 /// ```sh
 /// sqlite3 outbox.db "SELECT * FROM mixpanel_outbox_rejected"
 /// # Try them once more:
-/// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected;
+/// sqlite3 outbox.db "BEGIN; INSERT INTO mixpanel_outbox (body) SELECT body FROM mixpanel_outbox_rejected ORDER BY rowid;
 ///                    DELETE FROM mixpanel_outbox_rejected; COMMIT"
 /// ```
+/// They are sent after newer updates of the same groups, so they may set older values: select those that you mean, with a
+/// `WHERE` in both statements.
+///
 /// A row that is not an update, because it was changed by hand, is rejected too: counted, reported and kept there.
 /// Events have tables of their own, `mixpanel_outbox_event` and `mixpanel_outbox_event_rejected`, and a lease of their
 /// own: another process may be sending them.
 ///
 /// The file is in [WAL mode](https://www.sqlite.org/wal.html), so it cannot be on a network file
-/// system. It does not shrink: SQLite reuses the space of removed rows.
+/// system. Beside it are others, whose names end with `-wal`, `-shm` and `-reserve`: in a container, mount the folder. If only
+/// the file is mounted, what was published last is lost with the container, and two containers damage the file. It does not
+/// shrink: SQLite reuses the space of removed rows.
 ///
 /// # Speed and deadlines
 /// Threads that publish at the same time share one transaction, and with it one wait for the disk.
 /// [`Durability`] chooses between speed and safety. Every method waits for another connection that writes to the file for
 /// 5 seconds, or for the client's [`outbox_timeout`](mixpanel_groups::buffered::BufferedClientBuilder::outbox_timeout), and
-/// then fails; `depth` does not wait.
+/// then fails with [`ErrorKind::Timeout`]; `depth` does not wait.
 ///
 /// # Beside an application's own transactions
 /// SQLite lets one transaction write at a time. The sender writes twice a flush interval while updates wait, each
@@ -73,12 +79,16 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// # What happens to disks and files
 /// - **A full disk**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
 ///   whose name ends with `-reserve`, which is empty while they are in use. Until they are back, updates are accepted only
-///   as far as the database has free pages. What your own transactions publish cannot be held back.
+///   as far as the database has free pages. What your own transactions publish cannot be held back. If not even 8 MiB are
+///   enough to remove all that one delivery has sent, the rest of it is sent once more; what was removed is missing in
+///   [`stats`](mixpanel_groups::BufferedClient::stats), and what was moved to `…_rejected` in
+///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error).
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
 ///   lives. (On Windows a file in use cannot be removed.)
 /// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be
 ///   read of it is copied to a new one; an error of the kind [`ErrorKind::Damaged`] says so. Damage elsewhere makes publishing
-///   fail.
+///   fail, and the error says how to copy what can be read to a new file. (That does not copy `PRAGMA user_version`, which
+///   your application may use.)
 ///
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
@@ -102,8 +112,10 @@ impl SqliteOutbox {
     ///
     /// # Errors
     /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing: a
-    ///   [`MemoryOutbox`](mixpanel_groups::outbox::MemoryOutbox) is for that.
+    ///   [`MemoryOutbox`](mixpanel_groups::outbox::MemoryOutbox) is for that. Also if it begins with `file:`, which is a URI
+    ///   to SQLite.
     /// - [`ErrorKind::Io`] if the file cannot be read and written.
+    /// - [`ErrorKind::Timeout`] if another connection writes to it for 5 seconds.
     /// - [`ErrorKind::Damaged`] if it is not an SQLite database, or has tables of another version of this
     ///   library.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
@@ -151,9 +163,13 @@ impl SqliteOutbox {
     /// yours should write before it reads, or be
     /// [immediate](rusqlite::TransactionBehavior::Immediate). No capacity applies.
     ///
+    /// [`before_send`](mixpanel_groups::buffered::BufferedClientBuilder::before_send) is not called: apply privacy rules before
+    /// you publish.
+    ///
     /// # Errors
     /// - [`ErrorKind::InvalidUpdate`] if it cannot be sent.
-    /// - [`ErrorKind::Io`] or [`ErrorKind::Damaged`] if it cannot be written.
+    /// - [`ErrorKind::Timeout`] if another connection writes, or has written since your transaction began to read.
+    /// - [`ErrorKind::Io`] or [`ErrorKind::Damaged`] if it cannot be written for another reason.
     ///
     /// The transaction stays open in either case, for you to commit or roll back.
     ///

@@ -41,7 +41,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// A second snapshot of the same file is refused, in this process or in another one on this machine, as long as the
 /// first one is open. For that, it locks an empty file beside it, whose name ends with `-snapshot`. The lock ends with the
-/// process, and the file stays. Your own connections wait only while rows are written.
+/// process, and the file stays. Your own connections wait only while rows are written. In a container, mount the folder,
+/// not the file alone: SQLite's own files are beside it, too.
 pub struct SqliteSnapshot {
     path: PathBuf,
     db: Connection,
@@ -57,6 +58,8 @@ impl SqliteSnapshot {
     ///   keeps nothing, or begins with `file:`, which is a URI to SQLite.
     /// - [`ErrorKind::Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be read and written, or a snapshot of it is
     ///   open.
+    /// - [`ErrorKind::Timeout`](mixpanel_groups::ErrorKind::Timeout) if another connection writes to it for 10 seconds. A
+    ///   run can end with it, too.
     /// - [`ErrorKind::Damaged`](mixpanel_groups::ErrorKind::Damaged) if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (db, path) = file::open(path.as_ref(), WHAT)?;

@@ -140,6 +140,85 @@ fn a_mounted_file_is_written_in_place() {
     assert_eq!(Snapshot::open(outside.file()).unwrap().len(), 20);
 }
 
+fn is_in_use(file: &Path) -> bool {
+    let Err(error) = Snapshot::open(file) else {
+        return false;
+    };
+    assert!(
+        error.to_string().contains("in use by another run"),
+        "{error}"
+    );
+    true
+}
+
+/// Runs for so many nights, in one process, that the file is written anew.
+fn write_anew(snapshot: &mut Snapshot, client: &Client) {
+    for plan in 0..60 {
+        let companies = (0..20).map(|id| Company {
+            plan,
+            ..company(id)
+        });
+        snapshot
+            .sync(client, companies)
+            .unwrap()
+            .into_result()
+            .unwrap();
+    }
+}
+
+/// Each folder has a lock file of its own.
+#[test]
+#[cfg(unix)]
+fn a_file_that_two_folders_have_is_in_use_by_one_run_at_a_time() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (emulator, folder, other) = (Emulator::start().unwrap(), Folder::new(), Folder::new());
+    let client = client(&emulator);
+    let mut first = Snapshot::open(folder.file()).unwrap();
+    let changed = first.sync(&client, [company(1)]).unwrap();
+    changed.into_result().unwrap();
+    fs::hard_link(folder.file(), other.file()).unwrap();
+    assert!(is_in_use(&other.file()), "since it was made");
+    let written = fs::metadata(folder.file()).unwrap().ino();
+    write_anew(&mut first, &client);
+    assert_ne!(fs::metadata(folder.file()).unwrap().ino(), written);
+    fs::remove_file(other.file()).unwrap();
+    fs::hard_link(folder.file(), other.file()).unwrap();
+    assert!(is_in_use(&other.file()), "since it was written anew");
+    drop(first);
+    let second = Snapshot::open(other.file()).unwrap();
+    assert_eq!(second.len(), 20);
+    assert!(is_in_use(&folder.file()));
+}
+
+/// As it is in two containers with the file alone.
+#[test]
+fn a_file_that_is_mounted_twice_is_in_use_by_one_run_at_a_time() {
+    let (emulator, outside) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    fs::write(outside.file(), "").unwrap();
+    let containers = [Folder::new(), Folder::new()];
+    let files = containers.each_ref().map(Folder::file);
+    let mut mounts = Vec::new();
+    for file in &files {
+        fs::write(file, "").unwrap();
+        let bind = ["--bind", outside.file().to_str().unwrap()].map(str::to_owned);
+        let Some(mount) = Mount::new(&bind.each_ref().map(|word| &**word), file) else {
+            return;
+        };
+        mounts.push(mount);
+    }
+    let [one, two] = &files;
+    let mut first = Snapshot::open(one).unwrap();
+    assert!(is_in_use(two));
+    write_anew(&mut first, &client);
+    assert!(is_in_use(two), "since it was written in place");
+    drop(first);
+    let second = Snapshot::open(two).unwrap();
+    assert_eq!(second.len(), 20);
+    assert!(is_in_use(one));
+    drop((second, mounts));
+}
+
 #[test]
 fn a_mounted_file_in_a_read_only_folder_is_locked_itself() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());

@@ -142,11 +142,16 @@ impl BufferedClientBuilder {
     }
 
     /// Calls the function with the JSON object of each update (`$group_key`, `$group_id`, `$set`…) and event (`event`,
-    /// `properties`) before it is queued, on the publishing thread.
+    /// `properties`) that is passed to [`publish`](BufferedClient::publish) or [`publish_all`](BufferedClient::publish_all),
+    /// before it is queued, on the publishing thread.
     ///
-    /// The function may change the object. If it returns `false` or panics, the update or event is not sent. If what it
-    /// leaves is neither an update nor an event, publishing returns [`ErrorKind::InvalidUpdate`]. The function cannot
-    /// publish itself: that returns [`ErrorKind::Config`].
+    /// What reaches the outbox in another way does not pass the function: what is published in a transaction or with SQL, and
+    /// what was queued by an earlier run. Apply privacy rules there before you publish. What `publish` and `shutdown` give
+    /// back has passed it, and passes it again if you publish it again: the function must leave its own output as it is.
+    ///
+    /// The function may change the object. If it returns `false` or panics, the update or event is not sent, and counts as
+    /// [withheld](Stats::withheld); a panic is logged too. If what it leaves cannot be sent, publishing returns
+    /// [`ErrorKind::InvalidUpdate`]. The function cannot publish itself: that returns [`ErrorKind::Config`].
     pub fn before_send(
         mut self,
         callback: impl Fn(&mut Map<String, Value>) -> bool + Send + Sync + 'static,

@@ -21,7 +21,8 @@ pub enum OverflowPolicy {
     Block(Duration),
     /// Publishing returns an error, which gives the update [back](Error::undelivered).
     Reject,
-    /// The oldest updates are dropped, counted and reported to [`on_error`].
+    /// The oldest updates are dropped, counted and reported to [`on_error`], except for those that are being sent. If the
+    /// others are too few to make room, publishing returns an error, as with `Reject`.
     ///
     /// [`on_error`]: crate::buffered::BufferedClientBuilder::on_error
     DropOldest,

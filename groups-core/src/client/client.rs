@@ -208,6 +208,9 @@ impl Client {
     ///
     /// An update that cannot be sent is rejected all the same. A [`Snapshot`](crate::Snapshot) does not record what this
     /// client reports.
+    ///
+    /// In the background, it empties the outbox: what waits in a file or database is removed as if it had been sent. So it is
+    /// not a way to pause sending.
     #[must_use]
     pub fn disabled() -> Self {
         let open = Box::new(|| Arc::new(NoopTransport) as Arc<dyn Transport>);

@@ -102,8 +102,9 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
         None
     }
 
-    /// Sets how long a call may wait for other processes, a disk or a network before it fails. Returns whether every call
-    /// ends by that time; the default returns `false`.
+    /// Sets how long a call may wait for other processes, a disk or a network before it fails with
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout). Returns whether every call ends by that time; the default returns
+    /// `false`.
     ///
     /// The client calls this once, before any other method. If it returns `true`, the client calls the outbox on the
     /// publishing threads, several at once. Otherwise it calls the outbox on one thread of its own, and waits for that

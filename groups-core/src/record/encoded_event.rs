@@ -24,20 +24,23 @@ impl EncodedEvent {
     /// # Errors
     /// If it cannot be imported, also because it is too large: the error names event, property and cause.
     pub fn new(event: &Event) -> Result<Self, Error> {
-        Self::written(|json| Record::write(&event, json))?.within_limit()
+        let encoded = Self::written(|json| Record::write(&event, json))?;
+        check_limit::<Self>(&encoded.json).map(|()| encoded)
     }
 
     /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
-    /// value stays as it is written. An event that is too large or too far ahead is read all
-    /// the same, and rejected when it is sent.
+    /// value stays as it is written.
+    ///
+    /// An event that is too large is read all the same, and rejected when it is sent. So is one with a time that is too early or
+    /// too far ahead, if it is passed to [`import`](crate::Client::import) or [`publish`](crate::BufferedClient::publish). One
+    /// that is in an outbox, where another program can write it, is sent as it is: Mixpanel's clock decides.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidUpdate`] if the JSON is not an event: `event` as text and `properties` as an object with
     /// `time` (an integer), `distinct_id` and `$insert_id`, which keeps a repetition from counting twice. The
     /// error says what is wrong.
     pub fn from_json(json: &str) -> Result<Self, Error> {
-        let event = Event::parse(json)
-            .map_err(|why| Error::new(ErrorKind::InvalidUpdate, format!("not an event: {why}")))?;
+        let event = parse(json)?;
         Self::written(|out| event.write_at_any_time(out).map(Some))
     }
 
@@ -57,12 +60,8 @@ impl EncodedEvent {
         hook: impl FnOnce(&mut Map<String, Value>) -> bool,
     ) -> Result<Option<Self>, Error> {
         let edited = super::edit::edit(&self.json, hook);
-        let json = edited.map(|json| Self::from_json(&json)?.within_limit());
-        json.transpose()
-    }
-
-    fn within_limit(self) -> Result<Self, Error> {
-        check_limit::<Self>(&self.json).map(|()| self)
+        let event = edited.map(|json| Self::new(&parse(&json)?));
+        event.transpose()
     }
 
     /// Returns the event as it is sent.
@@ -86,6 +85,11 @@ impl EncodedEvent {
     pub(crate) fn members(&self) -> &[u8] {
         &self.json.as_bytes()[1..]
     }
+}
+
+fn parse(json: &str) -> Result<Event, Error> {
+    Event::parse(json)
+        .map_err(|why| Error::new(ErrorKind::InvalidUpdate, format!("not an event: {why}")))
 }
 
 impl Record for EncodedEvent {

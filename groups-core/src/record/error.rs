@@ -40,7 +40,7 @@ pub enum ErrorKind {
     RateLimited,
     /// The server failed (5xx), also after all retries.
     Server,
-    /// No response in time, also after all retries; or an outbox did not reply in time.
+    /// No response in time, also after all retries; or an outbox, or the database of a snapshot, did not reply in time.
     Timeout,
     /// The connection could not be opened, or broke: name resolution, refused, reset.
     Network,

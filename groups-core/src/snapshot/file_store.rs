@@ -2,14 +2,14 @@
 //!
 //! Each `append` is a frame at the end of the file. A process that is killed while it writes leaves a frame that ends
 //! too early, which is dropped; a wrong frame anywhere else is damage. `retain` writes another file beside it, named
-//! with `.tmp`, and puts it in its place. `….lock` is locked while the snapshot is open.
+//! with `.tmp`, and puts it in its place. The file is locked while the snapshot is open, and so is `….lock`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::frames::{FIRST_LINE, Frame, ROW_HEAD, ScanError, Scanned, scan};
-use super::lock::{Lock, lock};
+use super::lock::Locked;
 use super::row::damaged;
 use super::store::{EachRow, SnapshotStore};
 use crate::record::{Error, ErrorKind};
@@ -21,33 +21,48 @@ const FRAME: usize = 256 << 10;
 pub(super) struct FileStore {
     path: PathBuf,
     /// The file, once it exists.
-    file: Option<File>,
+    file: Option<Locked>,
     is_writable: bool,
     /// The position behind the last good frame.
     end: u64,
     /// Whether there is something behind the last good frame.
     has_rest: bool,
-    /// Released when the store is dropped.
-    _lock: Lock,
+    /// Released when the store is dropped. It is locked before there is a file, and while that is replaced.
+    _beside: Option<Locked>,
 }
 
 impl FileStore {
     /// Locks the file, which need not exist. A symbolic link is followed.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
         let path = atomic_file::resolve(path);
-        let lock = lock(&path)?;
         Ok(Self {
+            _beside: Locked::beside(&path)?,
             path,
             file: None,
             is_writable: false,
             end: 0,
             has_rest: false,
-            _lock: lock,
         })
     }
 
     fn failed(&self, verb: &str, error: io::Error) -> Error {
         io_error(verb, &self.path, error)
+    }
+
+    /// Opens and locks the file at the path, if there is one.
+    fn open_file(&mut self) -> Result<(), Error> {
+        // Another lock of the same file would be refused.
+        (self.file, self.is_writable) = (None, false);
+        let opened = File::options().read(true).write(true).open(&self.path);
+        let is_writable = opened.is_ok();
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.or_else(|_| File::open(&self.path)),
+        };
+        let file = file.map_err(|error| self.failed("read", error))?;
+        self.file = Some(Locked::new(file, &self.path)?);
+        self.is_writable = is_writable;
+        Ok(())
     }
 
     /// Ends the replacement of the file that a killed process had begun, if the new file is complete and the old one
@@ -64,36 +79,35 @@ impl FileStore {
             matches!(scanned, Ok(Ok(Scanned { is_whole: true, .. })))
         };
         if !is_whole(&self.path) && is_whole(&other) {
-            return atomic_file::put(&other, &self.path)
-                .map_err(|error| self.failed("write", error));
+            return self.put(&other);
         }
         // In a folder that cannot be written it stays, and does no harm.
         let _ = fs::remove_file(other);
         Ok(())
     }
 
-    fn open_to_write(&mut self) -> io::Result<()> {
+    /// Puts another file in the place of this one, and opens that.
+    fn put(&mut self, other: &Path) -> Result<(), Error> {
+        atomic_file::put(other, &self.path).map_err(|error| self.failed("write", error))?;
+        self.open_file()
+    }
+
+    fn open_to_write(&mut self) -> Result<(), Error> {
         if self.is_writable {
             return Ok(());
         }
-        let is_new = self.file.is_none();
-        let options = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&self.path)?;
-        if is_new {
-            atomic_file::sync_folder(&self.path)?;
+        let failed = |error| self.failed("write", error);
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        options.open(&self.path).map_err(failed)?;
+        if self.file.is_none() {
+            atomic_file::sync_folder(&self.path).map_err(failed)?;
         }
-        self.file = Some(options);
-        self.is_writable = true;
-        Ok(())
+        self.open_file()
     }
 
     fn write_frame(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.open_to_write()?;
-        let Some(file) = &mut self.file else {
+        let Some(Locked(file)) = &mut self.file else {
             return Ok(());
         };
         if std::mem::replace(&mut self.has_rest, true) {
@@ -141,15 +155,13 @@ impl FileStore {
 
 impl SnapshotStore for FileStore {
     fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
-        (self.file, self.is_writable, self.end, self.has_rest) = (None, false, 0, false);
+        (self.end, self.has_rest) = (0, false);
+        self.open_file()?;
         self.recover()?;
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            Err(error) => return Err(self.failed("read", error)),
+        let Some(Locked(file)) = &self.file else {
+            return Ok(true);
         };
-        let scanned = scan(&file, each).map_err(|error| self.explain(error))?;
-        self.file = Some(file);
+        let scanned = scan(file, each).map_err(|error| self.explain(error))?;
         self.end = scanned.end;
         self.has_rest = !scanned.is_whole;
         if self.has_rest {
@@ -163,7 +175,7 @@ impl SnapshotStore for FileStore {
 
     fn read(&mut self, place: u64) -> Result<Vec<u8>, Error> {
         let mut read = || {
-            let Some(file) = &mut self.file else {
+            let Some(Locked(file)) = &mut self.file else {
                 return Err(io::Error::from(io::ErrorKind::NotFound));
             };
             file.seek(SeekFrom::Start(place))?;
@@ -182,6 +194,7 @@ impl SnapshotStore for FileStore {
         let mut frame = Frame::new();
         let places = rows.iter().map(|row| start + frame.push(row)).collect();
         let frame = frame.finish()?;
+        self.open_to_write()?;
         self.write_frame(&frame)
             .map_err(|error| self.failed("write", error))?;
         Ok(places)
@@ -201,7 +214,7 @@ impl SnapshotStore for FileStore {
             // An error of the removal would hide the cause.
             let _ = fs::remove_file(&other);
         })?;
-        atomic_file::put(&other, &path).map_err(failed)
+        self.put(&other)
     }
 }
 

@@ -6,10 +6,10 @@ use super::file_store::io_error;
 use crate::record::{Error, ErrorKind};
 use crate::util::atomic_file::beside;
 
-/// The lock of a snapshot's file, as long as this is not dropped and the process has not ended.
-pub(super) struct Lock(File);
+/// A file that is locked as long as this is not dropped and the process has not ended.
+pub(super) struct Locked(pub(super) File);
 
-impl Drop for Lock {
+impl Drop for Locked {
     /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
     fn drop(&mut self) {
         // An error would leave the lock to the end of the process: the next run reports it.
@@ -17,21 +17,40 @@ impl Drop for Lock {
     }
 }
 
-/// Locks the snapshot by a file beside it, which may be another user's, or the file itself if there is none and its folder
-/// cannot be written: then the file is never replaced either.
-pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
-    let failed = |error| io_error("lock", path, error);
-    let other = beside(path, "lock").map_err(failed)?;
-    let file = File::create(&other).or_else(|error| match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            let file = File::open(&other).or_else(|_| File::open(path));
-            file.map_err(|_| error)
+impl Locked {
+    /// Locks the snapshot itself, by the file that is read and written. In two containers, it may be the same file in two
+    /// folders.
+    ///
+    /// On Windows, such a lock would keep this process itself from opening the file once more, so it does nothing.
+    pub(super) fn new(file: File, path: &Path) -> Result<Self, Error> {
+        if cfg!(windows) {
+            return Ok(Self(file));
         }
-        _ => Err(error),
-    });
-    let file = file.map_err(failed)?;
+        try_lock(file, path)
+    }
+
+    /// Locks a file beside the snapshot, which may be another user's. Unlike the snapshot, it is there from the beginning, and
+    /// is never replaced. Returns `None` if it cannot be opened and the snapshot exists, whose own lock is enough then.
+    pub(super) fn beside(path: &Path) -> Result<Option<Self>, Error> {
+        let failed = |error| io_error("lock", path, error);
+        let other = beside(path, "lock").map_err(failed)?;
+        match File::create(&other).or_else(|error| File::open(&other).map_err(|_| error)) {
+            Ok(file) => try_lock(file, path).map(Some),
+            Err(error) => match error.kind() {
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                    if cfg!(unix) && path.exists() =>
+                {
+                    Ok(None)
+                }
+                _ => Err(failed(error)),
+            },
+        }
+    }
+}
+
+fn try_lock(file: File, path: &Path) -> Result<Locked, Error> {
     match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
+        Ok(()) => Ok(Locked(file)),
         Err(TryLockError::WouldBlock) => {
             let message = format!(
                 "the snapshot {} is in use by another run: wait for its end",
@@ -39,7 +58,7 @@ pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
             );
             Err(Error::new(ErrorKind::Io, message))
         }
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", path, error)),
     }
 }
 
@@ -51,11 +70,11 @@ mod tests {
     fn a_child_that_shares_the_open_file_does_not_keep_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
-        let first = lock(&path).unwrap();
+        let first = Locked::beside(&path).unwrap().unwrap();
         let shared = first.0.try_clone().unwrap();
-        assert!(lock(&path).is_err());
+        assert!(Locked::beside(&path).is_err());
         drop(first);
-        lock(&path).unwrap();
+        drop(Locked::beside(&path).unwrap());
         drop(shared);
     }
 }

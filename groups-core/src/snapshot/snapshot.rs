@@ -45,7 +45,8 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 /// [`open`](Self::open) keeps the snapshot in a file. A run appends to it, and not at all if nothing changed. When more
 /// than half of it is outdated, it is written anew: another file beside it, named with `.tmp`, takes its place, with the
 /// same mode. A symbolic link stays. A file that cannot be replaced, such as one that is mounted into a container, is
-/// written in place. [`open_in`](Self::open_in) keeps the snapshot in a database.
+/// written in place; if the process is killed meanwhile, the next run needs the other file. So mount the folder instead.
+/// [`open_in`](Self::open_in) keeps the snapshot in a database.
 pub struct Snapshot {
     store: Box<dyn SnapshotStore>,
     /// What error messages call it.
@@ -65,7 +66,8 @@ impl Snapshot {
     /// - [`ErrorKind::Damaged`] if the file is not a snapshot, is damaged, or was written by a newer version of this
     ///   library. It is left as it is: to begin anew, move it away.
     /// - [`ErrorKind::Io`] if it cannot be read, or another snapshot of the same file is open, in this process or in
-    ///   another one on this machine: wait for its end. The file `….lock` beside it is for that, and stays.
+    ///   another one on this machine: wait for its end. For that, the file is locked, and another one beside it, `….lock`,
+    ///   which stays.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let name = format!("the snapshot {}", path.display());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{LONG, is_own_process};
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
@@ -323,6 +323,30 @@ fn a_hook_sees_events_and_can_change_or_withhold_them() {
     assert!(body.contains(r#""seen":true"#), "{body}");
     assert!(body.contains("0.30000000000000004"), "{body}");
     assert!(body.contains(&u128::MAX.to_string()), "{body}");
+}
+
+/// As an event with such a time cannot be published either.
+#[test]
+fn a_hook_cannot_move_an_event_to_a_time_that_is_too_far_ahead() {
+    let emulator = Emulator::start().unwrap();
+    let ahead = SystemTime::now() + Duration::from_secs(2 * 60 * 60);
+    let ahead = ahead.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let buffered = client(&emulator)
+        .buffered()
+        .before_send(move |json| {
+            json["properties"]["time"] = json!(ahead);
+            true
+        })
+        .start()
+        .unwrap();
+    let error = buffered.publish(event(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    assert!(
+        error.to_string().contains("more than an hour ahead"),
+        "{error}"
+    );
+    assert!(buffered.shutdown(LONG).is_complete());
+    assert!(emulator.requests().is_empty());
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn a_call_that_gives_up_breaks_no_transaction_off() {
         open(1);
         first.join().unwrap().unwrap();
         let error = hasty.join().unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.kind(), ErrorKind::Timeout);
         open(2);
         last.join().unwrap().unwrap();
     });

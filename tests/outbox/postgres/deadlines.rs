@@ -37,7 +37,7 @@ fn every_call_ends(outbox: &PostgresOutbox, buffered: &BufferedClient) {
     let update = [stored("acme", 1)];
     ends("append", &|| {
         let error = outbox.append(&update, NO_LIMIT).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.kind(), ErrorKind::Timeout);
     });
     ends("take", &|| drop(outbox.take(1).unwrap_err()));
     ends("depth", &|| drop(outbox.depth().unwrap_err()));
@@ -49,7 +49,7 @@ fn every_call_ends(outbox: &PostgresOutbox, buffered: &BufferedClient) {
         let error = error.unwrap_err();
         assert_eq!(
             (error.kind(), error.undelivered().len()),
-            (ErrorKind::Io, 1)
+            (ErrorKind::Timeout, 1)
         );
     });
     ends("publish, at once", &|| {
@@ -95,6 +95,22 @@ fn a_server_that_accepts_and_says_nothing() {
     let start = Instant::now();
     drop(outbox);
     assert!(start.elapsed() < SOON);
+}
+
+/// The connect timeout ends before that of the call.
+#[test]
+fn a_server_that_is_too_slow_to_connect_to() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new();
+    config
+        .host("127.0.0.1")
+        .port(silent.local_addr().unwrap().port())
+        .user("u")
+        .connect_timeout(Duration::from_millis(100));
+    let builder = PostgresOutbox::builder(config, NoTls).timeout(SOON);
+    let error = builder.build().unwrap().take(1).unwrap_err();
+    assert!(error.is_timeout(), "{error:#}");
+    assert!(error.to_string().contains("connect"), "{error}");
 }
 
 #[test]

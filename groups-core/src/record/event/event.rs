@@ -47,7 +47,8 @@ use crate::util::random::uuid;
 /// with the event's and the property's name: a missing or placeholder id (`"null"`, `"0"`, …), a
 /// time before 1971 or more than an hour ahead, 255 or more properties, lists of 255 or more items, objects
 /// nested in more than 3 levels or with 255 or more keys, more than 300 groups of one key (Mixpanel would
-/// ignore the others), two properties of one name.
+/// ignore the others), two properties of one name, a property `bucket` or `$ignore` (with which Mixpanel
+/// would hide or drop events).
 ///
 /// The properties can be a struct of your own that implements `Serialize`:
 ///
