@@ -456,8 +456,10 @@ impl<'a> Segment<'a> {
         }
         let mut slots = std::mem::take(&mut self.slots);
         slots.retain(Slot::is_left);
-        let is_created = slots.iter().any(|slot| creates(slot.operation));
-        if let Some(creator) = self.creator.take().filter(|_| !is_created) {
+        let creating = slots.iter_mut().find(|slot| creates(slot.operation));
+        if let (Some(creator), Some(slot)) = (&self.creator, creating) {
+            slot.members.push(creator.record);
+        } else if let Some(creator) = self.creator.take() {
             let slot = |operation, value| Slot {
                 operation,
                 values: BTreeMap::from([(creator.name.clone(), value)]),

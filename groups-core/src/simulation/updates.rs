@@ -60,6 +60,19 @@ impl Said {
         }
     }
 
+    /// Moves half of what the server refuses to a group of which others are accepted.
+    pub(super) fn among_others(mut self) -> Self {
+        if self.is_refused() && percent(50) {
+            self.group = format!("group {}", thread_rng().gen_range(0..3));
+        }
+        self
+    }
+
+    /// Returns whether the server or a firewall may stop the update.
+    pub(super) fn may_be_rejected(&self) -> bool {
+        self.is_refused() || self.is_blocked()
+    }
+
     pub(super) fn update(&self) -> Update<'static> {
         let json = json!({
             "$group_key": "company",
