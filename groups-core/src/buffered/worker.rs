@@ -240,7 +240,7 @@ impl Suspects {
         result: &Result<Report, Error>,
     ) -> Vec<Rejection> {
         let (report, _) = outcome(result);
-        let accepted = report.map_or(0, |report| report.accepted);
+        let last_accepted = report.map_or(0, |report| report.last_accepted);
         let is_all_blocked = report.is_some_and(|report| report.is_all_blocked);
         let mut given_up = Vec::new();
         let mut counts = HashMap::new();
@@ -250,7 +250,7 @@ impl Suspects {
                 continue;
             };
             let before = self.blocked.get(&entry.id).copied();
-            let are_others_accepted = !is_all_blocked && accepted > blocked.accepted_before;
+            let are_others_accepted = !is_all_blocked && last_accepted > blocked.requests_before;
             if before.is_none() && !are_others_accepted {
                 continue;
             }
@@ -443,7 +443,7 @@ mod tests {
     /// The result of a delivery in which something was blocked, or everything from then on.
     fn blocked_with(accepted: usize, is_all_blocked: bool) -> Result<Report, Error> {
         let report = Report {
-            accepted,
+            last_accepted: accepted,
             is_all_blocked,
             ..Report::default()
         };
@@ -458,7 +458,7 @@ mod tests {
         let mut give_up = |positions: &[usize], accepted: usize, is_all_blocked| {
             let blocked = positions.iter().map(|position| BlockedRecord {
                 position: *position,
-                accepted_before: 5,
+                requests_before: 5,
             });
             let result = blocked_with(5 + accepted, is_all_blocked);
             let given_up = suspects.give_up(blocked, &taken, &result);

@@ -1,5 +1,6 @@
 //! One lane's requests.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) struct Sender<'a> {
     held: HashSet<Vec<u8>>,
     /// How many records were set aside since the last one that was accepted.
     set_aside: usize,
+    /// The number of the last request among those of all lanes.
+    request: Cell<usize>,
 }
 
 /// After so many records that were blocked alone, with none delivered in between, another one shows whether it is their
@@ -47,6 +50,7 @@ impl<'a> Sender<'a> {
             packer: Packer::new(delivery.route.compression),
             held: HashSet::new(),
             set_aside: 0,
+            request: Cell::new(0),
         }
     }
 
@@ -64,8 +68,8 @@ impl<'a> Sender<'a> {
         let mut sent = 0;
         // Whether a run was blocked at each attempt, so that its parts are tried once.
         let mut is_blocked = false;
-        // Where the last run ends that was blocked as a whole, and how many records were accepted before.
-        let (mut blocked_until, mut accepted_before) = (0, 0);
+        // Where the last run ends that was blocked as a whole, and how many requests there had been.
+        let (mut blocked_until, mut requests_before) = (0, 0);
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
         runs.push(0..batch.len());
@@ -94,7 +98,7 @@ impl<'a> Sender<'a> {
             let verdict = self.exchange(batch, &run, newly_sent, is_blocked)?;
             if matches!(verdict, Verdict::Blocked(_)) && run.start >= blocked_until {
                 blocked_until = run.end;
-                accepted_before = self.delivery.state().report.accepted;
+                requests_before = self.delivery.state().report.requests;
             }
             match failed_records(verdict, records) {
                 Ok(failed_records) => {
@@ -102,7 +106,7 @@ impl<'a> Sender<'a> {
                     *settled = run.end;
                 }
                 Err(Verdict::Blocked(error)) if records == 1 => {
-                    self.set_aside(batch, run.start, accepted_before, error);
+                    self.set_aside(batch, run.start, requests_before, error);
                     *settled = run.end;
                     if self.set_aside < MAX_SET_ASIDE {
                         continue;
@@ -127,7 +131,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Hands back a record that is blocked alone.
-    fn set_aside(&mut self, batch: &Records, index: usize, accepted_before: usize, error: Error) {
+    fn set_aside(&mut self, batch: &Records, index: usize, requests_before: usize, error: Error) {
         let position = batch.position(index);
         log::warn!("record {position} was not delivered: {error:#}");
         self.hand_back(batch, index);
@@ -137,7 +141,7 @@ impl<'a> Sender<'a> {
         let mut state = self.delivery.state();
         state.report.blocked.push(BlockedRecord {
             position,
-            accepted_before,
+            requests_before,
         });
         state.set_aside.get_or_insert(error);
     }
@@ -232,6 +236,9 @@ impl<'a> Sender<'a> {
         }
         let report = &mut self.delivery.state().report;
         report.accepted += accepted;
+        if accepted > 0 {
+            report.last_accepted = report.last_accepted.max(self.request.get());
+        }
         report.rejected.extend(rejected);
     }
 
@@ -301,6 +308,7 @@ impl<'a> Sender<'a> {
             let report = &mut self.delivery.state().report;
             report.requests += 1;
             report.bytes += body.len() as u64;
+            self.request.set(report.requests);
         }
         match self.connection.post(request) {
             Err(broken) => broken.into(),

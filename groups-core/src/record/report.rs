@@ -31,14 +31,16 @@ pub struct Report {
     pub(crate) blocked: Vec<BlockedRecord>,
     /// The delivery was given up since other records were blocked as well.
     pub(crate) is_all_blocked: bool,
+    /// The number of the last request of which something was accepted.
+    pub(crate) last_accepted: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockedRecord {
     pub(crate) position: usize,
-    /// How many records were accepted when it was first in a request that was blocked. If there are more at the end, not
-    /// everything was blocked.
-    pub(crate) accepted_before: usize,
+    /// How many requests had been started when the first one with this record was blocked. If anything of a later one was
+    /// accepted, not everything was blocked.
+    pub(crate) requests_before: usize,
 }
 
 impl Report {
@@ -100,6 +102,7 @@ impl fmt::Display for Report {
             bytes,
             blocked: _,
             is_all_blocked: _,
+            last_accepted: _,
         } = self;
         let rejected = rejected.len();
         write!(f, "sent {sent}, accepted {accepted}, rejected {rejected}")?;

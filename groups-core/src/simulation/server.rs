@@ -39,6 +39,9 @@ struct State {
     late: bool,
     /// Whether something in between responds to requests with the text [`BLOCKED`].
     has_firewall: bool,
+    /// After how many requests it responds to all of them.
+    wall_after: Option<usize>,
+    requests: usize,
     /// How many records a request may have.
     most: usize,
     model: Model,
@@ -75,6 +78,7 @@ impl Server {
             faults,
             late,
             has_firewall: true,
+            wall_after: percent(20).then(|| thread_rng().gen_range(0..8)),
             most,
             ..State::default()
         };
@@ -93,6 +97,7 @@ impl Server {
             let mut state = self.state();
             state.faults = 0;
             state.has_firewall = false;
+            state.wall_after = None;
             std::mem::take(&mut state.pending)
         };
         for thread in pending {
@@ -146,6 +151,14 @@ impl Server {
             })
         };
         builder.connect(Endpoint::nowhere(), Box::new(open))
+    }
+
+    /// Returns whether something in between responds to this request.
+    fn is_blocked(&self, body: &str) -> bool {
+        let mut state = self.state();
+        state.requests += 1;
+        let is_at_wall = |after: usize| state.requests > after;
+        state.wall_after.is_some_and(is_at_wall) || state.has_firewall && body.contains(BLOCKED)
     }
 
     fn fate(&self) -> Fate {
@@ -305,7 +318,7 @@ impl Connection {
 impl Transport for Connection {
     fn post(&self, request: Request<'_>) -> Result<Response, TransportError> {
         let text = String::from_utf8_lossy(request.body);
-        if text.contains(BLOCKED) && self.server.state().has_firewall {
+        if self.server.is_blocked(&text) {
             let body = b"<html>blocked</html>".to_vec();
             return Ok(Response {
                 status: 403,
