@@ -97,8 +97,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let report = client
         .with_options()
         .on_progress(|progress| show(&bar, progress))
-        .send(companies.iter().map(MixpanelGroup::set))?;
+        .send(companies.iter().map(MixpanelGroup::set));
     bar.finish();
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            // What came back is in the error: a job that is run again sends it again, and all else too.
+            let undelivered = error.undelivered().len();
+            eprintln!("{undelivered} updates were not delivered: {error:#}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
 
     println!(
         "{path}: {} companies, {malformed} malformed rows",

@@ -42,14 +42,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder("PROJECT_TOKEN")
         .endpoint(emulator.endpoint())
         .build()?;
-    let file = std::env::temp_dir().join(format!("nightly_sync.{}.snapshot", std::process::id()));
+    // Beside the snapshot is its lock file.
+    let folder = std::env::temp_dir().join(format!("nightly_sync.{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join("companies.snapshot");
 
     let mut companies = read()?;
     night("First night", &emulator, &client, &file, &companies)?;
     change(&mut companies);
     night("Second night", &emulator, &client, &file, &companies)?;
     night("Third night", &emulator, &client, &file, &companies)?;
-    std::fs::remove_file(&file)?;
+    std::fs::remove_dir_all(&folder)?;
     Ok(())
 }
 

@@ -105,7 +105,8 @@ impl BufferedClientBuilder {
         self
     }
 
-    /// Sets whether queued updates of one group are [coalesced](crate::client::Batch::coalesce); default yes.
+    /// Sets whether queued updates of one group are [coalesced](crate::client::Batch::coalesce); default yes. If the result
+    /// is refused, they are sent one by one, so that none is rejected for another.
     pub fn coalesce(mut self, coalesce: bool) -> Self {
         self.settings.coalesce = coalesce;
         self

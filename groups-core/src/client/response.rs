@@ -53,7 +53,9 @@ pub(crate) fn interpret(
 ) -> Verdict {
     let Response { status, body, .. } = response;
     let status = *status;
-    let mut json = serde_json::from_slice(body).unwrap_or(Value::Null);
+    // Some proxies put a byte order mark before what they pass on.
+    let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    let mut json = serde_json::from_slice(text).unwrap_or(Value::Null);
     scrub(&mut json, connection);
     let error = |kind, message: &str| {
         let said = match json.get("error").and_then(Value::as_str) {
@@ -367,6 +369,7 @@ mod tests {
             (r#"{"status":"OK"}"#, "accepted"),
             (r#"{"code":200}"#, "accepted"),
             (r#"{"status":"bad"}"#, NOT_MIXPANELS),
+            ("\u{feff}1", "accepted"),
             (r#"{"status":1,"error":""}"#, "accepted"),
             (r#"{"code":200,"status":"OK","error":""}"#, "accepted"),
             (r#"{"status":1,"error":"no"}"#, "refused no"),
