@@ -103,8 +103,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Ok(report) => report,
         Err(error) => {
             // What came back is in the error: a job that is run again sends it again, and all else too.
-            let undelivered = error.undelivered().len();
-            eprintln!("{undelivered} updates were not delivered: {error:#}");
+            eprintln!("{error:#}");
             return Ok(ExitCode::FAILURE);
         }
     };
