@@ -15,7 +15,7 @@ use crate::relay::{RejectedRow, Relay};
 use crate::schema::{self, Tables, VERSION};
 use mixpanel_groups::Outbox;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry, OutboxRecord};
-use mixpanel_groups::record::{EncodedEvent, EncodedRecord, IntoRecord};
+use mixpanel_groups::record::{EncodedEvent, EncodedRecord, IntoRecord, IntoRecords};
 use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 
 /// An outbox in an SQLite file: updates and events that wait in it survive a crash of the process or the machine.
@@ -195,21 +195,58 @@ impl SqliteOutbox {
     /// # }
     /// ```
     pub fn publish_in(transaction: &Transaction<'_>, record: impl IntoRecord) -> Result<(), Error> {
-        let Some(record) = record.into_record()? else {
-            return Ok(());
-        };
-        let tables = match record {
-            EncodedRecord::Event(_) => Tables::Events,
-            _ => Tables::Updates,
-        };
-        let insert = || {
-            let mut insert = insert(transaction, tables)?;
-            insert.execute(params![now(transaction)?, record.as_json()])
+        Self::publish_all_in(transaction, [record]).map(drop)
+    }
+
+    /// Publishes many updates or events as part of your transaction, such as `company.updates()`. Returns how many were
+    /// published; empty ones are left out. As with [`publish_in`](Self::publish_in), `before_send` is not called.
+    ///
+    /// # Errors
+    /// As [`publish_in`](Self::publish_in). If one of them cannot be sent, none is published. If one cannot be written, roll
+    /// the transaction back, since those before it are in it.
+    ///
+    /// ```
+    /// # use mixpanel_groups::{Group, Outbox};
+    /// # use mixpanel_groups_sqlite::SqliteOutbox;
+    /// # use serde_json::json;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("shop.db");
+    /// # let mut db = rusqlite::Connection::open(&path)?;
+    /// let outbox = SqliteOutbox::open(&path)?;
+    ///
+    /// let transaction = db.transaction()?;
+    /// let acme = Group::new("company", "acme");
+    /// let updates = [acme.set(json!({"plan": "pro"})), acme.unset(["trial"])];
+    /// assert_eq!(SqliteOutbox::publish_all_in(&transaction, updates)?, 2);
+    ///
+    /// let wrong = [acme.delete(), Group::new("company", "").delete()];
+    /// assert!(SqliteOutbox::publish_all_in(&transaction, wrong).is_err());
+    /// transaction.commit()?;
+    /// assert_eq!(outbox.depth()?.updates, 2); // none of those with a wrong one
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_all_in(
+        transaction: &Transaction<'_>,
+        records: impl IntoRecords,
+    ) -> Result<usize, Error> {
+        let encoded = records.into_records().map(IntoRecord::into_record);
+        let encoded: Result<Vec<_>, _> = encoded.filter_map(Result::transpose).collect();
+        let encoded = encoded?;
+        let insert_all = || {
+            for record in &encoded {
+                let tables = match record {
+                    EncodedRecord::Event(_) => Tables::Events,
+                    _ => Tables::Updates,
+                };
+                let mut insert = insert(transaction, tables)?;
+                insert.execute(params![now(transaction)?, record.as_json()])?;
+            }
+            Ok(encoded.len())
         };
         let path = || Path::new(transaction.path().unwrap_or_default());
-        insert()
-            .map(drop)
-            .map_err(|error| Failure::from(error).of(path(), "write to"))
+        insert_all().map_err(|error: rusqlite::Error| Failure::from(error).of(path(), "write to"))
     }
 }
 
