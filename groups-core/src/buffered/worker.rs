@@ -180,8 +180,9 @@ fn send<R: Kind>(
     });
     let given_up = suspects.give_up(blocked, taken, &result);
     let rejected = report.rejected.iter().map(|rejection| rejection.position);
-    let refused_or_blocked = rejected.chain(report.blocked.iter().map(|blocked| blocked.position));
-    let merged: Vec<usize> = refused_or_blocked.filter(is_merged).collect();
+    let blocked = report.blocked.iter().map(|blocked| blocked.position);
+    let stopped = rejected.filter(is_merged).chain(blocked);
+    let stopped: Vec<usize> = stopped.collect();
 
     let mut fates = vec![Fate::Accepted; taken.len()];
     for rejection in &refused {
@@ -192,7 +193,7 @@ fn send<R: Kind>(
             fates[*member] = Fate::Rejected(rejection);
         }
     }
-    for record in undelivered.all_positions().chain(merged.iter().copied()) {
+    for record in undelivered.all_positions().chain(stopped.iter().copied()) {
         for member in members.of(record) {
             fates[*member] = Fate::Undelivered;
         }
@@ -201,8 +202,8 @@ fn send<R: Kind>(
         fates[rejection.position] = Fate::Rejected(rejection);
     }
     keep_order(taken, &mut fates);
-    let merged = merged.into_iter().flat_map(|record| members.of(record));
-    suspects.set_apart(merged.copied(), taken, &fates);
+    let stopped = stopped.into_iter().flat_map(|record| members.of(record));
+    suspects.set_apart(stopped.copied(), taken, &fates);
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
@@ -224,10 +225,11 @@ fn send<R: Kind>(
 struct Suspects {
     /// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many
     /// deliveries. If everything is blocked, the text is not the reason. So an update counts from the first delivery in
-    /// which others were accepted after it was blocked.
+    /// which others were accepted after it was blocked, be it in that one or in one before.
     blocked: HashMap<i64, u32>,
-    /// Groups of which a merged update was refused or blocked, by the bytes that identify them. Their updates are sent one
-    /// by one, so that only those are refused that are refused alone.
+    /// Groups of which a merged update was refused, or any was blocked, by the bytes that identify them. Their updates are
+    /// sent one by one: only those are refused that are refused alone, and none waits for one that was merged into a later
+    /// one.
     apart: HashSet<Vec<u8>>,
 }
 
@@ -249,12 +251,13 @@ impl Suspects {
             let (Some(entry), Err(error)) = (taken.get(position), result) else {
                 continue;
             };
-            let before = self.blocked.get(&entry.id).copied();
-            let are_others_accepted = !is_all_blocked && last_accepted > blocked.requests_before;
-            if before.is_none() && !are_others_accepted {
-                continue;
-            }
-            let count = before.unwrap_or_default() + 1;
+            // The number of the request after which it was known to be blocked.
+            let (before, since) = match self.blocked.get(&entry.id) {
+                Some(before) => (*before, 0),
+                None => (0, blocked.requests_before),
+            };
+            let are_others_accepted = !is_all_blocked && last_accepted > since;
+            let count = before + u32::from(before > 0 || are_others_accepted);
             match &entry.update {
                 Ok(update) if count >= MAX_BLOCKED => {
                     let record = R::name(&update.as_json().as_bytes()[1..]);
@@ -281,7 +284,7 @@ impl Suspects {
     /// Sets the groups of these entries apart. A group is no longer apart when nothing of it is undelivered.
     fn set_apart<R: Kind>(
         &mut self,
-        merged: impl Iterator<Item = usize>,
+        stopped: impl Iterator<Item = usize>,
         taken: &[OutboxEntry<R>],
         fates: &[Fate<'_>],
     ) {
@@ -289,7 +292,8 @@ impl Suspects {
             let update = entry.update.as_ref().ok()?;
             update.group_bytes().map(<[u8]>::to_vec)
         };
-        self.apart.extend(merged.filter_map(|at| group(&taken[at])));
+        self.apart
+            .extend(stopped.filter_map(|at| group(&taken[at])));
         if !self.apart.is_empty() {
             let undelivered = taken.iter().zip(fates);
             let undelivered = undelivered.filter(|(_, fate)| matches!(fate, Fate::Undelivered));
@@ -440,45 +444,40 @@ mod tests {
         OutboxEntry::read(id, &json)
     }
 
-    /// The result of a delivery in which something was blocked, or everything from then on.
-    fn blocked_with(accepted: usize, is_all_blocked: bool) -> Result<Report, Error> {
-        let report = Report {
-            last_accepted: accepted,
-            is_all_blocked,
-            ..Report::default()
-        };
-        Err(Error::new(ErrorKind::Server, "blocked").with_report(report))
-    }
-
     #[test]
     fn what_is_blocked_while_others_are_accepted_is_given_up_in_the_third_delivery() {
         let taken = [entry(7, "one"), entry(8, "other")];
         let mut suspects = Suspects::default();
-        // Beside others that were accepted before, which shows nothing.
-        let mut give_up = |positions: &[usize], accepted: usize, is_all_blocked| {
+        // Blocked in the third request of a delivery; the last one of which something was accepted.
+        let mut deliver = |positions: &[usize], last_accepted, is_all_blocked| {
             let blocked = positions.iter().map(|position| BlockedRecord {
                 position: *position,
-                requests_before: 5,
+                requests_before: 3,
             });
-            let result = blocked_with(5 + accepted, is_all_blocked);
+            let report = Report {
+                last_accepted,
+                is_all_blocked,
+                ..Report::default()
+            };
+            let result = Err(Error::new(ErrorKind::Server, "blocked").with_report(report));
             let given_up = suspects.give_up(blocked, &taken, &result);
             let given_up = given_up.into_iter().map(|rejection| rejection.position);
             given_up.collect::<Vec<_>>()
         };
+        assert_eq!(deliver(&[1], 3, false), [0; 0], "it may have begun then");
         for _ in 0..5 {
-            assert_eq!(give_up(&[1], 0, true), [0; 0], "its text is not the reason");
-            assert_eq!(give_up(&[1], 1, true), [0; 0], "nor if it began meanwhile");
+            assert_eq!(deliver(&[1], 0, false), [0; 0], "nothing is accepted");
+            assert_eq!(deliver(&[1], 4, true), [0; 0], "it began meanwhile");
         }
-        let mut deliver = |positions: &[usize], accepted| give_up(positions, accepted, false);
-        assert_eq!(deliver(&[1], 1), [0; 0]);
-        assert_eq!(deliver(&[], 1), [0; 0], "it was not reached");
-        assert_eq!(deliver(&[0, 1], 0), [0; 0], "it counts from then on");
-        assert_eq!(deliver(&[0, 1], 0), [1]);
+        assert_eq!(deliver(&[1], 1, false), [0; 0], "it was blocked before");
+        assert_eq!(deliver(&[], 1, false), [0; 0], "it was not reached");
+        assert_eq!(deliver(&[0, 1], 0, false), [0; 0], "it counts from then on");
+        assert_eq!(deliver(&[0, 1], 0, false), [1]);
         for _ in 0..2 {
-            assert_eq!(deliver(&[0, 1], 1), [0; 0], "both count from one");
+            assert_eq!(deliver(&[0, 1], 4, false), [0; 0], "both count from one");
         }
-        assert_eq!(deliver(&[0], 0), [0]);
-        assert_eq!(deliver(&[1], 0), [1]);
+        assert_eq!(deliver(&[0], 0, true), [0]);
+        assert_eq!(deliver(&[1], 0, false), [1]);
     }
 
     #[test]

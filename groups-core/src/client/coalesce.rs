@@ -243,7 +243,6 @@ struct Creator<'a> {
     operation: Operation,
     name: String,
     value: MutableList<'a>,
-    record: usize,
 }
 
 fn creates(operation: Operation) -> bool {
@@ -405,7 +404,6 @@ impl<'a> Segment<'a> {
                     operation: slot.operation,
                     name: name.to_owned(),
                     value,
-                    record: part.last().copied().expect("some record said it"),
                 });
             }
             absorb(&mut records, part);
@@ -445,8 +443,24 @@ impl<'a> Segment<'a> {
         history.has_created |= matches!(operation, Operation::SetOnce | Operation::Union);
     }
 
+    /// Returns the records that concern the property of the creator: those that made its value are among them.
+    fn creators(&self) -> Vec<usize> {
+        let Some(creator) = &self.creator else {
+            return Vec::new();
+        };
+        match self.properties.get(&creator.name) {
+            Some(History { steps, .. }) if !steps.is_empty() => {
+                let records = steps.iter().flat_map(|(_, records)| records);
+                records.copied().collect()
+            }
+            // It was removed after the group was deleted.
+            _ => self.slots[0].members.clone(),
+        }
+    }
+
     /// Writes the updates that are left. If one of the originals creates the group, so does one of these.
     fn write(mut self, records: &Records, coalesced: &mut Records, members: &mut Members) {
+        let creators = self.creators();
         for (slot, part) in self
             .properties
             .drain()
@@ -456,14 +470,14 @@ impl<'a> Segment<'a> {
         }
         let mut slots = std::mem::take(&mut self.slots);
         slots.retain(Slot::is_left);
-        let creating = slots.iter_mut().find(|slot| creates(slot.operation));
-        if let (Some(creator), Some(slot)) = (&self.creator, creating) {
-            slot.members.push(creator.record);
-        } else if let Some(creator) = self.creator.take() {
+        let creating = slots.iter().position(|slot| creates(slot.operation));
+        if let Some(creator) = self.creator.take()
+            && creating.is_none()
+        {
             let slot = |operation, value| Slot {
                 operation,
                 values: BTreeMap::from([(creator.name.clone(), value)]),
-                members: vec![creator.record],
+                members: creators.clone(),
             };
             let unset = slot(Operation::Unset, MutableList::new(""));
             let create = slot(creator.operation, creator.value);
@@ -473,10 +487,14 @@ impl<'a> Segment<'a> {
                 slots.insert(0, create);
             }
         }
-        for mut slot in slots {
+        for (index, mut slot) in slots.into_iter().enumerate() {
+            let first = slot.members.iter().min().copied();
+            let first = first.expect("some record made it");
+            if creating == Some(index) {
+                slot.members.extend(&creators);
+            }
             slot.members.sort_unstable();
             slot.members.dedup();
-            let first = slot.members.first().copied().expect("some record made it");
             coalesced.copy_with(records, first, Some(slot.operation), |out| {
                 slot.write(self.prefix, out);
             });
@@ -598,7 +616,7 @@ mod tests {
         let set = |value: i32| acme.set(json!({"a": value}));
         let union = |item: i32| acme.union(json!({"a": [item]}));
         let remove = |item: i32| acme.remove("a", item);
-        let rows: [(&[Update<'_>], &[&str]); 12] = [
+        let rows: [(&[Update<'_>], &[&str]); 13] = [
             (&[set(1), set(2)], &[r#""$set":{"a":2}} [0, 1]"#]),
             // There was a list, so there is one: it cannot be set.
             (
@@ -649,7 +667,18 @@ mod tests {
                     acme.unset(["a"]),
                     acme.unset(["a"]),
                 ],
-                &[r#""$set":{"b":1}} [0]"#, r#""$unset":["a"]} [0, 1, 2]"#],
+                &[
+                    r#""$set":{"b":1}} [0, 1, 2]"#,
+                    r#""$unset":["a"]} [0, 1, 2]"#,
+                ],
+            ),
+            // What creates the group has the values of both.
+            (
+                &[union(1), union(2), acme.unset(["a"])],
+                &[
+                    r#""$union":{"a":[1,2]}} [0, 1, 2]"#,
+                    r#""$unset":["a"]} [0, 1, 2]"#,
+                ],
             ),
             // Of a group that was deleted, nothing is to be removed.
             (

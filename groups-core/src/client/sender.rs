@@ -31,6 +31,8 @@ pub(super) struct Sender<'a> {
     set_aside: usize,
     /// The number of the last request among those of all lanes.
     request: Cell<usize>,
+    /// How many requests there had been when the first attempt of the last run was blocked.
+    blocked_at: Cell<usize>,
 }
 
 /// After so many records that were blocked alone, with none delivered in between, another one shows whether it is their
@@ -51,6 +53,7 @@ impl<'a> Sender<'a> {
             held: HashSet::new(),
             set_aside: 0,
             request: Cell::new(0),
+            blocked_at: Cell::new(0),
         }
     }
 
@@ -98,7 +101,7 @@ impl<'a> Sender<'a> {
             let verdict = self.exchange(batch, &run, newly_sent, is_blocked)?;
             if matches!(verdict, Verdict::Blocked(_)) && run.start >= blocked_until {
                 blocked_until = run.end;
-                requests_before = self.delivery.state().report.requests;
+                requests_before = self.blocked_at.get();
             }
             match failed_records(verdict, records) {
                 Ok(failed_records) => {
@@ -256,6 +259,7 @@ impl<'a> Sender<'a> {
         let body = if gzip { self.packer.packed() } else { body };
         self.pause(None)?;
         let started = Instant::now();
+        let mut was_blocked = false;
         for attempt in 1.. {
             if !self.delivery.is_permitted() {
                 let message = "the lease on the outbox was not extended: no request was started";
@@ -264,7 +268,12 @@ impl<'a> Sender<'a> {
             if attempt == 1 {
                 self.delivery.state().report.sent += newly_sent;
             }
-            let (failure, error, is_blocked) = match self.post(gzip, body, run.len()) {
+            let verdict = self.post(gzip, body, run.len());
+            if matches!(verdict, Verdict::Blocked(_)) && !was_blocked {
+                was_blocked = true;
+                self.blocked_at.set(self.delivery.state().report.requests);
+            }
+            let (failure, error, is_blocked) = match verdict {
                 Verdict::Blocked(error) if gzip && error.status() == Some(NO_SUCH_ENCODING) => {
                     log::warn!("gzip is refused, so nothing more is compressed: {error:#}");
                     self.packer.stop();

@@ -2,13 +2,13 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::buffered::DeliveryEvent;
 use mixpanel_groups::{
-    BufferedClient, Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy,
+    BufferedClient, Client, Compression, ErrorKind, Event, Group, Report, RetryPolicy, Update,
 };
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
@@ -503,8 +503,8 @@ fn assert_nothing_is_rejected_behind_a_wall(behind: usize) {
     assert_eq!(outcome.undelivered.len(), behind);
 }
 
-/// Three updates of one group, which are merged into one request's record.
-fn merged(client: &Client) -> (BufferedClient, Arc<Mutex<Vec<String>>>) {
+/// Returns a client, and the updates that it is told are rejected.
+fn telling(client: &Client) -> (BufferedClient, Arc<Mutex<Vec<String>>>) {
     let rejected = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&rejected);
     let buffered = client.buffered().on_error(move |event| {
@@ -512,12 +512,13 @@ fn merged(client: &Client) -> (BufferedClient, Arc<Mutex<Vec<String>>>) {
             told.lock().unwrap().push(json.to_string());
         }
     });
-    let buffered = buffered.start().unwrap();
+    (buffered.start().unwrap(), rejected)
+}
+
+/// Three updates of one group, which are merged into one.
+fn merged() -> [Update<'static>; 3] {
     let acme = Group::new("company", "acme");
-    let names = ["plan", "note", "seats"];
-    let updates = names.map(|name| acme.set(json!({name: format!("the {name}")})));
-    buffered.publish_all(updates).unwrap();
-    (buffered, rejected)
+    ["plan", "note", "seats"].map(|name| acme.set(json!({name: format!("the {name}")})))
 }
 
 #[test]
@@ -534,30 +535,75 @@ fn of_updates_that_were_merged_only_those_are_rejected_that_are_refused_alone() 
         }
     });
     let client = builder(&raw.endpoint).build().unwrap();
-    let (buffered, rejected) = merged(&client);
+    let (buffered, rejected) = telling(&client);
+    buffered.publish_all(merged()).unwrap();
     let outcome = buffered.shutdown(LONG);
     assert!(outcome.is_complete(), "{outcome:?}");
     assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (2, 1));
     assert!(matches!(&rejected.lock().unwrap()[..], [one] if one.contains("the note")));
 }
 
-#[test]
-fn of_updates_that_were_merged_only_those_are_rejected_that_are_blocked_alone() {
-    let raw = Raw::responding(|body| {
+fn blocks_the_note() -> Raw {
+    Raw::responding(|body| {
         if body.contains("the note") {
             response(403, "", "<html>Forbidden</html>")
         } else {
             response(200, "", "1")
         }
-    });
-    let client = builder(&raw.endpoint).build().unwrap();
-    let (buffered, rejected) = merged(&client);
-    let others = (0..3).map(|id| Group::new("company", id).set(json!({"number": id})));
-    buffered.publish_all(others).unwrap();
-    let outcome = buffered.shutdown(LONG);
-    assert!(outcome.is_complete(), "{outcome:?}");
-    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (5, 1));
-    assert!(matches!(&rejected.lock().unwrap()[..], [one] if one.contains("the note")));
+    })
+}
+
+fn others() -> impl Iterator<Item = Update<'static>> {
+    (0..3).map(|id| Group::new("company", id).set(json!({"number": id})))
+}
+
+#[test]
+fn of_updates_that_were_merged_only_those_are_rejected_that_are_blocked_alone() {
+    let acme = Group::new("company", "acme");
+    // The first one is merged into the third, which waits for the second.
+    let waiting = [
+        acme.unset(["plan"]),
+        acme.union(json!({"notes": ["the note"]})),
+        acme.set(json!({"plan": "pro"})),
+    ];
+    for updates in [merged(), waiting] {
+        let raw = blocks_the_note();
+        let client = builder(&raw.endpoint).build().unwrap();
+        let (buffered, rejected) = telling(&client);
+        buffered.publish_all(updates).unwrap();
+        buffered.publish_all(others()).unwrap();
+        let outcome = buffered.shutdown(LONG);
+        assert!(outcome.is_complete(), "{outcome:?}");
+        assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (5, 1));
+        assert!(matches!(&rejected.lock().unwrap()[..], [one] if one.contains("the note")));
+    }
+}
+
+/// Whatever the connection that others take: they are accepted before it is known that this one is blocked.
+#[test]
+fn an_update_that_is_blocked_alone_on_its_connection_is_rejected_too() {
+    let raw = blocks_the_note();
+    for id in 0..3 {
+        let client = builder(&raw.endpoint).connections(2).build().unwrap();
+        let other = move || Group::new("company", id).set(json!({"number": id}));
+        let (tell, told) = mpsc::channel();
+        let buffered = client.buffered().on_error(move |event| {
+            let _ = tell.send(matches!(event, DeliveryEvent::Rejected(..)));
+        });
+        let buffered = buffered.flush_interval(Duration::from_millis(1));
+        let buffered = buffered.start().unwrap();
+        let acme = Group::new("company", "acme");
+        let blocked = acme.set(json!({"note": "the note"}));
+        buffered.publish_all([blocked, other()]).unwrap();
+        for deliveries in 1.. {
+            if told.recv_timeout(LONG).expect("it is told") {
+                break;
+            }
+            assert!(deliveries < 10, "it is rejected some time");
+            buffered.publish(other()).unwrap();
+        }
+        assert!(buffered.shutdown(LONG).is_complete());
+    }
 }
 
 #[test]
