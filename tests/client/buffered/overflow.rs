@@ -1,0 +1,222 @@
+//! A full queue: its bounds, what each policy does at them, and publishers that wait for room.
+
+use std::thread;
+use std::time::Duration;
+
+use common::LONG;
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::{Client, ErrorKind, Group, RetryPolicy};
+use mixpanel_groups_emulator::{Emulator, Fault};
+use serde_json::json;
+
+use common::faulty::Faulty;
+
+use super::{buffered, fill, set};
+
+#[test]
+fn a_full_queue_follows_its_policy() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(500));
+    let hour = Duration::from_secs(3600);
+    let start = |overflow| {
+        let buffered = buffered(&emulator)
+            .flush_interval(hour)
+            .capacity(10, 1 << 20);
+        buffered.overflow(overflow).start().unwrap()
+    };
+
+    let rejecting = start(OverflowPolicy::Reject);
+    fill(&rejecting, 10);
+    let error = rejecting.publish(set(10, 10)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.is_retryable());
+    assert_eq!(error.undelivered().len(), 1, "the update comes back");
+    assert_eq!(rejecting.shutdown(Duration::ZERO).undelivered.len(), 10);
+
+    let blocking = start(OverflowPolicy::Block(Duration::from_millis(20)));
+    fill(&blocking, 10);
+    let error = blocking.publish(set(10, 10)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert_eq!(blocking.shutdown(Duration::ZERO).undelivered.len(), 10);
+
+    let dropping = start(OverflowPolicy::DropOldest);
+    fill(&dropping, 15);
+    let outcome = dropping.shutdown(Duration::ZERO);
+    assert_eq!(outcome.stats.dropped, 5);
+    let left: Vec<_> = outcome
+        .undelivered
+        .iter()
+        .map(|update| update.group().id().to_string())
+        .collect();
+    assert_eq!(
+        left,
+        ["5", "6", "7", "8", "9", "10", "11", "12", "13", "14"]
+    );
+}
+
+#[test]
+fn the_bound_on_bytes_holds_too() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(500));
+    let buffered = buffered(&emulator)
+        .capacity(1_000, 10_000)
+        .overflow(OverflowPolicy::Reject);
+    let buffered = buffered.start().unwrap();
+    let big = Group::new("company", 1_u8).set(json!({"text": "x".repeat(4_900)}));
+    buffered.publish(&big).unwrap();
+    buffered.publish(&big).unwrap();
+    assert_eq!(buffered.publish(&big).unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(buffered.stats().queued, Some(2));
+    assert_eq!(buffered.shutdown(Duration::ZERO).undelivered.len(), 2);
+}
+
+#[test]
+fn room_that_becomes_free_unblocks() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator)
+        .capacity(10, 1 << 20)
+        .overflow(OverflowPolicy::Block(LONG));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 500);
+    assert!(buffered.shutdown(LONG).is_complete());
+    assert_eq!(emulator.profiles().len(), 500);
+}
+
+#[test]
+fn publishing_may_wait_for_ever() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator)
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::Block(Duration::MAX));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 20);
+    assert!(buffered.shutdown(LONG).is_complete());
+}
+
+#[test]
+fn many_at_once_pass_through_a_small_queue() {
+    let emulator = Emulator::start().unwrap();
+    for (updates, bytes) in [(3, usize::MAX), (usize::MAX, 2_000)] {
+        let buffered = buffered(&emulator).capacity(updates, bytes);
+        let buffered = buffered
+            .overflow(OverflowPolicy::Block(LONG))
+            .start()
+            .unwrap();
+        let many = (0..100).map(|id| set(id, 1));
+        buffered.publish_all(many).unwrap();
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 100);
+    }
+}
+
+#[test]
+fn what_can_never_fit_drops_nothing() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let buffered = buffered(&emulator).capacity(10, 500);
+    let buffered = buffered
+        .overflow(OverflowPolicy::DropOldest)
+        .start()
+        .unwrap();
+    buffered.publish(set(1, 1)).unwrap();
+    let large = Group::new("company", "large").set(json!({"text": "x".repeat(500)}));
+    assert_eq!(buffered.publish(large).unwrap_err().kind(), ErrorKind::Full);
+    let outcome = buffered.shutdown(Duration::from_millis(100));
+    assert_eq!((outcome.stats.dropped, outcome.undelivered.len()), (0, 1));
+}
+
+#[test]
+fn what_is_being_sent_leaves_room_for_the_newest() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(503));
+    let hour = Duration::from_secs(3_600);
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.retry(RetryPolicy::default().base_delay(hour));
+    let buffered = client.build().unwrap().buffered().capacity(10, 1 << 20);
+    let buffered = buffered
+        .overflow(OverflowPolicy::DropOldest)
+        .start()
+        .unwrap();
+    buffered.publish_all((0..10).map(|id| set(id, id))).unwrap();
+    let _ = buffered.flush(Duration::ZERO);
+    let requests = emulator.wait_for(LONG, |emulator| emulator.requests().into_iter().next());
+    requests.expect("the worker sends, and waits for an hour");
+    for id in 10..20 {
+        buffered.publish(set(id, id)).unwrap();
+    }
+    let outcome = buffered.shutdown(Duration::ZERO);
+    assert_eq!(outcome.stats.dropped, 10);
+    let numbers = outcome.undelivered.iter();
+    let numbers = numbers.map(|update| update.group().id().as_str().parse().unwrap());
+    let numbers: Vec<usize> = numbers.collect();
+    assert_eq!(numbers, (0..5).chain(15..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn publishers_that_wait_for_room_do_not_wake_each_other() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let outbox = Faulty::durable();
+    let buffered = buffered(&emulator)
+        .flush_interval(Duration::from_secs(3600))
+        .outbox(outbox.clone())
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::Block(Duration::from_millis(200)));
+    let buffered = buffered.start().unwrap();
+    fill(&buffered, 1);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| buffered.publish(set(1, 1)).unwrap_err());
+        }
+    });
+    let appends = outbox.faults.calls("append");
+    assert!(appends < 100, "{appends} attempts");
+    let _ = buffered.shutdown(Duration::ZERO);
+}
+
+#[test]
+fn overflow_policies_as_text() {
+    let block = |nanos| OverflowPolicy::Block(Duration::from_nanos(nanos));
+    assert_eq!(OverflowPolicy::default().to_string(), "block:1");
+    for (policy, text) in [
+        (OverflowPolicy::Reject, "reject"),
+        (OverflowPolicy::DropOldest, "drop_oldest"),
+        (block(0), "block:0"),
+        (block(30_000_000_000), "block:30"),
+        (block(250_000_000), "block:0.25"),
+        (block(1), "block:0.000000001"),
+        (
+            OverflowPolicy::Block(Duration::MAX),
+            "block:18446744073709551615.999999999",
+        ),
+    ] {
+        assert_eq!(policy.to_string(), text);
+        assert_eq!(text.parse::<OverflowPolicy>().unwrap(), policy);
+    }
+    for text in [
+        "",
+        "Reject",
+        "block",
+        "block:",
+        "block:1s",
+        "block:-1",
+        "block:+1",
+        "block:1.",
+        "block:.5",
+        "block:1.+5",
+        "block:0.0000000001",
+        "block:1e3",
+        "block:inf",
+        "block: 1",
+        "drop-oldest",
+    ] {
+        let error = text.parse::<OverflowPolicy>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "unknown overflow policy {text:?}: \
+                 expected reject, drop_oldest or block: with seconds, such as block:1"
+            )
+        );
+    }
+}

@@ -1,0 +1,264 @@
+//! A full disk: publishing fails, and what waits is sent and makes room again.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use std::{fs, thread};
+
+use common::{again, said, say};
+use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::outbox::Depth;
+use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox};
+use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
+use rusqlite::Connection;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{ROOM, all_numbers, child, count, folder, ids, rejection, spawn_by, stored, update};
+
+/// A full disk: files may not grow beyond 256 KiB, and what is written beyond fails.
+pub(super) fn append_until_it_fails(outbox: &SqliteOutbox) {
+    let large = |number| {
+        stored(
+            &Group::new("company", "0").set(json!({"number": number, "text": "x".repeat(5_000)})),
+        )
+    };
+    let errors: Vec<(usize, Error)> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for number in 0.. {
+                        match outbox.append(&[large(number)], ROOM) {
+                            Ok(appended) => assert!(appended),
+                            Err(error) => return (number, error),
+                        }
+                    }
+                    unreachable!()
+                })
+            })
+            .collect();
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .collect()
+    });
+    for (appended, error) in errors {
+        say("appended", appended);
+        say("error", format!("{:?} {error:#}", error.kind()));
+    }
+    // Reading goes on.
+    say("depth", outbox.depth().unwrap().updates);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_takes_nothing_with_it() {
+    let (_folder, path) = folder();
+    let mut shell = Command::new("sh");
+    // In units of 512 bytes. Without the trap the signal would end the process.
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\""]);
+    let program = again(child);
+    shell.arg(program.get_program()).args(program.get_args());
+    let mut child = spawn_by(shell, "append until it fails ", &path);
+    let said: Vec<_> = said(&mut child).collect();
+    assert!(child.wait().unwrap().success());
+    let of = |wanted: &str| -> Vec<_> {
+        let said = said.iter().filter(|(word, _)| word == wanted);
+        said.map(|(_, rest)| rest.as_str()).collect()
+    };
+    for error in of("error") {
+        let beginning = format!("Io cannot write to the outbox {}", path.display());
+        assert!(error.starts_with(&beginning), "{error}");
+    }
+    let appended: usize = of("appended")
+        .iter()
+        .map(|count| count.parse::<usize>().unwrap())
+        .sum();
+    assert!(appended > 0, "{said:?}");
+    assert_eq!(of("depth"), [appended.to_string()]);
+
+    // With room again, all that was said to be there is.
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert_eq!(all_numbers(&path).len(), appended);
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+}
+
+// A disk that the outbox has filled.
+
+/// A disk of that many MiB; `None`, and a line that says so, where nothing can be mounted.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new(mib: usize) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={mib}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]);
+        let is_mounted = mount.arg(folder.path()).stderr(Stdio::null()).status();
+        if is_mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(folder));
+        }
+        let line = b"\nSKIPPED the outbox on a full disk: a tmpfs cannot be mounted here (run as root on Linux)\n";
+        std::io::stdout().write_all(line).unwrap();
+        None
+    }
+
+    /// Makes every byte that is left another's.
+    fn fill(&self) {
+        let mut other = fs::File::create(self.0.path().join("other")).unwrap();
+        let _ = std::io::copy(&mut std::io::repeat(0), &mut other);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+fn large(number: usize, bytes: usize) -> EncodedUpdate {
+    let text = "x".repeat(bytes);
+    stored(&Group::new("company", number).set(json!({"number": number, "text": text})))
+}
+
+/// Appends until the disk is full, small updates many at once; how many are there.
+fn fill(outbox: &SqliteOutbox, bytes: usize) -> usize {
+    let at_once = (20_000 / bytes).max(1);
+    for first in (0..).step_by(at_once) {
+        let some: Vec<_> = (first..first + at_once)
+            .map(|number| large(number, bytes))
+            .collect();
+        if let Err(error) = outbox.append(&some, ROOM) {
+            assert_eq!(error.kind(), ErrorKind::Io);
+            return first;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
+    for (bytes, is_opened_again) in [
+        (1_000, false),
+        (1_000, true),
+        (20_000, false),
+        (900_000, true),
+    ] {
+        let Some(disk) = SmallDisk::new(30) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let mut outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let appended = fill(&outbox, bytes);
+        assert_eq!(outbox.depth().unwrap().updates, appended);
+        // Not even the log can grow.
+        disk.fill();
+        if is_opened_again {
+            drop(outbox);
+            outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        }
+        let client = Client::disabled();
+        let buffered = client
+            .buffered()
+            .outbox(outbox)
+            .overflow(OverflowPolicy::Reject);
+        let buffered = buffered.start().unwrap();
+        let outcome = buffered.flush(Duration::from_secs(60));
+        assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
+        assert_eq!(outcome.stats.accepted, appended, "{bytes}");
+        // In the room that became free.
+        for number in 0..100 {
+            let set = Group::new("company", number).set(json!({"number": number}));
+            buffered.publish(set).unwrap();
+        }
+        let outcome = buffered.shutdown(Duration::from_secs(60));
+        assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
+        assert_eq!(outcome.stats.accepted, appended + 100);
+    }
+}
+
+/// What another user's process fills the disk with is sent too: the reserve is then that user's, and cannot be emptied.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_reserve_of_another_user_is_spent_too() {
+    use common::postgres::server::unprivileged;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+    let Some(disk) = SmallDisk::new(30) else {
+        return;
+    };
+    let path = disk.0.path().join("outbox.db");
+    let open_to_all = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open_to_all(disk.0.path(), 0o777);
+    drop(SqliteOutbox::open(&path).unwrap());
+    open_to_all(&path, 0o666); // SQLite's files beside it will be too.
+    let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+    let appended = fill(&outbox, 1_000);
+    drop(outbox);
+    disk.fill();
+    // Another user may not reach the folder of this program.
+    let folder = tempfile::tempdir().unwrap();
+    open_to_all(folder.path(), 0o755);
+    let (program, copy) = (again(child), folder.path().join("program"));
+    fs::copy(program.get_program(), &copy).unwrap();
+    let mut other_user = unprivileged(&copy);
+    other_user.args(program.get_args());
+    let mut child = spawn_by(other_user, "send all ", &path);
+    let said: Vec<_> = said(&mut child).collect();
+    assert!(child.wait().unwrap().success(), "{said:?}");
+    let sent = ("sent".to_owned(), appended.to_string());
+    assert_eq!(said.last(), Some(&sent));
+}
+
+/// A rejected update is copied before it is removed: for all of them at once there is not enough room.
+#[test]
+fn what_fills_a_disk_can_be_rejected() {
+    for bytes in [1_000, 20_000, 900_000] {
+        let Some(disk) = SmallDisk::new(40) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let appended = fill(&outbox, bytes);
+        drop(outbox);
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        disk.fill();
+        let rejection = rejection();
+        let mut left = appended;
+        while left > 0 {
+            let taken = ids(&outbox.take(usize::MAX).unwrap());
+            let all: Vec<_> = taken.iter().map(|id| (*id, &rejection)).collect();
+            outbox.settle(&[], &all).unwrap();
+            left -= taken.len();
+        }
+        assert_eq!(outbox.depth().unwrap(), Depth::default());
+        let db = Connection::open(&path).unwrap();
+        assert_eq!(count(&db, "mixpanel_outbox_rejected"), appended);
+        let disorder = "mixpanel_outbox_rejected WHERE id <> rowid";
+        assert_eq!(count(&db, disorder), 0, "they are in order");
+    }
+}
+
+#[test]
+fn a_disk_may_become_full_again_and_again() {
+    let Some(disk) = SmallDisk::new(30) else {
+        return;
+    };
+    let path = disk.0.path().join("outbox.db");
+    let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+    for round in 0..4 {
+        let appended = fill(&outbox, 10_000);
+        assert!(appended > 100, "round {round}: {appended}");
+        let mut left = appended;
+        while left > 0 {
+            let taken = outbox.take(500).unwrap();
+            outbox.settle(&ids(&taken), &[]).unwrap();
+            left -= taken.len();
+        }
+        assert!(outbox.take(1).unwrap().is_empty(), "round {round}");
+    }
+}

@@ -1,0 +1,149 @@
+//! Who sends, and when: the lease, how it passes on, and clocks that are set back.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{LONG, said};
+use mixpanel_groups::{Client, Outbox};
+use mixpanel_groups_sqlite::SqliteOutbox;
+use rusqlite::Connection;
+
+use super::{ROOM, folder, ids, spawn, take_when_free, update};
+
+#[test]
+fn one_process_takes_at_a_time_and_its_turn_ends_with_it() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let three: Vec<_> = (0..3).map(|number| update(0, number)).collect();
+    assert!(outbox.append(&three, ROOM).unwrap());
+
+    let mut child = spawn("take ", &path);
+    let (_, took) = said(&mut child).find(|(word, _)| word == "took").unwrap();
+    assert_eq!(took, "2");
+    assert!(outbox.take(10).unwrap().is_empty());
+    // The others go on publishing meanwhile.
+    assert!(outbox.append(&[update(0, 3)], ROOM).unwrap());
+    assert_eq!(outbox.depth().unwrap().updates, 4);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(take_when_free(&outbox).len(), 4);
+}
+
+#[test]
+fn a_successor_takes_nothing_before_the_last_request_of_one_that_was_killed_can_have_ended() {
+    let (_folder, path) = folder();
+    let [killed, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(killed.append(&[update(0, 0)], ROOM).unwrap());
+    assert_eq!(killed.take(10).unwrap().len(), 1);
+    let request = Duration::from_millis(1_500);
+    assert!(killed.hold(request).unwrap());
+    let started = Instant::now();
+    std::mem::forget(killed); // It does not say that it ends.
+    assert_eq!(take_when_free(&successor).len(), 1);
+    assert!(started.elapsed() >= request);
+}
+
+#[test]
+fn one_that_was_paused_starts_no_request_after_another_took_over() {
+    let (_folder, path) = folder();
+    let [paused, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(paused.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = paused.take(10).unwrap();
+    assert!(paused.hold(Duration::from_millis(1)).unwrap());
+    assert_eq!(take_when_free(&other), taken);
+    assert!(!paused.hold(Duration::from_millis(1)).unwrap());
+    // Nor when the other has sent and is done.
+    other.settle(&ids(&taken), &[]).unwrap();
+    assert!(!paused.hold(Duration::from_millis(1)).unwrap());
+}
+
+#[test]
+fn a_lease_of_which_nobody_else_wants_to_know_is_extended_after_its_end() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    assert!(
+        !outbox.hold(Duration::from_secs(1)).unwrap(),
+        "nothing was taken"
+    );
+    outbox.take(10).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let earlier = "UPDATE mixpanel_outbox_lease SET since = since - 3600, until = until - 3600";
+    assert_eq!(db.execute(earlier, []).unwrap(), 1);
+    // Longer than it is known to last.
+    assert!(outbox.hold(Duration::from_secs(60)).unwrap());
+}
+
+#[test]
+fn a_flush_waits_for_what_another_process_sends() {
+    let (_folder, path) = folder();
+    let [other, mine] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(other.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = other.take(10).unwrap();
+    assert!(other.hold(Duration::from_secs(60)).unwrap());
+    let client = Client::disabled();
+    let buffered = client.buffered().outbox(mine).start().unwrap();
+    let flushed = buffered.flush(Duration::from_millis(300));
+    assert_eq!(flushed.waiting, Some(1), "it is not said to be done");
+    thread::scope(|scope| {
+        let (start, is_started) = mpsc::channel();
+        let buffered = &buffered;
+        let flush = scope.spawn(move || {
+            start.send(()).unwrap();
+            buffered.flush(LONG)
+        });
+        is_started.recv().unwrap();
+        other.settle(&ids(&taken), &[]).unwrap();
+        assert!(flush.join().unwrap().is_complete());
+    });
+    assert_eq!(buffered.stats().accepted, 0, "the other sent it");
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_nobody_up() {
+    let (_folder, path) = folder();
+    let [gone, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(gone.append(&[update(0, 0)], ROOM).unwrap());
+    gone.take(10).unwrap();
+    std::mem::forget(gone);
+    let db = Connection::open(&path).unwrap();
+    let later = "UPDATE mixpanel_outbox_lease SET since = since + 3600, until = until + 3600";
+    assert_eq!(db.execute(later, []).unwrap(), 1);
+    assert_eq!(successor.take(10).unwrap().len(), 1);
+}
+
+#[test]
+fn a_clock_that_was_set_back_a_little_ends_no_lease() {
+    let (_folder, path) = folder();
+    let [holder, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(holder.append(&[update(0, 0)], ROOM).unwrap());
+    holder.take(10).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let later = "UPDATE mixpanel_outbox_lease SET since = since + 9, until = until + 3600";
+    assert_eq!(db.execute(later, []).unwrap(), 1);
+    assert!(
+        other.take(10).unwrap().is_empty(),
+        "its request is under way"
+    );
+}
+
+#[test]
+fn turns_pass_between_handles_when_all_is_settled_or_released() {
+    let (_folder, path) = folder();
+    let [one, other] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    let four: Vec<_> = (0..4).map(|number| update(0, number)).collect();
+    assert!(one.append(&four, ROOM).unwrap());
+
+    let taken = one.take(2).unwrap();
+    assert!(other.take(10).unwrap().is_empty());
+    one.settle(&[taken[0].id], &[]).unwrap();
+    assert!(other.take(10).unwrap().is_empty());
+    one.settle(&[taken[1].id], &[]).unwrap();
+    assert_eq!(other.take(1).unwrap()[0].update, Ok(four[2].clone()));
+    assert!(one.take(10).unwrap().is_empty());
+    other.release().unwrap();
+    assert_eq!(one.take(10).unwrap().len(), 2);
+    drop(one);
+    assert_eq!(other.take(10).unwrap().len(), 2);
+}
