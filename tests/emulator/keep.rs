@@ -156,14 +156,14 @@ fn what_is_accepted_can_be_read_again_however_deep() {
             post("/groups?strict=1", levels, &set, "}}"),
             post("/import?strict=1", levels, &event, "}}"),
         ];
-        // A record of 100 levels, these around the value with it.
+        // A record of 122 levels, these around the value with it.
         for (response, around) in responses.iter().zip([1, 2, 2]) {
-            let expected = if levels + around <= 100 { 200 } else { 400 };
+            let expected = if levels + around <= 122 { 200 } else { 400 };
             assert_eq!(response.status, expected, "{levels} {response:?}");
         }
-        if (101..=120).contains(&levels) {
+        if (122..=124).contains(&levels) {
             let message = &responses[0].json()["failed_records"][0]["message"];
-            assert_eq!(message, "record is nested in more than 100 levels");
+            assert_eq!(message, "record is nested in more than 122 levels");
         }
     }
     let (profiles, events) = (first.profiles(), first.events());

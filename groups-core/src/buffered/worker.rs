@@ -455,8 +455,8 @@ mod tests {
                 requests_before: 3,
             });
             let report = Report {
-                last_accepted,
                 is_all_blocked,
+                last_accepted,
                 ..Report::default()
             };
             let result = Err(Error::new(ErrorKind::Server, "blocked").with_report(report));

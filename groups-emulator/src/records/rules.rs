@@ -36,7 +36,7 @@
 //! Where no source says what Mixpanel does with a record, the emulator refuses it: one that accepts more
 //! than Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, and so are
 //! a group id that is not text, a property name that is empty, `$group_key` or `$group_id`, two objects on
-//! one line of a body that has one a line, and a record that is nested in more than 100 levels
+//! one line of a body that has one a line, and a record that is nested in more than 122 levels
 //! ([`MAX_LEVELS`]). So is `$add`, which is documented for groups by its name alone. Two things are accepted
 //! all the same:
 //!
@@ -78,7 +78,7 @@ pub(crate) const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
 /// The most levels of objects and lists in one record, itself included. No source has a limit. JSON is read
 /// in at most 127 levels, and the file to keep has a record's values five levels deeper than the record.
-pub(crate) const MAX_LEVELS: usize = 100;
+pub(crate) const MAX_LEVELS: usize = 127 - 5;
 
 /// The keys that may stand beside the operation of an update; from `$time` on, those that official
 /// SDKs let a caller add.
