@@ -185,6 +185,7 @@ impl<'a> Iterator for UndeliveredUpdates<'a> {
 // Not `IntoIterator`: an iterator of updates would leave the events out wherever both can be passed.
 
 /// The updates: see [`Undelivered::updates`].
+#[diagnostic::do_not_recommend]
 impl<'a> IntoUpdates<'a> for &'a Undelivered {
     fn into_updates(self) -> impl Iterator<Item = Update<'a>> {
         self.updates()
@@ -192,6 +193,7 @@ impl<'a> IntoUpdates<'a> for &'a Undelivered {
 }
 
 /// The events: see [`Undelivered::events`].
+#[diagnostic::do_not_recommend]
 impl IntoEvents for &Undelivered {
     fn into_events(self) -> impl Iterator<Item: std::borrow::Borrow<Event>> {
         self.events()
@@ -199,6 +201,7 @@ impl IntoEvents for &Undelivered {
 }
 
 /// The updates and the events.
+#[diagnostic::do_not_recommend]
 impl IntoRecords for &Undelivered {
     fn into_records(self) -> impl Iterator<Item: IntoRecord> {
         self.entries.iter().map(|entry| {
