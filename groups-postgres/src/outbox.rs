@@ -133,9 +133,12 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A role with which an outbox
 /// connects needs it on `…_blocked` too: without it, a transaction that idles after it has published holds up all groups. A
-/// relay's role needs
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. Any transaction that stays open for hours keeps PostgreSQL
-/// from vacuuming the table, which slows relays down.
+/// relay's role needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. Any transaction that stays open for hours
+/// keeps PostgreSQL from vacuuming the table, which slows relays down.
+///
+/// Triggers on the table of updates count what waits. Where they were disabled for a while, or a part of the tables was
+/// restored, the depth is wrong until nothing waits: then a relay corrects it. [`migrate`](Self::migrate) corrects counts
+/// below zero, which are an error of the depth.
 pub struct PostgresOutbox<R: OutboxRecord = EncodedUpdate>(Arc<Shared<R>>);
 
 impl<R: OutboxRecord> Clone for PostgresOutbox<R> {
