@@ -270,15 +270,19 @@ impl Relay {
         self.taken = taken;
     }
 
-    /// Once in a while, merges the rows that count and deletes those of `rejected` and `accepted` that were kept long
-    /// enough. What takes long or fails is done later: nothing that is to be sent waits for it.
+    /// Once in a while, merges and corrects the rows that count, and deletes those of `rejected` and `accepted` that were
+    /// kept long enough. What takes long or fails is done later: nothing that is to be sent waits for it.
     async fn tidy(&mut self, time: Duration) {
         if self
             .merged
             .is_none_or(|merged| merged.elapsed() >= MERGE_EVERY)
         {
             self.merged = Some(Instant::now());
-            drop(timeout(time, merge_counts(&mut self.connection)).await);
+            let count = async {
+                merge_counts(&mut self.connection).await;
+                correct_counts(&mut self.connection).await;
+            };
+            drop(timeout(time, count).await);
         }
         if self.sweep_at > Instant::now() {
             return;
@@ -345,6 +349,29 @@ pub(crate) async fn merge_counts(connection: &mut Connection) {
         log::warn!("{error:#}");
     }
 }
+
+/// Sets the counts to zero if nothing waits: a flush would wait for that. What fails is done later.
+async fn correct_counts(connection: &mut Connection) {
+    let corrected = connection.query("correct the counts of the outbox", CORRECT, &[]);
+    if let Err(error) = corrected.await {
+        log::warn!("{error:#}");
+    }
+}
+
+/// One more row corrects the sum, and waits for no transaction that publishes: of each, a snapshot has both the rows and
+/// their counts, or neither. The lock is that of the migration, which corrects too, and each statement of the block sees
+/// what was committed before it. (At a stricter isolation level than PostgreSQL's default, two at a time may correct twice;
+/// the next one corrects that.)
+const CORRECT: &str = "DO $do$ BEGIN
+         IF (SELECT pg_catalog.sum(updates) <> 0 OR pg_catalog.sum(bytes) <> 0 FROM public.mixpanel_outbox_count
+             WHERE kind = 'update') AND NOT EXISTS (SELECT FROM public.mixpanel_outbox WHERE kind = 'update') THEN
+             PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
+             INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
+             SELECT kind, -pg_catalog.sum(updates), -pg_catalog.sum(bytes) FROM public.mixpanel_outbox_count
+             WHERE kind = 'update' AND NOT EXISTS (SELECT FROM public.mixpanel_outbox WHERE kind = 'update')
+             GROUP BY kind HAVING pg_catalog.sum(updates) <> 0 OR pg_catalog.sum(bytes) <> 0;
+         END IF;
+     END $do$";
 
 /// Some at a time.
 const MERGE: &str = "WITH gone AS (

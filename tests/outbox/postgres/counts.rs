@@ -1,6 +1,6 @@
 //! How much waits: counted as it changes, whoever changes it, and what happens at the bound.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -90,6 +90,77 @@ fn counts_below_zero_are_an_error_until_they_are_migrated() {
         assert_counted(&harness);
     }
     assert_eq!(assert_counted(&harness), 14);
+}
+
+/// Counts that are wrong although nothing waits, as after `DISABLE TRIGGER`.
+fn break_counts(harness: &Harness) {
+    harness
+        .client()
+        .batch_execute(
+            "INSERT INTO mixpanel_outbox_count (kind, updates, bytes)
+             VALUES ('update', 50, 5000), ('update', 7, -20), ('event', 3, 300)",
+        )
+        .unwrap();
+}
+
+/// A flush waits until nothing is counted.
+#[test]
+fn counts_that_are_too_high_are_corrected_when_nothing_waits() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    break_counts(&harness);
+    let buffered = Client::disabled()
+        .buffered()
+        .outbox(harness.another())
+        .start()
+        .unwrap();
+    buffered.publish(seats("acme", 1)).unwrap();
+    let flushed = buffered.flush(LONG);
+    assert!(flushed.is_complete(), "{flushed}");
+    assert_eq!(assert_counted(&harness), 0);
+    // Those below zero too.
+    let sql = "UPDATE mixpanel_outbox_count SET updates = updates - 1";
+    harness.client().batch_execute(sql).unwrap();
+    let shut_down = buffered.shutdown(LONG);
+    assert!(shut_down.is_complete(), "{shut_down}");
+    assert_eq!(assert_counted(&harness), 0);
+    let sql = "SELECT sum(updates) = 0 AND sum(bytes) = 0 FROM mixpanel_outbox_count";
+    let row = harness.client().query_one(sql, &[]).unwrap();
+    assert!(row.get::<_, bool>(0), "also of events");
+}
+
+/// Each correction is made once, also by several relays, and counts nothing that is published meanwhile.
+#[test]
+fn counts_are_corrected_once() {
+    const RELAYS: usize = 8;
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    for round in 0..10 {
+        break_counts(&harness);
+        // What is not committed yet does not wait, and is not counted.
+        let mut client = harness.client();
+        let mut transaction = client.transaction().unwrap();
+        let update = seats("acme", round);
+        harness.outbox.publish_in(&mut transaction, update).unwrap();
+        let barrier = Barrier::new(RELAYS);
+        thread::scope(|scope| {
+            for _ in 0..RELAYS {
+                scope.spawn(|| {
+                    let relay = harness.another();
+                    // Its connections are open then.
+                    relay.depth().unwrap();
+                    relay.hold(Duration::ZERO).unwrap();
+                    barrier.wait();
+                    assert!(relay.take(1).unwrap().is_empty());
+                });
+            }
+        });
+        transaction.commit().unwrap();
+        assert_eq!(assert_counted(&harness), 1);
+        assert_eq!(drain(&harness.outbox), [("acme".to_owned(), round)]);
+    }
 }
 
 /// Rows that count do not pile up where something relays or counts, and merging them loses none.
