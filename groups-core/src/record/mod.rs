@@ -5,10 +5,11 @@
 //! [`Event`], and an [`EncodedRecord`] either of them. Each ends in a [`Report`] as accepted or as a [`Rejection`], or
 //! comes back in an [`Error`] as [`Undelivered`].
 
-// An update or an event is a `Record`: it writes its own JSON (`encode`) into a buffer. A derived struct is walked by
-// visitors (`visit`): one encodes, one writes `tokens`, by which `unchanged` compares two versions, one compares their
-// properties (`changes`), and `diff` makes updates of what differs. Outcomes are in this room because an error gives updates back. Everything in here is plain data: no I/O, no
-// threads, no locks.
+// An update or an event is a `Record`: it writes its own JSON (`encode`) into a buffer, and has a `group_hash`, by which
+// connections share groups out. A derived struct is walked by visitors (`visit`): one encodes, one writes `tokens`, by which
+// `unchanged` compares two versions, one compares their properties (`changes`), and `diff` makes updates of what differs.
+// Outcomes are in this room because an error gives updates back. Everything in here is plain data: no I/O, no threads, no
+// locks.
 
 pub(crate) mod changes;
 pub(crate) mod diff;
