@@ -113,8 +113,9 @@ impl Browser {
         while self.eval(script) != true {
             assert!(
                 started.elapsed() < PATIENCE,
-                "never: {script}\n{}",
-                self.eval("document.body.innerText")
+                "never: {script}\n{}\n{:?}",
+                self.eval("document.body.innerText"),
+                self.errors.first()
             );
             thread::sleep(Duration::from_millis(20));
         }
