@@ -1,11 +1,10 @@
 //! A full disk: publishing fails, and what waits is sent and makes room again.
 
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
-use common::{LONG, again, said, say};
+use common::{LONG, again, said, say, say_skipped};
 use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::Depth;
 use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox};
@@ -97,8 +96,9 @@ impl SmallDisk {
         if is_mounted.is_ok_and(|status| status.success()) {
             return Some(Self(folder));
         }
-        let line = b"\nSKIPPED the outbox on a full disk: a tmpfs cannot be mounted here (run as root on Linux)\n";
-        std::io::stdout().write_all(line).unwrap();
+        say_skipped(
+            "the outbox on a full disk: a tmpfs cannot be mounted here (run as root on Linux)",
+        );
         None
     }
 
