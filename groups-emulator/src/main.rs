@@ -2,21 +2,17 @@
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use mixpanel_groups_emulator::Emulator;
-#[cfg(unix)]
-use signal_hook::consts::{SIGINT, SIGTERM};
-#[cfg(unix)]
-use signal_hook::flag;
 
-/// A signal is noticed within this time.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The file is written after so many pauses.
-const PAUSES: usize = 10;
+/// How often the file is written.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// A signal that comes so long after the first one ends the program at once. An earlier one may be the same once more: a
+/// terminal signals all its processes, and some pass the signal on to their children.
+#[cfg(unix)]
+const PATIENCE: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
 A stand-in for Mixpanel's group profiles and event import, on 127.0.0.1.
@@ -76,21 +72,15 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
             _ => emulator.allow_origin(value),
         };
     }
-    let is_over = Arc::new(AtomicBool::new(false));
+    let (end, ended) = sync_channel(1);
     #[cfg(unix)]
-    for signal in [SIGINT, SIGTERM] {
-        // The second one ends the program at once.
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_over))?;
-        flag::register(signal, Arc::clone(&is_over))?;
-    }
+    end_by_signal(end)?;
+    #[cfg(not(unix))]
+    let _never: SyncSender<()> = end;
     let emulator = emulator.start()?;
     println!("A local Mixpanel listens on {}", emulator.endpoint());
     let mut is_saved = true;
-    let is_over_after_pause = || {
-        thread::sleep(PAUSE);
-        is_over.load(Ordering::Relaxed)
-    };
-    while !(0..PAUSES).any(|_| is_over_after_pause()) {
+    while ended.recv_timeout(SAVE_EVERY) == Err(RecvTimeoutError::Timeout) {
         match emulator.save() {
             Ok(()) => is_saved = true,
             // For instance a full disk: it may have room again.
@@ -103,6 +93,25 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
     }
     // For its error: the drop, which saves what has come meanwhile, has none.
     Ok(emulator.save()?)
+}
+
+/// Starts the thread that receives SIGINT and SIGTERM, also while a file cannot be read or written.
+#[cfg(unix)]
+fn end_by_signal(end: SyncSender<()>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+    use std::time::Instant;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let receive = move || {
+        let mut first = None;
+        for _ in &mut signals {
+            if first.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                std::process::exit(1);
+            }
+            let _ = end.try_send(()); // One is enough.
+        }
+    };
+    std::thread::Builder::new().spawn(receive).map(drop)
 }
 
 #[cfg(test)]

@@ -57,9 +57,7 @@ impl Program {
 
     /// Sends a signal, and waits until the program has ended as if by itself.
     fn end(mut self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let kill = Command::new("kill").args([signal, &pid]).status();
-        assert!(kill.unwrap().success());
+        send(signal, &self.child);
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -73,6 +71,12 @@ impl Program {
         self.output.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "");
     }
+}
+
+fn send(signal: &str, to: &Child) {
+    let pid = to.id().to_string();
+    let kill = Command::new("kill").args([signal, &pid]).status();
+    assert!(kill.unwrap().success());
 }
 
 fn request(address: &str, head: &str, body: &str) -> io::Result<String> {
@@ -184,6 +188,58 @@ fn what_was_acknowledged_before_a_signal_is_there_again() {
             "{kept} is kept of {last}"
         );
     }
+}
+
+/// A terminal signals each of its processes, and `npm run` passes the same signal on once more.
+#[test]
+fn a_signal_that_arrives_twice_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.json");
+    let options = ["--keep", file.to_str().unwrap()];
+    let program = Program::start(&options);
+    program.set("any", "pro");
+    // Enough that saving it takes a while.
+    let text = "x".repeat(250);
+    for number in 0..5 {
+        let update = format!(
+            r#"{{"$token":"any","$group_key":"company","$group_id":"{number}","$set":{{"text":"{text}"}}}}"#
+        );
+        let batch = format!("[{}]", vec![update; 2_000].join(","));
+        let response = program.request("POST /groups?verbose=1", &batch);
+        assert!(response.contains(r#""status":1"#), "{response}");
+    }
+    send("-INT", &program.child);
+    thread::sleep(Duration::from_millis(20));
+    program.end("-INT");
+    let acme = Program::start(&options).acme();
+    assert!(acme.contains(r#""profile":{"plan":"pro"}"#), "{acme}");
+}
+
+/// Nothing is ever written into its file, so it does not get as far as an answer.
+#[test]
+fn an_impatient_second_signal_ends_what_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    let mut command = Command::new(PROGRAM);
+    command.args(["--port", "0", "--keep"]).arg(&file);
+    let mut child = command.spawn().unwrap();
+    let (sender, opened) = channel();
+    thread::spawn(move || sender.send(std::fs::File::options().write(true).open(file)));
+    // The program opens it too, so it receives signals by now.
+    let pipe = opened.recv_timeout(PATIENCE).unwrap().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        send("-INT", &child);
+        thread::sleep(Duration::from_millis(600));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+    };
+    assert_eq!(status.code(), Some(1));
+    drop(pipe);
 }
 
 fn run(options: &[&str]) -> Output {

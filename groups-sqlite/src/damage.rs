@@ -32,7 +32,9 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     }
     // Without this, SQLite would read the views and triggers of the application too.
     transaction.pragma_update(None, "legacy_alter_table", true)?;
-    let before = held(&transaction, tables)?.updates;
+    // Whatever it is: rows that cannot be read cannot be counted again.
+    let counted = "SELECT updates FROM mixpanel_outbox_state";
+    let counted: i64 = transaction.query_row(&tables.sql(counted), [], |row| row.get(0))?;
     let sql = format!(
         "DROP TRIGGER mixpanel_outbox_inserted;
          DROP TRIGGER mixpanel_outbox_deleted;
@@ -61,7 +63,7 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     transaction.commit()?;
     let aside = tables.sql(&aside).into_owned();
     log::error!(
-        "the file of the outbox is damaged: {copied} rows can be read, {before} were counted, see {aside}"
+        "the file of the outbox is damaged: {copied} rows can be read, {counted} were counted, see {aside}"
     );
     Ok(Some(aside))
 }

@@ -168,7 +168,8 @@ impl SqliteOutbox {
     ///
     /// # Errors
     /// - [`ErrorKind::InvalidUpdate`] if it cannot be sent.
-    /// - [`ErrorKind::Timeout`] if another connection writes, or has written since your transaction began to read.
+    /// - [`ErrorKind::Timeout`] if another connection writes, or has written since your transaction began to read. In the latter
+    ///   case, it fails again in this transaction: roll back, and repeat the whole of it.
     /// - [`ErrorKind::Io`] or [`ErrorKind::Damaged`] if it cannot be written for another reason.
     ///
     /// The transaction stays open in either case, for you to commit or roll back.

@@ -278,7 +278,8 @@ impl Relay {
         let mut taken = file.taken();
         let sql = "SELECT 1 FROM mixpanel_outbox WHERE id <= ?1";
         let is_some_left = file.tables.prepare(&transaction, sql)?.exists([*taken])?;
-        let gives_up = !is_some_left && lease.is_held();
+        // Also if an earlier try, which the disk had no room for, has forgotten it: the file says that it is held.
+        let gives_up = !is_some_left;
         if gives_up {
             lease.release(&transaction)?;
         }

@@ -9,6 +9,8 @@ mod mount;
 pub mod postgres;
 mod says;
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,4 +31,18 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < LONG, "never {what}");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Says what a test skips and why, past the harness, which keeps what a test that passes prints. The gate lists these lines.
+pub fn say_skipped(what: impl Display) {
+    // The harness may have begun a line.
+    let line = format!("\nSKIPPED {what}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// Says what a test skips because a program is missing, which fails where `CI` is set: the gate has installed it.
+#[track_caller]
+pub fn say_missing(what: impl Display) {
+    assert!(std::env::var_os("CI").is_none(), "{what}");
+    say_skipped(what);
 }

@@ -1,23 +1,22 @@
 //! Mounts for tests, where they are permitted.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+
+use crate::say_skipped;
 
 /// A mount, as long as this is not dropped.
 pub struct Mount<'p>(&'p Path);
 
 impl<'p> Mount<'p> {
-    /// Mounts, or says loudly that the test is skipped.
+    /// Mounts, or says that the test is skipped.
     #[must_use]
     pub fn new(arguments: &[&str], on: &'p Path) -> Option<Self> {
         let mounted = Command::new("mount").args(arguments).arg(on).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(on)),
             other => {
-                // Past the harness, which keeps what a test that passes prints.
-                let message = format!("SKIPPED: mount {arguments:?} is not permitted: {other:?}\n");
-                std::io::stderr().write_all(message.as_bytes()).unwrap();
+                say_skipped(format!("what needs mount {arguments:?}: {other:?}"));
                 None
             }
         }

@@ -5,9 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use common::Mount;
+use common::{Mount, eventually};
 use mixpanel_groups::{Client, Error, ErrorKind, Event, Group};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
@@ -119,9 +118,7 @@ fn what_was_acknowledged_before_a_drop_is_there_again() {
                 }
             }
         });
-        while acknowledged.load(Ordering::SeqCst) < 10 {
-            thread::sleep(Duration::from_millis(1));
-        }
+        eventually("acknowledged", || acknowledged.load(Ordering::SeqCst) >= 10);
         drop(first);
     });
     let busy = kept.start().unwrap().profile("company", "busy").unwrap();

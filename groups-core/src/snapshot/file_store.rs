@@ -2,7 +2,8 @@
 //!
 //! Each `append` is a frame at the end of the file. A process that is killed while it writes leaves a frame that ends
 //! too early, which is dropped; a wrong frame anywhere else is damage. `retain` writes another file beside it, named
-//! with `.tmp`, and puts it in its place. The file is locked while the snapshot is open, and so is `….lock`.
+//! with `.tmp`, and puts it in its place. The file is locked while the snapshot is open, and so is `….lock`. It is read and
+//! written by the handle that has the lock alone, since locks are mandatory on some network drives.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -74,11 +75,14 @@ impl FileStore {
         if !other.exists() {
             return Ok(());
         }
-        let is_whole = |path: &Path| {
-            let scanned = File::open(path).map(|file| scan(&file, &mut |_, _| Ok(())));
-            matches!(scanned, Ok(Ok(Scanned { is_whole: true, .. })))
+        let is_whole = |file: &File| {
+            let scanned = scan(file, &mut |_, _| Ok(()));
+            matches!(scanned, Ok(Scanned { is_whole: true, .. }))
         };
-        if !is_whole(&self.path) && is_whole(&other) {
+        let file = self.file.as_ref();
+        if !file.is_some_and(|Locked(file)| is_whole(file))
+            && File::open(&other).is_ok_and(|file| is_whole(&file))
+        {
             return self.put(&other);
         }
         // In a folder that cannot be written it stays, and does no harm.
@@ -86,10 +90,29 @@ impl FileStore {
         Ok(())
     }
 
-    /// Puts another file in the place of this one, and opens that.
+    /// Puts another file, which is written and synced, in the place of this one, and opens that.
+    ///
+    /// Where a rename is refused, as for a file that is mounted into a container, the content is written in place. A
+    /// process that is killed meanwhile leaves the other file, which is complete.
     fn put(&mut self, other: &Path) -> Result<(), Error> {
-        atomic_file::put(other, &self.path).map_err(|error| self.failed("write", error))?;
+        if fs::rename(other, &self.path).is_err() {
+            self.open_to_write()?;
+            self.write_in_place(other)
+                .and_then(|()| fs::remove_file(other))
+                .map_err(|error| self.failed("write", error))?;
+        }
+        atomic_file::sync_folder(&self.path).map_err(|error| self.failed("write", error))?;
         self.open_file()
+    }
+
+    fn write_in_place(&mut self, other: &Path) -> io::Result<()> {
+        let Some(Locked(file)) = &mut self.file else {
+            return Ok(());
+        };
+        file.rewind()?;
+        let written = io::copy(&mut File::open(other)?, file)?;
+        file.set_len(written)?;
+        file.sync_all()
     }
 
     fn open_to_write(&mut self) -> Result<(), Error> {
@@ -402,6 +425,33 @@ mod tests {
             assert_eq!(rows(&mut store).unwrap(), (expected, is_whole));
             assert!(!other.exists());
         }
+    }
+
+    #[test]
+    fn in_place_the_old_content_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, new] = ["snapshot", "new"].map(|name| folder.path().join(name));
+        let mut store = FileStore::open(path.clone()).unwrap();
+        for content in ["short", "a longer one", "", "x"] {
+            fs::write(&path, "before").unwrap();
+            fs::write(&new, content).unwrap();
+            store.open_to_write().unwrap();
+            store.write_in_place(&new).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+
+    /// Where locks are mandatory, nothing else can read the file.
+    #[test]
+    fn whether_a_replacement_is_needed_is_seen_in_the_file_that_is_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let mut store = FileStore::open(path.clone()).unwrap();
+        store.append(&[b"row".to_vec()]).unwrap();
+        let other = folder.path().join("snapshot.tmp");
+        fs::rename(&path, &other).unwrap();
+        store.recover().unwrap();
+        assert!(!path.exists() && !other.exists());
     }
 
     #[test]

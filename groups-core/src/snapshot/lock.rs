@@ -21,7 +21,7 @@ impl Locked {
     /// Locks the snapshot itself, by the file that is read and written. In two containers, it may be the same file in two
     /// folders.
     ///
-    /// On Windows, such a lock would keep this process itself from opening the file once more, so it does nothing.
+    /// On Windows, such a lock would keep all others from reading the file, for a backup, so it does nothing.
     pub(super) fn new(file: File, path: &Path) -> Result<Self, Error> {
         if cfg!(windows) {
             return Ok(Self(file));

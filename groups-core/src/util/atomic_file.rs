@@ -1,6 +1,6 @@
-//! Replaces files: a write that is interrupted leaves the old content, or the new one beside it.
+//! What it takes to replace a file in one step: names beside it, its mode, links that lead to it, and syncing its folder.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,25 +40,6 @@ fn folder_of(path: &Path) -> &Path {
     folder.unwrap_or(Path::new("."))
 }
 
-/// Puts a file that is written and synced in the place of another one in the same folder.
-///
-/// Where a rename is refused, as for a file that is mounted into a container, the content is written in place. A
-/// process that is killed meanwhile leaves the new file, which is complete.
-pub(crate) fn put(new: &Path, path: &Path) -> io::Result<()> {
-    if fs::rename(new, path).is_err() {
-        write_in_place(new, path)?;
-        fs::remove_file(new)?;
-    }
-    sync_folder(path)
-}
-
-fn write_in_place(new: &Path, path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
-    let written = io::copy(&mut File::open(new)?, &mut file)?;
-    file.set_len(written)?;
-    file.sync_all()
-}
-
 /// Returns the path with an extension appended. It is in the same folder, so a rename is atomic.
 ///
 /// # Errors
@@ -84,18 +65,6 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn in_place_the_old_content_is_gone() {
-        let folder = tempfile::tempdir().unwrap();
-        let [path, new] = ["file", "new"].map(|name| folder.path().join(name));
-        for content in ["short", "a longer one", "", "x"] {
-            fs::write(&path, "before").unwrap();
-            fs::write(&new, content).unwrap();
-            write_in_place(&new, &path).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), content);
-        }
-    }
 
     #[test]
     fn a_path_beside_another() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::LONG;
+use common::{LONG, eventually};
 use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::{Client, ErrorKind};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -169,9 +169,7 @@ fn what_is_published_during_a_shutdown_is_delivered_or_comes_back() {
                     }
                 });
             }
-            while published.load(Ordering::Relaxed) < 100 {
-                thread::yield_now();
-            }
+            eventually("published", || published.load(Ordering::Relaxed) >= 100);
             let outcome = buffered.shutdown(LONG);
             assert!(outcome.is_complete(), "{outcome:?}");
         });

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use common::say_missing;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -40,9 +41,7 @@ impl Browser {
             found.is_ok_and(|output| output.status.success())
         };
         let Some(program) = PROGRAMS.into_iter().find(exists) else {
-            let missing = "skipped: there is no Chromium; it comes with `apt-get install chromium`";
-            assert!(std::env::var_os("CI").is_none(), "{missing}");
-            println!("{missing}");
+            say_missing("the page in a browser: there is no Chromium (apt-get install chromium)");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
@@ -113,8 +112,9 @@ impl Browser {
         while self.eval(script) != true {
             assert!(
                 started.elapsed() < PATIENCE,
-                "never: {script}\n{}",
-                self.eval("document.body.innerText")
+                "never: {script}\n{}\n{:?}",
+                self.eval("document.body.innerText"),
+                self.errors.first()
             );
             thread::sleep(Duration::from_millis(20));
         }

@@ -197,6 +197,33 @@ fn what_arrives_is_seen_at_once() {
     assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
 }
 
+/// The page's own mistakes are not taken for an emulator that is gone, nor the other way round.
+#[test]
+fn what_cannot_be_shown_is_an_error_of_the_page() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    browser.eval("window.show = () => { throw new Error('on purpose') }; true");
+    let acme = Group::new("company", "acme").set(json!({"plan": "free"}));
+    client.send(acme).unwrap().into_result().unwrap();
+    shows(browser, "#live", "cannot be shown");
+    let is_seen = |errors: &[serde_json::Value]| json!(errors).to_string().contains("on purpose");
+    assert!(is_seen(&browser.errors), "{:?}", browser.errors);
+    drop(emulator);
+    shows(browser, "#live", "not reachable");
+    browser.errors.clear();
+    // The failed requests of a few polls: the browser itself reports these.
+    browser.wait("performance.getEntriesByType('resource').slice(-4).every(entry => entry.responseStatus === 0)");
+    let thrown = |error: &&serde_json::Value| error["method"] == "Runtime.exceptionThrown";
+    assert_eq!(browser.errors.iter().find(thrown), None);
+}
+
 /// JavaScript's own numbers have 53 bits, and no `1.0`.
 #[test]
 fn numbers_are_shown_as_they_arrived() {
@@ -220,6 +247,8 @@ fn numbers_are_shown_as_they_arrived() {
         "list": [u64::MAX - 2, 2.0],
         "nested": {"inner": [i64::MIN, 3.0]},
         "counter": 9_007_199_254_740_992_u64,
+        "floats": (0..30).map(f64::from).collect::<Vec<_>>(),
+        "ids": (0..30).map(|n| 175_928_847_299_117_063_u64 + n).collect::<Vec<_>>(),
     }));
     let event = Event::new("Purchase").distinct_id("").group(&acme);
     let event = event.property("order", u64::MAX - 4);
@@ -245,8 +274,24 @@ fn numbers_are_shown_as_they_arrived() {
         );
         assert_eq!(browser.eval(&cells), format!("{value} {kind}"));
     }
-    let items = "document.querySelectorAll('#profile .item').length";
-    assert_eq!(browser.eval(items), 2, "those of the list");
+    let items = |name: &str| {
+        format!(
+            "document.querySelectorAll('#profile tr[data-at=\"property {name}\"] .item').length"
+        )
+    };
+    assert_eq!(browser.eval(&items("list")), 2);
+    // A long list is folded, also if JavaScript would write its last number differently.
+    for (name, last) in [("floats", "29.0"), ("ids", "175928847299117092")] {
+        let list = format!("document.querySelector('#profile tr[data-at=\"property {name}\"]')");
+        assert_eq!(browser.eval(&items(name)), 30);
+        let rest = browser.eval(&format!("{list}.querySelector('summary').textContent"));
+        assert_eq!(rest, "10 more");
+        let shown = browser.eval(&format!(
+            "[...{list}.querySelectorAll('.item')].at(-1).textContent"
+        ));
+        assert_eq!(shown, last);
+    }
+    browser.wait("document.querySelector('#live').textContent === 'live'");
     shows(browser, "#groups", "9007199254740995");
     shows(browser, "#events", "18446744073709551611");
 

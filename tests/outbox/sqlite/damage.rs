@@ -1,13 +1,12 @@
 //! Damaged files: what can be read is sent, the rest is set aside, and publishing goes on.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, thread};
 
-use common::LONG;
+use common::{LONG, say_missing};
 use mixpanel_groups::record::EncodedEvent;
 use mixpanel_groups::{Client, Error, ErrorKind, Event, Group, Outbox};
 use mixpanel_groups_emulator::Emulator;
@@ -197,9 +196,7 @@ fn damage_elsewhere_makes_publishing_fail() {
 /// Runs the command that the error names, if its program is there: what waits is in the file that it writes.
 fn can_be_repaired(path: &Path, error: &Error) {
     if Command::new("sqlite3").arg("--version").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "sqlite3 is not installed");
-        let line = b"\nSKIPPED the repair of a damaged outbox: sqlite3 is not installed\n";
-        std::io::stdout().write_all(line).unwrap();
+        say_missing("the repair of a damaged outbox: sqlite3 is not installed");
         return;
     }
     let message = error.to_string();
@@ -262,16 +259,22 @@ fn an_outbox_of_one_page_goes_on_after_damage() {
 /// The counts are for publishers: whether something was lost does not depend on them.
 #[test]
 fn what_cannot_be_read_is_set_aside_also_if_it_was_not_counted() {
-    let (_folder, path) = folder();
-    make_damaged(&path);
-    let db = Connection::open(&path).unwrap();
-    db.execute("UPDATE mixpanel_outbox_state SET updates = 0", [])
-        .unwrap();
-    let outbox = SqliteOutbox::open(&path).unwrap();
-    let error = outbox.take(10).unwrap_err();
-    assert!(error.to_string().contains("_damaged_"), "{error}");
-    assert!(outbox.append(&[update(0, 1)], ROOM).unwrap());
-    assert_eq!(outbox.take(10).unwrap().len(), 1);
+    // A count below zero is corrected elsewhere, by counting the rows, which cannot be read here.
+    for counted in [0, -1] {
+        let (_folder, path) = folder();
+        make_damaged(&path);
+        let db = Connection::open(&path).unwrap();
+        db.execute("UPDATE mixpanel_outbox_state SET updates = ?1", [counted])
+            .unwrap();
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        let error = outbox.take(10).unwrap_err();
+        assert!(
+            error.to_string().contains("_damaged_"),
+            "{counted}: {error}"
+        );
+        assert!(outbox.append(&[update(0, 1)], ROOM).unwrap());
+        assert_eq!(outbox.take(10).unwrap().len(), 1);
+    }
 }
 
 /// Another writer is in the way of setting it aside: that lasts as long as the other's transaction.

@@ -1,11 +1,10 @@
 //! A full disk: publishing fails, and what waits is sent and makes room again.
 
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
-use common::{again, said, say};
+use common::{LONG, again, said, say, say_skipped};
 use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::Depth;
 use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox};
@@ -97,8 +96,9 @@ impl SmallDisk {
         if is_mounted.is_ok_and(|status| status.success()) {
             return Some(Self(folder));
         }
-        let line = b"\nSKIPPED the outbox on a full disk: a tmpfs cannot be mounted here (run as root on Linux)\n";
-        std::io::stdout().write_all(line).unwrap();
+        say_skipped(
+            "the outbox on a full disk: a tmpfs cannot be mounted here (run as root on Linux)",
+        );
         None
     }
 
@@ -261,4 +261,23 @@ fn a_disk_may_become_full_again_and_again() {
         }
         assert!(outbox.take(1).unwrap().is_empty(), "round {round}");
     }
+}
+
+/// Other processes need not wait for the end of a lease that its holder does not use any more.
+#[test]
+fn what_is_settled_on_a_full_disk_gives_up_the_lease() {
+    let Some(disk) = SmallDisk::new(30) else {
+        return;
+    };
+    let path = disk.0.path().join("outbox.db");
+    let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+    let some: Vec<_> = (0..100).map(|number| large(number, 1_000)).collect();
+    assert!(outbox.append(&some, ROOM).unwrap());
+    let taken = ids(&outbox.take(100).unwrap());
+    assert!(outbox.hold(LONG).unwrap());
+    disk.fill();
+    outbox.settle(&taken, &[]).unwrap();
+    let db = Connection::open(&path).unwrap();
+    assert_eq!(count(&db, "mixpanel_outbox"), 0);
+    assert_eq!(count(&db, "mixpanel_outbox_lease"), 0);
 }
