@@ -1,7 +1,7 @@
 //! A PostgreSQL server to test against: the one that `MIXPANEL_TEST_POSTGRES` names, or one that is
 //! started for this process, in a temporary folder, and ends with it.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use postgres::{Client, Config, NoTls};
+
+use crate::say_missing;
 
 /// A connection string in this variable names the server.
 pub const VARIABLE: &str = "MIXPANEL_TEST_POSTGRES";
@@ -27,13 +29,10 @@ pub fn connection_string() -> Option<String> {
         Err(why) => {
             let test = thread::current();
             let test = test.name().unwrap_or("test").to_owned();
-            let message = format!(
-                "skipped: {test}: {why}. Set {VARIABLE} to the connection string of a PostgreSQL \
+            say_missing(format_args!(
+                "{test}: {why}. Set {VARIABLE} to the connection string of a PostgreSQL \
                  15 or newer, or install one: apt-get install postgresql"
-            );
-            assert!(env::var_os("CI").is_none(), "{message}");
-            // Not `eprintln!`, which is shown for failed tests only.
-            writeln!(io::stderr(), "{message}").expect("stderr");
+            ));
             None
         }
     }

@@ -1,20 +1,19 @@
 //! Through PgBouncer in transaction mode: publishers and relays, with fewer connections to the server than clients.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use std::{env, fs, io, thread};
+use std::{env, fs, thread};
 
 use mixpanel_groups::{Client, Group, Outbox};
 use mixpanel_groups_emulator::Emulator;
 use postgres::{Config, NoTls};
 use serde_json::json;
 
-use common::eventually;
 use common::postgres::server::unprivileged;
 use common::postgres::{Harness, outbox, seats};
+use common::{eventually, say_missing};
 
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 
@@ -29,10 +28,7 @@ impl Pooler {
     /// Nothing, if it is not installed; on CI that is a failure.
     fn start(server: &Config) -> Option<Self> {
         if !fs::exists(PROGRAM).unwrap() {
-            let message = "skipped: the tests through PgBouncer: apt-get install pgbouncer";
-            assert!(env::var_os("CI").is_none(), "{message}");
-            // Not `eprintln!`, which is shown for failed tests only.
-            writeln!(io::stderr(), "{message}").expect("stderr");
+            say_missing("the tests through PgBouncer: apt-get install pgbouncer");
             return None;
         }
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
