@@ -78,8 +78,7 @@ impl PostgresOutboxBuilder {
     /// [`Timeout`](mixpanel_groups::ErrorKind::Timeout). The depth,
     /// which [`stats`](mixpanel_groups::BufferedClient::stats), `flush` and `shutdown` read at their end, gets a second
     /// at most. Publishing waits for transactions that have published for the same group and not ended yet, so the time
-    /// should be longer than these. Such a transaction delays publishing for other groups by half a second at a time, or by
-    /// a quarter of this time if that is less.
+    /// should be longer than these.
     ///
     /// In a [`BufferedClient`](mixpanel_groups::BufferedClient), the smaller counts of this and its
     /// [`outbox_timeout`](mixpanel_groups::buffered::BufferedClientBuilder::outbox_timeout), which is 5 s by default: for more

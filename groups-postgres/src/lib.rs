@@ -9,8 +9,7 @@
 //
 // Ownership: the clones of a `PostgresOutbox` share the `Writer` (the connection that appends, measures and drops) and the
 // `Relay` (the connection that takes, holds and settles, with what this process has taken). Each has a mutex of its own,
-// so publishers do not wait for the sender. Calls that append wait in the `Queue` for the writer, which passes over those
-// of groups that a transaction of another session has locked.
+// so publishers do not wait for the sender.
 //
 // Each statement is a transaction of its own, so no `Connection` keeps anything in its session but `LISTEN`.
 
@@ -22,7 +21,6 @@ mod diesel;
 mod names;
 mod outbox;
 mod publish;
-mod queue;
 mod relay;
 mod runtime;
 mod writer;

@@ -241,32 +241,9 @@ BEGIN
     PERFORM public.mixpanel_outbox_publish(ARRAY[body], notify);
 END $function$;
 
--- Returns the positions, from zero, of the updates for which no lock is to be had now: another transaction has published for
--- the group, or for one of the same slot, and has not ended. An outbox that has waited for such a transaction calls it, and
--- publishes the others.
-CREATE OR REPLACE FUNCTION public.mixpanel_outbox_blocked(bodies text[]) RETURNS integer[]
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $function$
-DECLARE
-    slots smallint[];
-    free  smallint[];
-BEGIN
-    SELECT array_agg(hashtextextended(public.mixpanel_outbox_group_of(new.body), 0) & 16383 ORDER BY new.n) INTO slots
-    FROM unnest(bodies) WITH ORDINALITY AS new (body, n);
-    SELECT coalesce(array_agg(slot), '{}') INTO free FROM (
-        SELECT slot FROM public.mixpanel_outbox_slot WHERE slot = ANY (slots) FOR KEY SHARE SKIP LOCKED
-    ) AS locked;
-    -- A slot that is missing is not blocked: to publish for it is an error.
-    RETURN ARRAY(
-        SELECT (of_update.n - 1)::integer FROM unnest(slots) WITH ORDINALITY AS of_update (slot, n)
-        WHERE slot <> ALL (free) AND EXISTS (SELECT FROM public.mixpanel_outbox_slot AS s WHERE s.slot = of_update.slot)
-        ORDER BY of_update.n
-    );
-END $function$;
-
 -- Only the owner publishes, and who has been granted EXECUTE.
 REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_publish(text[], boolean), public.mixpanel_outbox_publish(text, boolean),
-    public.mixpanel_outbox_blocked(text[]), public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text),
+    public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text),
     public.mixpanel_outbox_count_change(), public.mixpanel_outbox_count_truncate() FROM PUBLIC;
 
 -- For people: the updates that wait, with their groups, and the events. Key and id are NULL for an event, and where the

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::runtime::Runtime;
 use crate::writer::{UNLIMITED, Writer};
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry, OutboxRecord};
 use mixpanel_groups::record::{EncodedEvent, EncodedRecord, IntoRecord, IntoRecords};
-use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Outbox, Rejection};
+use mixpanel_groups::{EncodedUpdate, Error, Outbox, Rejection};
 
 /// The longest time for the depth, and for the release in a drop.
 const SHORT: Duration = Duration::from_secs(1);
@@ -103,9 +103,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.
-/// - Publish shortly before the commit: other transactions that publish for the same group wait from then on. A transaction
-///   that then idles holds up its own groups alone. Others that the outbox publishes, by `publish` of a buffered client or
-///   [`publish_async`](Self::publish_async), are delayed by up to half a second at a time.
+/// - Publish shortly before the commit: other transactions that publish for the same group wait from then on.
 /// - Publish for several groups in one call of [`publish_all_in`](Self::publish_all_in), which locks them in one order
 ///   for all transactions, whatever their groups. (More than 64 MB of JSON are several calls.)
 /// - Repeat a transaction that PostgreSQL ends with `40P01` (`deadlock_detected`), as for any deadlock. Two transactions
@@ -131,10 +129,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// SELECT rejected_at, message, body FROM mixpanel_outbox_rejected ORDER BY rejected_at DESC;
 /// ```
 ///
-/// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A role with which an outbox
-/// connects needs it on `…_blocked` too: without it, a transaction that idles after it has published holds up all groups. A
-/// relay's role needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. Any transaction that stays open for hours
-/// keeps PostgreSQL from vacuuming the table, which slows relays down.
+/// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A relay's role needs
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. Any transaction that stays open for hours keeps PostgreSQL
+/// from vacuuming the table, which slows relays down.
 ///
 /// Triggers on the table of updates count what waits. Where they were disabled for a while, or a part of the tables was
 /// restored, the depth is wrong until nothing waits: then a relay corrects it. [`migrate`](Self::migrate) corrects counts
@@ -302,10 +299,9 @@ impl PostgresOutbox {
         }
         let (runtime, writer) = (self.0.runtime()?, Arc::clone(&self.0.writer));
         let queued = writer.queue(records, UNLIMITED)?;
-        let (time, was_blocked) = (self.0.settings.timeout, Arc::clone(&queued.was_blocked));
+        let time = self.0.settings.timeout;
         let append = async move { writer.append(queued, time).await.map(drop) };
-        let appended = runtime.join(time, append).await;
-        appended.map_err(|error| explain(error, &was_blocked))
+        runtime.join(time, append).await
     }
 }
 
@@ -313,17 +309,6 @@ fn encode(records: impl IntoRecords) -> Result<Vec<EncodedRecord>, Error> {
     let records = records.into_records();
     let encoded = records.filter_map(|record| record.into_record().transpose());
     encoded.collect()
-}
-
-/// Returns the error of a call that waited for another transaction with this cause.
-fn explain(error: Error, was_blocked: &AtomicBool) -> Error {
-    if !error.is_timeout() || !was_blocked.load(Ordering::Relaxed) {
-        return error;
-    }
-    let message = format!(
-        "{error}: a transaction of another session has published for the same group and not ended"
-    );
-    Error::new(ErrorKind::Timeout, message)
 }
 
 impl<R: OutboxRecord> PostgresOutbox<R> {
@@ -400,10 +385,9 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         let writer = Arc::clone(&self.0.writer);
         let records = updates.iter().cloned().map(Into::into).collect();
         let queued = writer.queue(records, capacity)?;
-        let (time, was_blocked) = (self.0.timeout(), Arc::clone(&queued.was_blocked));
+        let time = self.0.timeout();
         let append = async move { writer.append(queued, time).await };
-        let appended = self.0.wait(time, append);
-        appended.map_err(|error| explain(error, &was_blocked))
+        self.0.wait(time, append)
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {

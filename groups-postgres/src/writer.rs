@@ -1,20 +1,18 @@
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
-use tokio::time::{sleep_until, timeout};
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::connection::{Connection, Params, failed, has_code};
-use crate::publish::Encoding;
-use crate::queue::{Append, Queue, Reply, group};
+use crate::publish::{Encoding, PUBLISH};
 use crate::relay::{counts, merge_counts};
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
-use mixpanel_groups::{Error, ErrorKind, Group};
+use mixpanel_groups::{Error, ErrorKind};
 
 /// The server has ended a transaction for the sake of another one.
 const ROLLED_BACK: [SqlState; 2] = [
@@ -31,8 +29,14 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// How long a measurement may hold up publishing.
 const MEASURE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a transaction waits for locks, at most a quarter of the time of a call.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+/// The most calls of `append` that wait for one transaction.
+const MAX_WAITING: usize = 10_000;
+
+/// The most records of one transaction that are of several calls.
+const MAX_RECORDS: usize = 10_000;
+
+/// The most bytes of JSON of one transaction that are of several calls.
+const MAX_BYTES: usize = 8 << 20;
 
 /// How long a call yields to threads that are about to join it.
 const YIELD: Duration = Duration::from_micros(200);
@@ -49,10 +53,8 @@ const MAX_CHUNKS: usize = 10;
 /// Appends, measures and drops, on one connection. Calls of `append` that wait while another one writes share the next
 /// transaction.
 pub(crate) struct Writer {
-    pending: std::sync::Mutex<Queue>,
+    pending: std::sync::Mutex<Vec<Append>>,
     state: Mutex<WriterState>,
-    /// Held by the job that comes back for calls that are blocked.
-    retrying: Mutex<()>,
     encoding: Arc<Encoding>,
     notify: bool,
 }
@@ -66,14 +68,15 @@ struct WriterState {
     last_calls: usize,
 }
 
-/// What became of the calls that waited.
-enum Written {
-    /// None waited that is not blocked.
-    None,
-    Some,
-    /// Locks were not free in time. They wait again, those for groups that are blocked aside.
-    PutBack,
+struct Append {
+    records: Vec<EncodedRecord>,
+    bytes: usize,
+    capacity: Capacity,
+    reply: oneshot::Sender<Result<bool, Arc<Error>>>,
 }
+
+/// What becomes of a queued call.
+pub(crate) type Reply = oneshot::Receiver<Result<bool, Arc<Error>>>;
 
 impl Writer {
     pub(crate) fn new(connection: Connection, encoding: &Arc<Encoding>, notify: bool) -> Self {
@@ -85,7 +88,6 @@ impl Writer {
                 measured: None,
                 last_calls: 0,
             }),
-            retrying: Mutex::default(),
             encoding: Arc::clone(encoding),
             notify,
         }
@@ -107,10 +109,23 @@ impl Writer {
         records: Vec<EncodedRecord>,
         capacity: Capacity,
     ) -> Result<Reply, Error> {
-        self.pending().push(records, capacity)
+        let (reply, outcome) = oneshot::channel();
+        let mut pending = self.pending();
+        if pending.len() >= MAX_WAITING {
+            let message = format!("{MAX_WAITING} calls wait for the outbox's database");
+            return Err(Error::new(ErrorKind::Full, message));
+        }
+        pending.push(Append {
+            bytes: records.iter().map(EncodedRecord::len).sum(),
+            records,
+            capacity,
+            reply,
+        });
+        Ok(outcome)
     }
 
-    /// Takes calls that wait. Each of those that stay has a job that writes it later, or finds it written.
+    /// Takes the first calls that wait, at least one, and others up to a size. Each of those that stay has a job that writes
+    /// it later, or finds it written.
     ///
     /// The threads of the last transaction are likely to be back in a moment, so this yields to them first; otherwise it
     /// would write one alone and make the others wait for the next transaction.
@@ -120,7 +135,15 @@ impl Writer {
             std::thread::yield_now();
             tokio::task::yield_now().await;
         }
-        self.pending().take()
+        let mut pending = self.pending();
+        let (mut records, mut bytes) = (0, 0);
+        let fit = pending.iter().take_while(|append| {
+            records += append.records.len();
+            bytes += append.bytes;
+            records <= MAX_RECORDS && bytes <= MAX_BYTES
+        });
+        let number = fit.count().max(1).min(pending.len());
+        pending.drain(..number).collect()
     }
 
     /// Appends what was queued. Returns `false` if there is no room for it.
@@ -129,137 +152,64 @@ impl Writer {
     /// updates are in the same transaction.
     pub(crate) async fn append(
         self: Arc<Self>,
-        queued: Reply,
+        outcome: Reply,
         time: Duration,
     ) -> Result<bool, Error> {
-        tokio::spawn(self.write_pending(time));
+        tokio::spawn(async move {
+            let mut state = self.state.lock().await;
+            // Another job may have written this one meanwhile. Otherwise this one writes it, or what waits before it.
+            let mut batch = self.take_pending(state.last_calls).await;
+            batch.retain(|append| !append.reply.is_closed());
+            if !batch.is_empty() {
+                state.last_calls = batch.len();
+                drop(timeout(time, self.write(&mut state, batch, time)).await);
+            }
+        });
         let broken_off = |_| {
             let message = "the database was too slow: updates may have been published or not";
             Arc::new(Error::new(ErrorKind::Timeout, message))
         };
-        let outcome = queued.outcome.await;
-        let outcome = outcome.unwrap_or_else(|error| Err(broken_off(error)));
+        let outcome = outcome.await.unwrap_or_else(|error| Err(broken_off(error)));
         outcome.map_err(|error| {
             let shared = Error::new(error.kind(), "cannot publish to the outbox");
             Arc::try_unwrap(error).unwrap_or_else(|error| shared.with_source(error))
         })
     }
 
-    fn pending(&self) -> std::sync::MutexGuard<'_, Queue> {
+    fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Append>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the calls that wait first. If any are blocked, one job comes back for them, until there are none: theirs have
-    /// ended.
-    async fn write_pending(self: Arc<Self>, time: Duration) {
-        while matches!(self.write_next(time).await, Written::PutBack) {}
-        let Ok(_retrying) = self.retrying.try_lock() else {
-            return;
-        };
-        // All jobs are on one thread: none blocks a group between the last look and the end of this one.
-        loop {
-            let Some(at) = self.pending().retry_at() else {
-                return;
-            };
-            sleep_until(at.into()).await;
-            while !matches!(self.write_next(time).await, Written::None) {}
-        }
-    }
-
-    async fn write_next(&self, time: Duration) -> Written {
-        let mut state = self.state.lock().await;
-        // Another job may have written what this one is for. Otherwise this one writes it, or what waits before it.
-        let batch = self.take_pending(state.last_calls).await;
-        if batch.is_empty() {
-            return Written::None;
-        }
-        state.last_calls = batch.len();
-        let written = timeout(time, self.write(&mut state, batch, time)).await;
-        written.unwrap_or(Written::Some)
-    }
-
     /// Writes those for which there is room, in one transaction. The time is that of all of it.
-    async fn write(&self, state: &mut WriterState, calls: Vec<Append>, time: Duration) -> Written {
-        let (mut batch, mut records) = (Vec::new(), Vec::new());
+    async fn write(&self, state: &mut WriterState, batch: Vec<Append>, time: Duration) {
+        let (mut bodies, mut replies) = (Vec::new(), Vec::new());
         // A measurement that is too slow must leave time to publish.
         let mut measure = Some(MEASURE_TIMEOUT.min(time / 4));
         let mut bytes = 0;
-        for call in calls {
-            let all = records.len() + call.records.len();
-            let all_bytes = bytes + call.bytes;
-            let room = self.has_room(state, &mut measure, all, all_bytes, call.capacity);
+        for append in batch {
+            let all = bodies.len() + append.records.len();
+            let all_bytes = bytes + append.bytes;
+            let room = self.has_room(state, &mut measure, all, all_bytes, append.capacity);
             if room.await {
                 bytes = all_bytes;
-                records.extend(call.records.iter().cloned());
-                batch.push(call);
+                bodies.extend(append.records);
+                replies.push(append.reply);
             } else {
-                drop(call.reply.send(Ok(false)));
+                drop(append.reply.send(Ok(false)));
             }
         }
-        if batch.is_empty() {
-            return Written::Some;
+        if replies.is_empty() {
+            return;
         }
-        let lock_timeout = LOCK_TIMEOUT.min(time / 4);
-        let started = Instant::now();
-        let written = self.publish(state, &records, lock_timeout).await;
-        if let Err(error) = &written
-            && has_code(error, &[SqlState::LOCK_NOT_AVAILABLE])
-            // Not that of a trigger of the application.
-            && started.elapsed() >= lock_timeout / 2
-        {
-            let blocked = self.find_blocked(state, &records, lock_timeout).await;
-            let pause = 2 * lock_timeout;
-            self.pending().put_back(batch, blocked, pause);
-            return Written::PutBack;
-        }
+        let written = self.publish(state, &bodies).await;
         if written.is_ok() {
             // Another kind that was published beside is counted at the next measurement.
-            state.depth.updates += records.len();
+            state.depth.updates += bodies.len();
             state.depth.bytes += bytes;
         }
         let written = written.map(|()| true).map_err(Arc::new);
-        for call in batch {
-            drop(call.reply.send(written.clone()));
-        }
-        Written::Some
-    }
-
-    /// Returns the groups for which another session's transaction has published that has not ended. None, if that cannot
-    /// be found out.
-    async fn find_blocked(
-        &self,
-        state: &mut WriterState,
-        records: &[EncodedRecord],
-        lock_timeout: Duration,
-    ) -> Vec<Group<'static>> {
-        const WHAT: &str = "find the groups that are blocked in the outbox";
-        let mut seen = HashSet::new();
-        let of_groups = records.iter().filter_map(|record| {
-            let group = group(record)?;
-            seen.insert(group.clone()).then(|| (group, record.clone()))
-        });
-        let (groups, records): (Vec<_>, Vec<_>) = of_groups.unzip();
-        let bodies = self.encoding.bodies(&records);
-        let params: &Params<'_> = &[
-            (&bodies, Type::TEXT_ARRAY),
-            (&milliseconds(lock_timeout), Type::TEXT),
-        ];
-        let rows = state.connection.query(WHAT, BLOCKED, params).await;
-        let positions = rows.and_then(|rows| {
-            let positions = rows.first().map(|row| row.try_get(0)).transpose();
-            let positions: Option<Vec<i32>> = positions.map_err(|error| failed(WHAT, error))?;
-            Ok(positions.unwrap_or_default())
-        });
-        match positions {
-            Ok(positions) => {
-                let positions = positions.into_iter();
-                let group = |at: i32| groups.get(usize::try_from(at).ok()?).cloned();
-                positions.filter_map(group).collect()
-            }
-            Err(error) => {
-                log::warn!("{error:#}");
-                Vec::new()
-            }
+        for reply in replies {
+            drop(reply.send(written.clone()));
         }
     }
 
@@ -267,7 +217,6 @@ impl Writer {
         &self,
         state: &mut WriterState,
         records: &[EncodedRecord],
-        lock_timeout: Duration,
     ) -> Result<(), Error> {
         const WHAT: &str = "publish to the outbox";
         let encoding = Arc::clone(&self.encoding);
@@ -278,13 +227,9 @@ impl Writer {
             encoding.set(name.unwrap_or_default());
         }
         let bodies = encoding.bodies(records);
-        let params: &Params<'_> = &[
-            (&bodies, Type::TEXT_ARRAY),
-            (&self.notify, Type::BOOL),
-            (&milliseconds(lock_timeout), Type::TEXT),
-        ];
+        let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&self.notify, Type::BOOL)];
         loop {
-            let published = state.connection.query(WHAT, PUBLISH_SOON, params).await;
+            let published = state.connection.query(WHAT, PUBLISH, params).await;
             match published {
                 // The transaction is the outbox's own: it can be repeated.
                 Err(error) if has_code(&error, &ROLLED_BACK) => log::debug!("{error:#}: again"),
@@ -415,17 +360,6 @@ impl Writer {
 
 /// No capacity.
 pub(crate) const UNLIMITED: Capacity = Capacity::new(usize::MAX, usize::MAX);
-
-/// Publishes as `PUBLISH` does, unless it waits too long for a lock. The setting is that of the transaction, so a pooler
-/// may be in between.
-const PUBLISH_SOON: &str = "SELECT public.mixpanel_outbox_publish($1, $2) FROM pg_catalog.set_config('lock_timeout', $3, true)";
-
-const BLOCKED: &str = "SELECT public.mixpanel_outbox_blocked($1) FROM pg_catalog.set_config('lock_timeout', $2, true)";
-
-/// Returns a time as a setting, in which zero would be without a limit.
-fn milliseconds(time: Duration) -> String {
-    format!("{}ms", time.as_millis().max(1))
-}
 
 const DEPTH: &str =
     "SELECT coalesce(pg_catalog.sum(updates), 0)::bigint, coalesce(pg_catalog.sum(bytes), 0)::bigint, pg_catalog.count(*),

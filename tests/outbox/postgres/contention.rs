@@ -2,12 +2,11 @@
 
 use std::future::Future as _;
 use std::iter;
-use std::mem;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use mixpanel_groups::{Client, ErrorKind, Group, Outbox, Update};
+use mixpanel_groups::{ErrorKind, Group, Outbox};
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::NoTls;
 use serde_json::json;
@@ -29,23 +28,13 @@ fn patient(harness: &Harness, options: &str) -> PostgresOutbox {
 
 /// Waits until the outbox waits for a lock.
 fn eventually_locked(harness: &Harness) {
-    let mut observer = harness.client();
-    eventually("waits for a lock", || is_locked(harness, &mut observer));
-}
-
-fn is_locked(harness: &Harness, observer: &mut postgres::Client) -> bool {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE application_name = $1 AND wait_event_type = 'Lock'";
-    let row = observer.query_one(waiting, &[&harness.schema]).unwrap();
-    row.get::<_, i64>(0) > 0
-}
-
-/// The numbers of a group's updates, in order.
-fn waiting_of(harness: &Harness, group: &str) -> Vec<i64> {
-    let sql = "SELECT (body #>> '{$set,seats}')::bigint FROM mixpanel_outbox
-               WHERE body ->> '$group_id' = $1 ORDER BY id";
-    let rows = harness.client().query(sql, &[&group]).unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
+    let mut observer = harness.client();
+    eventually("waits for a lock", || {
+        let row = observer.query_one(waiting, &[&harness.schema]).unwrap();
+        row.get::<_, i64>(0) > 0
+    });
 }
 
 /// A call that gives up takes no other with it, also if it was the first of their transaction.
@@ -158,179 +147,6 @@ fn many_calls_are_several_transactions() {
         }
     }
     assert_eq!(last, [Some(23_997), Some(23_998), Some(23_999)]);
-}
-
-/// A transaction of the application that has published for a group and does not end holds up this group alone.
-#[test]
-fn an_idle_transaction_holds_up_no_other_group() {
-    const OTHERS: u64 = 20;
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    // Nothing is sent.
-    let nowhere = Client::builder("TOKEN").endpoint("http://127.0.0.1:9");
-    let buffered = nowhere
-        .build()
-        .unwrap()
-        .buffered()
-        .flush_interval(Duration::from_secs(3_600))
-        .outbox_timeout(LONG)
-        .drop_timeout(Duration::from_millis(100))
-        .outbox(patient(&harness, ""))
-        .start()
-        .unwrap();
-    let mut client = harness.client();
-    let mut idle = client.transaction().unwrap();
-    harness
-        .outbox
-        .publish_in(&mut idle, seats("held", 1))
-        .unwrap();
-    thread::scope(|scope| {
-        let buffered = &buffered;
-        let held = scope.spawn(|| buffered.publish(seats("held", 2)));
-        eventually_locked(&harness);
-        let others: Vec<_> = (0..OTHERS)
-            .map(|number| {
-                let update = seats(&format!("other_{number}"), number);
-                scope.spawn(move || buffered.publish(update))
-            })
-            .collect();
-        for other in others {
-            other.join().unwrap().unwrap();
-        }
-        // Again, now that it is known.
-        for number in 0..OTHERS {
-            buffered
-                .publish(seats(&format!("other_{number}"), number))
-                .unwrap();
-        }
-        assert!(!held.is_finished(), "it waits for the transaction");
-        assert_eq!(harness.count("mixpanel_outbox"), 2 * OTHERS as i64);
-        idle.commit().unwrap();
-        held.join().unwrap().unwrap();
-    });
-    assert_eq!(waiting_of(&harness, "held"), [1, 2]);
-}
-
-/// Calls that pass those of a blocked group pass none that has a group in common with them.
-#[test]
-fn what_waits_for_a_transaction_stays_in_order() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    let outbox = patient(&harness, "");
-    let runtime = Builder::new_current_thread().build().unwrap();
-    let mut client = harness.client();
-    let mut idle = client.transaction().unwrap();
-    outbox.publish_in(&mut idle, seats("held", 0)).unwrap();
-    let start = |updates: Vec<Update<'static>>| {
-        let mut call = Box::pin(outbox.publish_async(updates));
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(call.as_mut().poll(&mut context).is_pending());
-        call
-    };
-    let mut calls = vec![start(vec![seats("held", 1)])];
-    eventually_locked(&harness);
-    calls.push(start(vec![seats("other", 1)]));
-    calls.push(start(vec![seats("held", 2), seats("other", 2)]));
-    calls.push(start(vec![seats("other", 3), seats("last", 1)]));
-    calls.push(start(vec![seats("last", 2), seats("held", 3)]));
-    // These can wait for none of them.
-    runtime.block_on(start(vec![seats("free", 1)])).unwrap();
-    runtime.block_on(start(vec![seats("free", 2)])).unwrap();
-    assert_eq!(waiting_of(&harness, "other"), [1]);
-    idle.commit().unwrap();
-    for call in calls {
-        runtime.block_on(call).unwrap();
-    }
-    assert_eq!(waiting_of(&harness, "held"), [0, 1, 2, 3]);
-    assert_eq!(waiting_of(&harness, "other"), [1, 2, 3]);
-    assert_eq!(waiting_of(&harness, "last"), [1, 2]);
-}
-
-/// The error names the cause, and the call is not written later.
-#[test]
-fn a_call_gives_up_a_transaction_that_does_not_end() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    let outbox = patient(&harness, "");
-    assert!(outbox.set_timeout(Duration::from_secs(5)));
-    let mut client = harness.client();
-    let mut idle = client.transaction().unwrap();
-    outbox.publish_in(&mut idle, seats("held", 1)).unwrap();
-    let both = [stored("other", 2), stored("held", 2)];
-    let error = outbox.append(&both, NO_LIMIT).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.to_string().contains("transaction"), "{error}");
-    // It may be in an attempt.
-    let mut observer = harness.client();
-    eventually("gives up", || !is_locked(&harness, &mut observer));
-    idle.commit().unwrap();
-    assert!(outbox.append(&[stored("held", 3)], NO_LIMIT).unwrap());
-    let expected = [("held".to_owned(), 1), ("held".to_owned(), 3)];
-    assert_eq!(drain(&harness.outbox), expected);
-}
-
-#[test]
-fn calls_for_a_blocked_group_leave_room_for_others() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    let outbox = patient(&harness, "");
-    let mut client = harness.client();
-    let mut idle = client.transaction().unwrap();
-    outbox.publish_in(&mut idle, seats("held", 0)).unwrap();
-    let mut context = Context::from_waker(Waker::noop());
-    let mut calls: Vec<_> = (0..10_000)
-        .map(|number| Box::pin(outbox.publish_async([seats("held", number)])))
-        .collect();
-    let mut refused = 0;
-    let mut is_first = true;
-    eventually("refuses half of them", || {
-        calls.retain_mut(|call| {
-            let is_pending = match call.as_mut().poll(&mut context) {
-                Poll::Pending => true,
-                Poll::Ready(outcome) => {
-                    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Full);
-                    refused += 1;
-                    false
-                }
-            };
-            if mem::take(&mut is_first) {
-                eventually_locked(&harness);
-            }
-            is_pending
-        });
-        refused >= 5_000
-    });
-    assert_eq!(refused, 5_000);
-    outbox.append(&[stored("other", 1)], NO_LIMIT).unwrap();
-}
-
-/// Where the tables are of an earlier version, or the role may not call the function that finds out what is blocked.
-#[test]
-fn a_transaction_that_ends_is_waited_for_also_without_the_function() {
-    let Some(harness) = Harness::new() else {
-        return;
-    };
-    let mut client = harness.client();
-    client
-        .batch_execute("DROP FUNCTION mixpanel_outbox_blocked(text[])")
-        .unwrap();
-    let outbox = patient(&harness, "");
-    let mut idle = client.transaction().unwrap();
-    outbox.publish_in(&mut idle, seats("held", 1)).unwrap();
-    thread::scope(|scope| {
-        let held = scope.spawn(|| outbox.append(&[stored("held", 2)], NO_LIMIT));
-        eventually_locked(&harness);
-        // Longer than the outbox waits for a lock at a time.
-        thread::sleep(Duration::from_millis(700));
-        assert!(!held.is_finished());
-        idle.commit().unwrap();
-        assert!(held.join().unwrap().unwrap());
-    });
-    assert_eq!(waiting_of(&harness, "held"), [1, 2]);
 }
 
 /// Also with transactions of the application that do not lock in the order of the others.
