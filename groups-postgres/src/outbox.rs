@@ -103,7 +103,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.
-/// - Publish shortly before the commit: other transactions that publish for the same group wait from then on.
+/// - Publish shortly before the commit: other transactions that publish for the same group wait from then on. If one of
+///   them is a `BufferedClient`'s, so do the calls for other groups that share it. So a session that idles after it has
+///   published can make them time out: `idle_in_transaction_session_timeout` ends it.
 /// - Publish for several groups in one call of [`publish_all_in`](Self::publish_all_in), which locks them in one order
 ///   for all transactions, whatever their groups. (More than 64 MB of JSON are several calls.)
 /// - Repeat a transaction that PostgreSQL ends with `40P01` (`deadlock_detected`), as for any deadlock. Two transactions
