@@ -107,7 +107,7 @@ impl FileStore {
 
     fn write_in_place(&mut self, other: &Path) -> io::Result<()> {
         let Some(Locked(file)) = &mut self.file else {
-            return Ok(());
+            return Err(io::Error::other("it is not open"));
         };
         file.rewind()?;
         let written = io::copy(&mut File::open(other)?, file)?;
