@@ -130,7 +130,9 @@ fn what_is_being_sent_leaves_room_for_the_newest() {
     emulator.fail_next(Fault::Status(503));
     let hour = Duration::from_secs(3_600);
     let client = Client::builder("T").endpoint(emulator.endpoint());
-    let client = client.retry(RetryPolicy::default().base_delay(hour));
+    // A wait beyond the deadline would end the delivery.
+    let retry = RetryPolicy::default().base_delay(hour).deadline(10 * hour);
+    let client = client.retry(retry);
     let buffered = client.build().unwrap().buffered().capacity(10, 1 << 20);
     let buffered = buffered
         .overflow(OverflowPolicy::DropOldest)
