@@ -106,9 +106,7 @@ impl FileStore {
     }
 
     fn write_in_place(&mut self, other: &Path) -> io::Result<()> {
-        let Some(Locked(file)) = &mut self.file else {
-            return Err(io::Error::other("it is not open"));
-        };
+        let file = opened(&mut self.file)?;
         file.rewind()?;
         let written = io::copy(&mut File::open(other)?, file)?;
         file.set_len(written)?;
@@ -130,9 +128,7 @@ impl FileStore {
     }
 
     fn write_frame(&mut self, frame: &[u8]) -> io::Result<()> {
-        let Some(Locked(file)) = &mut self.file else {
-            return Ok(());
-        };
+        let file = opened(&mut self.file)?;
         if std::mem::replace(&mut self.has_rest, true) {
             file.set_len(self.end)?;
         }
@@ -176,6 +172,14 @@ impl FileStore {
     }
 }
 
+/// Returns the file, which another program may have removed before it could be opened.
+fn opened(file: &mut Option<Locked>) -> io::Result<&mut File> {
+    let Some(Locked(file)) = file else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    Ok(file)
+}
+
 impl SnapshotStore for FileStore {
     fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
         (self.end, self.has_rest) = (0, false);
@@ -198,9 +202,7 @@ impl SnapshotStore for FileStore {
 
     fn read(&mut self, place: u64) -> Result<Vec<u8>, Error> {
         let mut read = || {
-            let Some(Locked(file)) = &mut self.file else {
-                return Err(io::Error::from(io::ErrorKind::NotFound));
-            };
+            let file = opened(&mut self.file)?;
             file.seek(SeekFrom::Start(place))?;
             let mut length = [0; ROW_HEAD];
             file.read_exact(&mut length)?;
