@@ -97,51 +97,6 @@ fn main() -> processes::Result<()> {
     if std::env::var("ROLE").is_ok() {
         return processes::serve(Duration::ZERO);
     }
-    match std::env::args().nth(1).as_deref() {
-        Some("publish") => {
-            publishing();
-            cpu::pin()?;
-            publishing();
-            return Ok(());
-        }
-        Some("changes") => {
-            cpu::pin()?;
-            changes();
-            return Ok(());
-        }
-        Some("only") => {
-            let arg = |n: usize| std::env::args().nth(n).unwrap().parse::<usize>().unwrap();
-            let (mut server, endpoint) = processes::start_server()?;
-            if arg(3) == 1 {
-                cpu::pin()?;
-            }
-            let companies: Vec<_> = (0..80_000).map(company).collect();
-            let client = Client::builder("PROJECT_TOKEN").endpoint(&endpoint);
-            let client = client.connections(arg(2)).build().unwrap();
-            let mut best = Time::MAX;
-            for _ in 0..200 {
-                best = best.min(Time::of(&mut || {
-                    let report = client.send(companies.iter().map(MixpanelGroup::set));
-                    assert_eq!(report.unwrap().accepted, companies.len());
-                }));
-            }
-            row("only", [best, best], companies.len(), 1.0);
-            server.kill()?;
-            server.wait()?;
-            return Ok(());
-        }
-        Some("lanes") => {
-            let arg = |n: usize| std::env::args().nth(n).unwrap().parse::<usize>().unwrap();
-            let (mut server, endpoint) = processes::start_server()?;
-            lanes_of(&endpoint, arg(2), arg(3));
-            cpu::pin()?;
-            lanes_of(&endpoint, arg(2), arg(3));
-            server.kill()?;
-            server.wait()?;
-            return Ok(());
-        }
-        _ => {}
-    }
     measure("on all cores")?;
     cpu::pin()?;
     measure("on one core, with the server")
@@ -389,28 +344,6 @@ fn small(endpoint: &str) {
         times,
         TIMES,
         1.1,
-    );
-}
-
-fn lanes_of(endpoint: &str, most: usize, lanes: usize) {
-    let companies: Vec<_> = (0..80_000).map(company).collect();
-    let send = |connections: usize| {
-        let client = Client::builder("PROJECT_TOKEN")
-            .endpoint(endpoint)
-            .max_batch(most);
-        let client = client.connections(connections).build().unwrap();
-        move |companies: &[company::Company]| {
-            let report = client.send(companies.iter().map(MixpanelGroup::set));
-            assert_eq!(report.unwrap().accepted, companies.len());
-        }
-    };
-    let (one, eight) = (send(1), send(lanes));
-    let times = best_of_few([&mut || eight(&companies), &mut || one(&companies)]);
-    row(
-        &format!("{lanes} lanes of {most}"),
-        times,
-        companies.len(),
-        1.15,
     );
 }
 
