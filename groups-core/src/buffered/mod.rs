@@ -16,6 +16,7 @@
 mod client;
 mod guarded;
 mod kind;
+mod portion;
 mod publisher;
 mod queues;
 mod settings;

@@ -100,7 +100,9 @@ impl<R: Kind> Publisher<R> {
                 if self.is_too_late(updates)? {
                     return Err(closed());
                 }
-                self.shared.count_published(updates.len());
+                let limits = R::route(&self.client).limits;
+                self.shared
+                    .count_published(updates.len(), total_bytes(updates), limits);
                 return Ok(());
             }
             let started = started.get_or_insert_with(Instant::now);
@@ -113,7 +115,10 @@ impl<R: Kind> Publisher<R> {
                 return full(); // Not even an empty outbox has room for them.
             }
             match self.settings.overflow {
-                OverflowPolicy::Reject => return full(),
+                OverflowPolicy::Reject => {
+                    self.shared.request_send();
+                    return full();
+                }
                 OverflowPolicy::DropOldest => {
                     let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
                     if left.is_zero() || self.drop_oldest(left, updates.len(), bytes)? == 0 {

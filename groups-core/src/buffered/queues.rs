@@ -181,7 +181,12 @@ impl Queues {
 
     /// Returns whether `before_send` of this client runs on this thread.
     fn is_preparing(&self) -> bool {
-        PREPARING.with_borrow(|preparing| preparing.contains(&ptr::from_ref(self)))
+        let is_preparing = |preparing: &RefCell<Vec<_>>| {
+            let preparing = preparing.borrow();
+            preparing.contains(&ptr::from_ref(self))
+        };
+        // A thread that is ending has lost it, and runs no hook.
+        PREPARING.try_with(is_preparing).unwrap_or_default()
     }
 
     // Both queues at once.
@@ -294,14 +299,15 @@ struct Preparing;
 
 impl Preparing {
     fn of(queues: &Queues) -> Self {
-        PREPARING.with_borrow_mut(|preparing| preparing.push(ptr::from_ref(queues)));
+        let queues = ptr::from_ref(queues);
+        let _ = PREPARING.try_with(|preparing| preparing.borrow_mut().push(queues));
         Self
     }
 }
 
 impl Drop for Preparing {
     fn drop(&mut self) {
-        PREPARING.with_borrow_mut(Vec::pop);
+        let _ = PREPARING.try_with(|preparing| preparing.borrow_mut().pop());
     }
 }
 
@@ -330,10 +336,11 @@ impl<R: Kind> Chunk<R> {
         self.records.push(record);
     }
 
-    /// Returns whether the next record may not fit.
+    /// Returns whether the next record may not fit beside it. Half of the capacity is left to what is being sent, which
+    /// cannot be dropped, and to other publishers.
     fn is_full(&self, capacity: Capacity) -> bool {
-        self.records.len() >= capacity.updates.min(MAX_RECORDS)
-            || self.bytes.saturating_add(MAX_RECORD) > capacity.bytes
+        self.records.len() >= (capacity.updates / 2).clamp(1, MAX_RECORDS)
+            || self.bytes.saturating_add(MAX_RECORD) > capacity.bytes / 2
     }
 
     fn append_to(&mut self, queue: &Publisher<R>) -> Result<(), Error> {

@@ -89,7 +89,7 @@ fn parse_seconds(text: &str) -> Option<Duration> {
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {
     /// An update or an event was rejected, by Mixpanel, because it cannot be read, or because it was blocked alone in three
-    /// deliveries while others were accepted: its JSON, and the reason. It is not sent again. An outbox may keep it.
+    /// deliveries, and others were accepted after it: its JSON, and the reason. It is not sent again. An outbox may keep it.
     Rejected(&'a str, &'a Rejection),
     /// A delivery failed, after all retries. What was not delivered stays queued and is sent again.
     Undelivered(&'a Error),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use shuttle::thread;
 
 use crate::buffered::state::{LOOK_AGAIN, Shared};
-use crate::client::records::MAX_RECORDS;
+use crate::client::records::{Limits, MAX_RECORDS};
 use crate::outbox::Depth;
 use crate::record::Report;
 use crate::util::simulated::{Instant, simulate_rule, sleep};
@@ -88,21 +88,21 @@ fn a_flush_is_over_when_what_is_left_is_newer() {
 fn a_full_batch_wakes_the_worker_once() {
     simulate_rule(|| {
         let shared = Shared::new();
-        shared.count_published(MAX_RECORDS - 1);
+        shared.count_published(MAX_RECORDS - 1, 0, Limits::default());
         // Taking a request begins a new batch.
         assert!(!is_requested(&shared));
-        shared.count_published(MAX_RECORDS - 1);
-        shared.count_published(1);
+        shared.count_published(MAX_RECORDS - 1, 0, Limits::default());
+        shared.count_published(1, 0, Limits::default());
         assert!(is_requested(&shared));
-        shared.count_published(MAX_RECORDS);
+        shared.count_published(MAX_RECORDS, 0, Limits::default());
         assert!(is_requested(&shared));
-        shared.count_published(MAX_RECORDS - 1);
-        shared.count_published(2);
+        shared.count_published(MAX_RECORDS - 1, 0, Limits::default());
+        shared.count_published(2, 0, Limits::default());
         assert!(is_requested(&shared));
 
-        shared.count_published(MAX_RECORDS);
+        shared.count_published(MAX_RECORDS, 0, Limits::default());
         // What follows does not wait for the lock, which is held here.
-        shared.count(|_| shared.count_published(1));
+        shared.count(|_| shared.count_published(1, 0, Limits::default()));
     });
 }
 

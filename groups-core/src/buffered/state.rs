@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::buffered::Stats;
-use crate::client::records::MAX_RECORDS;
+use crate::client::records::Limits;
 use crate::outbox::Depth;
 use crate::record::Report;
 use crate::util::sync::{AtomicUsize, Condvar, Instant, Mutex, MutexGuard, thread};
@@ -19,8 +19,9 @@ pub(super) struct Shared {
     progress: Condvar,
     /// Counts the publishers that append right now, in steps of [`APPENDING`], beside the bit [`CLOSED`].
     gate: AtomicUsize,
-    /// Updates published since the worker took its last request.
+    /// Updates published since the worker took its last request, and their bytes.
     published: AtomicUsize,
+    published_bytes: AtomicUsize,
     /// Aborts the delivery in progress.
     cancel: AtomicBool,
 }
@@ -123,6 +124,7 @@ impl Shared {
             progress: Condvar::new(),
             gate: AtomicUsize::new(0),
             published: AtomicUsize::new(0),
+            published_bytes: AtomicUsize::new(0),
             cancel: AtomicBool::new(false),
         }
     }
@@ -157,9 +159,13 @@ impl Shared {
     }
 
     /// Counts published updates, and wakes the worker at the one that makes a batch full.
-    pub(super) fn count_published(&self, updates: usize) {
-        let before = self.published.fetch_add(updates, Ordering::Relaxed);
-        if before < MAX_RECORDS && before + updates >= MAX_RECORDS {
+    pub(super) fn count_published(&self, updates: usize, bytes: usize, batch: Limits) {
+        let fills = |count: &AtomicUsize, more: usize, most: usize| {
+            let before = count.fetch_add(more, Ordering::Relaxed);
+            before < most && before.saturating_add(more) >= most
+        };
+        let is_full = fills(&self.published, updates, batch.records);
+        if fills(&self.published_bytes, bytes, batch.bytes) || is_full {
             self.request_send();
         }
     }
@@ -274,6 +280,7 @@ impl Shared {
         });
         state.request = Request::None;
         self.published.store(0, Ordering::Relaxed);
+        self.published_bytes.store(0, Ordering::Relaxed);
         Task {
             flush: state.flushes,
             is_last: state.phase >= Phase::Draining,

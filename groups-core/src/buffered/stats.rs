@@ -21,7 +21,7 @@ pub struct Stats {
     /// Updates that Mixpanel accepted, including those coalesced into others.
     pub accepted: usize,
     /// Updates that were rejected, by Mixpanel, because they cannot be read, or because they were blocked alone in three
-    /// deliveries while others were accepted.
+    /// deliveries, and others were accepted after them.
     pub rejected: usize,
     /// Updates that were dropped to make room.
     pub dropped: usize,

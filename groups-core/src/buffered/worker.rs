@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::buffered::kind::Kind;
+use crate::buffered::portion::Portion;
 use crate::buffered::publisher::Publisher;
 use crate::buffered::settings::Settings;
 use crate::buffered::state::{LOOK_AGAIN, Task, Turn};
@@ -48,6 +49,8 @@ enum Outcome {
     Elsewhere,
     /// Something failed; the pause is the one that the server requested, if any.
     Failed(Option<Duration>),
+    /// Nothing of a delivery was accepted in time.
+    TimedOut,
 }
 
 /// The outcome of an entry that was taken.
@@ -73,11 +76,12 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
     let mut failures = 0_u32;
     let mut pause = interval;
     let mut suspects = Suspects::default();
+    let mut portion = Portion::new(most_taken(&publisher.settings));
     loop {
         let task = shared.take_task(pause, failures > 0);
-        let outcome = send_all(publisher, &task, &mut suspects);
+        let outcome = send_all(publisher, &task, &mut portion, &mut suspects);
         failures = match outcome {
-            Outcome::Failed(_) => failures.saturating_add(1),
+            Outcome::Failed(_) | Outcome::TimedOut => failures.saturating_add(1),
             Outcome::Done | Outcome::Elsewhere => 0,
         };
         if !shared.finish_task(&task, outcome == Outcome::Done) {
@@ -90,17 +94,21 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
             Outcome::Failed(Some(requested)) => {
                 pause = pause.max(requested.min(LONGEST_REQUESTED_PAUSE));
             }
-            Outcome::Done | Outcome::Failed(None) => {}
+            Outcome::Done | Outcome::Failed(None) | Outcome::TimedOut => {}
         }
     }
 }
 
 /// Sends what is queued, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
 /// however much is published meanwhile.
-fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, suspects: &mut Suspects) -> Outcome {
-    let most = most_taken(&publisher.settings);
+fn send_all<R: Kind>(
+    publisher: &Publisher<R>,
+    task: &Task,
+    portion: &mut Portion,
+    suspects: &mut Suspects,
+) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {
-        let taken = match publisher.outbox.take(most) {
+        let taken = match publisher.outbox.take(portion.now()) {
             Ok(taken) => taken,
             Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
@@ -108,13 +116,18 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, suspects: &mut Suspe
             }
         };
         // What another process has taken concerns a flush or a shutdown alone.
-        if taken.is_empty() && !(publisher.outbox.is_durable() && task.is_awaited) {
-            return Outcome::Done;
-        }
-        if !taken.is_empty()
-            && let Err(requested_pause) = send(publisher, &taken, cancel, suspects)
-        {
-            return Outcome::Failed(requested_pause);
+        if taken.is_empty() {
+            portion.all_sent();
+            if !(publisher.outbox.is_durable() && task.is_awaited) {
+                return Outcome::Done;
+            }
+        } else {
+            match send(publisher, &taken, cancel, suspects) {
+                Outcome::Done => portion.succeeded(),
+                // There is a line, only not for so much.
+                Outcome::TimedOut if portion.timed_out(taken.len()) => {}
+                failed => return failed,
+            }
         }
         if taken.is_empty() || task.is_flush() {
             match publisher.outbox.depth() {
@@ -131,21 +144,20 @@ fn send_all<R: Kind>(publisher: &Publisher<R>, task: &Task, suspects: &mut Suspe
     Outcome::Failed(None)
 }
 
-/// Sends entries, and settles those whose fate is known. Returns an error unless that is all of them, with the pause
-/// that the server requested.
+/// Sends entries, and settles those whose fate is known: it is done if that is all of them.
 fn send<R: Kind>(
     publisher: &Publisher<R>,
     taken: &[OutboxEntry<R>],
     cancel: &AtomicBool,
     suspects: &mut Suspects,
-) -> Result<(), Option<Duration>> {
+) -> Outcome {
     let is_cancelled = || cancel.load(Ordering::Relaxed);
     let most = R::route(&publisher.client).most_bytes_a_record();
     let most = publisher.settings.coalesce.then_some(most);
     let Some(batch) = TakenBatch::new(taken, most, &suspects.apart, &is_cancelled) else {
         let undelivered = vec![Fate::Undelivered; taken.len()];
         let _ = settle(publisher, taken, &undelivered, &Report::default());
-        return Err(None);
+        return Outcome::Failed(None);
     };
     let TakenBatch {
         merged,
@@ -214,9 +226,10 @@ fn send<R: Kind>(
         publisher.notify(&DeliveryEvent::Outbox(error));
     }
     match (&result, &settled) {
-        (Ok(_), Ok(())) => Ok(()),
-        (Err(error), _) => Err(error.retry_after()),
-        (Ok(_), Err(_)) => Err(None),
+        (Ok(_), Ok(())) => Outcome::Done,
+        (Err(error), _) if error.is_timeout() && report.accepted == 0 => Outcome::TimedOut,
+        (Err(error), _) => Outcome::Failed(error.retry_after()),
+        (Ok(_), Err(_)) => Outcome::Failed(None),
     }
 }
 

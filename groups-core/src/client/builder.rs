@@ -1,5 +1,6 @@
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -333,6 +334,7 @@ impl ClientBuilder {
             timeout: self.timeout,
             is_disabled: self.is_disabled,
             idle: Mutex::default(),
+            process: AtomicU32::default(),
             has_one_core: OnceLock::new(),
         }))
     }

@@ -1,8 +1,10 @@
-use crate::client::ClientBuilder;
 use std::fmt;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crate::client::ClientBuilder;
 use crate::client::SendOptions;
 use crate::client::delivery::{Resources, Route};
 use crate::client::endpoint::Endpoint;
@@ -41,6 +43,8 @@ pub(super) struct Inner {
     pub(super) is_disabled: bool,
     /// What no `send` uses at the moment.
     pub(super) idle: Mutex<Resources>,
+    /// The process whose connections these are: a fork has the same sockets, and must leave them alone.
+    pub(super) process: AtomicU32,
     pub(super) has_one_core: OnceLock<bool>,
 }
 
@@ -231,6 +235,10 @@ impl Client {
     pub(crate) fn take_idle(&self) -> Resources {
         let inner = &*self.0;
         let mut idle = self.idle();
+        let process = process::id();
+        if inner.process.swap(process, Ordering::Relaxed) != process {
+            idle.connections.clear();
+        }
         let kept = idle.connections.len().saturating_sub(inner.connections);
         let mut resources = Resources {
             connections: idle.connections.split_off(kept),

@@ -21,6 +21,7 @@ use crate::client::transport::Transport;
 use crate::record::Record;
 use crate::record::Rejection;
 use crate::record::{Error, ErrorKind, Report, Undelivered};
+use crate::util::panic::catch;
 use crate::util::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// The route of a kind of records.
@@ -217,8 +218,14 @@ impl<'a> Delivery<'a> {
         self.stop(error);
         let mut state = self.state();
         state.aborted = true;
-        for lane in &state.lanes {
-            lane.connection.abort();
+        let connections = state.lanes.iter();
+        let connections: Vec<_> = connections
+            .map(|lane| Arc::clone(&lane.connection))
+            .collect();
+        drop(state);
+        for connection in connections {
+            // It panics where a logger has panicked within ureq: that request runs to its end.
+            let _ = catch(|| connection.abort());
         }
     }
 
@@ -443,7 +450,7 @@ mod tests {
 
     impl Transport for Panicking {
         fn post(&self, _request: Request<'_>) -> Result<Response, TransportError> {
-            let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut requests = self.0.lock().unwrap();
             *requests += 1;
             assert!(*requests < 2, "as ureq may when there is no thread");
             Ok(Response {
@@ -453,7 +460,9 @@ mod tests {
             })
         }
 
-        fn abort(&self) {}
+        fn abort(&self) {
+            drop(self.0.lock().unwrap());
+        }
     }
 
     fn route() -> Route {

@@ -17,8 +17,8 @@ pub struct Rejection {
     /// The reason: Mixpanel's message, or this library's.
     pub message: String,
     /// Whether Mixpanel rejected it. Otherwise this library did: before it was sent (an empty group id, a value that
-    /// cannot be JSON, an update over 1 MB), or in the background, after it was blocked alone in three deliveries while others
-    /// were accepted.
+    /// cannot be JSON, an update over 1 MB), or in the background, after it was blocked alone in three deliveries, and others were
+    /// accepted after it.
     pub by_server: bool,
 }
 

@@ -1,17 +1,20 @@
 //! What is published arrives: in batches, in order, again after a failure, without a flush and with one.
 
+use std::cell::RefCell;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::LONG;
+use common::{LONG, is_own_process};
 use mixpanel_groups::buffered::DeliveryEvent;
-use mixpanel_groups::{Client, MixpanelGroup, RetryPolicy};
+use mixpanel_groups::{BufferedClient, Client, Group, MixpanelGroup, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
 use super::{buffered, fill, set};
+use crate::faults::raw::{Raw, read_request, response};
 
 #[test]
 fn what_is_published_arrives() {
@@ -76,6 +79,83 @@ fn a_full_batch_does_not_wait_for_the_interval() {
         emulator.profile("company", "7").unwrap(),
         json!({"number": 8})
     );
+}
+
+#[test]
+fn a_batch_is_full_by_its_bytes_too() {
+    let emulator = Emulator::start().unwrap();
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered(&emulator).flush_interval(hour).start().unwrap();
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(100_000)}));
+    for id in 0..20 {
+        buffered.publish(large(id)).unwrap();
+    }
+    let arrived = emulator.wait_for(LONG, |emulator| {
+        (emulator.profiles().len() == 20).then_some(())
+    });
+    arrived.expect("2,000,000 bytes are a full batch");
+}
+
+/// On a slow line, a request with all of a backlog would never end in time.
+#[test]
+fn after_a_timeout_less_is_sent_at_once() {
+    const MOST: usize = 2_000;
+    let raw = Raw::start(|stream, _| {
+        let Ok(body) = read_request(&stream) else {
+            return;
+        };
+        if body.len() > MOST {
+            // Later than the client waits.
+            thread::spawn(move || {
+                let _ = io::copy(&mut &stream, &mut io::sink());
+            });
+            return;
+        }
+        let _ = (&stream).write_all(&response(200, "", "1"));
+    });
+    let client = Client::builder("T").endpoint(&raw.endpoint);
+    let client = client.timeout(Duration::from_millis(200));
+    let client = client.retry(RetryPolicy::none()).build().unwrap();
+    let buffered = client.buffered().flush_interval(Duration::from_millis(1));
+    let buffered = buffered.start().unwrap();
+    buffered
+        .publish_all((0..1_000).map(|id| set(id, 1)))
+        .unwrap();
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(outcome.stats.accepted, 1_000);
+}
+
+/// The destructors of a thread's own values run one after the other, those of this library among them.
+#[test]
+fn a_thread_that_ends_may_publish() {
+    struct Buffer(BufferedClient);
+    impl Drop for Buffer {
+        fn drop(&mut self) {
+            self.0.publish_all([set(2, 2)]).unwrap();
+            self.0.publish(set(3, 3)).unwrap();
+        }
+    }
+    thread_local!(static BUFFER: RefCell<Option<Buffer>> = const { RefCell::new(None) });
+    if !is_own_process(a_thread_that_ends_may_publish, &[]) {
+        return;
+    }
+    for has_hook in [false, true] {
+        let buffered = Client::disabled().buffered();
+        let buffered = if has_hook {
+            buffered.before_send(|_| true)
+        } else {
+            buffered
+        };
+        let buffered = buffered.start().unwrap();
+        let its = buffered.clone();
+        let thread = thread::spawn(move || {
+            BUFFER.set(Some(Buffer(its.clone())));
+            its.publish_all([set(1, 1)]).unwrap();
+        });
+        thread.join().unwrap();
+        assert_eq!(buffered.shutdown(LONG).stats.accepted, 3);
+    }
 }
 
 #[test]

@@ -145,12 +145,33 @@ fn what_is_being_sent_leaves_room_for_the_newest() {
     for id in 10..20 {
         buffered.publish(set(id, id)).unwrap();
     }
+    let at_once = (20..26).map(|id| set(id, id));
+    buffered.publish_all(at_once).unwrap();
     let outcome = buffered.shutdown(Duration::ZERO);
-    assert_eq!(outcome.stats.dropped, 10);
+    assert_eq!(outcome.stats.dropped, 16);
     let numbers = outcome.undelivered.iter();
     let numbers = numbers.map(|update| update.group().id().as_str().parse().unwrap());
     let numbers: Vec<usize> = numbers.collect();
-    assert_eq!(numbers, (0..5).chain(15..20).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..5).chain(21..26).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_queue_that_refuses_is_sent_at_once() {
+    let emulator = Emulator::start().unwrap();
+    let hour = Duration::from_secs(3_600);
+    let buffered = buffered(&emulator)
+        .flush_interval(hour)
+        .capacity(10, 1 << 20);
+    let buffered = buffered.overflow(OverflowPolicy::Reject).start().unwrap();
+    fill(&buffered, 10);
+    assert_eq!(
+        buffered.publish(set(10, 10)).unwrap_err().kind(),
+        ErrorKind::Full
+    );
+    let sent = emulator.wait_for(LONG, |emulator| {
+        (emulator.profiles().len() == 10).then_some(())
+    });
+    sent.expect("there is room again");
 }
 
 #[test]

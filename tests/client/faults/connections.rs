@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use common::eventually;
+use common::{eventually, is_own_process};
 use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::{ClientBuilder, Error, ErrorKind, Group, RetryPolicy, Update};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -384,6 +384,34 @@ fn the_longest_times_do_not_overflow() {
 /// Waits until the emulator sees no more open connections than that.
 fn wait_for_connections(emulator: &Emulator, most: usize) {
     eventually("closed", || emulator.open_connections() <= most);
+}
+
+/// Two processes with one connection would read each other's responses.
+#[cfg(unix)]
+#[test]
+fn a_fork_opens_connections_of_its_own() {
+    if !is_own_process(a_fork_opens_connections_of_its_own, &[]) {
+        return;
+    }
+    let emulator = Emulator::start().unwrap();
+    let client = builder(emulator.endpoint()).build().unwrap();
+    client.send(update(1)).unwrap();
+    match fork::fork().unwrap() {
+        fork::Fork::Child => {
+            let is_sent = client
+                .send(update(2))
+                .is_ok_and(|report| report.accepted == 1);
+            std::process::exit(i32::from(!is_sent));
+        }
+        fork::Fork::Parent(child) => {
+            assert_eq!(fork::waitpid(child).unwrap(), 0, "the child's exit status");
+        }
+    }
+    client.send(update(3)).unwrap();
+    let connections = emulator.requests().into_iter();
+    let connections: Vec<_> = connections.map(|request| request.connection).collect();
+    assert_eq!(connections[0], connections[2], "the parent's goes on");
+    assert_ne!(connections[0], connections[1]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod connections;
 mod lanes;
-mod raw;
+pub(crate) mod raw;
 mod responses;
 
 use std::time::Duration;
