@@ -22,8 +22,9 @@ use crate::util::sync::thread;
 /// [`publish`](Self::publish) appends to a bounded outbox. With the outbox in memory, that takes about a microsecond.
 /// Two worker threads deliver, one for updates and one for events, so neither kind waits for the other.
 ///
-/// A batch is sent when 2,000 updates are queued, or after the flush interval. A failed delivery is retried until it
-/// succeeds. [`OverflowPolicy`] sets what happens when the outbox is full.
+/// A batch is sent when 2,000 updates or 2,000,000 bytes are queued, or after the flush interval. A failed delivery is
+/// retried until it succeeds; if nothing was accepted in time, with less at once. [`OverflowPolicy`] sets what happens when
+/// the outbox is full.
 ///
 /// A group's updates are sent in the order in which they were published. Events have no order; Mixpanel keeps each once,
 /// however often it is sent. A request that the server applies late can still change the order: see [`Client::send`].

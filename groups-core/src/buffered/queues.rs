@@ -357,15 +357,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_is_full_when_the_next_record_may_not_fit() {
+    fn a_chunk_is_full_when_the_next_record_may_not_fit_in_half_of_the_capacity() {
         let json = r#"{"$group_key":"company","$group_id":"1","$delete":""}"#;
         let mut chunk = Chunk::default();
         for _ in 0..2 {
             chunk.push(EncodedUpdate::from_json(json).unwrap());
         }
         let bytes = 2 * json.len() + MAX_RECORD;
-        assert!(!chunk.is_full(Capacity::new(3, bytes)));
-        assert!(chunk.is_full(Capacity::new(3, bytes - 1)));
-        assert!(chunk.is_full(Capacity::new(2, bytes)));
+        assert!(!chunk.is_full(Capacity::new(6, 2 * bytes)));
+        assert!(chunk.is_full(Capacity::new(6, 2 * bytes - 1)));
+        assert!(chunk.is_full(Capacity::new(5, 2 * bytes)));
+        assert!(chunk.is_full(Capacity::new(1, usize::MAX)));
     }
 }
