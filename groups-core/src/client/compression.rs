@@ -97,6 +97,11 @@ impl Packer {
         self.compression = Compression::None;
     }
 
+    /// Compresses again.
+    pub(super) fn start(&mut self, compression: Compression) {
+        self.compression = compression;
+    }
+
     /// Compresses the body if that is worth it, and returns whether it did.
     #[cfg(feature = "gzip")]
     pub(super) fn pack(&mut self, body: &[u8]) -> bool {

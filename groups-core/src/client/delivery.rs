@@ -317,7 +317,10 @@ impl<'a> Delivery<'a> {
             let never_sent = std::mem::take(&mut lane.never_sent);
             [std::mem::take(&mut lane.undelivered), never_sent]
         });
-        let undelivered = Undelivered::merge(parts.collect());
+        let mut undelivered = Undelivered::merge(parts.collect());
+        if state.report.coalesced == 0 {
+            undelivered.sort();
+        }
         let result = match state.stopped.or(state.set_aside) {
             Some(error) if !undelivered.is_empty() => Err(error
                 .with_report(state.report)

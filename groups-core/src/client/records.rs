@@ -249,16 +249,29 @@ impl Records {
         }
     }
 
-    /// Takes a record out.
-    pub(crate) fn remove(&mut self, index: usize) {
-        let Range { start, end } = self.span(&(index..index + 1));
-        // The byte after it precedes the next record.
-        let length = end - 1 - start;
-        self.buffer.drain(start..end - 1);
-        self.entries.remove(index);
-        for entry in &mut self.entries[index..] {
-            entry.start -= length;
+    /// Takes records out, which are in ascending order.
+    pub(crate) fn remove(&mut self, gone: &[usize]) {
+        let Some(&(mut kept)) = gone.first() else {
+            return;
+        };
+        let mut gone = gone.iter().peekable();
+        let mut to = self.entries[kept].start;
+        for index in kept..self.len() {
+            if gone.next_if_eq(&&index).is_some() {
+                continue;
+            }
+            // The byte after it precedes the next record.
+            let Range { start, end } = self.span(&(index..index + 1));
+            self.buffer.copy_within(start..end - 1, to);
+            self.entries[kept] = RecordSpan {
+                start: to,
+                ..self.entries[index]
+            };
+            to += end - 1 - start;
+            kept += 1;
         }
+        self.entries.truncate(kept);
+        self.buffer.truncate(to + 1);
     }
 
     /// Appends a record of `other`.
@@ -404,7 +417,8 @@ mod tests {
     enum Step {
         Push(Fake),
         Pop,
-        Remove(usize),
+        /// Those whose bits are set.
+        Remove(u64),
         Clear,
         /// Takes the body of a run, from and to these fractions of the records.
         Body(usize, usize),
@@ -424,7 +438,7 @@ mod tests {
             1 => Just(Step::Push(Fake::Fails)),
             1 => Just(Step::Push(Fake::Panics)),
             1 => Just(Step::Pop),
-            1 => (0..10_usize).prop_map(Step::Remove),
+            1 => any::<u64>().prop_map(Step::Remove),
             1 => Just(Step::Clear),
             3 => (0..10_usize, 0..10_usize).prop_map(|(from, to)| Step::Body(from, to)),
             2 => (0..10_usize).prop_map(Step::MoveRest),
@@ -474,9 +488,12 @@ mod tests {
                         one.pop();
                         is.pop();
                     }
-                    Step::Remove(index) if len > 0 => {
-                        one.remove(index % len);
-                        is.remove(index % len);
+                    Step::Remove(mask) if len > 0 => {
+                        let gone: Vec<_> = (0..len).filter(|index| mask >> (index % 64) & 1 == 1).collect();
+                        one.remove(&gone);
+                        for index in gone.into_iter().rev() {
+                            is.remove(index);
+                        }
                     }
                     Step::Clear => {
                         one.clear();

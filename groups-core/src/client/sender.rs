@@ -27,6 +27,8 @@ pub(super) struct Sender<'a> {
     packer: Packer,
     /// The heads of groups of which an update was set aside: their later ones are not sent before it.
     held: HashSet<Vec<u8>>,
+    /// Whether what a compressed request was refused for is in its records.
+    gzip_works: bool,
     /// How many records were set aside since the last one that was accepted.
     set_aside: usize,
     /// The number of the last request among those of all lanes.
@@ -51,6 +53,7 @@ impl<'a> Sender<'a> {
             connection: Arc::clone(&delivery.state().lanes[lane].connection),
             packer: Packer::new(delivery.route.compression),
             held: HashSet::new(),
+            gzip_works: false,
             set_aside: 0,
             request: Cell::new(0),
             blocked_at: Cell::new(0),
@@ -75,22 +78,9 @@ impl<'a> Sender<'a> {
         let (mut blocked_until, mut requests_before) = (0, 0);
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
-        runs.push(0..batch.len());
+        self.take_out_held(batch, 0);
+        runs.extend(whole(0..batch.len()));
         while let Some(run) = runs.pop() {
-            let run = match self.next_held(batch, &run) {
-                None => run,
-                Some(held) if held > run.start => {
-                    runs.push(held..run.end);
-                    run.start..held
-                }
-                Some(held) => {
-                    self.hand_back(batch, held);
-                    *settled = held + 1;
-                    sent = sent.max(*settled);
-                    runs.extend(Some(*settled..run.end).filter(|rest| !rest.is_empty()));
-                    continue;
-                }
-            };
             let (records, bytes) = (run.len(), batch.bytes(&run));
             if self.delivery.state().is_too_large(records, bytes) {
                 runs.extend(halves(&run));
@@ -111,6 +101,13 @@ impl<'a> Sender<'a> {
                 Err(Verdict::Blocked(error)) if records == 1 => {
                     self.set_aside(batch, run.start, requests_before, error);
                     *settled = run.end;
+                    let gone = self.take_out_held(batch, *settled);
+                    let shifted = |at: usize| at - gone.partition_point(|gone| *gone < at);
+                    let left = runs.into_iter().filter_map(|run: Range<usize>| {
+                        whole(shifted(run.start)..shifted(run.end))
+                    });
+                    runs = left.collect();
+                    (sent, blocked_until) = (shifted(sent), shifted(blocked_until));
                     if self.set_aside < MAX_SET_ASIDE {
                         continue;
                     }
@@ -119,7 +116,7 @@ impl<'a> Sender<'a> {
                         return Err(Stopped);
                     }
                     runs.clear();
-                    runs.extend(Some(*settled..batch.len()).filter(|rest| !rest.is_empty()));
+                    runs.extend(whole(*settled..batch.len()));
                 }
                 Err(verdict) => {
                     is_blocked |= matches!(verdict, Verdict::Blocked(_));
@@ -173,10 +170,7 @@ impl<'a> Sender<'a> {
     ) -> Result<bool, Stopped> {
         let opening = self.delivery.route.opening.len();
         let mut seen = HashSet::new();
-        let is_first = |index: &usize| {
-            let head = batch.head(*index, opening);
-            !self.held.contains(head) && seen.insert(head)
-        };
+        let is_first = |index: &usize| seen.insert(batch.head(*index, opening));
         let first: Vec<_> = (rest..batch.len()).filter(is_first).collect();
         let Some(index) = pick(&first) else {
             return Ok(false);
@@ -189,19 +183,23 @@ impl<'a> Sender<'a> {
         };
         self.settle::<R>(batch, &run, failed_records);
         self.set_aside = 0;
-        batch.remove(index);
+        batch.remove(&[index]);
         *sent -= usize::from(index < *sent);
         Ok(true)
     }
 
-    /// Returns the first record of a run whose group has an earlier one that was set aside.
-    fn next_held(&self, batch: &Records, run: &Range<usize>) -> Option<usize> {
+    /// Hands back the records from `first` on whose group has an earlier one that was set aside, and takes them out of the
+    /// batch: they do not cut what is left into small requests. Returns where they were.
+    fn take_out_held(&self, batch: &mut Records, first: usize) -> Vec<usize> {
         if self.held.is_empty() {
-            return None;
+            return Vec::new();
         }
         let opening = self.delivery.route.opening.len();
-        let is_held = |index| self.held.contains(batch.head(index, opening));
-        run.clone().find(|index| is_held(*index))
+        let is_held = |index: &usize| self.held.contains(batch.head(*index, opening));
+        let held: Vec<_> = (first..batch.len()).filter(is_held).collect();
+        held.iter().for_each(|index| self.hand_back(batch, *index));
+        batch.remove(&held);
+        held
     }
 
     fn hand_back(&self, batch: &Records, index: usize) {
@@ -273,13 +271,20 @@ impl<'a> Sender<'a> {
                 was_blocked = true;
                 self.blocked_at.set(self.delivery.state().report.requests);
             }
-            let (failure, error, is_blocked) = match verdict {
-                Verdict::Blocked(error) if gzip && error.status() == Some(NO_SUCH_ENCODING) => {
-                    log::warn!("gzip is refused, so nothing more is compressed: {error:#}");
-                    self.packer.stop();
-                    self.delivery.state().report.retries += 1;
-                    return self.exchange(batch, run, 0, once);
+            if gzip && self.may_be_refused_for_gzip(&verdict) {
+                self.packer.stop();
+                self.delivery.state().report.retries += 1;
+                let verdict = self.exchange(batch, run, 0, once)?;
+                if let Verdict::Refused(_) = verdict {
+                    self.packer.start(self.delivery.route.compression);
+                    self.gzip_works = true;
+                } else {
+                    log::warn!("gzip is refused, so nothing more is compressed");
                 }
+                return Ok(verdict);
+            }
+            self.gzip_works |= gzip && matches!(verdict, Verdict::Accepted | Verdict::Partly(_));
+            let (failure, error, is_blocked) = match verdict {
                 Verdict::Again(failure, error) => (failure, error, false),
                 Verdict::Blocked(error) if !once => (Failure::Overload, error, true),
                 Verdict::Final(error) => return Err(self.stop(error)),
@@ -302,6 +307,16 @@ impl<'a> Sender<'a> {
             self.delivery.state().report.retries += 1;
         }
         Err(Stopped)
+    }
+
+    /// Returns whether a compressed request may be accepted without. That Mixpanel takes gzip for updates is only inferred,
+    /// and what cannot read it may refuse it as it refuses records.
+    fn may_be_refused_for_gzip(&self, verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::Blocked(error) => error.status() == Some(NO_SUCH_ENCODING),
+            Verdict::Refused(_) => !self.gzip_works,
+            _ => false,
+        }
     }
 
     /// Posts one request.
@@ -382,6 +397,11 @@ fn failed_records(
         }
         verdict => Err(verdict),
     }
+}
+
+/// Returns a run, if there are records in it.
+fn whole(run: Range<usize>) -> Option<Range<usize>> {
+    (!run.is_empty()).then_some(run)
 }
 
 /// Returns any one of them.

@@ -122,6 +122,11 @@ impl Undelivered {
         });
     }
 
+    /// Restores the caller's order, unless records were coalesced.
+    pub(crate) fn sort(&mut self) {
+        self.entries.sort_by_key(|entry| entry.position);
+    }
+
     /// Returns what the lanes of a delivery have left, in the caller's order. Each lane keeps its own order: a coalesced
     /// record, which has the position of its first part, may stand after one with a greater position.
     pub(crate) fn merge(mut lanes: Vec<[Self; 2]>) -> Self {

@@ -395,7 +395,7 @@ fn a_fork_opens_connections_of_its_own() {
     }
     let emulator = Emulator::start().unwrap();
     let client = builder(emulator.endpoint()).build().unwrap();
-    client.send(update(1)).unwrap();
+    assert_eq!(client.send(update(1)).unwrap().accepted, 1);
     match fork::fork().unwrap() {
         fork::Fork::Child => {
             let is_sent = client
@@ -407,7 +407,7 @@ fn a_fork_opens_connections_of_its_own() {
             assert_eq!(fork::waitpid(child).unwrap(), 0, "the child's exit status");
         }
     }
-    client.send(update(3)).unwrap();
+    assert_eq!(client.send(update(3)).unwrap().accepted, 1);
     let connections = emulator.requests().into_iter();
     let connections: Vec<_> = connections.map(|request| request.connection).collect();
     assert_eq!(connections[0], connections[2], "the parent's goes on");

@@ -621,6 +621,23 @@ fn what_follows_a_blocked_update_of_its_group_comes_back_with_it() {
     assert_eq!(error.report().unwrap().accepted, 3);
 }
 
+/// They do not cut the others into requests of a few.
+#[test]
+fn what_waits_for_a_blocked_update_takes_no_requests() {
+    let raw = firewall(&[0]);
+    let update = |number: usize| {
+        let id = if number % 2 == 0 { 0 } else { number };
+        Group::new("company", id).set(json!({"number": number}))
+    };
+    let client = builder(&raw.endpoint).max_batch(150).build().unwrap();
+    let error = client.send((0..400).map(update)).unwrap_err();
+    let even: Vec<_> = (0..400).step_by(2).collect();
+    assert_eq!(undelivered(&error), even);
+    let report = error.report().unwrap();
+    assert_eq!(report.accepted, 200);
+    assert!(report.requests < 30, "{report}");
+}
+
 /// A wall that blocks everything is not asked about each record.
 #[test]
 fn where_everything_is_blocked_a_few_requests_are_enough() {
@@ -904,4 +921,38 @@ fn what_is_refused_for_its_compression_is_sent_without() {
         .map(|request| request.header("content-encoding"))
         .collect();
     assert_eq!(encodings, [Some("gzip"), None, None]);
+}
+
+/// What cannot read gzip may refuse it as it refuses a record.
+#[test]
+fn what_is_refused_as_a_record_for_its_compression_is_sent_without() {
+    let refusal = r#"{"code":400,"error":"not JSON","status":"Bad Request"}"#;
+    let requests = refused_with_gzip(&[(400, refusal)]);
+    assert_eq!(requests, [true, false, false]);
+}
+
+/// Then it is not for the compression.
+#[test]
+fn what_is_refused_without_compression_too_goes_on_with_it() {
+    let refusal = (200, r#"{"status":0,"error":"one is bad"}"#);
+    let requests = refused_with_gzip(&[refusal, refusal]);
+    // The first batch twice, its halves, and the second batch.
+    assert_eq!(requests, [true, false, true, true, true]);
+}
+
+/// Sends two batches, whose first requests are refused so, and returns which requests were compressed. In the end all are
+/// accepted.
+fn refused_with_gzip(refusals: &[(u16, &str)]) -> Vec<bool> {
+    let emulator = Emulator::start().unwrap();
+    for (status, body) in refusals {
+        let (status, body) = (*status, (*body).to_owned());
+        emulator.fail_next(Fault::Response { status, body });
+    }
+    let client = builder(emulator.endpoint()).compression(Compression::gzip(1));
+    let report = client.build().unwrap().send(updates(4_000)).unwrap();
+    assert_eq!(report.accepted, 4_000);
+    let requests = emulator.requests().into_iter();
+    requests
+        .map(|request| request.header("content-encoding").is_some())
+        .collect()
 }
