@@ -38,8 +38,8 @@ hygiene_renamed::company!(pub Written, u8);
 
 /// With names that are reserved since edition 2024, in which the derive is written.
 pub mod reserved {
-    fn gen(number: &u8) -> bool {
-        *number == 0
+    fn gen(text: &str) -> bool {
+        text.is_empty()
     }
 
     /// A property, and a function.
@@ -50,9 +50,9 @@ pub mod reserved {
         /// Which.
         #[mixpanel(group_id)]
         pub id: u8,
-        /// Since when.
+        /// What.
         #[mixpanel(skip_if = "gen")]
-        pub gen: u8,
+        pub gen: &'static str,
     }
 
     /// An id.
@@ -67,7 +67,7 @@ pub mod reserved {
     /// A field that is copied.
     #[derive(super::groups::MixpanelGroup)]
     #[mixpanel(group_key = "packed", crate = super::groups)]
-    #[repr(packed)]
+    #[repr(C, packed)]
     pub struct Packed {
         /// Which.
         #[mixpanel(group_id)]
@@ -110,10 +110,10 @@ mod tests {
 
     #[test]
     fn names_may_be_reserved_in_later_editions() {
-        let company = super::reserved::gen { id: 1, gen: 2 };
+        let company = super::reserved::gen { id: 1, gen: "X" };
         assert_eq!(
             company.set().to_json().ok().flatten().as_deref(),
-            Some(r#"{"$group_key":"company","$group_id":"1","$set":{"gen":2}}"#)
+            Some(r#"{"$group_key":"company","$group_id":"1","$set":{"gen":"X"}}"#)
         );
         let team = super::reserved::Team { gen: "red" };
         assert_eq!(team.group(), Group::new("team", "red"));
