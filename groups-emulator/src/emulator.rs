@@ -123,7 +123,7 @@ impl EmulatorBuilder {
 
     /// Sets whether a property name over 255 characters and a text over 255 bytes are truncated as
     /// Mixpanel does, so that a profile shows what Mixpanel would keep. The default is `true`. With
-    /// `false`, texts stay as they were sent, and an update with a longer name is refused.
+    /// `false`, texts stay as they were sent, and an update or event with a longer name is refused.
     ///
     /// Documented are the two limits. That a text is cut between characters, and in nested lists and
     /// objects as well, is a guess.

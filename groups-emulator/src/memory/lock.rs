@@ -33,7 +33,7 @@ impl FileLock {
 }
 
 impl Drop for FileLock {
-    /// A child process that is just being started shares the open file, so closing it would not do.
+    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
     fn drop(&mut self) {
         // An error would leave the lock to the end of the process.
         let _ = self.0.unlock();

@@ -38,7 +38,7 @@
 //! than Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, and so are
 //! a group id that is not text, a property name that is empty, `$group_key` or `$group_id`, two objects on
 //! one line of a body that has one a line, an event's `time` that is not an integer (the SDK for Python
-//! sends one that it was given), and a record that is nested in more than 122 levels ([`MAX_LEVELS`]). So is `$add`, which is documented for groups by its name alone. Two things are accepted
+//! passes on what it was given), and a record that is nested in more than 122 levels ([`MAX_LEVELS`]). So is `$add`, which is documented for groups by its name alone. Two things are accepted
 //! all the same:
 //!
 //! - A body of a content type that is not documented, such as `text/plain`, is read as JSON, because many
