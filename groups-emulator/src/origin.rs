@@ -112,8 +112,8 @@ fn check_host<'h>(headers: &'h HeaderMap, allowed: &Allowed) -> Result<&'h str, 
         Ok(host)
     } else {
         Err(format!(
-            "the host {host:?} may be another site's name: use 127.0.0.1 or localhost, or allow it with \
-             `allow_host` or `--allow-host`"
+            "the host {host:?} could be a website's: use 127.0.0.1 or localhost, or allow it with `allow_host` or \
+             `--allow-host`"
         ))
     }
 }

@@ -6,8 +6,8 @@ use super::rules::FIRST_SECOND;
 
 /// The time of an event: see [`Event::time`](crate::Event::time).
 ///
-/// Made from a [`SystemTime`], from a number of seconds or milliseconds, or from an integer of either unit, which is in
-/// milliseconds if it would be a time after 1970 as such, and else in seconds.
+/// Made from a [`SystemTime`], from a number of seconds or milliseconds, or from an integer of either unit: in
+/// milliseconds where that gives a time after 1970, else in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub(super) Since1970);
 
