@@ -424,6 +424,19 @@ fn times() {
         refused(purchase().time(UNIX_EPOCH - Duration::from_hours(1))),
         early
     );
+    // A clock that started at 1970. As a number of seconds, the same would be in 2008.
+    let january = UNIX_EPOCH + Duration::from_secs(14 * 86_400);
+    assert_eq!(refused(purchase().time(january)), early);
+    let january = Time::from_millis(14 * 86_400_000);
+    assert_eq!(refused(purchase().time(january)), early);
+    assert_eq!(
+        refused(purchase().time(Time::from_secs(14 * 86_400))),
+        early
+    );
+    assert_eq!(time(purchase().time(14 * 86_400_000)), 14 * 86_400_000);
+    let guessed = purchase().insert_id("id").time(14 * 86_400_000);
+    assert_ne!(guessed.clone(), guessed.clone().time(january));
+    assert_eq!(guessed.clone(), guessed.time(14 * 86_400_000_u64));
     let late = r#""time": it is more than an hour ahead"#;
     let ahead = millis(SystemTime::now() + Duration::from_mins(61));
     assert_eq!(refused(purchase().time(ahead)), late);
