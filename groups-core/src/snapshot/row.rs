@@ -188,6 +188,7 @@ fn write_traces(out: &mut Vec<u8>, traces: &BTreeMap<String, Trace>) {
                 out.extend_from_slice(&hash.to_le_bytes());
             }
             Trace::Once => out.push(b'o'),
+            Trace::MaybeOnce => out.push(b'p'),
             Trace::List(items) => {
                 out.push(b'l');
                 write_text(out, items);
@@ -255,6 +256,7 @@ impl Reader<'_> {
             let trace = match self.byte()? {
                 b'v' => Trace::Value(u128::from_le_bytes(self.array()?)),
                 b'o' => Trace::Once,
+                b'p' => Trace::MaybeOnce,
                 b'l' => Trace::List(self.list()?),
                 b'm' => Trace::Uncertain(Some(self.list()?)),
                 b'u' => Trace::Uncertain(None),
@@ -281,6 +283,7 @@ mod tests {
         let traces = [
             ("plan", Trace::Value(7)),
             ("founded", Trace::Once),
+            ("first", Trace::MaybeOnce),
             ("tags", Trace::List("[1,\"é\"]".to_owned())),
             ("old", Trace::Uncertain(Some("[2]".to_owned()))),
             ("other", Trace::Uncertain(None)),
