@@ -73,24 +73,34 @@ fn groups_that_a_stopped_run_did_not_read_are_neither_gone_nor_forgotten() {
     assert_eq!(snapshot.sync(&client, next()).unwrap(), Report::default());
 }
 
-/// Nothing is undelivered, and all the same not everything was sent.
 #[test]
-fn a_run_that_is_cancelled_before_anything_is_to_be_sent_is_an_error() {
+fn a_run_that_is_cancelled_stops_reading_also_where_nothing_has_changed() {
     let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
     let client = client(&emulator);
     let mut snapshot = store.open();
     let all = || (0..200).map(company);
     assert!(snapshot.sync(&client, all()).is_ok());
-    let stop = AtomicBool::new(true);
+    let (stop, read) = (AtomicBool::new(false), Cell::new(0));
     let options = || client.with_options().cancel_on(&stop);
-    let mut last = company(200);
-    last.plan = 2;
-    let error = snapshot.sync(options(), all().chain([last])).unwrap_err();
+    let until_cancelled = all().inspect(|company| {
+        read.set(read.get() + 1);
+        stop.store(company.id == 50, Ordering::Relaxed);
+    });
+    let error = snapshot.sync(options(), until_cancelled).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert_eq!(error.to_string(), "the run was stopped before its end");
+    assert_eq!(read.get(), 51);
+    // Before the first `$delete`.
     let error = snapshot.sync(options(), [company(1)]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
-    assert_eq!(emulator.profiles().len(), 200, "nothing is deleted");
-    assert_eq!(snapshot.len(), 200);
+    assert_eq!((emulator.profiles().len(), snapshot.len()), (200, 200));
     stop.store(false, Ordering::Relaxed);
     assert_eq!(snapshot.sync(options(), all()).unwrap(), Report::default());
+    // After the last group there was nothing to stop.
+    let last = all().inspect(|company| stop.store(company.id == 199, Ordering::Relaxed));
+    let mut snapshot = snapshot.delete_gone(false);
+    let error = snapshot.sync(options(), last).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "it was not compared");
+    let report = snapshot.sync(options(), all().take(0)).unwrap();
+    assert_eq!(report, Report::default());
 }

@@ -261,7 +261,8 @@ impl SnapshotStore for Handle {
         if written == usize::MAX {
             return Ok(places);
         }
-        rows.is_cut = written < new.len();
+        // A process that is not killed may undo what it could not write whole.
+        rows.is_cut = percent(50);
         Err(fault())
     }
 
