@@ -40,35 +40,42 @@ fn check(emulator: &Emulator, property: &str, expected: Option<&str>) {
     assert_eq!(profile.get(property), expected.map(Value::from).as_ref());
 }
 
-/// What a night leads to that does not end well.
-fn nights() -> [(&'static str, fn(&Emulator, &Memory)); 3] {
-    [
-        ("an outage", |emulator, _| {
-            emulator.fail_next(Fault::Status(503));
-        }),
-        ("a rejection", |emulator, _| {
-            emulator.fail_next(Fault::Reject(vec![0]));
-        }),
-        // At the row that ends the run: the server has accepted all.
-        ("a kill", |_, store| store.kill_at(2, 0)),
-    ]
+/// What happens in a night that does not end well.
+#[derive(Clone, Copy, Debug)]
+enum Night {
+    Outage,
+    Rejection,
+    /// At the row that ends the run: the server has accepted all.
+    Kill,
+}
+
+impl Night {
+    const ALL: [Self; 3] = [Self::Outage, Self::Rejection, Self::Kill];
+
+    fn spoil(self, emulator: &Emulator, store: &Memory) {
+        match self {
+            Self::Outage => emulator.fail_next(Fault::Status(503)),
+            Self::Rejection => emulator.fail_next(Fault::Reject(vec![0])),
+            Self::Kill => store.kill_at(2, 0),
+        }
+    }
 }
 
 #[test]
 fn an_unset_that_may_not_have_arrived_is_sent_again() {
-    for (name, fail) in nights() {
+    for night in Night::ALL {
         let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
         let client = client(&emulator);
         assert!(sync(&store, &client, company(1, Some("a"))).is_ok());
-        fail(&emulator, &store);
+        night.spoil(&emulator, &store);
         drop(sync(&store, &client, company(1, None)));
         store.restart();
         let report = sync(&store, &client, company(1, None)).unwrap();
-        assert_eq!(report.rejected, [], "{name}");
+        assert_eq!(report.rejected, [], "{night:?}");
         check(&emulator, "first", None);
         check(&emulator, "origin", Some("a"));
         let again = sync(&store, &client, company(1, None));
-        assert_eq!(again, Ok(Report::default()), "{name}");
+        assert_eq!(again, Ok(Report::default()), "{night:?}");
         // Unset, it can be set once again.
         assert!(sync(&store, &client, company(1, Some("b"))).is_ok());
         check(&emulator, "first", Some("b"));
@@ -78,14 +85,14 @@ fn an_unset_that_may_not_have_arrived_is_sent_again() {
 
 #[test]
 fn a_bad_night_of_another_property_does_not_forget_what_was_set_once() {
-    for (name, fail) in nights() {
+    for night in Night::ALL {
         let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
         let client = client(&emulator);
         assert!(sync(&store, &client, company(1, Some("a"))).is_ok());
-        fail(&emulator, &store);
+        night.spoil(&emulator, &store);
         drop(sync(&store, &client, company(2, Some("a"))));
         store.restart();
-        assert!(sync(&store, &client, company(2, None)).is_ok(), "{name}");
+        assert!(sync(&store, &client, company(2, None)).is_ok(), "{night:?}");
         check(&emulator, "first", None);
         check(&emulator, "origin", Some("a"));
     }
@@ -114,11 +121,11 @@ fn what_may_have_been_set_once_becomes_a_list() {
         #[mixpanel(union)]
         origin: [&'static str; 2],
     }
-    for (_, fail) in nights() {
+    for night in Night::ALL {
         let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
         let client = client(&emulator);
         assert!(sync(&store, &client, company(1, Some("a"))).is_ok());
-        fail(&emulator, &store);
+        night.spoil(&emulator, &store);
         drop(sync(&store, &client, company(2, None)));
         store.restart();
         let next = Next {

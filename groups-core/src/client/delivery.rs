@@ -56,7 +56,7 @@ pub(crate) struct Delivery<'a> {
     /// Returns whether a request may start that takes up to that time.
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
     /// Set once nothing more is sent.
-    pub(super) stopped: Option<&'a AtomicBool>,
+    pub(super) is_stopped: Option<&'a AtomicBool>,
     state: Mutex<State>,
     /// Wakes the caller: a lane has room or is done, or nothing more is sent.
     caller: Condvar,
@@ -141,7 +141,7 @@ impl<'a> Delivery<'a> {
         Self {
             route,
             permit: None,
-            stopped: None,
+            is_stopped: None,
             caller: Condvar::new(),
             lanes: state.lanes.iter().map(|_| Condvar::new()).collect(),
             state: Mutex::new(state),
@@ -213,8 +213,8 @@ impl<'a> Delivery<'a> {
     pub(crate) fn stop(&self, error: Error) {
         let mut state = self.state();
         state.stopped.get_or_insert(error);
-        if let Some(stopped) = self.stopped {
-            stopped.store(true, Ordering::Relaxed);
+        if let Some(is_stopped) = self.is_stopped {
+            is_stopped.store(true, Ordering::Relaxed);
         }
         self.wake_all(&state);
     }

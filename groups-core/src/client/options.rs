@@ -19,7 +19,7 @@ pub struct SendOptions<'a> {
     pub(super) cancel: Option<&'a AtomicBool>,
     pub(super) progress: Option<Callback<'a>>,
     permit: Option<&'a Permit<'a>>,
-    stopped: Option<&'a AtomicBool>,
+    is_stopped: Option<&'a AtomicBool>,
 }
 
 /// Returns whether a request may start that can take this long.
@@ -33,7 +33,7 @@ impl<'a> SendOptions<'a> {
             cancel: None,
             progress: None,
             permit: None,
-            stopped: None,
+            is_stopped: None,
         }
     }
 
@@ -66,8 +66,8 @@ impl<'a> SendOptions<'a> {
     }
 
     /// Sets the flag once nothing more is sent.
-    pub(crate) fn note_stop(mut self, stopped: &'a AtomicBool) -> Self {
-        self.stopped = Some(stopped);
+    pub(crate) fn note_stop(mut self, flag: &'a AtomicBool) -> Self {
+        self.is_stopped = Some(flag);
         self
     }
 
@@ -114,7 +114,7 @@ impl<'a> SendOptions<'a> {
         let client = self.client;
         let mut delivery = Delivery::new(route, client.take_idle());
         delivery.permit = self.permit.map(|permit| (permit, client.0.timeout));
-        delivery.stopped = self.stopped;
+        delivery.is_stopped = self.is_stopped;
         thread::scope(|scope| {
             let mut lanes = Lanes::new(scope, &delivery, self);
             lanes.fill(records);

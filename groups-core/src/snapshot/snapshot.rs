@@ -188,7 +188,6 @@ impl Snapshot {
         T: MixpanelGroup,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.note_struct::<T>();
         if !self.is_loaded {
             self.index = Index::load(&mut *self.store, &self.name)?;
         }
@@ -197,6 +196,7 @@ impl Snapshot {
         if !via.is_disabled() {
             self.check_project(project)?;
         }
+        self.note_struct::<T>();
         // Until the run has ended well. A panic of the iterator leaves it so.
         self.is_loaded = false;
         let mut begin = self.index.state.clone();
