@@ -26,6 +26,7 @@ struct Old {
     first: Option<u8>,
     #[mixpanel(set_once)]
     origin: Option<u8>,
+    owner: Option<u8>,
     #[mixpanel(flatten)]
     extra: HashMap<String, u8>,
 }
@@ -46,6 +47,8 @@ struct New {
     first: Vec<u64>,
     #[mixpanel(set_once, unset_none)]
     origin: Option<u8>,
+    #[mixpanel(set_once)]
+    owner: Option<u8>,
     #[mixpanel(flatten, union)]
     extra: HashMap<String, HashSet<u8>>,
 }
@@ -80,6 +83,7 @@ impl Values {
             regions: filled(self.set.iter().copied()),
             first: self.first,
             origin: self.origin,
+            owner: self.origin,
             extra: filled(self.extra.iter().map(|(name, item)| (name.clone(), *item))),
         }
     }
@@ -96,6 +100,7 @@ impl Values {
             regions: filled(self.set.iter().copied().map(u64::from)),
             first: self.first.into_iter().map(u64::from).collect(),
             origin: self.origin,
+            owner: self.origin,
             extra: filled(
                 self.extra
                     .iter()
@@ -244,22 +249,21 @@ fn check(nights: &[Night], store: &Store) -> Result<(), TestCaseError> {
             }
         });
         let profile = emulator.profile("company", &id.to_string());
-        let is_origin_kept = !last.is_new && groups.get(&id).is_some_and(|of| of.origin.is_none());
+        // Of what is set once, the value depends on when. It stays where there is none now, unless it says `unset_none`.
+        let (once, kept) = if last.is_new {
+            (["origin", "owner"], "owner")
+        } else {
+            (["first", "origin"], "origin")
+        };
+        let is_kept = groups.get(&id).is_some_and(|of| of.origin.is_none());
         let [profile, expected] = [profile, expected].map(|profile| {
             let mut profile = comparable(profile);
-            // Of what was set once, the value depends on when.
-            let once: &[&str] = if last.is_new {
-                &["origin"]
-            } else {
-                &["first", "origin"]
-            };
             for name in once {
-                profile
-                    .entry((*name).to_owned())
-                    .and_modify(|value| *value = "once".into());
+                let value = profile.entry(name.to_owned());
+                value.and_modify(|value| *value = "once".into());
             }
-            if is_origin_kept {
-                profile.remove("origin");
+            if is_kept {
+                profile.remove(kept);
             }
             profile
         });
