@@ -328,6 +328,7 @@ impl ClientBuilder {
         Client(Arc::new(Inner {
             groups: self.groups(&endpoint),
             import: self.import(&endpoint),
+            token: self.token,
             endpoint,
             open,
             connections: self.connections,

@@ -32,6 +32,8 @@ use crate::util::sync::{Mutex, MutexGuard, has_one_core};
 pub struct Client(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
+    /// The project's, a secret.
+    pub(super) token: String,
     pub(super) endpoint: Endpoint,
     pub(super) groups: Route,
     pub(super) import: Route,
