@@ -197,7 +197,9 @@ impl<'a> Sender<'a> {
         let opening = self.delivery.route.opening.len();
         let is_held = |index: &usize| self.held.contains(batch.head(*index, opening));
         let held: Vec<_> = (first..batch.len()).filter(is_held).collect();
-        held.iter().for_each(|index| self.hand_back(batch, *index));
+        for index in &held {
+            self.hand_back(batch, *index);
+        }
         batch.remove(&held);
         held
     }
