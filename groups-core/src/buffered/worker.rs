@@ -49,7 +49,7 @@ enum Outcome {
     Elsewhere,
     /// Something failed; the pause is the one that the server requested, if any.
     Failed(Option<Duration>),
-    /// Nothing of a delivery was accepted in time.
+    /// Nothing of a delivery was accepted in time, and the server requested no pause.
     TimedOut,
 }
 
@@ -116,17 +116,19 @@ fn send_all<R: Kind>(
             }
         };
         // What another process has taken concerns a flush or a shutdown alone.
-        if taken.is_empty() {
-            portion.all_sent();
-            if !(publisher.outbox.is_durable() && task.is_awaited) {
-                return Outcome::Done;
-            }
-        } else {
+        if taken.is_empty() && !(publisher.outbox.is_durable() && task.is_awaited) {
+            return Outcome::Done;
+        }
+        if !taken.is_empty() {
             match send(publisher, &taken, cancel, suspects) {
                 Outcome::Done => portion.succeeded(),
                 // There is a line, only not for so much.
                 Outcome::TimedOut if portion.timed_out(taken.len()) => {}
-                failed => return failed,
+                Outcome::TimedOut => return Outcome::TimedOut,
+                failed => {
+                    portion.failed();
+                    return failed;
+                }
             }
         }
         if taken.is_empty() || task.is_flush() {
@@ -227,9 +229,11 @@ fn send<R: Kind>(
     }
     match (&result, &settled) {
         (Ok(_), Ok(())) => Outcome::Done,
-        (Err(error), _) if error.is_timeout() && report.accepted == 0 => Outcome::TimedOut,
-        (Err(error), _) => Outcome::Failed(error.retry_after()),
         (Ok(_), Err(_)) => Outcome::Failed(None),
+        (Err(error), _) => match error.retry_after() {
+            None if error.is_timeout() && report.accepted == 0 => Outcome::TimedOut,
+            pause => Outcome::Failed(pause),
+        },
     }
 }
 

@@ -940,6 +940,22 @@ fn what_is_refused_without_compression_too_goes_on_with_it() {
     assert_eq!(requests, [true, false, true, true, true]);
 }
 
+/// A body that is not compressed is longer, and a firewall can read it.
+#[test]
+fn what_is_not_accepted_without_compression_shows_nothing() {
+    let refusal = (200, r#"{"status":0,"error":"one is bad"}"#);
+    for plain in [(413, ""), (403, "<html>")] {
+        let refusals: &[_] = match plain.0 {
+            413 => &[refusal, plain],
+            _ => &[refusal, plain, plain, plain, plain, plain, plain, plain],
+        };
+        let requests = refused_with_gzip(refusals);
+        let (first, rest) = requests.split_at(refusals.len());
+        assert!(first[0] && !first[1..].contains(&true));
+        assert_eq!(rest, [true, true, true]);
+    }
+}
+
 /// Sends two batches, whose first requests are refused so, and returns which requests were compressed. In the end all are
 /// accepted.
 fn refused_with_gzip(refusals: &[(u16, &str)]) -> Vec<bool> {
