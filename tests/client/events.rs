@@ -836,14 +836,33 @@ fn wrong_settings_are_errors_that_do_not_show_them() {
         assert!(!text.contains("hunter2"), "{text}");
         text
     };
-    let user = "invalid service account's user name: it is empty or contains a colon";
-    assert_eq!(build("", "hunter2", "1"), user);
-    assert_eq!(build("a:b", "hunter2", "1"), user);
-    assert_eq!(build("a", "", "1"), "the service account's secret is empty");
-    for project in ["", "hunter2&strict=0", "1 2"] {
-        assert!(
-            build("a", "hunter2", project).starts_with("invalid project id: expected the number")
-        );
+    for (user, secret, project, expected) in [
+        (
+            "",
+            "hunter2",
+            "1",
+            "the service account's user name is empty",
+        ),
+        ("a", "", "1", "the service account's secret is empty"),
+        ("a", "hunter2", "", "the project id is empty"),
+    ] {
+        assert_eq!(build(user, secret, project), expected);
+    }
+    for (user, project, expected) in [
+        (
+            "a:b",
+            "1",
+            "invalid service account's user name: it contains the character ':'",
+        ),
+        (
+            "a",
+            "hunter2&strict=0",
+            "invalid project id: it contains the character '&'",
+        ),
+        ("a", "1 2", "invalid project id: it contains a space"),
+    ] {
+        let text = build(user, "hunter2", project);
+        assert!(text.starts_with(expected), "{text}");
     }
 }
 
