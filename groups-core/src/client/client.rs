@@ -128,13 +128,14 @@ impl Client {
     /// | 401, 403 with Mixpanel's JSON (`error` and `status`) | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
     /// | 404 with Mixpanel's JSON | stops, [`NotFound`](crate::ErrorKind::NotFound) |
     /// | 415 for a body with gzip | sent again at once without, as is the rest of the call |
+    /// | a refusal of all of a body with gzip, while none was accepted yet | the same, unless it is not accepted without either: then the request is halved, with gzip |
     /// | 2xx, 400, 401, 403, 404 without Mixpanel's JSON (HTML, nothing, or JSON that is cut off or unknown), any other 4xx, or a redirect, which is not followed: a firewall, proxy or captive portal | retried; after the last attempt, halved until the blocked updates are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. If three single updates in a row are blocked, one more is tried: if that is blocked too, everything comes back |
     /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
     /// | 429 | retried, and no connection sends before that; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
     /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
-    /// | `Retry-After`, in seconds or as a date | the retry is not before that; if it is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after) |
+    /// | `Retry-After`, in seconds or as a date | the retry is not before that; if it is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after). Only the parts of a blocked request do not wait for it |
     /// | any other status | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
     /// | a response of more than 1 MiB | the first MiB is read, and counts as cut off |
     /// | a response that is not HTTP | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
