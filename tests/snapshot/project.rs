@@ -1,7 +1,8 @@
 //! A snapshot belongs to one project.
 
-use mixpanel_groups::{Client, ErrorKind, Report, RetryPolicy, Snapshot};
+use mixpanel_groups::{Client, ErrorKind, Group, Report, RetryPolicy, Snapshot};
 use mixpanel_groups_emulator::{Emulator, Fault};
+use serde_json::json;
 
 use crate::store::Memory;
 use crate::{Company, Folder, company};
@@ -57,6 +58,33 @@ fn the_endpoint_may_change() {
     assert!(store.open().sync(&one, [company(1)]).is_ok());
     let nothing = store.open().sync(&other, [company(1)]).unwrap();
     assert_eq!(nothing, Report::default());
+}
+
+/// What may have been sent with another token is not removed with this one.
+#[test]
+fn a_project_that_accepted_nothing_leaves_nothing_to_remove() {
+    let emulator = Emulator::start().unwrap();
+    let [staging, live] = ["STAGING", "LIVE"].map(|token| client(&emulator, token));
+    for is_killed in [false, true] {
+        emulator.reset();
+        let store = Memory::default();
+        if is_killed {
+            store.kill_at(2, 0);
+        } else {
+            emulator.fail_next(Fault::Status(401));
+        }
+        assert!(store.open().sync(&staging, [company(1)]).is_err());
+        store.restart();
+        let by_another = Group::new("company", 1).set(json!({"by": "a web handler"}));
+        assert_eq!(live.send(by_another).unwrap().accepted, 1);
+        for _ in 0..2 {
+            store.open().sync(&live, [company(2)]).unwrap();
+        }
+        assert_eq!(store.open().len(), 1);
+        assert!(emulator.profile("company", "1").is_some());
+        let error = store.open().sync(&staging, [company(1)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
 }
 
 /// With a wrong token, everything is refused. It must not keep the right one out.

@@ -63,25 +63,20 @@ impl Entry {
 impl Index {
     pub(super) fn load(store: &mut dyn SnapshotStore, what: &str) -> Result<Self, Error> {
         let mut state = None;
-        let mut index = Self {
-            entries: Vec::new(),
-            slots: None,
-            next: [0; 2],
-            state: State {
-                key: HashKey::random(),
-                project: None,
-                next_run: 1,
-                open: Vec::new(),
-            },
-            state_place: 0,
-            rows: 0,
-        };
+        let mut index = Self::new(0);
         let is_whole = store.load(&mut |place, row| {
             index.rows += 1;
             match Head::parse(row) {
                 Some(head) if head.name != STATE => index.put(&head, place),
                 _ => {
                     let read = State::decode(row).map_err(|why| damaged(what, &why))?;
+                    // With another key, all began anew.
+                    if state
+                        .as_ref()
+                        .is_some_and(|before: &State| before.key != read.key)
+                    {
+                        (index.entries, index.slots) = (Vec::new(), None);
+                    }
                     (state, index.state_place) = (Some(read), place);
                 }
             }
@@ -97,6 +92,23 @@ impl Index {
             index.close_runs(is_whole);
         }
         Ok(index)
+    }
+
+    /// Returns an index without groups, of a store with so many rows. Its first row, which is its state, makes these outdated.
+    pub(super) fn new(rows: usize) -> Self {
+        Self {
+            entries: Vec::new(),
+            slots: None,
+            next: [0; 2],
+            state: State {
+                key: HashKey::random(),
+                project: None,
+                next_run: 1,
+                open: Vec::new(),
+            },
+            state_place: 0,
+            rows,
+        }
     }
 
     /// Forgets open runs that no group is of. Where later rows may be missing, every group may be in another state.

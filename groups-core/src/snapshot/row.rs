@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! group: name (16) · fingerprint (16) · run (4) · kind (4) · slot (4) · key · id · company · after · before
-//! state: zeros (16) · version (4) · hash key (16) · hash of the project's token, or zeros (16) · next run (4) ·
+//! state: zeros (16) · version (4) · hash key (16) · project (16) · next run (4) ·
 //!        open runs (4 each)
 //! ```
 //! Numbers are little-endian. A text is its length, as a variable number of bytes of 7 bits each, and its bytes. A
@@ -47,11 +47,20 @@ pub(super) struct Row {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) key: HashKey,
-    /// The hash of the token of the project that has accepted something.
-    pub(super) project: Option<u128>,
+    /// `None` before the first run.
+    pub(super) project: Option<Project>,
     pub(super) next_run: u32,
     /// The runs that were begun and not ended.
     pub(super) open: Vec<u32>,
+}
+
+/// The project that the groups were sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Project {
+    /// The hash of its token, but for the lowest bit.
+    token: u128,
+    /// Whether it has accepted anything, as far as is known.
+    pub(super) has_accepted: bool,
 }
 
 pub(super) const DELETED: u32 = 1;
@@ -126,7 +135,7 @@ impl State {
         let mut out = STATE.to_le_bytes().to_vec();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.key.to_bytes());
-        out.extend_from_slice(&self.project.unwrap_or_default().to_le_bytes());
+        out.extend_from_slice(&Project::to_bits(self.project).to_le_bytes());
         out.extend_from_slice(&self.next_run.to_le_bytes());
         for run in &self.open {
             out.extend_from_slice(&run.to_le_bytes());
@@ -152,7 +161,7 @@ impl State {
         let project = u128::from_le_bytes(bytes.array().ok_or_else(wrong)?);
         let mut state = Self {
             key,
-            project: (project != 0).then_some(project),
+            project: Project::from_bits(project),
             next_run: bytes.u32().ok_or_else(wrong)?,
             open: Vec::new(),
         };
@@ -160,6 +169,33 @@ impl State {
             state.open.push(bytes.u32().ok_or_else(wrong)?);
         }
         Ok(state)
+    }
+}
+
+impl Project {
+    pub(super) fn new(key: HashKey, token: &str) -> Self {
+        Self {
+            token: key.hash(token.as_bytes()) & !1,
+            has_accepted: false,
+        }
+    }
+
+    /// Returns whether it has the same token.
+    pub(super) fn is(self, other: Self) -> bool {
+        self.token == other.token
+    }
+
+    fn to_bits(project: Option<Self>) -> u128 {
+        project.map_or(0, |project| {
+            project.token | u128::from(project.has_accepted)
+        })
+    }
+
+    fn from_bits(bits: u128) -> Option<Self> {
+        (bits != 0).then_some(Self {
+            token: bits & !1,
+            has_accepted: bits & 1 == 1,
+        })
     }
 }
 
@@ -341,9 +377,15 @@ mod tests {
         };
         assert_eq!(Row::decode(&row.encode(&deleted)), Some((deleted, row)));
 
-        for project in [None, Some(1 << 100)] {
+        let key = HashKey::from_bytes([7; 16]);
+        let tried = Project::new(key, "TOKEN");
+        let known = Project {
+            has_accepted: true,
+            ..tried
+        };
+        for project in [None, Some(tried), Some(known)] {
             let state = State {
-                key: HashKey::from_bytes([7; 16]),
+                key,
                 project,
                 next_run: 9,
                 open: vec![3, 8],

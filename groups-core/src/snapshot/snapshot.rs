@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::file_store::FileStore;
 use super::index::Index;
 use super::journal::Journal;
+use super::row::Project;
 use super::run::Run;
 use super::store::SnapshotStore;
 use crate::client::SendOptions;
@@ -36,8 +37,8 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 /// # One project, one struct
 /// A snapshot belongs to one project: the first one that accepts an update. A client with another token is refused; the
 /// endpoint may change. The token is kept as a hash. A snapshot knows only what it has sent itself, not what other code
-/// sends or deletes, nor what somebody deletes in Mixpanel. To send everything again, move it away; then it does not know
-/// which groups are gone.
+/// sends or deletes, nor what somebody deletes in Mixpanel. To send everything again, move it away while no `Snapshot` of it
+/// is open; then it does not know which groups are gone.
 ///
 /// Use one struct for each group key: a property that the struct does not have, or no longer has, is removed, unless it
 /// was set once. So two structs that map different properties of the same groups need a snapshot each. With one, each
@@ -192,9 +193,8 @@ impl Snapshot {
             self.index = Index::load(&mut *self.store, &self.name)?;
         }
         let via = via.into();
-        let project = self.index.state.key.hash(via.token().as_bytes());
         if !via.is_disabled() {
-            self.check_project(project)?;
+            self.set_project(via.token())?;
         }
         self.note_struct::<T>();
         // Until the run has ended well. A panic of the iterator leaves it so.
@@ -203,7 +203,7 @@ impl Snapshot {
         begin.open.push(begin.next_run);
         begin.next_run += 1;
         let journal = Journal::new(&mut *self.store, begin);
-        let mut run = Run::new::<T>(&mut self.index, &journal, project, via.is_disabled());
+        let mut run = Run::new::<T>(&mut self.index, &journal, via.is_disabled());
         let mut groups = groups.into_iter();
         let mut failed = None;
         let mut gone = None;
@@ -261,20 +261,27 @@ impl Snapshot {
         }
     }
 
-    /// Returns an error if what is known is of another project than this one, by the hashes of their tokens.
-    fn check_project(&self, project: u128) -> Result<(), Error> {
-        if self
-            .index
-            .state
-            .project
-            .is_none_or(|known| known == project)
-        {
-            return Ok(());
+    /// Sets the project that a run sends to. A project that has accepted nothing, such as one with a wrong token, is forgotten
+    /// together with what may have been sent to it: no other project gets the removals of that.
+    ///
+    /// # Errors
+    /// If another project has accepted something.
+    fn set_project(&mut self, token: &str) -> Result<(), Error> {
+        let project = Project::new(self.index.state.key, token);
+        match self.index.state.project {
+            Some(known) if known.is(project) => return Ok(()),
+            Some(known) if known.has_accepted => {
+                return Err(Error::config(format!(
+                    "{} was kept with another project's token: use another snapshot for this project, or move it away to send everything again",
+                    self.name
+                )));
+            }
+            Some(_) => self.index = Index::new(self.index.rows),
+            None => {}
         }
-        Err(Error::config(format!(
-            "{} was kept with another project's token: use another snapshot for this project, or move it away to send everything again",
-            self.name
-        )))
+        let project = Project::new(self.index.state.key, token);
+        self.index.state.project = Some(project);
+        Ok(())
     }
 
     /// Warns of another struct of a group key that was synced before: each removes the other's properties.
