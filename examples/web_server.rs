@@ -11,7 +11,8 @@
 //! Each request to change a company's plan publishes an update of the company and an event that links the user to it,
 //! which takes about a microsecond each; background threads send them in batches. `/metrics` shows how many wait and
 //! were accepted. SIGTERM and Ctrl-C end the server: it sends what waits, for at most five seconds, since the queue is in
-//! memory. You see how many were accepted, the profiles and the events. Mixpanel is a stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
+//! memory. You see how many were accepted, the profiles and the events. Mixpanel is a stand-in on a loopback port, or with
+//! `MIXPANEL_TOKEN` set the real one.
 
 use std::error::Error;
 use std::io::Read as _;

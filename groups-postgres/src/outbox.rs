@@ -60,9 +60,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// ```
 ///
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19: see [TLS](crate#tls). The
-/// configuration's callback for notices, if it has one, is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
-/// publish otherwise and for the depth, one to relay; and as many for events. Breaking off a statement opens another one for a
-/// moment.
+/// configuration's callback for notices, if it has one, is not called. The outbox opens a connection when it needs one:
+/// none for `publish_in`, one to publish otherwise and for the depth, one to relay; and as many for events. Breaking off a
+/// statement opens another one for a moment.
 ///
 /// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
 /// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
@@ -132,8 +132,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// ```
 ///
 /// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A relay's role needs
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. In a schema other than `public`, both need `USAGE` on it. Any transaction that stays open for hours keeps PostgreSQL
-/// from vacuuming the table, which slows relays down.
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. In a schema other than `public`, both need `USAGE` on it. Any
+/// transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which slows relays down.
 ///
 /// Triggers on the table of updates count what waits. Where they were disabled for a while, or a part of the tables was
 /// restored, the depth is wrong until nothing waits: then a relay corrects it. [`migrate`](Self::migrate) corrects counts

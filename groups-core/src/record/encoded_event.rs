@@ -31,9 +31,9 @@ impl EncodedEvent {
     /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
     /// value stays as it is written.
     ///
-    /// An event that is too large is read all the same, and rejected when it is sent.
-    /// [`import`](crate::Client::import) and [`publish`](crate::BufferedClient::publish) also reject a time before 1971 or
-    /// more than an hour ahead. Of an event that is in an outbox already, Mixpanel alone checks the time.
+    /// An event that is too large is read all the same, and rejected when it is sent. A time before 1971 or more than an hour
+    /// ahead is rejected by [`import`](crate::Client::import) and [`publish`](crate::BufferedClient::publish); that of an
+    /// event that is in an outbox already is checked by Mixpanel alone.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidUpdate`] if the JSON is not an event: `event` as text and `properties` as an object with
