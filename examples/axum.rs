@@ -4,14 +4,15 @@
 //! DATABASE_URL=postgres://user@localhost/scratch cargo run --example axum
 //! curl -X POST 'http://127.0.0.1:8000/companies/acme/plan/enterprise' # from another terminal
 //! curl http://127.0.0.1:8000/metrics
+//! cargo run --example axum -- 0.0.0.0:9000 # reachable from other machines, on another port
 //! ```
 //!
 //! With `--demo` it makes such requests to itself and ends. It creates the tables of the outbox in the schema `public`.
 //!
 //! A handler awaits the commit of its update, and of an event that links the user to the company. Other handlers run
-//! meanwhile. The relay has threads of its own, which send what was committed, also by other servers. Ctrl-C ends the
-//! server, after what waits has been sent. Mixpanel is a stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the
-//! real one.
+//! meanwhile. The relay has threads of its own, which send what was committed, also by other servers. SIGTERM and Ctrl-C
+//! end the server: it finishes its requests, and sends what waits, for at most ten seconds more. Mixpanel is a stand-in on
+//! a loopback port, or with `MIXPANEL_TOKEN` set the real one.
 
 use std::error::Error;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use mixpanel_groups::{BufferedClient, Client, Event, MixpanelGroup};
 use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 /// What a request changes: a struct may map only some of a group's properties.
@@ -83,6 +85,9 @@ async fn metrics(State(shared): State<Shared>) -> String {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL to a database")?;
+    // Before anything is published, so that no signal ends the process on the spot.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let emulator = Emulator::start()?;
     let client = if std::env::var_os("MIXPANEL_TOKEN").is_some() {
         Client::from_env()?
@@ -91,17 +96,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .endpoint(emulator.endpoint())
             .build()?
     };
+    // For TLS, see the README of mixpanel-groups-postgres.
     let outbox = PostgresOutbox::new(url.parse()?, postgres::NoTls)?;
     outbox.migrate()?; // Blocks; nothing else runs yet.
     let relay = client.buffered().outbox(outbox.clone()).start()?;
 
-    let demo = std::env::args().any(|argument| argument == "--demo");
-    let listener = TcpListener::bind(if demo {
-        "127.0.0.1:0"
-    } else {
-        "127.0.0.1:8000"
-    })
-    .await?;
+    let argument = std::env::args().nth(1);
+    let demo = argument.as_deref() == Some("--demo");
+    let address = match &argument {
+        Some(_) if demo => "127.0.0.1:0",
+        Some(address) => address,
+        None => "127.0.0.1:8000",
+    };
+    let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     println!("http://{address}");
     let router = Router::new()
@@ -116,7 +123,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let requests = spawn_blocking(move || request_plans(&format!("http://{address}")));
             println!("{:?}", requests.await);
         } else {
-            drop(tokio::signal::ctrl_c().await);
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         }
     };
     axum::serve(listener, router)

@@ -35,12 +35,13 @@ struct Company {
     seats: i32,
 }
 
-/// Writes the row and publishes the update: both, or neither.
+/// Writes the row and publishes the update: both, or neither. Its error can cross threads, as `spawn_blocking` of an
+/// async program demands.
 fn save(
     connection: &mut PgConnection,
     outbox: &PostgresOutbox,
     company: &Company,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     connection.transaction(|connection| {
         diesel::insert_into(example_company::table)
             .values(company)
@@ -57,7 +58,7 @@ fn save(
     })
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "set DATABASE_URL to a database")?;
     let emulator = Emulator::start()?;
     let client = if std::env::var_os("MIXPANEL_TOKEN").is_some() {
@@ -74,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "CREATE TABLE IF NOT EXISTS example_company (id text PRIMARY KEY, plan text NOT NULL, seats int NOT NULL)",
     )
     .execute(&mut connection)?;
-    // The outbox has connections of its own, to relay.
+    // The outbox has connections of its own, to relay. For TLS, see the README of mixpanel-groups-postgres.
     let outbox = PostgresOutbox::new(url.parse()?, postgres::NoTls)?;
     outbox.migrate()?;
 

@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = mpsc::channel();
     thread::spawn(move || signals.forever().try_for_each(|signal| stop.send(signal)));
 
+    // For TLS, see the README of mixpanel-groups-postgres.
     let outbox = PostgresOutbox::new(url.parse()?, postgres::NoTls)?;
     outbox.migrate()?;
     let relay = Client::from_env()?

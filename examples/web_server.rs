@@ -10,19 +10,22 @@
 //!
 //! Each request to change a company's plan publishes an update of the company and an event that links the user to it,
 //! which takes about a microsecond each; background threads send them in batches. `/metrics` shows how many wait and
-//! were accepted. Enter ends the server, after what waits has been sent; you see how many were accepted, the
-//! profiles and the events. Mixpanel is a stand-in on a loopback port, or with `MIXPANEL_TOKEN` set the real one.
+//! were accepted. SIGTERM and Ctrl-C end the server: it sends what waits, for at most five seconds, since the queue is in
+//! memory. You see how many were accepted, the profiles and the events. Mixpanel is a stand-in on a loopback port, or with
+//! `MIXPANEL_TOKEN` set the real one.
 
 use std::error::Error;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use mixpanel_groups::buffered::{OverflowPolicy, Stats};
 use mixpanel_groups::{BufferedClient, Client, Event, MixpanelGroup};
 use mixpanel_groups_emulator::Emulator;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use tiny_http::{Method, Request, Response, Server};
 
 /// What a request changes: a struct may map only some of a group's properties.
@@ -38,6 +41,11 @@ struct PlanChange<'a> {
 const THREADS: usize = 4;
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    // Before anything is published, so that no signal ends the process on the spot.
+    let is_ending = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&is_ending))?;
+    }
     let emulator = Emulator::start()?;
     let client = if std::env::var_os("MIXPANEL_TOKEN").is_some() {
         Client::from_env()?
@@ -62,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     };
     let server = Server::http(address).map_err(|error| format!("{address}: {error}"))?;
     let address = server.server_addr().to_ip().ok_or("no address")?;
-    println!("listening on http://{address}; Enter ends the server");
+    println!("listening on http://{address}");
     thread::scope(|scope| {
         let (server, buffered) = (Arc::new(server), &buffered);
         for _ in 0..THREADS {
@@ -72,7 +80,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         if demo {
             make_requests(address);
         } else {
-            drop(std::io::stdin().read(&mut [0]));
+            while !is_ending.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(100));
+            }
         }
         (0..THREADS).for_each(|_| server.unblock());
     });

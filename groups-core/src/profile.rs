@@ -31,7 +31,8 @@ use crate::record::{Error, ErrorKind, Update};
 /// [Mixpanel's reference](https://developer.mixpanel.com/reference/group-profiles) documents the usual cases. The other
 /// cases are choices of this library:
 ///
-/// - `$set`, `$set_once` and `$union` create the group, even without a property. The others do not create it.
+/// - `$set`, `$set_once` and `$union` create the group, even without a property: the emulator refuses that, since Mixpanel
+///   documents that a group needs one. The others do not create it.
 /// - `null` is a value like any other: `$set` stores it, and `$set_once` does not replace it. So a test sees what the code
 ///   under test has sent.
 /// - After `$union`, the items of the list are unique, even if `$set` had stored duplicates. Items keep their order.

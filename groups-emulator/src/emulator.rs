@@ -18,8 +18,9 @@ use mixpanel_groups::{Error, ErrorKind, Profile};
 
 /// A stand-in for Mixpanel: an HTTP server on a loopback port, which stops when it is dropped.
 ///
-/// - `/groups` applies the six operations to profiles in memory, as [`Profile`] defines them. The body
-///   is JSON or a form's `data`, plain or in base64, with or without gzip.
+/// - `/groups` applies the six operations to profiles in memory, as [`Profile`] defines them, but refuses to
+///   create a group without a property. The body is JSON or a form's `data`, plain or in base64, with or
+///   without gzip.
 /// - `/import` stores events, as JSON or one a line. Of those with the same name, time, distinct id and
 ///   insert id it keeps the last, and 100,000 in all.
 /// - Both check records by Mixpanel's documented rules and limits, and reply as documented with and
@@ -415,8 +416,8 @@ impl Emulator {
         requests.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
-    /// Returns the number of connections that clients and browsers have open. Once it is 0, each request
-    /// whose client is gone was applied or never will be.
+    /// Returns the number of connections that clients and browsers have open. At 0, a request
+    /// that its client has aborted was applied, or never will be.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.server.open_connections()

@@ -59,10 +59,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// # }
 /// ```
 ///
-/// `config` and the TLS connector are those of the crate `postgres`, version 0.19. The configuration's callback for
-/// notices, if it has one, is not called. The outbox opens a connection when it needs one: none for `publish_in`, one to
-/// publish otherwise and for the depth, one to relay; and as many for events. Breaking off a statement opens another one for a
-/// moment.
+/// `config` and the TLS connector are those of the crate `postgres`, version 0.19: see [TLS](crate#tls). The
+/// configuration's callback for notices, if it has one, is not called. The outbox opens a connection when it needs one:
+/// none for `publish_in`, one to publish otherwise and for the depth, one to relay; and as many for events. Breaking off a
+/// statement opens another one for a moment.
 ///
 /// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
 /// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
@@ -103,14 +103,14 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.
-/// - Publish shortly before the commit: other transactions that publish for the same group wait from then on. If one of
-///   them is a `BufferedClient`'s, so do the calls for other groups that share it. So a session that idles after it has
-///   published can make them time out: `idle_in_transaction_session_timeout` ends it.
+/// - Publish shortly before the commit: other transactions that publish for the same group wait from then on. A
+///   `BufferedClient` writes the updates of many callers in one transaction, so all of them wait for one locked group.
+///   A session that idles after it has published can make them time out: `idle_in_transaction_session_timeout` ends it.
 /// - Publish for several groups in one call of [`publish_all_in`](Self::publish_all_in), which locks them in one order
 ///   for all transactions, whatever their groups. (More than 64 MB of JSON are several calls.)
-/// - Repeat a transaction that PostgreSQL ends with `40P01` (`deadlock_detected`), as for any deadlock. Two transactions
-///   may deadlock if one of them publishes for several groups in several calls, also with one that publishes in one call:
-///   no order of your own, such as by name, is the order of the locks.
+/// - Repeat a transaction that PostgreSQL ends with `40P01` (`deadlock_detected`), as for any deadlock. A transaction that
+///   publishes for several groups in several calls may deadlock with any other, also with one of a single call. To sort the
+///   groups yourself does not help: the locks are in the order of a hash.
 ///
 /// # Replicas
 /// A standby that takes over has what was committed with `synchronous_commit = remote_apply` (or `remote_write` and
@@ -132,8 +132,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// ```
 ///
 /// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A relay's role needs
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. Any transaction that stays open for hours keeps PostgreSQL
-/// from vacuuming the table, which slows relays down.
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. In a schema other than `public`, both need `USAGE` on it. Any
+/// transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which slows relays down.
 ///
 /// Triggers on the table of updates count what waits. Where they were disabled for a while, or a part of the tables was
 /// restored, the depth is wrong until nothing waits: then a relay corrects it. [`migrate`](Self::migrate) corrects counts

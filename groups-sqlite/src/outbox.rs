@@ -79,10 +79,10 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// # What happens to disks and files
 /// - **A full disk**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
 ///   whose name ends with `-reserve`, which is empty while they are in use. Until they are back, updates are accepted only
-///   as far as the database has free pages. What your own transactions publish cannot be held back. If not even 8 MiB are
-///   enough to remove all that one delivery has sent, the rest of it is sent once more; what was removed is missing in
-///   [`stats`](mixpanel_groups::BufferedClient::stats), and what was moved to `…_rejected` in
-///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error).
+///   as far as the database has free pages. What your own transactions publish cannot be held back. If 8 MiB do not
+///   suffice to remove all that one delivery has sent, the rest of it is sent once more. Then
+///   [`stats`](mixpanel_groups::BufferedClient::stats) does not count what was removed, and
+///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error) does not get what was moved to `…_rejected`.
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
 ///   lives. (On Windows a file in use cannot be removed.)
 /// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be

@@ -1,7 +1,7 @@
 //! An example of the workspace, run as a user runs it.
 
 use std::env;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -43,7 +43,7 @@ impl Example {
 
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -71,10 +71,6 @@ impl Example {
             found.is_some()
         });
         found.unwrap()
-    }
-
-    pub fn press_enter(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
     /// Sends a signal, such as `TERM`.

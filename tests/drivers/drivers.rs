@@ -3,6 +3,8 @@
 //! The calls are those of the guide's page "With Diesel, sqlx and others".
 
 use std::error::Error;
+use std::sync::Barrier;
+use std::thread;
 
 use mixpanel_groups::{EncodedUpdate, ErrorKind};
 use mixpanel_groups_postgres::PostgresOutbox;
@@ -26,7 +28,7 @@ fn assert_sent(harness: &Harness) {
     assert_eq!(sent, [("acme".to_owned(), 1), ("acme".to_owned(), 3)]);
 }
 
-fn run(future: impl Future<Output = Result<(), Box<dyn Error>>>) {
+fn run(future: impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime
         .enable_all()
@@ -46,7 +48,7 @@ fn diesel() {
         outbox: &PostgresOutbox,
         connection: &mut PgConnection,
         number: u64,
-    ) -> Result<(), Box<dyn Error>> {
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         connection.transaction(|connection| {
             diesel::sql_query("UPDATE company SET seats = seats + 1").execute(connection)?;
             outbox.publish_in(connection, seats("acme", number))?;
@@ -71,8 +73,17 @@ fn diesel() {
 
     let manager = ConnectionManager::<PgConnection>::new(url(&harness));
     let pool = Pool::builder().max_size(2).build(manager).unwrap();
+    // In an async program.
+    run(async {
+        let (pool, outbox) = (pool.clone(), outbox.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut connection = pool.get()?;
+            transact(&outbox, &mut connection, 3)
+        })
+        .await??;
+        Ok(())
+    });
     let mut pooled = pool.get().unwrap();
-    transact(outbox, &mut pooled, 3).unwrap();
     // A pooled connection as such, outside a transaction and inside; text beyond ASCII.
     outbox.publish_in(&mut pooled, seats("é", 4)).unwrap();
     let published = pooled.transaction(|pooled| {
@@ -91,6 +102,81 @@ fn diesel() {
         sent[2..],
         expected.map(|(group, number)| (group.to_owned(), number))
     );
+}
+
+/// Diesel does not return the code of a deadlock. The guide says what is left to recognize it by.
+#[test]
+fn diesel_and_a_deadlock() {
+    use diesel::prelude::*;
+    use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let both_have_one = Barrier::new(2);
+    let publish = |groups: [&'static str; 2]| {
+        let mut connection = PgConnection::establish(&url(&harness)).unwrap();
+        diesel::sql_query("SET deadlock_timeout = '100ms'")
+            .execute(&mut connection)
+            .unwrap();
+        connection.transaction(|connection| {
+            harness.outbox.publish_in(connection, seats(groups[0], 1))?;
+            both_have_one.wait();
+            harness.outbox.publish_in(connection, seats(groups[1], 1))?;
+            Ok::<_, Box<dyn Error + Send + Sync>>(())
+        })
+    };
+    let ended = thread::scope(|scope| {
+        let threads = [["a", "b"], ["b", "a"]].map(|groups| scope.spawn(move || publish(groups)));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let [error] = &ended
+        .into_iter()
+        .filter_map(Result::err)
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("one of both ends by the deadlock");
+    };
+    let cause = error.source().unwrap().downcast_ref::<DieselError>();
+    let Some(DieselError::DatabaseError(DatabaseErrorKind::Unknown, about)) = cause else {
+        panic!("{cause:?}");
+    };
+    assert_eq!(about.message(), "deadlock detected");
+}
+
+#[test]
+fn diesel_async() {
+    use diesel::result::Error as DieselError;
+    use diesel::sql_query;
+    use diesel::sql_types::Text;
+    use diesel_async::scoped_futures::ScopedFutureExt as _;
+    use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
+
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    run(async {
+        let mut connection = AsyncPgConnection::establish(&url(&harness)).await?;
+        for number in 1..=3 {
+            let update: EncodedUpdate = stored("acme", number);
+            let ended = connection.transaction(|connection| {
+                async move {
+                    sql_query("SELECT mixpanel_outbox_publish($1)")
+                        .bind::<Text, _>(update.as_json())
+                        .execute(connection)
+                        .await?;
+                    if number == 2 {
+                        return Err(DieselError::RollbackTransaction);
+                    }
+                    Ok(())
+                }
+                .scope_boxed()
+            });
+            assert_eq!(ended.await.is_err(), number == 2);
+        }
+        Ok(())
+    });
+    assert_sent(&harness);
 }
 
 #[test]

@@ -166,9 +166,8 @@ fn web_server_publishes_an_update_and_an_event_for_a_request() {
         .arg("127.0.0.1:0")
         .env("MIXPANEL_TOKEN", "any")
         .env("MIXPANEL_ENDPOINT", emulator.endpoint());
-    let mut server = Example::start(&mut command);
-    let line = server.wait_for("listening on http://");
-    let address = line.strip_suffix("; Enter ends the server").unwrap();
+    let server = Example::start(&mut command);
+    let address = &*server.wait_for("listening on http://");
 
     let (status, body) = request(address, "POST /companies/acme/plan?enterprise");
     assert_eq!(status, "HTTP/1.1 200 OK");
@@ -184,7 +183,7 @@ fn web_server_publishes_an_update_and_an_event_for_a_request() {
 
     // What waits is sent before it ends.
     request(address, "POST /companies/globex/plan?free");
-    server.press_enter();
+    server.signal("TERM");
     let ended = server.end();
     assert!(ended.status.success(), "{}", ended.errors);
     assert_eq!(ended.errors, "");

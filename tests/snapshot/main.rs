@@ -594,6 +594,40 @@ fn the_caller_panics_at_any_group_and_the_next_run_mends_it() {
     }
 }
 
+#[test]
+fn a_renamed_property_moves_unless_it_was_set_once() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Before {
+        #[mixpanel(group_id)]
+        id: u8,
+        plan: &'static str,
+        #[mixpanel(set_once)]
+        founded: u16,
+    }
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct After {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(rename = "Plan")]
+        plan: &'static str,
+        #[mixpanel(set_once, rename = "Founded")]
+        founded: u16,
+    }
+    let (folder, emulator) = (Folder::new(), Emulator::start().unwrap());
+    let client = client(&emulator);
+    let (id, plan, founded) = (1, "pro", 1999);
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let report = snapshot.sync(&client, [Before { id, plan, founded }]);
+    assert!(report.unwrap().is_all_accepted());
+    let report = snapshot.sync(&client, [After { id, plan, founded }]);
+    assert!(report.unwrap().is_all_accepted());
+    let profile = emulator.profile("company", "1").unwrap();
+    let expected = json!({"Plan": "pro", "Founded": 1999, "founded": 1999});
+    assert_eq!(profile, expected);
+}
+
 /// Two structs of one group, each with a snapshot.
 #[test]
 fn a_struct_with_other_properties_has_a_snapshot_of_its_own() {

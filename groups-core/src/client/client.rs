@@ -167,7 +167,7 @@ impl Client {
     /// Imports any number of events, which link users to groups, and returns a report of them.
     ///
     /// Works as [`send`](Self::send) does for updates, with batches of up to 2,000 events and 10,000,000 bytes before
-    /// compression. An event that is sent twice counts once, because of its insert id.
+    /// compression. An event that is sent twice counts once, because its time and its insert id stay the same.
     /// ([Import API](https://developer.mixpanel.com/reference/import-events))
     ///
     /// ```no_run

@@ -13,8 +13,8 @@ use crate::json::{EncodeError, Json, Written, close};
 ///
 /// Implemented for `Vec`, `VecDeque`, slices, arrays of at most 32 items (a limit of serde), `HashSet`, `BTreeSet`,
 /// and for `Option`s, references, boxes and shared pointers of these. The items are text or numbers
-/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles)). Items that serialize to `null` are left
-/// out.
+/// ([Groups API](https://developer.mixpanel.com/reference/group-profiles)): an update with others, such as structs, is
+/// rejected. Items that serialize to `null` are left out.
 ///
 /// Implement it for a newtype that serializes as a list:
 ///

@@ -4,8 +4,9 @@ use crate::util::sync::{Instant, SystemTime};
 
 /// The end of a lease, for the method [`hold`](crate::Outbox::hold) of an outbox that several processes share.
 ///
-/// It uses two clocks, since one can be set and the other stops while the machine sleeps. The earlier end counts. If the
-/// clock is set to a time before the lease, the lease covers nothing: another process may have seen that it has ended.
+/// It reads two clocks: the wall clock can be set, and the monotonic one stops while the machine sleeps. The lease has
+/// ended if either of them says so. If the wall clock is set to a time before the lease, the lease covers nothing: another
+/// process may have seen that it has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldUntil {
     since: Instant,

@@ -31,14 +31,13 @@ impl EncodedEvent {
     /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
     /// value stays as it is written.
     ///
-    /// An event that is too large is read all the same, and rejected when it is sent. So is one with a time that is too early or
-    /// too far ahead, if it is passed to [`import`](crate::Client::import) or [`publish`](crate::BufferedClient::publish). One
-    /// that is in an outbox, where another program can write it, is sent as it is: Mixpanel's clock decides.
+    /// An event that is too large is read all the same, and rejected when it is sent. A time before 1971 or more than an hour
+    /// ahead is rejected by [`import`](crate::Client::import) and [`publish`](crate::BufferedClient::publish); that of an
+    /// event that is in an outbox already is checked by Mixpanel alone.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidUpdate`] if the JSON is not an event: `event` as text and `properties` as an object with
-    /// `time` (an integer), `distinct_id` and `$insert_id`, which keeps a repetition from counting twice. The
-    /// error says what is wrong.
+    /// `time` (an integer), `distinct_id` and `$insert_id`. The error says what is wrong.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let event = parse(json)?;
         Self::written(|out| event.write_at_any_time(out).map(Some))

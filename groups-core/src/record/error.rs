@@ -49,9 +49,10 @@ pub enum ErrorKind {
     /// The response is not Mixpanel's, also after all retries: the page of a proxy, firewall or captive portal, or an empty
     /// body.
     UnexpectedResponse,
-    /// A thread could not be started, or a file or database failed.
+    /// A thread could not be started, a file or database failed, or a snapshot is in use by another run.
     Io,
-    /// The file of a snapshot or outbox is damaged, or was written by a newer version of this library.
+    /// The file of a snapshot or outbox is damaged or of another version of this library, or rows that the outbox in
+    /// PostgreSQL needs are missing.
     Damaged,
     /// Mixpanel refused updates or events: see [`Report::into_result`].
     Rejected,

@@ -71,8 +71,8 @@ impl Undelivered {
         }
     }
 
-    /// Iterates over the events that an `import` did not deliver. They keep their insert ids, so Mixpanel keeps
-    /// each once, even if it received one before.
+    /// Iterates over the events that an `import` did not deliver. They keep their times and insert ids, so Mixpanel
+    /// keeps each once, even if it received one before.
     ///
     /// ```no_run
     /// # let client = mixpanel_groups::Client::new("token")?;

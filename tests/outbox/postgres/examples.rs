@@ -91,6 +91,38 @@ fn axum() {
     );
 }
 
+/// As a container's runtime ends it.
+#[test]
+fn axum_sends_what_waits_when_it_is_to_end() {
+    let Some(database) = Database::new("axum_end") else {
+        return;
+    };
+    let emulator = Emulator::start().unwrap();
+    for (signal, id) in [("TERM", "acme"), ("INT", "globex")] {
+        let mut command = Example::command("axum");
+        let server = Example::start(
+            command
+                .arg("127.0.0.1:0")
+                .env("DATABASE_URL", database.url())
+                .env("MIXPANEL_TOKEN", "any")
+                .env("MIXPANEL_ENDPOINT", emulator.endpoint()),
+        );
+        let address = server.wait_for("http://");
+        let plan = format!("http://{address}/companies/{id}/plan/pro");
+        ureq::post(plan).send_empty().unwrap();
+        server.signal(signal);
+        let ended = server.end();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.errors);
+        let printed = ended.printed;
+        assert!(
+            printed.ends_with("\nnothing is left to send\n"),
+            "{printed}"
+        );
+        let profile = emulator.profile("company", id).unwrap();
+        assert_eq!(profile.to_string(), r#"{"plan":"pro"}"#);
+    }
+}
+
 #[test]
 fn relay() {
     let Some(database) = Database::new("relay") else {

@@ -115,21 +115,18 @@ fn from_a_trigger_for_each_row() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    // The guide's statement, in the schema of this test.
+    // The guide's function, in the schema of this test.
     let (_, publish) = GUIDE.split_once("```sql\n").unwrap();
     let (publish, _) = publish.split_once("```").unwrap();
     let publish = publish.replace("public.", &format!("{}.", harness.schema));
     let mut client = harness.client();
     client
         .batch_execute(&format!(
-            "CREATE TABLE company (id bigint PRIMARY KEY, plan text);
-             CREATE FUNCTION publish_company() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 {publish}
-                 RETURN NULL;
-             END $$;
+            "CREATE TABLE company (id bigint PRIMARY KEY, plan text, seats int);
+             CREATE FUNCTION publish_company() RETURNS trigger LANGUAGE plpgsql AS $$ {publish} $$;
              CREATE TRIGGER publish AFTER INSERT OR UPDATE ON company
                  FOR EACH ROW EXECUTE FUNCTION publish_company();
-             INSERT INTO company VALUES (12345, 'pro')"
+             INSERT INTO company VALUES (12345, 'pro', NULL), (67890, NULL, NULL)"
         ))
         .unwrap();
     client

@@ -122,7 +122,17 @@ impl Event {
     /// Sets the event's own id, in place of the random UUID that it has from the start: at most 36 of
     /// the characters `A`–`Z`, `a`–`z`, `0`–`9` and `-`.
     ///
-    /// Set it for events that are made again from the same data: Mixpanel keeps one event for each id.
+    /// Set it and the [`time`](Self::time) for events that are made again from the same data, as by a job that starts
+    /// anew after a crash: Mixpanel keeps one event of the same name, time, distinct id and insert id. With another time
+    /// it can count twice. ([Import API](https://developer.mixpanel.com/reference/import-events))
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use mixpanel_groups::Event;
+    /// # let renewed_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    /// let renewed = || Event::new("Renewed").distinct_id("user123").insert_id("renewal-7").time(renewed_at);
+    /// assert_eq!(renewed(), renewed()); // counts once
+    /// ```
     pub fn insert_id<'i>(mut self, id: impl Into<Id<'i>>) -> Self {
         self.insert_id = id.into().to_string();
         self
