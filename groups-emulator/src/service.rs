@@ -201,8 +201,11 @@ impl Service {
                 format,
             };
             received.error = Some(closed_by(&Fault::ApplyLate(time)));
-            self.memory().late.push(late);
-            self.log(received);
+            let mut memory = self.memory();
+            memory.late.push(late);
+            memory.keep_request(received);
+            drop(memory);
+            self.changed.notify_all();
             connection.close();
             let is_stopped = lifecycle.pause(time);
             let late = self.memory().late.take(number);

@@ -341,6 +341,46 @@ fn a_file_in_a_folder_that_cannot_be_written_is_written_in_place() {
     set_mode(0o755);
 }
 
+/// A volume of the file that is full does not cost what the file had.
+#[test]
+#[cfg(unix)]
+fn a_mounted_file_on_a_full_volume_keeps_what_it_has() {
+    let (kept, volume) = (Kept::new("full-volume"), Kept::new("volume"));
+    let folder = volume.0.parent().unwrap();
+    let Some(tmpfs) = Mount::new(&["-t", "tmpfs", "-o", "size=64k", "tmpfs"], folder) else {
+        return;
+    };
+    let (on_volume, other) = (folder.join("kept"), folder.join("other"));
+    fs::write(&kept.0, "").unwrap();
+    fs::write(&on_volume, "").unwrap();
+    let file = Mount::new(&["--bind", on_volume.to_str().unwrap()], &kept.0).unwrap();
+    let emulator = kept.start().unwrap();
+    set_plan(&emulator, "pro");
+    emulator.save().unwrap();
+    fs::write(&other, vec![0; 64 << 10]).unwrap_err();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let more = (0..100).map(|id| Group::new("company", id).set(json!({"plan": "more".repeat(50)})));
+    let report = client.build().unwrap().send(more).unwrap();
+    assert!(report.is_all_accepted());
+    let error = emulator.save().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    drop(emulator);
+    let profile = kept.start().unwrap().profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"plan": "pro"}));
+    drop((file, tmpfs));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_that_leads_nowhere_yet_is_in_use_too() {
+    let kept = Kept::new("link-in-use");
+    std::os::unix::fs::symlink("target", &kept.0).unwrap();
+    let first = kept.start().unwrap();
+    set_plan(&first, "pro");
+    first.save().unwrap();
+    assert!(kept.start().is_err());
+}
+
 #[test]
 fn a_file_that_another_emulator_keeps_is_in_use() {
     let kept = Kept::new("in-use");

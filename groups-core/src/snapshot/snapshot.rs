@@ -134,8 +134,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// - As [`Client::send`](crate::Client::send), after what was accepted has been kept. When nothing more can be sent, no
-    ///   more structs are read. The undelivered updates are those of the structs that were read; the other groups are
-    ///   neither sent nor deleted, and the next run compares them with what was known before.
+    ///   more structs are read. The undelivered updates are those of the structs that were read, without the last one. The
+    ///   other groups are neither sent nor deleted, and the next run compares them with what was known before.
     /// - [`ErrorKind::Config`] if the client has the token of another project than the snapshot. Nothing is sent.
     /// - If the snapshot cannot be written. Then no request starts that depends on what could not be written: a file or
     ///   volume that is read-only or full is an error before the first request. The error has the report of what was

@@ -1,5 +1,5 @@
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 #[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -192,9 +192,19 @@ fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
+/// Where that fails, as with a full disk, the old content is written back, which takes no more room.
 fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
-    file.write_all(content)?;
-    file.set_len(content.len() as u64)?;
-    file.sync_all()
+    let old = fs::read(path)?;
+    let file = OpenOptions::new().write(true).open(path)?;
+    let write = |content: &[u8]| {
+        let mut file = &file;
+        file.rewind()?;
+        file.write_all(content)?;
+        file.set_len(content.len() as u64)?;
+        file.sync_all()
+    };
+    write(content).inspect_err(|_| {
+        // An error of this would hide the cause.
+        let _ = write(&old);
+    })
 }

@@ -1,6 +1,6 @@
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A lock that ends when this is dropped, or the process ends.
 pub(crate) struct FileLock(File);
@@ -12,15 +12,16 @@ impl FileLock {
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if it is locked already.
     pub(crate) fn beside(path: &Path) -> io::Result<Option<Self>> {
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = target(path);
         let Some(name) = path.file_name() else {
             return Ok(None);
         };
         let mut name = name.to_owned();
         name.push(".lock");
         let path = path.with_file_name(name);
-        // It may be another user's.
-        let Ok(file) = File::create(&path).or_else(|_| File::open(&path)) else {
+        // It may be another user's, or another program's that only has this name.
+        let opened = OpenOptions::new().append(true).create(true).open(&path);
+        let Ok(file) = opened.or_else(|_| File::open(&path)) else {
             return Ok(None);
         };
         match file.try_lock() {
@@ -30,6 +31,21 @@ impl FileLock {
             Err(TryLockError::Error(_)) => Ok(None),
         }
     }
+}
+
+/// Returns where a path leads, also if nothing is there yet.
+fn target(path: &Path) -> PathBuf {
+    /// As many links follow each other on Linux.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(next) = fs::read_link(&path) else {
+            break;
+        };
+        path.pop();
+        path.push(next);
+    }
+    fs::canonicalize(&path).unwrap_or(path)
 }
 
 impl Drop for FileLock {
