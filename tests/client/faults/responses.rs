@@ -680,6 +680,23 @@ fn where_everything_is_blocked_a_few_requests_are_enough() {
     }
 }
 
+/// A page about one record's text must not stop the others, whatever `Retry-After` it has.
+#[test]
+fn the_parts_of_a_blocked_request_do_not_wait_for_its_retry_after() {
+    for policy in [quick(), quick().attempts(1).deadline(2 * HOUR)] {
+        let raw = firewall_with(&[7], || {
+            response(403, "retry-after: 3600\r\n", "<html>Request blocked</html>")
+        });
+        let client = builder(&raw.endpoint).retry(policy).build().unwrap();
+        let error = client.send(updates(21)).unwrap_err();
+        assert_eq!(error.retry_after(), Some(HOUR));
+        assert_eq!(undelivered(&error), [7]);
+        let report = error.report().unwrap();
+        assert_eq!((report.accepted, report.retries), (20, 0));
+        assert!(report.requests <= 1 + 10, "{report}");
+    }
+}
+
 /// Applies what it should, and counts what it applied, without saying which is bad: 3 and 8 of 10.
 fn assert_bisected_by_count(response_to: fn(usize, usize) -> String) {
     let raw = Raw::responding(move |body| {
