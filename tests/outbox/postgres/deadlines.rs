@@ -182,7 +182,9 @@ fn a_backend_that_is_stopped() {
         call();
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
-    eventually("reconnected", || outbox.depth().is_ok());
+    eventually("reconnected", || {
+        outbox.append(&[stored("acme", 1)], NO_LIMIT).is_ok()
+    });
     assert!(!buffered.shutdown(Duration::from_secs(1)).is_complete());
     signal("-CONT");
     keeps_working(&outbox);
