@@ -137,6 +137,15 @@ fn tables_that_are_locked_hold_nothing_up_in_a_shorter_time() {
     });
 }
 
+fn keeping_all(harness: &Harness) -> PostgresOutbox {
+    PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .keep_accepted(Duration::MAX)
+        .keep_rejected(Duration::MAX)
+        .build()
+        .unwrap()
+}
+
 /// The sender's settings count, not those of the processes that stand by.
 #[test]
 fn a_process_that_stands_by_deletes_nothing() {
@@ -145,7 +154,7 @@ fn a_process_that_stands_by_deletes_nothing() {
     };
     let updates = [stored("acme", 1), stored("acme", 2)];
     assert!(harness.outbox.append(&updates, NO_LIMIT).unwrap());
-    let sender = impatient(&harness);
+    let sender = keeping_all(&harness);
     let taken = ids(&sender.take(2).unwrap());
     assert!(sender.hold(LONG).unwrap());
     // While another sends, and while nothing waits.
@@ -170,12 +179,7 @@ fn the_last_sender_deletes_also_while_nothing_waits() {
         assert!(deletes.take(1).unwrap().is_empty());
         old(&harness) < all
     });
-    let keeps = PostgresOutbox::builder(harness.config.clone(), NoTls)
-        .schema(&harness.schema)
-        .keep_accepted(Duration::MAX)
-        .keep_rejected(Duration::MAX)
-        .build()
-        .unwrap();
+    let keeps = keeping_all(&harness);
     assert!(keeps.append(&[stored("acme", 2)], NO_LIMIT).unwrap());
     let taken = ids(&keeps.take(1).unwrap());
     assert!(keeps.hold(LONG).unwrap());
