@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_rejected (
     message     text        NOT NULL,
     body        json        NOT NULL
 );
-CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_at
-    ON public.mixpanel_outbox_rejected (rejected_at);
+CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_kind_at
+    ON public.mixpanel_outbox_rejected (kind, rejected_at);
 
 -- Updates that Mixpanel accepted, if the outbox is set to keep them.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
@@ -53,8 +53,8 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
     accepted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     body        json        NOT NULL
 );
-CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_at
-    ON public.mixpanel_outbox_accepted (accepted_at);
+CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_kind_at
+    ON public.mixpanel_outbox_accepted (kind, accepted_at);
 
 -- How much waits of each kind is the sum of these rows. Each statement on mixpanel_outbox adds one, so no two wait for each other;
 -- relays and publishers merge them.

@@ -459,13 +459,13 @@ const RELEASE: &str =
 const SWEEP: &str = "WITH rejected AS (
          DELETE FROM public.mixpanel_outbox_rejected WHERE id IN (
              SELECT id FROM public.mixpanel_outbox_rejected
-             WHERE rejected_at < pg_catalog.now() - $1 * interval '1 second'
+             WHERE kind = 'update' AND rejected_at < pg_catalog.now() - $1 * interval '1 second'
              ORDER BY rejected_at LIMIT $3 FOR UPDATE SKIP LOCKED
          ) RETURNING id
      ), accepted AS (
          DELETE FROM public.mixpanel_outbox_accepted WHERE id IN (
              SELECT id FROM public.mixpanel_outbox_accepted
-             WHERE accepted_at < pg_catalog.now() - $2 * interval '1 second'
+             WHERE kind = 'update' AND accepted_at < pg_catalog.now() - $2 * interval '1 second'
              ORDER BY accepted_at LIMIT $3 FOR UPDATE SKIP LOCKED
          ) RETURNING id
      ) SELECT GREATEST((SELECT pg_catalog.count(*) FROM rejected), (SELECT pg_catalog.count(*) FROM accepted))";

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mixpanel_groups::Outbox;
+use mixpanel_groups::record::EncodedEvent;
+use mixpanel_groups::{Event, Outbox};
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::NoTls;
 
@@ -163,6 +164,12 @@ fn a_process_that_stands_by_deletes_nothing() {
         assert!(harness.another().take(1).unwrap().is_empty());
         assert_eq!(harness.count("mixpanel_outbox_accepted"), kept);
     }
+    // One that sends events deletes none of the updates.
+    let events = harness.another().events().unwrap();
+    let event = EncodedEvent::new(&Event::new("Signup").distinct_id("1")).unwrap();
+    assert!(events.append(&[event], NO_LIMIT).unwrap());
+    assert_eq!(events.take(1).unwrap().len(), 1);
+    assert_eq!(harness.count("mixpanel_outbox_accepted"), 2);
 }
 
 #[test]
