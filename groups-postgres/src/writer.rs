@@ -45,8 +45,8 @@ const DROP_CHUNK: usize = 10_000;
 /// The most statements of one call that drops.
 const MAX_CHUNKS: usize = 10;
 
-/// Appends and drops, and measures for that, on one connection. Calls of `append` that wait while another one writes share the next
-/// transaction.
+/// Appends and drops, and measures for that, on one connection. Calls of `append` that wait while another one writes share
+/// the next transaction.
 pub(crate) struct Writer {
     pending: std::sync::Mutex<Vec<Append>>,
     state: Mutex<WriterState>,
