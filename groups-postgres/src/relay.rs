@@ -397,21 +397,21 @@ macro_rules! durably {
     };
 }
 
+/// It locks the table of the lease first, as the other statements do.
+///
 /// A clock that was set back, or a time that no lease lasts, holds nobody up. The clocks of a server and of its standby may
 /// differ by some seconds.
 const TAKE: &str = concat!(
-    "WITH oldest AS (
-         SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1
-     ), taken AS (
+    "WITH taken AS (
          UPDATE public.mixpanel_outbox_lease
          SET holder = $1, since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
          WHERE kind = 'update' AND (holder IS NULL OR pg_catalog.split_part(holder, '/', 1) = $3 OR until <= pg_catalog.clock_timestamp()
                 OR pg_catalog.clock_timestamp() < since - interval '10 seconds')
-           AND EXISTS (SELECT FROM oldest)
+           AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
     durably!(),
     ") SELECT (SELECT pg_catalog.count(*) FROM taken), (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_lease WHERE kind = 'update'),
-        (SELECT pg_catalog.count(*) FROM oldest)"
+        (SELECT pg_catalog.count(*) FROM (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) AS oldest)"
 );
 
 const READ: &str = "SELECT id, body::text FROM (
