@@ -61,14 +61,15 @@ impl PostgresOutboxBuilder {
     }
 
     /// Sets how long accepted updates are kept in `…_accepted`. By default, and with zero, they are
-    /// deleted at once. [`Duration::MAX`] keeps them forever.
+    /// deleted at once. [`Duration::MAX`] keeps them forever. The time of the process that sends counts.
     pub fn keep_accepted(mut self, time: Duration) -> Self {
         self.settings.keep_accepted = time;
         self
     }
 
     /// Sets how long rejected updates are kept in `…_rejected`. The default is 30 days. With zero, a
-    /// relay deletes them within a minute. [`Duration::MAX`] keeps them forever.
+    /// relay deletes them within a minute. [`Duration::MAX`] keeps them forever. The time of the process that sends counts;
+    /// after a restart, it deletes nothing before it has sent something.
     pub fn keep_rejected(mut self, time: Duration) -> Self {
         self.settings.keep_rejected = time;
         self

@@ -36,7 +36,18 @@ struct EncodingName {
     getdatabaseencoding: String,
 }
 
+/// The beginning of the message that the function raises if slots are missing: Diesel does not show its SQLSTATE.
+const NO_SLOTS: &str = "rows are missing in the table of slots";
+
 fn failed(error: diesel::result::Error) -> Error {
-    let message = "cannot publish to the outbox (if its function is missing, run `migrate` first)";
-    Error::new(ErrorKind::Io, message).with_source(error)
+    let (kind, advice) = match &error {
+        diesel::result::Error::DatabaseError(_, info) if info.message().starts_with(NO_SLOTS) => {
+            (ErrorKind::Damaged, ": run `migrate` again")
+        }
+        _ => (
+            ErrorKind::Io,
+            " (if its function is missing, run `migrate` first)",
+        ),
+    };
+    Error::new(kind, format!("cannot publish to the outbox{advice}")).with_source(error)
 }

@@ -7,15 +7,16 @@
 // background thread, the `Runtime`, which starts when it is needed and ends after the outbox is dropped. Callers wait for
 // their job with a deadline; then the job is dropped, wherever it is, and the server is requested to break off.
 //
-// Ownership: the clones of a `PostgresOutbox` share the `Writer` (the connection that appends, measures and drops) and the
-// `Relay` (the connection that takes, holds and settles, with what this process has taken). Each has a mutex of its own,
-// so publishers do not wait for the sender.
+// Ownership: the clones of a `PostgresOutbox` share the `Writer` (the connection that appends and drops) and the `Relay` (the
+// connection that takes, holds and settles, with what this process has taken). Each has a mutex of its own, so publishers do
+// not wait for the sender. Updates and events share a connection for the depth, which waits for neither.
 //
 // Each statement is a transaction of its own, so no `Connection` keeps anything in its session but `LISTEN`.
 
 mod builder;
 mod connection;
 mod connector;
+mod depth;
 #[cfg(feature = "diesel")]
 mod diesel;
 mod names;

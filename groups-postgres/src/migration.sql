@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_rejected (
     message     text        NOT NULL,
     body        json        NOT NULL
 );
-CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_at
-    ON public.mixpanel_outbox_rejected (rejected_at);
+CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_kind_at
+    ON public.mixpanel_outbox_rejected (kind, rejected_at);
 
 -- Updates that Mixpanel accepted, if the outbox is set to keep them.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
@@ -53,8 +53,8 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
     accepted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     body        json        NOT NULL
 );
-CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_at
-    ON public.mixpanel_outbox_accepted (accepted_at);
+CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_kind_at
+    ON public.mixpanel_outbox_accepted (kind, accepted_at);
 
 -- How much waits of each kind is the sum of these rows. Each statement on mixpanel_outbox adds one, so no two wait for each other;
 -- relays and publishers merge them.
@@ -196,6 +196,22 @@ BEGIN
     RETURN group_key || ' ' || group_id;
 END $function$;
 
+-- Only the owner may publish, and roles that were granted EXECUTE. But PUBLIC may execute a new function. So each that is
+-- missing is created first as one that fails, for the owner alone. Replacing it below keeps its grants, as it keeps those
+-- of one that was there, also to PUBLIC.
+DO $do$ BEGIN
+    IF pg_catalog.to_regprocedure('public.mixpanel_outbox_publish(text[], boolean)') IS NULL THEN
+        CREATE FUNCTION public.mixpanel_outbox_publish(bodies text[], notify boolean DEFAULT true) RETURNS void
+        LANGUAGE plpgsql AS $function$ BEGIN RAISE 'run the migration again'; END $function$;
+        REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_publish(text[], boolean) FROM PUBLIC;
+    END IF;
+    IF pg_catalog.to_regprocedure('public.mixpanel_outbox_publish(text, boolean)') IS NULL THEN
+        CREATE FUNCTION public.mixpanel_outbox_publish(body text, notify boolean DEFAULT true) RETURNS void
+        LANGUAGE plpgsql AS $function$ BEGIN RAISE 'run the migration again'; END $function$;
+        REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_publish(text, boolean) FROM PUBLIC;
+    END IF;
+END $do$;
+
 -- Publishes updates and events, updates in order, as part of the transaction: each a JSON object as it goes over the wire,
 -- without $token.
 -- Without `notify`, relays find them at their next look: for PREPARE TRANSACTION, which NOTIFY excludes, and for thousands
@@ -241,9 +257,8 @@ BEGIN
     PERFORM public.mixpanel_outbox_publish(ARRAY[body], notify);
 END $function$;
 
--- Only the owner publishes, and who has been granted EXECUTE.
-REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_publish(text[], boolean), public.mixpanel_outbox_publish(text, boolean),
-    public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text),
+-- These are for the functions and triggers above alone.
+REVOKE EXECUTE ON FUNCTION public.mixpanel_outbox_group_of(text), public.mixpanel_outbox_text(text),
     public.mixpanel_outbox_count_change(), public.mixpanel_outbox_count_truncate() FROM PUBLIC;
 
 -- For people: the updates that wait, with their groups, and the events. Key and id are NULL for an event, and where the

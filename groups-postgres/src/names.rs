@@ -44,6 +44,11 @@ impl Names {
         self
     }
 
+    /// Returns the kind of records, as the tables have it.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.is_of_events { "event" } else { "update" }
+    }
+
     /// Returns SQL that is written for the default names and for updates, with these names in it and for this kind. The
     /// schema is quoted, because it may be a reserved word; behind its dot, the table may be one too.
     pub(crate) fn apply_to(&self, sql: &str) -> String {

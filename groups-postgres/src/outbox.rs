@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::builder::{OutboxSettings, PostgresOutboxBuilder};
 use crate::connection::Connection;
 use crate::connector::{Connect, Connector, Wake};
+use crate::depth::{measure, merge_if_many};
 use crate::names::Names;
 use crate::publish::{Encoding, PUBLISH, PublishIn, publish};
 use crate::relay::Relay;
@@ -61,8 +62,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19: see [TLS](crate#tls). The
 /// configuration's callback for notices, if it has one, is not called. The outbox opens a connection when it needs one:
-/// none for `publish_in`, one to publish otherwise and for the depth, one to relay; and as many for events. Breaking off a
-/// statement opens another one for a moment.
+/// none for `publish_in`, one to publish otherwise, one to relay, and as many for events; and one for the depth of both.
+/// Breaking off a statement opens another one for a moment.
 ///
 /// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
 /// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
@@ -162,6 +163,8 @@ struct Shared<R: OutboxRecord> {
     relay: Arc<AsyncMutex<Relay>>,
     /// The highest id that is taken.
     last_taken: Arc<AtomicI64>,
+    /// The connection that measures both queues.
+    meter: Arc<AsyncMutex<Connection>>,
     /// The thread of the connections of both queues, once one is needed.
     runtime: Arc<Mutex<Option<Arc<Runtime>>>>,
 }
@@ -211,9 +214,10 @@ impl PostgresOutbox {
         settings: &OutboxSettings,
     ) -> Self {
         let runtime = Arc::default();
+        let meter = Arc::new(AsyncMutex::new(Connection::new(connect, &names)));
         let of_events = names.clone().of_events();
-        let events = PostgresOutbox::queue(connect, of_events, settings, &runtime, None);
-        Self::queue(connect, names, settings, &runtime, Some(events))
+        let events = PostgresOutbox::queue(connect, of_events, settings, &runtime, &meter, None);
+        Self::queue(connect, names, settings, &runtime, &meter, Some(events))
     }
 
     /// Returns [`MIGRATION`](Self::MIGRATION) for this outbox's names.
@@ -319,12 +323,13 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
         names: Names,
         settings: &OutboxSettings,
         runtime: &Arc<Mutex<Option<Arc<Runtime>>>>,
+        meter: &Arc<AsyncMutex<Connection>>,
         events: Option<PostgresOutbox<EncodedEvent>>,
     ) -> Self {
         let (encoding, last_taken) = <(Arc<Encoding>, Arc<AtomicI64>)>::default();
         let connection = || Connection::new(connect, &names);
         let relay = Relay::new(connection(), settings, &last_taken);
-        let writer = Writer::new(connection(), &encoding, settings.notify);
+        let writer = Writer::new(connection(), &encoding, names.kind(), settings.notify);
         Self(Arc::new(Shared {
             kind: PhantomData,
             events,
@@ -338,6 +343,7 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
             writer: Arc::new(writer),
             relay: Arc::new(AsyncMutex::new(relay)),
             last_taken,
+            meter: Arc::clone(meter),
             runtime: Arc::clone(runtime),
         }))
     }
@@ -440,9 +446,14 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     }
 
     fn depth(&self) -> Result<Depth, Error> {
-        let writer = Arc::clone(&self.0.writer);
-        let time = SHORT.min(self.0.timeout());
-        self.0.wait(time, async move { writer.depth().await })
+        let (meter, kind) = (Arc::clone(&self.0.meter), self.0.names.kind());
+        let depth = async move {
+            let mut meter = meter.lock().await;
+            let (depth, counts) = measure(&mut meter, kind).await?;
+            merge_if_many(&mut meter, counts).await;
+            Ok(depth)
+        };
+        self.0.wait(SHORT.min(self.0.timeout()), depth)
     }
 
     /// Returns `true`: no call takes longer, nor longer than the builder's timeout.

@@ -66,6 +66,8 @@ pub(crate) struct Relay {
     /// The highest of them, for other threads.
     last_taken: Arc<AtomicI64>,
     merged: Option<Instant>,
+    /// Whether this process was the last to send, as far as it knows: then its settings say what is old.
+    is_last_sender: bool,
     /// When old rows are to be removed, and how many at most.
     sweep_at: Instant,
     sweep: i64,
@@ -88,6 +90,7 @@ impl Relay {
             taken: HashSet::new(),
             last_taken: Arc::clone(last_taken),
             merged: None,
+            is_last_sender: false,
             sweep_at: Instant::now(),
             sweep: MAX_SWEPT,
         }
@@ -126,17 +129,20 @@ impl Relay {
                 (&self.process, Type::TEXT),
             ];
             let rows = self.connection.query(WHAT, TAKE, params);
-            let [is_taken, is_there] = counts(WHAT, &rows.await?)?;
+            let [is_taken, is_there, is_waiting] = counts(WHAT, &rows.await?)?;
             if is_there == 0 {
                 let message = "the outbox's table of the lease is empty: run `migrate` again";
                 return Err(Error::new(ErrorKind::Damaged, message));
             }
             if is_taken == 0 {
+                // If something waits, another sends it.
+                self.is_last_sender &= is_waiting == 0;
                 self.may_hold = false;
                 self.set_taken(HashSet::new());
                 return Ok(Vec::new());
             }
             self.until = Some(until);
+            self.is_last_sender = true;
         }
         let entries = self.oldest(WHAT, most).await?;
         self.set_taken(entries.iter().map(|entry| entry.id).collect());
@@ -270,8 +276,8 @@ impl Relay {
         self.taken = taken;
     }
 
-    /// Once in a while, merges and corrects the rows that count, and deletes those of `rejected` and `accepted` that were
-    /// kept long enough. What takes long or fails is done later: nothing that is to be sent waits for it.
+    /// Once in a while, merges and corrects the rows that count, and the last sender deletes those of `rejected` and
+    /// `accepted` that were kept long enough. What takes long or fails is done later: nothing that is to be sent waits for it.
     async fn tidy(&mut self, time: Duration) {
         if self
             .merged
@@ -284,7 +290,7 @@ impl Relay {
             };
             drop(timeout(time, count).await);
         }
-        if self.sweep_at > Instant::now() {
+        if !self.is_last_sender || self.sweep_at > Instant::now() {
             return;
         }
         let most = self.sweep;
@@ -391,6 +397,8 @@ macro_rules! durably {
     };
 }
 
+/// It locks the table of the lease first, as the other statements do.
+///
 /// A clock that was set back, or a time that no lease lasts, holds nobody up. The clocks of a server and of its standby may
 /// differ by some seconds.
 const TAKE: &str = concat!(
@@ -402,7 +410,8 @@ const TAKE: &str = concat!(
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
     durably!(),
-    ") SELECT (SELECT pg_catalog.count(*) FROM taken), (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_lease WHERE kind = 'update')"
+    ") SELECT (SELECT pg_catalog.count(*) FROM taken), (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_lease WHERE kind = 'update'),
+        (SELECT pg_catalog.count(*) FROM (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) AS oldest)"
 );
 
 const READ: &str = "SELECT id, body::text FROM (
@@ -450,13 +459,13 @@ const RELEASE: &str =
 const SWEEP: &str = "WITH rejected AS (
          DELETE FROM public.mixpanel_outbox_rejected WHERE id IN (
              SELECT id FROM public.mixpanel_outbox_rejected
-             WHERE rejected_at < pg_catalog.now() - $1 * interval '1 second'
+             WHERE kind = 'update' AND rejected_at < pg_catalog.now() - $1 * interval '1 second'
              ORDER BY rejected_at LIMIT $3 FOR UPDATE SKIP LOCKED
          ) RETURNING id
      ), accepted AS (
          DELETE FROM public.mixpanel_outbox_accepted WHERE id IN (
              SELECT id FROM public.mixpanel_outbox_accepted
-             WHERE accepted_at < pg_catalog.now() - $2 * interval '1 second'
+             WHERE kind = 'update' AND accepted_at < pg_catalog.now() - $2 * interval '1 second'
              ORDER BY accepted_at LIMIT $3 FOR UPDATE SKIP LOCKED
          ) RETURNING id
      ) SELECT GREATEST((SELECT pg_catalog.count(*) FROM rejected), (SELECT pg_catalog.count(*) FROM accepted))";

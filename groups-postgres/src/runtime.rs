@@ -27,16 +27,21 @@ impl Runtime {
             let message = "cannot start the thread of the outbox's connections";
             Error::new(ErrorKind::Io, message).with_source(error)
         };
+        let (give, given) = mpsc::channel::<tokio::runtime::Runtime>();
+        let (end, ended) = oneshot::channel();
+        let run = move || {
+            if let Ok(runtime) = given.recv() {
+                drop(runtime.block_on(ended));
+                runtime.shutdown_background();
+            }
+        };
+        // The thread first: a runtime that is dropped here, within another one, panics.
+        let thread = thread::Builder::new().name("mixpanel-outbox".to_owned());
+        thread.spawn(run).map_err(failed)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
         let handle = runtime.handle().clone();
-        let (end, ended) = oneshot::channel();
-        let run = move || {
-            drop(runtime.block_on(ended));
-            runtime.shutdown_background();
-        };
-        let thread = thread::Builder::new().name("mixpanel-outbox".to_owned());
-        thread.spawn(run).map_err(failed)?;
+        drop(give.send(runtime));
         Ok(Self { handle, end })
     }
 

@@ -8,8 +8,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::connection::{Connection, Params, failed, has_code};
+use crate::depth::{measure, merge_if_many};
 use crate::publish::{Encoding, PUBLISH};
-use crate::relay::{counts, merge_counts};
+use crate::relay::counts;
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
 use mixpanel_groups::{Error, ErrorKind};
@@ -19,9 +20,6 @@ const ROLLED_BACK: [SqlState; 2] = [
     SqlState::T_R_DEADLOCK_DETECTED,
     SqlState::T_R_SERIALIZATION_FAILURE,
 ];
-
-/// How long merging the counts may take.
-const MERGE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How long a measured depth is good enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -41,21 +39,19 @@ const MAX_BYTES: usize = 8 << 20;
 /// How long a call yields to threads that are about to join it.
 const YIELD: Duration = Duration::from_micros(200);
 
-/// How many rows of counts are left to add up.
-const MAX_COUNTS: i64 = 100;
-
 /// The most updates that one statement drops.
 const DROP_CHUNK: usize = 10_000;
 
 /// The most statements of one call that drops.
 const MAX_CHUNKS: usize = 10;
 
-/// Appends, measures and drops, on one connection. Calls of `append` that wait while another one writes share the next
-/// transaction.
+/// Appends and drops, and measures for that, on one connection. Calls of `append` that wait while another one writes share
+/// the next transaction.
 pub(crate) struct Writer {
     pending: std::sync::Mutex<Vec<Append>>,
     state: Mutex<WriterState>,
     encoding: Arc<Encoding>,
+    kind: &'static str,
     notify: bool,
 }
 
@@ -79,7 +75,12 @@ struct Append {
 pub(crate) type Reply = oneshot::Receiver<Result<bool, Arc<Error>>>;
 
 impl Writer {
-    pub(crate) fn new(connection: Connection, encoding: &Arc<Encoding>, notify: bool) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        encoding: &Arc<Encoding>,
+        kind: &'static str,
+        notify: bool,
+    ) -> Self {
         Self {
             pending: std::sync::Mutex::default(),
             state: Mutex::new(WriterState {
@@ -89,6 +90,7 @@ impl Writer {
                 last_calls: 0,
             }),
             encoding: Arc::clone(encoding),
+            kind,
             notify,
         }
     }
@@ -270,29 +272,10 @@ impl Writer {
         true
     }
 
-    pub(crate) async fn depth(&self) -> Result<Depth, Error> {
-        self.measure(&mut *self.state.lock().await).await
-    }
-
     async fn measure(&self, state: &mut WriterState) -> Result<Depth, Error> {
-        const WHAT: &str = "measure the depth of the outbox";
-        let rows = state.connection.query(WHAT, DEPTH, &[]);
-        let rows = rows.await?;
-        let [updates, bytes, counts] = counts(WHAT, &rows)?;
-        let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
-        let oldest = oldest.transpose().map_err(|error| failed(WHAT, error))?;
-        let oldest = oldest.flatten().map(Duration::try_from_secs_f64);
-        let (Ok(updates), Ok(bytes)) = (usize::try_from(updates), usize::try_from(bytes)) else {
-            let message = "the counts of the outbox are below zero: run `migrate` again";
-            return Err(Error::new(ErrorKind::Damaged, message));
-        };
-        let depth = Depth::new(updates, bytes);
-        let depth = depth.with_oldest(oldest.map(Result::unwrap_or_default));
+        let (depth, counts) = measure(&mut state.connection, self.kind).await?;
         (state.depth, state.measured) = (depth, Some(Instant::now()));
-        if counts > MAX_COUNTS {
-            // Where it waits for a lock, it is done another time.
-            drop(timeout(MERGE_TIMEOUT, merge_counts(&mut state.connection)).await);
-        }
+        merge_if_many(&mut state.connection, counts).await;
         Ok(depth)
     }
 
@@ -360,12 +343,6 @@ impl Writer {
 
 /// No capacity.
 pub(crate) const UNLIMITED: Capacity = Capacity::new(usize::MAX, usize::MAX);
-
-const DEPTH: &str =
-    "SELECT coalesce(pg_catalog.sum(updates), 0)::bigint, coalesce(pg_catalog.sum(bytes), 0)::bigint, pg_catalog.count(*),
-        (SELECT extract(epoch FROM pg_catalog.clock_timestamp() - since)::float8
-         FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1)
-     FROM public.mixpanel_outbox_count WHERE kind = 'update'";
 
 const DROP: &str = "WITH gone AS (
          DELETE FROM public.mixpanel_outbox WHERE kind = 'update' AND id IN (

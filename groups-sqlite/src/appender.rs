@@ -10,6 +10,9 @@ use crate::file::{OutboxFile, begin, delete, held, insert, now, size};
 use crate::reserve;
 use crate::schema::Tables;
 
+/// The most rows that one call drops. It is to end by its deadline; the caller comes again.
+const MAX_DROPPED: i64 = 10_000;
+
 /// The arguments of one call of `append`.
 pub(crate) struct Append<R> {
     pub(crate) updates: Vec<R>,
@@ -89,7 +92,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Removes the oldest rows that are not taken, until there is room. Returns how many were removed.
+    /// Removes some of the oldest rows that are not taken, until there is room. Returns how many were removed.
     pub(crate) fn drop_oldest(
         &self,
         updates: usize,
@@ -100,11 +103,16 @@ impl Appender {
         let transaction = begin(&self.db, deadline)?;
         let taken = self.file.taken();
         let mut held = held(&transaction, self.file.tables)?;
+        // A process with a small capacity does not drop what others with a larger one keep.
+        let is_foreign = |waiting: usize, most: usize| waiting > most.saturating_add(most / 4);
+        if is_foreign(held.updates, capacity.updates) || is_foreign(held.bytes, capacity.bytes) {
+            return Ok(0);
+        }
         let mut last = *taken;
         let sql = "SELECT id, length(CAST(body AS BLOB)) FROM mixpanel_outbox
-                   WHERE id > ?1 ORDER BY id";
+                   WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut select = self.file.tables.prepare(&transaction, sql)?;
-        let mut rows = select.query([*taken])?;
+        let mut rows = select.query([*taken, MAX_DROPPED])?;
         while !held.has_room(updates, bytes, capacity) {
             let Some(row) = rows.next()? else { break };
             last = row.get(0)?;

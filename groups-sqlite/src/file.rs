@@ -197,11 +197,9 @@ pub(crate) fn depth(db: &Connection, tables: Tables) -> rusqlite::Result<Depth> 
                FROM mixpanel_outbox ORDER BY id LIMIT 1";
     let mut select = tables.prepare(db, sql)?;
     let seconds: Option<Option<f64>> = select.query_row([], |row| row.get(0)).optional()?;
-    // The clock may have been set back, and an SQL statement may have written any text as the time.
-    let oldest = seconds.map(|seconds| {
-        let age = Duration::try_from_secs_f64(seconds.unwrap_or_default());
-        age.unwrap_or_default()
-    });
+    // Not known if the clock was set back, or an SQL statement has written some text as the time.
+    let oldest = seconds.flatten().map(Duration::try_from_secs_f64);
+    let oldest = oldest.and_then(Result::ok);
     Ok(held(db, tables)?.with_oldest(oldest))
 }
 

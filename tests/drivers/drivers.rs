@@ -95,6 +95,15 @@ fn diesel() {
     let invalid = outbox.publish_in(&mut pooled, seats("", 7)).unwrap_err();
     assert_eq!(invalid.kind(), ErrorKind::InvalidUpdate);
 
+    // The transaction with the deleted slots is rolled back.
+    let failed = pooled.transaction(|pooled| -> Result<(), Box<dyn Error>> {
+        diesel::sql_query("DELETE FROM mixpanel_outbox_slot").execute(pooled)?;
+        let failed = outbox.publish_in(pooled, seats("acme", 8)).unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Damaged, "{failed:#}");
+        Err(failed.into())
+    });
+    failed.unwrap_err();
+
     let sent = drain(outbox);
     assert_eq!(sent[..2], [("acme".to_owned(), 1), ("acme".to_owned(), 3)]);
     let expected = [("é", 4), ("é", 5), ("é 🦀", 6)];

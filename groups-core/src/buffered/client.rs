@@ -226,14 +226,15 @@ impl BufferedClient {
     }
 
     /// Sends what is queued now, without waiting for the flush interval. Returns when all of it has been accepted or
-    /// rejected, or after the timeout.
+    /// rejected, or after the timeout. Then it reads how much is left, which takes some tenths of a second longer if the outbox
+    /// hangs, and up to two seconds with a `PostgresOutbox` whose database does not respond.
     pub fn flush(&self, timeout: Duration) -> FlushOutcome {
         self.queues.flush(timeout)
     }
 
     /// Closes the outbox to publishers, sends what is queued, and ends the workers. Returns what could not be delivered,
     /// after the timeout at the latest. (Ending a request in progress, or an outbox that hangs, may add some tenths of a
-    /// second.)
+    /// second, and a `PostgresOutbox` whose database does not respond two seconds.)
     ///
     /// After the timeout, the request in progress is aborted and its updates are returned. Mixpanel may have applied
     /// them, or may still do so: no client can know.

@@ -83,14 +83,14 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     fn release(&self) -> Result<(), Error>;
 
     /// Removes the oldest updates that are not taken, until this much more fits within the capacity. Returns how many
-    /// were removed.
+    /// were removed. If it removes some, and there is still no room, the client calls it again.
     ///
     /// # Errors
     /// If they cannot be removed.
     fn drop_oldest(&self, updates: usize, bytes: usize, capacity: Capacity)
     -> Result<usize, Error>;
 
-    /// Returns how much the outbox holds.
+    /// Returns how much the outbox holds, with the [age of the oldest](Depth::oldest), on which a flush relies.
     ///
     /// # Errors
     /// If the outbox cannot be read.
@@ -221,6 +221,9 @@ pub struct Depth {
     /// The number of bytes of their JSON.
     pub bytes: usize,
     /// The age of the oldest, if it is known.
+    ///
+    /// A flush ends when the oldest is younger than the flush. Without it, a flush ends only when nothing waits at all: while
+    /// others publish all the time, it takes all of its timeout.
     pub oldest: Option<Duration>,
 }
 
@@ -250,7 +253,8 @@ impl Depth {
         }
     }
 
-    /// Returns the same depth with the age of the oldest update, if there is one.
+    /// Returns the same depth with the age of the oldest update, if there is one. A flush [relies](Self::oldest) on it. An age
+    /// that is not known, as after a clock was set back, is `None`: with zero, a flush would not wait for the update.
     #[must_use]
     pub fn with_oldest(mut self, oldest: impl Into<Option<Duration>>) -> Self {
         self.oldest = oldest.into();

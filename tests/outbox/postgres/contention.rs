@@ -90,6 +90,30 @@ fn a_call_that_gives_up_breaks_no_transaction_off() {
     });
 }
 
+/// `stats`, a flush and a shutdown read it, whatever else waits.
+#[test]
+fn the_depth_waits_for_no_publisher() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = patient(&harness, "");
+    let mut client = harness.client();
+    let mut holder = client.transaction().unwrap();
+    outbox.publish_in(&mut holder, seats("acme", 1)).unwrap();
+    thread::scope(|scope| {
+        let append = scope.spawn(|| outbox.append(&[stored("acme", 2)], NO_LIMIT));
+        eventually_locked(&harness);
+        let depth = outbox.depth();
+        let events = outbox.events().unwrap().depth();
+        // Before an assertion may fail, for the other thread to end.
+        holder.commit().unwrap();
+        assert!(append.join().unwrap().unwrap());
+        assert_eq!(depth.unwrap().updates, 0);
+        assert_eq!(events.unwrap().updates, 0);
+    });
+    assert_eq!(outbox.depth().unwrap().updates, 2);
+}
+
 /// Calls that wait are written in order, and some at a time if they are large.
 #[test]
 fn many_calls_are_several_transactions() {

@@ -27,7 +27,12 @@ fn behind(port: u16, server: &Config) -> Config {
 /// All connections of an outbox reach the server: what publishes, what measures, and what relays.
 fn all_reach_it(outbox: &PostgresOutbox) {
     eventually("measured", || outbox.depth().is_ok());
-    assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
+    let update = [stored("acme", 1)];
+    eventually("published", || {
+        outbox
+            .append(&update, NO_LIMIT)
+            .is_ok_and(|has_room| has_room)
+    });
     let mut taken = Vec::new();
     eventually("taken", || match outbox.take(1) {
         Ok(entries) => {

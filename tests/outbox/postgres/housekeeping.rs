@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use mixpanel_groups::Outbox;
+use mixpanel_groups::record::EncodedEvent;
+use mixpanel_groups::{Event, Outbox};
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::NoTls;
 
-use common::eventually;
-use common::postgres::{Harness, NO_LIMIT, stored};
+use common::postgres::{Harness, NO_LIMIT, ids, stored};
+use common::{LONG, eventually};
 
 /// A relay that keeps nothing and waits for a second at most.
 fn impatient(harness: &Harness) -> PostgresOutbox {
@@ -135,4 +136,65 @@ fn tables_that_are_locked_hold_nothing_up_in_a_shorter_time() {
         take(&outbox);
         old(&harness) == 0
     });
+}
+
+fn keeping_all(harness: &Harness) -> PostgresOutbox {
+    PostgresOutbox::builder(harness.config.clone(), NoTls)
+        .schema(&harness.schema)
+        .keep_accepted(Duration::MAX)
+        .keep_rejected(Duration::MAX)
+        .build()
+        .unwrap()
+}
+
+/// The sender's settings count, not those of the processes that stand by.
+#[test]
+fn a_process_that_stands_by_deletes_nothing() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let updates = [stored("acme", 1), stored("acme", 2)];
+    assert!(harness.outbox.append(&updates, NO_LIMIT).unwrap());
+    let sender = keeping_all(&harness);
+    let taken = ids(&sender.take(2).unwrap());
+    assert!(sender.hold(LONG).unwrap());
+    // While another sends, and while nothing waits.
+    for (id, kept) in taken.into_iter().zip(1..) {
+        sender.settle(&[id], &[]).unwrap();
+        assert!(harness.another().take(1).unwrap().is_empty());
+        assert_eq!(harness.count("mixpanel_outbox_accepted"), kept);
+    }
+    // One that sends events deletes none of the updates.
+    let events = harness.another().events().unwrap();
+    let event = EncodedEvent::new(&Event::new("Signup").distinct_id("1")).unwrap();
+    assert!(events.append(&[event], NO_LIMIT).unwrap());
+    assert_eq!(events.take(1).unwrap().len(), 1);
+    assert_eq!(harness.count("mixpanel_outbox_accepted"), 2);
+}
+
+#[test]
+fn the_last_sender_deletes_also_while_nothing_waits() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    start(&harness, 5_500);
+    let deletes = harness.another();
+    let taken = ids(&deletes.take(1).unwrap());
+    deletes.settle(&taken, &[]).unwrap();
+    let all = old(&harness);
+    eventually("deletes", || {
+        assert!(deletes.take(1).unwrap().is_empty());
+        old(&harness) < all
+    });
+    let keeps = keeping_all(&harness);
+    assert!(keeps.append(&[stored("acme", 2)], NO_LIMIT).unwrap());
+    let taken = ids(&keeps.take(1).unwrap());
+    assert!(keeps.hold(LONG).unwrap());
+    let left = old(&harness);
+    assert!(left > 0);
+    assert!(deletes.take(1).unwrap().is_empty());
+    assert_eq!(old(&harness), left);
+    keeps.settle(&taken, &[]).unwrap();
+    assert!(deletes.take(1).unwrap().is_empty());
+    assert_eq!(old(&harness), left + 1, "and the accepted one");
 }

@@ -3,11 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use mixpanel_groups::{Client, Group, Outbox};
+use mixpanel_groups::{Client, ErrorKind, Group, Outbox};
 use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::{Config, NoTls};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
+use common::is_own_process;
 use common::postgres::{Harness, NO_LIMIT, drain, ids, seats, stored};
 
 fn runtimes() -> [Runtime; 2] {
@@ -149,5 +152,24 @@ fn a_drop_panics_nowhere() {
             panic!("meant");
         }));
         assert!(panicked.is_err());
+    }
+}
+
+/// As at the limit of a process's threads.
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error() {
+    // With one thread for tests, which is the main thread.
+    let no_stack = (1_u64 << 60).to_string();
+    if is_own_process(
+        a_thread_that_cannot_be_started_is_an_error,
+        &[("RUST_MIN_STACK", &no_stack)],
+    ) {
+        let mut runtime = Builder::new_current_thread();
+        runtime.build().unwrap().block_on(async {
+            let outbox = PostgresOutbox::new(Config::new(), NoTls).unwrap();
+            let error = outbox.depth().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert!(error.to_string().contains("thread"), "{error}");
+        });
     }
 }

@@ -49,12 +49,30 @@ fn the_depth_is_right_whoever_changes_the_rows() {
     let bytes = three[1].as_json().len() + three[2].as_json().len() + 4;
     let depth = outbox.depth().unwrap();
     assert_eq!((depth.updates, depth.bytes), (2, bytes));
-    // Not a time, or one in the future.
+    // Not a time, or one in the future: nobody knows how long it has waited.
     for since in ["soon", "2999-01-01T00:00:00.000Z"] {
         db.execute("UPDATE mixpanel_outbox SET since = ?1", [since])
             .unwrap();
-        assert_eq!(outbox.depth().unwrap().oldest, Some(Duration::ZERO));
+        assert_eq!(outbox.depth().unwrap().oldest, None, "{since}");
     }
+}
+
+/// A call has a deadline.
+#[test]
+fn the_oldest_are_dropped_some_at_a_time() {
+    const WAITING: u32 = 60_000;
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+               INSERT INTO mixpanel_outbox (body) SELECT n FROM n";
+    let db = Connection::open(&path).unwrap();
+    db.execute(sql, [WAITING]).unwrap();
+    let capacity = Capacity::new(48_000, usize::MAX);
+    let dropped = [(); 3].map(|()| outbox.drop_oldest(1, 0, capacity).unwrap());
+    assert_eq!(dropped, [10_000, 2_001, 0]);
+    let sql = "SELECT min(id) FROM mixpanel_outbox";
+    let oldest: u32 = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(oldest, 12_002);
 }
 
 #[test]

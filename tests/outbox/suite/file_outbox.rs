@@ -92,9 +92,10 @@ fn now() -> u64 {
 impl State {
     fn depth(&self) -> Depth {
         let bytes = self.rows.iter().map(|row| row.entry.json().len()).sum();
+        // Not known if the clock was set back.
         let oldest = self.rows.first();
-        let oldest = oldest.map(|row| Duration::from_millis(now().saturating_sub(row.since)));
-        Depth::new(self.rows.len(), bytes).with_oldest(oldest)
+        let oldest = oldest.and_then(|row| now().checked_sub(row.since));
+        Depth::new(self.rows.len(), bytes).with_oldest(oldest.map(Duration::from_millis))
     }
 }
 

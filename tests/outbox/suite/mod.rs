@@ -119,6 +119,21 @@ suite!(own);
 suite!(sqlite);
 suite!(postgres);
 
+/// Of outboxes that several processes share.
+mod shared {
+    tests! {
+        sqlite:
+        promises:
+            a_small_capacity_drops_nothing_of_others;
+    }
+
+    tests! {
+        postgres:
+        promises:
+            a_small_capacity_drops_nothing_of_others;
+    }
+}
+
 /// The queue of events, where an outbox has one.
 mod events_of {
     tests! {

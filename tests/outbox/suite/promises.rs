@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::faulty::Faulty;
 use common::{LONG, eventually};
+use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
-use mixpanel_groups::{Client, EncodedUpdate, Group, Outbox, Rejection, Update};
+use mixpanel_groups::{Client, EncodedUpdate, ErrorKind, Group, Outbox, Rejection, Update};
 use serde_json::json;
 
 use super::{Block, Open};
@@ -263,6 +265,36 @@ pub(crate) fn many_threads_append_while_one_takes(open: Open<'_>) {
         assert_eq!(seen, updates(&group, 0..EACH), "group {group}");
     }
     assert_eq!(outbox.depth().unwrap(), Depth::default());
+}
+
+/// What others keep with a larger capacity is not this process's to drop.
+pub(crate) fn a_small_capacity_drops_nothing_of_others(open: Open<'_>) {
+    let outbox = open();
+    let all = updates("acme", 0..1_000);
+    assert!(outbox.append(&all, ROOM).unwrap());
+    let buffered = Client::disabled()
+        .buffered()
+        .flush_interval(Duration::from_secs(3_600))
+        .capacity(100, 1 << 20)
+        .overflow(OverflowPolicy::DropOldest)
+        // Another process relays.
+        .outbox(Faulty::over(open()).taking(|_, _| Ok(Vec::new())))
+        .start()
+        .unwrap();
+    let error = buffered
+        .publish(Group::new("company", "new").delete())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert_eq!(buffered.stats().dropped, 0);
+    let few_bytes = Capacity::new(ROOM.updates, 1_000);
+    assert_eq!(outbox.drop_oldest(1, 100, few_bytes).unwrap(), 0);
+    assert_eq!(outbox.depth().unwrap().updates, 1_000);
+    // A little more than the capacity may be its own, published at the same time as others.
+    let tight = Capacity::new(900, ROOM.bytes);
+    assert_eq!(outbox.drop_oldest(1, 100, tight).unwrap(), 101);
+    assert!(outbox.append(&updates("acme", [1_000]), tight).unwrap());
+    assert!(!outbox.append(&updates("acme", [1_001]), tight).unwrap());
+    assert_eq!(outbox.depth().unwrap().updates, 900);
 }
 
 /// Whatever others do with the engine, and for however long: `depth` is known, and every other call ends.
