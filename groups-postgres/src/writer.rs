@@ -4,21 +4,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::connection::{Connection, Params, failed, has_code};
+use crate::connection::{Connection, Params, failed};
 use crate::publish::{Encoding, PUBLISH};
 use crate::relay::{counts, merge_counts};
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
 use mixpanel_groups::{Error, ErrorKind};
-
-/// The server has ended a transaction for the sake of another one.
-const ROLLED_BACK: [SqlState; 2] = [
-    SqlState::T_R_DEADLOCK_DETECTED,
-    SqlState::T_R_SERIALIZATION_FAILURE,
-];
 
 /// How long merging the counts may take.
 const MERGE_TIMEOUT: Duration = Duration::from_millis(250);
@@ -228,14 +221,8 @@ impl Writer {
         }
         let bodies = encoding.bodies(records);
         let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&self.notify, Type::BOOL)];
-        loop {
-            let published = state.connection.query(WHAT, PUBLISH, params).await;
-            match published {
-                // The transaction is the outbox's own: it can be repeated.
-                Err(error) if has_code(&error, &ROLLED_BACK) => log::debug!("{error:#}: again"),
-                published => return published.map(drop),
-            }
-        }
+        let published = state.connection.query(WHAT, PUBLISH, params);
+        published.await.map(drop)
     }
 
     /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured
