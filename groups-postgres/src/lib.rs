@@ -20,6 +20,7 @@ mod connector;
 mod diesel;
 mod names;
 mod outbox;
+mod portion;
 mod publish;
 mod relay;
 mod runtime;

@@ -3,7 +3,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Socket};
@@ -394,7 +394,11 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let (relay, time) = (Arc::clone(&self.0.relay), self.0.timeout());
-        let take = async move { relay.lock().await.take(most, time).await };
+        let start = Instant::now();
+        let take = async move {
+            let mut relay = relay.lock().await;
+            relay.take(most, time.saturating_sub(start.elapsed())).await
+        };
         self.0.wait(time, take)
     }
 
@@ -404,8 +408,13 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
             .iter()
             .map(|(id, rejection)| (*id, message(rejection)));
         let rejected: Vec<_> = rejected.collect();
-        let settle = async move { relay.lock().await.settle(accepted, rejected).await };
-        self.0.wait(self.0.timeout(), settle)
+        let (start, time) = (Instant::now(), self.0.timeout());
+        let settle = async move {
+            let mut relay = relay.lock().await;
+            let left = time.saturating_sub(start.elapsed());
+            relay.settle(accepted, rejected, left).await
+        };
+        self.0.wait(time, settle)
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
@@ -432,11 +441,12 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         capacity: Capacity,
     ) -> Result<usize, Error> {
         let (writer, last_taken) = (Arc::clone(&self.0.writer), Arc::clone(&self.0.last_taken));
+        let time = self.0.timeout();
         let drop = async move {
-            let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity);
+            let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity, time);
             dropped.await
         };
-        self.0.wait(self.0.timeout(), drop)
+        self.0.wait(time, drop)
     }
 
     fn depth(&self) -> Result<Depth, Error> {
