@@ -16,8 +16,8 @@ use crate::publish::ascii;
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry, OutboxRecord};
 use mixpanel_groups::{Error, ErrorKind};
 
-/// How long a lease lasts before the first request extends it.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long a lease lasts before the first request extends it: as long as the call may take, within these limits.
+const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// The most bytes of JSON that a `take` reads. A single update may exceed it.
 const MAX_BYTES: i64 = 32 << 20;
@@ -124,13 +124,16 @@ impl Relay {
     ) -> Result<Vec<OutboxEntry<R>>, Error> {
         const WHAT: &str = "read the outbox";
         let start = Instant::now();
-        if !self.covers(FIRST / 2) {
+        let [least, longest] = FIRST;
+        let first = time.clamp(least, longest);
+        // While it reads, no other is to take over.
+        if !self.covers(time.min(longest)) {
             self.until = None;
             self.may_hold = true;
             self.leases += 1;
             self.holder = format!("{}/{}", self.process, self.leases);
-            let until = HeldUntil::after(FIRST);
-            let first = FIRST.as_secs_f64();
+            let until = HeldUntil::after(first);
+            let first = seconds(first);
             let params: &Params<'_> = &[
                 (&self.holder, Type::TEXT),
                 (&first, Type::FLOAT8),
@@ -199,17 +202,24 @@ impl Relay {
     /// Holds what was taken for the time of a request. Returns whether it is still held.
     pub(crate) async fn hold(&mut self, time: Duration) -> Result<bool, Error> {
         const WHAT: &str = "hold the lease of the outbox";
-        if self.covers(time) {
-            return Ok(true);
+        let time = time.min(FOREVER);
+        let mut lease = HeldUntil::lease(time);
+        // The database may execute it late, or reply late. Then too little is left of the lease, and the next one is longer by
+        // what this one took. The deadline of the call ends this.
+        while !self.covers(time) {
+            let start = Instant::now();
+            let until = HeldUntil::after(lease);
+            let params: &Params<'_> =
+                &[(&self.holder, Type::TEXT), (&seconds(lease), Type::FLOAT8)];
+            let rows = self.connection.query(WHAT, HOLD, params);
+            let [is_held] = counts(WHAT, &rows.await?)?;
+            self.until = (is_held > 0).then_some(until);
+            if self.until.is_none() {
+                return Ok(false);
+            }
+            lease = HeldUntil::lease(time).saturating_add(start.elapsed());
         }
-        let lease = HeldUntil::lease(time);
-        let until = HeldUntil::after(lease);
-        let lease = seconds(lease);
-        let params: &Params<'_> = &[(&self.holder, Type::TEXT), (&lease, Type::FLOAT8)];
-        let rows = self.connection.query(WHAT, HOLD, params);
-        let [is_held] = counts(WHAT, &rows.await?)?;
-        self.until = (is_held > 0).then_some(until);
-        Ok(self.until.is_some())
+        Ok(true)
     }
 
     /// Removes settled updates, and releases the lease if no taken ones are left. Fails if another has taken the lease. The
@@ -356,9 +366,11 @@ pub(crate) fn counts<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N
     Ok(counts)
 }
 
-/// Converts a time for SQL, where a thousand years stand for forever: longer ones overflow.
+/// A thousand years: no lease is longer than the longest time, and longer ones overflow in SQL.
+const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
+
+/// Converts a time for SQL.
 fn seconds(time: Duration) -> f64 {
-    const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
     time.min(FOREVER).as_secs_f64()
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     Full,
     /// Another thread has the connection until the deadline, perhaps because it waits for another process.
     Busy,
+    /// The disk was too slow for a deadline.
+    Slow,
     /// Another process has taken over.
     TakenOver,
     /// Something cannot be read.
@@ -74,6 +76,10 @@ impl Failure {
             Self::Busy => (
                 Timeout,
                 format!("cannot {verb} the outbox {at}: others write to it"),
+            ),
+            Self::Slow => (
+                Timeout,
+                format!("cannot {verb} the outbox {at} in time: its disk is too slow"),
             ),
             Self::TakenOver => (
                 Io,
