@@ -1,6 +1,6 @@
 //! Reads `#[mixpanel(…)]` and, if it has the key `serde`, `#[serde(…)]`.
 
-use proc_macro2::Ident;
+use proc_macro2::{Ident, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
 use syn::{Attribute, Path, Token, parenthesized, parse_quote, token};
@@ -172,7 +172,10 @@ pub(crate) fn group_id(
     if input.peek(token::Paren) {
         let content;
         parenthesized!(content in input);
-        read_keys(ctxt, &content, &mut id)?;
+        let read = read_keys(ctxt, &content, &mut id);
+        // `syn` reports tokens that are left in the parentheses as a second mistake.
+        while content.parse::<TokenTree>().is_ok() {}
+        read?;
     } else {
         flag(ctxt, key, input)?;
     }

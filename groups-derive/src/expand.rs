@@ -244,7 +244,12 @@ fn spanned(code: TokenStream, place: impl ToTokens) -> TokenStream {
 
 /// Returns the same name as if the macro had written it, so that lints ignore it.
 pub(crate) fn call_site(ident: &Ident) -> Ident {
+    let span = ident.span().resolved_at(Span::call_site());
+    if ident == "gen" {
+        // The macro's edition reserves it, the user's may not. `syn` reads no other word of that kind as a name.
+        return Ident::new_raw("gen", span);
+    }
     let mut ident = ident.clone();
-    ident.set_span(ident.span().resolved_at(Span::call_site()));
+    ident.set_span(span);
     ident
 }

@@ -33,14 +33,15 @@ fn value<T>(
     key: &Ident,
     input: ParseStream<'_>,
     what: &str,
-    parse: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
+    parse: impl Fn(ParseStream<'_>) -> syn::Result<T>,
 ) -> syn::Result<T> {
     let mut place = key.span();
     if input.peek(Token![=]) {
         input.parse::<Token![=]>()?;
         place = input.span();
-        if let Ok(value) = parse(input) {
-            return Ok(value);
+        // In a fork first: `syn` reports tokens that a failed parse leaves in a group as a second mistake.
+        if parse(&input.fork()).is_ok() {
+            return parse(input);
         }
     }
     skip_value(input);

@@ -47,8 +47,10 @@ impl Credentials {
     /// Checks the tokens of a request's updates. Mixpanel replies `1` whether a token is valid or not;
     /// this refuses the request, so that a test sees a wrong one.
     pub(crate) fn check_updates(&self, updates: &[Value]) -> Result<(), Reply> {
-        let is_foreign = |token: &String| updates.iter().any(|update| update["$token"] != **token);
-        if self.token.as_ref().is_some_and(is_foreign) {
+        // What is not an object is refused for that.
+        let mut updates = updates.iter().filter(|update| update.is_object());
+        let mut is_foreign = |token: &String| updates.any(|update| update["$token"] != **token);
+        if self.token.as_ref().is_some_and(&mut is_foreign) {
             return refuse(Endpoint::Groups, "a project token is missing or unknown");
         }
         Ok(())

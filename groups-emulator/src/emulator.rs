@@ -10,6 +10,7 @@ use crate::auth::{Credentials, ServiceAccount};
 use crate::fault::Fault;
 use crate::http::HttpServer;
 use crate::memory::{GroupSummary, KnownGroup, Memory, MemoryFile, is_linked};
+use crate::origin::{Allowed, name_of};
 use crate::received::ReceivedRequest;
 use crate::service::{Service, Settings};
 use crate::updates::{EmulatorSnapshot, GroupUpdates};
@@ -103,13 +104,26 @@ impl EmulatorBuilder {
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         let origin: String = origin.into();
         let origin = origin.trim_end_matches('/').to_owned();
-        self.settings.allowed_origins.push(origin);
+        self.settings.allowed.origins.push(origin);
+        self
+    }
+
+    /// Accepts requests whose `Host` is this name, with any port, such as `host.docker.internal`, by which a
+    /// container of Docker Desktop reaches the host's 127.0.0.1. IP addresses and `localhost` are accepted without
+    /// it. Any other name gets 403: it may be that of a website that resolves to 127.0.0.1 (DNS rebinding). Can be
+    /// called more than once.
+    ///
+    /// The name alone does not make the emulator reachable: it listens on 127.0.0.1 only.
+    pub fn allow_host(mut self, name: impl Into<String>) -> Self {
+        let name: String = name.into();
+        let name = name_of(&name).to_owned();
+        self.settings.allowed.hosts.push(name);
         self
     }
 
     /// Sets whether a property name over 255 characters and a text over 255 bytes are truncated as
     /// Mixpanel does, so that a profile shows what Mixpanel would keep. The default is `true`. With
-    /// `false`, texts stay as they were sent, and an update with a longer name is refused.
+    /// `false`, texts stay as they were sent, and an update or event with a longer name is refused.
     ///
     /// Documented are the two limits. That a text is cut between characters, and in nested lists and
     /// objects as well, is a guess.
@@ -121,6 +135,9 @@ impl EmulatorBuilder {
     /// Keeps profiles, their history and events in a file. The emulator reads the file when it starts,
     /// if there is one, and writes it on each [`save`](Emulator::save) and when it is dropped. Everything
     /// that was replied to before the drop is in the file then.
+    ///
+    /// One emulator can keep a file at a time. It locks an empty file beside it, with `.lock` after the name, which stays.
+    /// In a folder that cannot be written there is no lock, and of two emulators the last one that saves wins.
     pub fn keep(mut self, file: impl Into<PathBuf>) -> Self {
         self.keep = Some(file.into());
         self
@@ -130,14 +147,14 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     /// - [`Config`](mixpanel_groups::ErrorKind::Config) if no request could ever match the settings: a
-    ///   largest body of 0 bytes, an empty token, secret or file name.
+    ///   largest body of 0 bytes, an empty token, secret or file name, a host that is not a name.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
-    ///   the file to [`keep`](Self::keep).
+    ///   the file to [`keep`](Self::keep), or if another emulator keeps it.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
     ///   stays as it is.
     pub fn start(self) -> Result<Emulator, Error> {
         self.check()?;
-        let file = self.keep.map(MemoryFile::new);
+        let file = self.keep.map(MemoryFile::open).transpose()?;
         let memory = match &file {
             Some(file) => file.load()?,
             None => Memory::new(),
@@ -168,6 +185,12 @@ impl EmulatorBuilder {
         {
             return fail("the name of the file to keep is empty");
         }
+        let is_name = |host: &String| !host.is_empty() && !host.contains('/');
+        if !self.settings.allowed.hosts.iter().all(is_name) {
+            return fail(
+                "the allowed host is not a name: expected one such as host.docker.internal",
+            );
+        }
         self.settings.credentials.check()
     }
 }
@@ -188,7 +211,7 @@ impl Emulator {
             settings: Settings {
                 credentials: Credentials::default(),
                 max_body: None,
-                allowed_origins: Vec::new(),
+                allowed: Allowed::default(),
                 truncates: true,
             },
             keep: None,
@@ -371,8 +394,8 @@ impl Emulator {
 
     /// Writes the file to [`keep`](EmulatorBuilder::keep), if there is one and profiles or events have
     /// changed. The file is replaced in one step, so it is complete at any time. A file that is mounted by
-    /// itself, as into a container, cannot be replaced: it is written in place, and is damaged if the
-    /// program is killed meanwhile. Mount its folder instead.
+    /// itself, as into a container, or whose folder cannot be written, cannot be replaced: it is written in
+    /// place, and is damaged if the program is killed meanwhile. Mount its folder instead.
     ///
     /// # Errors
     /// [`Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be written. A later call tries again.

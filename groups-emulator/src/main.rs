@@ -26,6 +26,8 @@ Options:
                          every second and when SIGTERM or Ctrl-C ends the program
   --allow-origin ORIGIN  an origin whose web pages may send, such as https://app.example.com;
                          can be repeated (pages of this machine may always)
+  --allow-host NAME      a name by which programs reach the emulator, such as
+                         host.docker.internal; can be repeated (addresses and localhost always)
   --help                 this text
   --version              the version
 
@@ -54,7 +56,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
                 println!("mixpanel-emulator {}", env!("CARGO_PKG_VERSION"));
                 return Ok(());
             }
-            "--port" | "--token" | "--keep" | "--allow-origin" => {}
+            "--port" | "--token" | "--keep" | "--allow-origin" | "--allow-host" => {}
             other => return Err(format!("unknown option {other}: see --help").into()),
         }
         let Some(value) = arguments.next() else {
@@ -69,6 +71,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
             },
             "--token" => emulator.token(value),
             "--keep" => emulator.keep(value),
+            "--allow-host" => emulator.allow_host(value),
             _ => emulator.allow_origin(value),
         };
     }
@@ -136,8 +139,10 @@ mod tests {
         assert_eq!(run_with("--help"), Ok(()));
         assert_eq!(run_with("--port 1 --version"), Ok(()));
         // It gets as far as the file.
-        let error =
-            run_with("--port 0 --token T --allow-origin http://a.example --keep /").unwrap_err();
+        let error = run_with(
+            "--port 0 --token T --allow-origin http://a.example --allow-host a.example --keep /",
+        )
+        .unwrap_err();
         assert!(
             error.starts_with("cannot read the emulator's file"),
             "{error}"

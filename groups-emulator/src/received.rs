@@ -36,8 +36,8 @@ pub struct ReceivedRequest {
     /// The records that were not valid, or are dropped for another reason. Mixpanel reports them only
     /// if the request has `strict=1`.
     pub dropped: Vec<DroppedRecord>,
-    /// Why the request was refused as a whole, or its connection was closed. `None` if each of its
-    /// records was looked at.
+    /// Why the request was refused as a whole, or its connection was closed. `None` if it had records, and
+    /// each of them was looked at.
     pub error: Option<String>,
     /// When the request came, in milliseconds since 1970.
     pub(crate) at: u64,

@@ -9,7 +9,8 @@
 //! - `strict` decides the form where `verbose` is set too.
 //! - The verbose `error` is null as soon as one record is valid.
 //! - Without `strict`, `/import` replies as if all records were valid, with the number of those that
-//!   are; with `verbose`, as `/groups` does.
+//!   are. With `verbose`, it replies as `/groups` does, which the SDK for Python reads, and with that number,
+//!   which the one for Go reads.
 //! - A body that cannot be decoded gets a 400, with or without `strict`. Mixpanel documents that for
 //!   `/import`; its `0` on `/groups` ("no data objects in the body are valid") may be for such a body too.
 //! - The `code` of a 404 is 404. Mixpanel's example has 200 there, which is probably a mistake.
@@ -38,7 +39,7 @@ pub(crate) struct Reply {
     pub(crate) error: Option<String>,
 }
 
-/// The path that a request is for, where its replies depend on that.
+/// What a request is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Groups,
@@ -46,11 +47,12 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Returns the endpoint of a path; one that is unknown counts as that of updates.
-    pub(crate) fn of(path: &str) -> Self {
-        match path {
-            "/import" => Self::Import,
-            _ => Self::Groups,
+    /// Returns the endpoint of a path, which may end in a slash, or `None` for an unknown path.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        match path.strip_suffix('/').unwrap_or(path) {
+            "/groups" => Some(Self::Groups),
+            "/import" => Some(Self::Import),
+            _ => None,
         }
     }
 }
@@ -185,6 +187,14 @@ impl Reply {
         good: usize,
         failed: &[FailedRecord],
     ) -> Self {
+        let reply = Self::form(endpoint, format, good, failed);
+        if good == 0 && failed.is_empty() {
+            return reply.with_error(NO_RECORDS);
+        }
+        reply
+    }
+
+    fn form(endpoint: Endpoint, format: ReplyFormat, good: usize, failed: &[FailedRecord]) -> Self {
         if format.strict || (endpoint == Endpoint::Import && !format.verbose) {
             return Self::counted(endpoint, format, good, failed);
         }
@@ -194,11 +204,15 @@ impl Reply {
         }
         let error = failed.first();
         let error = error.map_or(NO_RECORDS, |first| &first.record.message);
-        let body = if good > 0 {
+        let mut body = if good > 0 {
             json!({"status": 1, "error": null})
         } else {
             json!({"status": 0, "error": error})
         };
+        if endpoint == Endpoint::Import {
+            body["code"] = 200.into();
+            body["num_records_imported"] = good.into();
+        }
         Self::json(StatusCode::OK, &body)
     }
 
@@ -238,10 +252,11 @@ impl Reply {
     /// path accepts, in bytes.
     pub(crate) fn of_fault(
         fault: &Fault,
-        endpoint: Endpoint,
+        endpoint: Option<Endpoint>,
         body: &str,
         max_body: usize,
     ) -> Option<Self> {
+        let endpoint = endpoint.unwrap_or(Endpoint::Groups);
         let faulty = |status| Self::faulty(status, endpoint, max_body);
         let reply = match fault {
             Fault::Status(status) => faulty(*status),

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use ureq_proto::http::{Method, Request, StatusCode};
 
 use crate::auth::Credentials;
 use crate::fault::Fault;
 use crate::http::{HttpConnection, Incoming, Lifecycle, UnreadBody, body};
-use crate::memory::{Arrival, LateRequest, Memory, milliseconds_since_1970};
-use crate::origin;
+use crate::memory::{Arrival, LateRequest, Memory, ParsedUpdate, milliseconds_since_1970};
+use crate::origin::{self, Allowed};
 use crate::received::{DroppedRecord, ReceivedRequest};
-use crate::records::{batch, event, rules, update};
+use crate::records::batch::{self, ParsedBatch};
+use crate::records::{event, rules, update};
 use crate::reply::{Endpoint, Reply, ReplyFormat};
 use crate::view;
 
@@ -37,19 +39,15 @@ pub(crate) struct Settings {
     pub(crate) credentials: Credentials,
     /// The largest body in bytes, in place of the documented ones.
     pub(crate) max_body: Option<usize>,
-    /// The origins beside this machine's whose pages may send requests.
-    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) allowed: Allowed,
     /// Whether long names and texts are cut as Mixpanel does.
     pub(crate) truncates: bool,
 }
 
-/// A request that was read to its end.
-struct Decoded<'a> {
-    request: &'a Request<()>,
-    /// The JSON of its body, or the reply that refuses it.
-    json: Result<Cow<'a, [u8]>, Reply>,
-    format: ReplyFormat,
-    number: usize,
+/// The records of a request, read and not yet applied.
+enum Records {
+    Updates(ParsedBatch<ParsedUpdate>),
+    Events(ParsedBatch<Value>),
 }
 
 /// The reply to a request, and what became of its records.
@@ -112,12 +110,8 @@ impl Service {
         self.changed.notify_all();
     }
 
-    fn log(&self, mut request: ReceivedRequest) {
-        let mut memory = self.memory();
-        memory.version += 1;
-        request.version = memory.version;
-        memory.log.push(request);
-        drop(memory);
+    fn log(&self, request: ReceivedRequest) {
+        self.memory().keep_request(request);
         self.changed.notify_all();
     }
 
@@ -140,7 +134,7 @@ impl Service {
             };
             // Requests of the page are neither kept nor take a fault: they are not under test.
             let stays_open = if view::handles(&request) {
-                let max = self.max_body(&request);
+                let max = self.max_body(None);
                 let (_, pending) = connection.read_body(request.headers(), unread, max)?;
                 connection.send(pending, &view::reply(&request, self))?
             } else {
@@ -167,8 +161,9 @@ impl Service {
         connection_number: usize,
         lifecycle: &Lifecycle,
     ) -> io::Result<bool> {
-        let max = self.max_body(&request);
-        let access = origin::check(&request, &self.settings.allowed_origins);
+        let endpoint = Endpoint::of(request.uri().path());
+        let max = self.max_body(endpoint);
+        let access = origin::check(&request, &self.settings.allowed);
         if let (Ok(origin), true) = (&access, origin::is_preflight(&request)) {
             let (_, pending) = connection.read_body(request.headers(), unread, max)?;
             let reply = origin::with_cors(origin::preflight(&request), origin.as_deref());
@@ -193,7 +188,7 @@ impl Service {
                 return Err(error);
             }
         };
-        let (json, format) = self.decode(&request, body.as_deref());
+        let (json, format) = decode(&request, body.as_deref(), max);
         let text = json
             .as_deref()
             .unwrap_or(body.as_deref().unwrap_or_default());
@@ -216,22 +211,19 @@ impl Service {
             }
             return Ok(false);
         }
-        let by_fault = fault.as_ref();
-        let endpoint = Endpoint::of(request.uri().path());
-        let by_fault =
-            by_fault.and_then(|fault| Reply::of_fault(fault, endpoint, &received.body, max));
-        let (outcome, origin) = match (access, by_fault) {
-            (Err(reason), _) => (Reply::error(StatusCode::FORBIDDEN, &reason).into(), None),
-            (Ok(origin), Some(reply)) => (reply.into(), origin),
-            (Ok(origin), None) => {
-                let decoded = Decoded {
-                    request: &request,
-                    json,
-                    format,
-                    number,
-                };
-                (self.outcome(decoded, fault.as_ref()), origin)
-            }
+        let by_fault = fault
+            .as_ref()
+            .and_then(|fault| Reply::of_fault(fault, endpoint, &received.body, max));
+        let (records, origin) = match (access, by_fault) {
+            (Err(reason), _) => (Err(Reply::error(StatusCode::FORBIDDEN, &reason)), None),
+            (Ok(origin), Some(reply)) => (Err(reply), origin),
+            (Ok(origin), None) => (self.read(&request, json, fault.as_ref()), origin),
+        };
+        // Applied and logged in one step: who sees what a request changed sees the request.
+        let mut memory = self.memory();
+        let outcome = match records {
+            Ok(records) => records.apply(&mut memory, format, number),
+            Err(reply) => reply.into(),
         };
         let reply = origin::with_cors(outcome.reply, origin.as_deref());
         received.accepted = outcome.accepted;
@@ -245,7 +237,9 @@ impl Service {
             }
             _ => received.status = Some(reply.status.as_u16()),
         }
-        self.log(received);
+        memory.keep_request(received);
+        drop(memory);
+        self.changed.notify_all();
         match fault {
             Some(Fault::CloseAfter) => Ok(false),
             Some(Fault::CloseMidResponse) => connection.send_half(pending, &reply).map(|()| false),
@@ -254,145 +248,134 @@ impl Service {
         }
     }
 
-    fn max_body(&self, request: &Request<()>) -> usize {
-        let documented = || rules::max_body(request.uri().path());
+    /// Returns the largest body in bytes. An unknown path has that of updates.
+    fn max_body(&self, endpoint: Option<Endpoint>) -> usize {
+        let documented = || rules::max_body(endpoint.unwrap_or(Endpoint::Groups));
         self.settings.max_body.unwrap_or_else(documented)
-    }
-
-    /// Returns the JSON of a request's body, or the reply that refuses it, and the format of the reply.
-    /// `None` stands for a body that is too large.
-    fn decode<'a>(
-        &self,
-        request: &Request<()>,
-        body: Option<&'a [u8]>,
-    ) -> (Result<Cow<'a, [u8]>, Reply>, ReplyFormat) {
-        let max = self.max_body(request);
-        let query = request.uri().query().unwrap_or_default().as_bytes();
-        let mut format = ReplyFormat::default();
-        format.read(query);
-        let json = match body {
-            None => Err(Reply::too_large(max, "bytes")),
-            Some(_) if request.method() == Method::GET => body::decode_form(query),
-            Some(body) => body::decode(request.headers(), body, max, &mut format),
-        };
-        (json, format)
     }
 
     /// Applies a request whose connection is gone.
     pub(crate) fn apply_late(&self, late: LateRequest) {
-        self.outcome(
-            Decoded {
-                request: &late.request,
-                json: late.json.map(Cow::Owned),
-                format: late.format,
-                number: late.number,
-            },
-            None,
-        );
+        let json = late.json.map(Cow::Owned);
+        if let Ok(records) = self.read(&late.request, json, None) {
+            records.apply(&mut self.memory(), late.format, late.number);
+            self.changed.notify_all();
+        }
     }
 
-    /// Applies a request.
-    fn outcome(&self, decoded: Decoded<'_>, fault: Option<&Fault>) -> Outcome {
-        self.route(decoded, fault).unwrap_or_else(Outcome::from)
-    }
-
-    fn route(&self, decoded: Decoded<'_>, fault: Option<&Fault>) -> Result<Outcome, Reply> {
-        let Decoded {
-            request,
-            json,
-            format,
-            number,
-        } = decoded;
-        match (request.uri().path(), request.method()) {
-            ("/groups" | "/groups/", &Method::GET | &Method::POST) => {
-                self.update_groups(&json?, format, fault, number)
+    /// Reads the records of a request. `json` is that of its body, or the reply that refuses it.
+    fn read(
+        &self,
+        request: &Request<()>,
+        json: Result<Cow<'_, [u8]>, Reply>,
+        fault: Option<&Fault>,
+    ) -> Result<Records, Reply> {
+        let path = request.uri().path();
+        let endpoint = Endpoint::of(path).ok_or_else(|| Reply::not_found(path))?;
+        let truncates = self.settings.truncates;
+        match (endpoint, request.method()) {
+            (Endpoint::Groups, &Method::GET | &Method::POST) => {
+                let json = json?;
+                let records = batch::parse(&json)?;
+                self.settings.credentials.check_updates(&records)?;
+                let read = |record| update::read(record, truncates);
+                batch::read(records, json.len(), fault, read).map(Records::Updates)
             }
-            ("/groups" | "/groups/", _) => Err(Reply::method_not_allowed("GET, POST")),
-            ("/import", &Method::POST) => {
+            (Endpoint::Groups, _) => Err(Reply::method_not_allowed("GET, POST")),
+            (Endpoint::Import, &Method::POST) => {
                 self.settings.credentials.check_import(request)?;
-                self.import(&json?, body::is_ndjson(request.headers()), format, fault)
+                let json = json?;
+                let records = if body::is_ndjson(request.headers()) {
+                    batch::parse_lines(&json)?
+                } else {
+                    batch::parse(&json)?
+                };
+                let read = |record| event::read(record, truncates);
+                batch::read(records, json.len(), fault, read).map(Records::Events)
             }
-            ("/import", _) => Err(Reply::method_not_allowed("POST")),
-            (path, _) => Err(Reply::not_found(path)),
+            (Endpoint::Import, _) => Err(Reply::method_not_allowed("POST")),
         }
     }
+}
 
-    fn update_groups(
-        &self,
-        json: &[u8],
-        format: ReplyFormat,
-        fault: Option<&Fault>,
-        request: usize,
-    ) -> Result<Outcome, Reply> {
-        let records = batch::parse(json)?;
-        self.settings.credentials.check_updates(&records)?;
-        let read = |record| update::read(record, self.settings.truncates);
-        let batch = batch::read(records, json.len(), fault, read)?;
-        let mut failed = batch.failed;
-        let mut accepted = batch.good.len();
-        let at = milliseconds_since_1970();
-        // All records of one request in one step, as other threads see it.
-        let mut memory = self.memory();
-        for (position, update) in batch.good {
-            let version = memory.next_version();
-            let arrival = Arrival {
-                version,
-                at,
-                request,
-            };
-            if let Err(reason) = memory.profiles.apply(update, arrival) {
-                accepted -= 1;
-                failed.push(batch::failed(position, reason));
-            }
+/// Returns the JSON of a request's body, or the reply that refuses it, and the format of the reply.
+/// `None` stands for a body that is larger than `max` bytes.
+fn decode<'a>(
+    request: &Request<()>,
+    body: Option<&'a [u8]>,
+    max: usize,
+) -> (Result<Cow<'a, [u8]>, Reply>, ReplyFormat) {
+    let query = request.uri().query().unwrap_or_default().as_bytes();
+    let mut format = ReplyFormat::default();
+    format.read(query);
+    let json = match body {
+        None => Err(Reply::too_large(max, "bytes")),
+        Some(_) if request.method() == Method::GET => body::decode_form(query),
+        Some(body) => body::decode(request.headers(), body, max, &mut format),
+    };
+    (json, format)
+}
+
+impl Records {
+    /// Applies the records of the request of this number.
+    fn apply(self, memory: &mut Memory, format: ReplyFormat, request: usize) -> Outcome {
+        match self {
+            Self::Updates(batch) => apply_updates(batch, memory, format, request),
+            Self::Events(batch) => store_events(batch, memory, format),
         }
-        drop(memory);
-        self.changed.notify_all();
-        failed.sort_by_key(|failed| failed.record.position);
-        let reply = Reply::to_records(Endpoint::Groups, format, accepted, &failed);
-        Ok(Outcome {
-            reply,
-            accepted,
-            dropped: failed.into_iter().map(|failed| failed.record).collect(),
-        })
     }
+}
 
-    fn import(
-        &self,
-        json: &[u8],
-        is_ndjson: bool,
-        format: ReplyFormat,
-        fault: Option<&Fault>,
-    ) -> Result<Outcome, Reply> {
-        let parse = if is_ndjson {
-            batch::parse_lines
-        } else {
-            batch::parse
+fn apply_updates(
+    batch: ParsedBatch<ParsedUpdate>,
+    memory: &mut Memory,
+    format: ReplyFormat,
+    request: usize,
+) -> Outcome {
+    let mut failed = batch.failed;
+    let mut accepted = batch.good.len();
+    let at = milliseconds_since_1970();
+    for (position, update) in batch.good {
+        let version = memory.next_version();
+        let arrival = Arrival {
+            version,
+            at,
+            request,
         };
-        let read = |record| event::read(record, self.settings.truncates);
-        let batch = batch::read(parse(json)?, json.len(), fault, read)?;
-        let good = batch.good.len();
-        let reply = Reply::to_records(Endpoint::Import, format, good, &batch.failed);
-        let dropped = batch.failed.into_iter().map(|failed| failed.record);
-        let mut dropped: Vec<_> = dropped.collect();
-        let mut accepted = good;
-        let mut memory = self.memory();
-        for (position, event) in batch.good {
-            if rules::is_ignored(&event) {
-                accepted -= 1;
-                dropped.push(batch::failed(position, rules::ignored()).record);
-            } else {
-                let version = memory.next_version();
-                memory.events.push(event, version);
-            }
+        if let Err(reason) = memory.profiles.apply(update, arrival) {
+            accepted -= 1;
+            failed.push(batch::failed(position, reason));
         }
-        drop(memory);
-        self.changed.notify_all();
-        dropped.sort_by_key(|record| record.position);
-        Ok(Outcome {
-            reply,
-            accepted,
-            dropped,
-        })
+    }
+    failed.sort_by_key(|failed| failed.record.position);
+    let reply = Reply::to_records(Endpoint::Groups, format, accepted, &failed);
+    Outcome {
+        reply,
+        accepted,
+        dropped: failed.into_iter().map(|failed| failed.record).collect(),
+    }
+}
+
+fn store_events(batch: ParsedBatch<Value>, memory: &mut Memory, format: ReplyFormat) -> Outcome {
+    let good = batch.good.len();
+    let reply = Reply::to_records(Endpoint::Import, format, good, &batch.failed);
+    let dropped = batch.failed.into_iter().map(|failed| failed.record);
+    let mut dropped: Vec<_> = dropped.collect();
+    let mut accepted = good;
+    for (position, event) in batch.good {
+        if rules::is_ignored(&event) {
+            accepted -= 1;
+            dropped.push(batch::failed(position, rules::ignored()).record);
+        } else {
+            let version = memory.next_version();
+            memory.events.push(event, version);
+        }
+    }
+    dropped.sort_by_key(|record| record.position);
+    Outcome {
+        reply,
+        accepted,
+        dropped,
     }
 }
 

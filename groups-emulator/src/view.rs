@@ -53,7 +53,7 @@ fn only_looks(request: &Request<()>) -> bool {
 /// Returns the page, or a view as JSON. A view that has not changed since the version in the query is
 /// left out: only the version comes back.
 pub(crate) fn reply(request: &Request<()>, service: &Service) -> Reply {
-    if let Err(reason) = origin::check_page(request) {
+    if let Err(reason) = origin::check_page(request, &service.settings.allowed) {
         return Reply::error(StatusCode::FORBIDDEN, &reason);
     }
     let query = request.uri().query().unwrap_or_default();

@@ -134,6 +134,37 @@ fn with_a_token_it_refuses_others() {
     program.terminate();
 }
 
+/// As by a container that has another name for this machine.
+#[test]
+fn an_allowed_host_may_be_used() {
+    let program = Program::start(&["--allow-host", "host.docker.internal"]);
+    for (host, status) in [("host.docker.internal:8080", 200), ("evil.example", 403)] {
+        let mut stream = TcpStream::connect(&program.address).unwrap();
+        let head = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(response.starts_with(&begin), "{host}: {response:.200}");
+    }
+    program.terminate();
+}
+
+/// The second would overwrite what the first one keeps.
+#[test]
+fn two_cannot_keep_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.json");
+    let options = ["--port", "0", "--keep", file.to_str().unwrap()];
+    let first = Program::start(&options[2..]);
+    let output = run(&options);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("is in use by another emulator"), "{error}");
+    first.terminate();
+    Program::start(&options[2..]).terminate();
+}
+
 #[test]
 fn what_it_keeps_is_there_after_sigterm() {
     let folder = tempfile::tempdir().unwrap();

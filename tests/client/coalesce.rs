@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use mixpanel_groups::{Client, Group, Profile};
-use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups::{Client, EncodedUpdate, Group, Profile, Update};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -80,4 +80,28 @@ proptest! {
             prop_assert_eq!(emulator.profile("company", &id), Some(profile));
         }
     }
+}
+
+/// Where coalescing saves none, it moves parts from one update to another all the same. Sent again, what comes back has the
+/// same effect.
+#[test]
+fn what_comes_back_keeps_the_order_of_its_group() {
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let acme = Group::new("company", "acme");
+    let remove = r#"{"$group_key":"company","$group_id":"acme","$remove":{"b":1,"e":3}}"#;
+    let remove = EncodedUpdate::from_json(remove).unwrap();
+    let updates = [
+        acme.union(json!({"a": [1]})),
+        acme.remove("e", 1),
+        acme.union(json!({"b": [1], "e": [2]})),
+        acme.set(json!({"a": 9})),
+        Update::from(&remove),
+    ];
+    emulator.fail_next(Fault::Status(401));
+    let error = client.with_options().coalesce().send(updates).unwrap_err();
+    assert!(client.send(error.undelivered()).unwrap().is_all_accepted());
+    let profile = emulator.profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"a": 9, "b": [], "e": [2]}));
 }

@@ -424,6 +424,19 @@ fn times() {
         refused(purchase().time(UNIX_EPOCH - Duration::from_hours(1))),
         early
     );
+    // A clock that started at 1970. As a number of seconds, the same would be in 2008.
+    let january = UNIX_EPOCH + Duration::from_secs(14 * 86_400);
+    assert_eq!(refused(purchase().time(january)), early);
+    let january = Time::from_millis(14 * 86_400_000);
+    assert_eq!(refused(purchase().time(january)), early);
+    assert_eq!(
+        refused(purchase().time(Time::from_secs(14 * 86_400))),
+        early
+    );
+    assert_eq!(time(purchase().time(14 * 86_400_000)), 14 * 86_400_000);
+    let guessed = purchase().insert_id("id").time(14 * 86_400_000);
+    assert_ne!(guessed.clone(), guessed.clone().time(january));
+    assert_eq!(guessed.clone(), guessed.time(14 * 86_400_000_u64));
     let late = r#""time": it is more than an hour ahead"#;
     let ahead = millis(SystemTime::now() + Duration::from_mins(61));
     assert_eq!(refused(purchase().time(ahead)), late);
@@ -823,14 +836,33 @@ fn wrong_settings_are_errors_that_do_not_show_them() {
         assert!(!text.contains("hunter2"), "{text}");
         text
     };
-    let user = "invalid service account's user name: it is empty or contains a colon";
-    assert_eq!(build("", "hunter2", "1"), user);
-    assert_eq!(build("a:b", "hunter2", "1"), user);
-    assert_eq!(build("a", "", "1"), "the service account's secret is empty");
-    for project in ["", "hunter2&strict=0", "1 2"] {
-        assert!(
-            build("a", "hunter2", project).starts_with("invalid project id: expected the number")
-        );
+    for (user, secret, project, expected) in [
+        (
+            "",
+            "hunter2",
+            "1",
+            "the service account's user name is empty",
+        ),
+        ("a", "", "1", "the service account's secret is empty"),
+        ("a", "hunter2", "", "the project id is empty"),
+    ] {
+        assert_eq!(build(user, secret, project), expected);
+    }
+    for (user, project, expected) in [
+        (
+            "a:b",
+            "1",
+            "invalid service account's user name: it contains the character ':'",
+        ),
+        (
+            "a",
+            "hunter2&strict=0",
+            "invalid project id: it contains the character '&'",
+        ),
+        ("a", "1 2", "invalid project id: it contains a space"),
+    ] {
+        let text = build(user, "hunter2", project);
+        assert!(text.starts_with(expected), "{text}");
     }
 }
 

@@ -403,31 +403,64 @@ fn a_list_that_loses_an_item_that_mixpanel_cut_is_set_anew() {
 
 #[test]
 fn a_flattened_name_may_move_to_a_field_with_another_operation() {
-    #[derive(MixpanelGroup)]
+    #[derive(Clone, Debug, Default, MixpanelGroup)]
     #[mixpanel(group_key = "company")]
     struct Flat {
         #[mixpanel(group_id)]
         id: u8,
+        stays: bool,
         #[mixpanel(flatten)]
-        values: BTreeMap<String, u8>,
+        values: BTreeMap<&'static str, Value>,
+        #[mixpanel(flatten, set_once)]
+        firsts: BTreeMap<&'static str, Value>,
         #[mixpanel(flatten, union)]
-        lists: BTreeMap<String, Vec<u8>>,
+        lists: BTreeMap<&'static str, Vec<u8>>,
     }
-    let value = || Flat {
-        id: 1,
-        values: BTreeMap::from([("x".to_owned(), 5)]),
-        lists: BTreeMap::new(),
-    };
-    let list = || Flat {
-        id: 1,
-        values: BTreeMap::new(),
-        lists: BTreeMap::from([("x".to_owned(), vec![1])]),
-    };
-    for (old, new) in [(value(), list()), (list(), value())] {
+    let mut all = vec![Flat::default(); 7];
+    for (flat, value) in all[1..3].iter_mut().zip([json!(5), json!([1])]) {
+        flat.values.insert("x", value);
+    }
+    for (flat, value) in all[3..5].iter_mut().zip([json!(5), json!([1])]) {
+        flat.firsts.insert("x", value);
+    }
+    for (flat, list) in all[5..].iter_mut().zip([vec![1], vec![2, 3, 2]]) {
+        flat.lists.insert("x", list);
+    }
+    for (old, new) in all
+        .iter()
+        .flat_map(|old| all.iter().map(move |new| (old, new)))
+    {
         let (mut profile, mut expected) = (Profile::default(), Profile::default());
         apply(&mut profile, old.updates());
-        apply(&mut profile, new.changes_since(&old));
-        apply(&mut expected, new.updates());
-        assert_eq!(profile, expected);
+        apply(&mut profile, new.changes_since(old));
+        // What was set once stays, unless another operation has its name now.
+        let has_another = !new.values.is_empty() || !new.lists.is_empty();
+        let is_old = !old.firsts.is_empty() && !has_another;
+        apply(&mut expected, if is_old { old } else { new }.updates());
+        assert_eq!(profile, expected, "{old:?} {new:?}");
     }
+}
+
+#[test]
+fn a_value_that_was_set_once_must_still_be_one_that_can_be_serialized() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Bad {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(set_once)]
+        first: BTreeMap<(u8, u8), u8>,
+    }
+    let (first, id) = (BTreeMap::new(), 1);
+    let old = Bad { id, first };
+    let first = BTreeMap::from([((1, 2), 3)]);
+    let new = Bad { id, first };
+    let changes: Vec<_> = new.changes_since(&old).collect();
+    let [update] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert_eq!(
+        update.to_json().unwrap_err().to_string(),
+        r#"$set of company "1": "first": key must be a string"#
+    );
 }

@@ -206,3 +206,26 @@ fn bodies_that_end_early_or_are_not_chunked_as_they_say() {
     }
     assert!(emulator.profiles().is_empty());
 }
+
+/// However many reads they take: in one write they come in one or two, and with a pause in two.
+#[test]
+fn the_longest_head() {
+    const MAX: usize = 64 * 1024;
+    let emulator = Emulator::start().unwrap();
+    for (len, status) in [(MAX / 2, 200), (MAX, 200), (MAX + 1, 400)] {
+        let start = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: ";
+        let end = "\r\n\r\n";
+        let head = start.to_owned() + &"x".repeat(len - start.len() - end.len()) + end;
+        for first in [len, len - 1, 20_000] {
+            let mut stream = connect(&emulator);
+            stream.write_all(&head.as_bytes()[..first]).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            stream.write_all(&head.as_bytes()[first..]).unwrap();
+            let mut response = Vec::new();
+            let _ = stream.read_to_end(&mut response);
+            let response = String::from_utf8(response).unwrap();
+            let begin = format!("HTTP/1.1 {status} ");
+            assert!(response.starts_with(&begin), "{len} {first} {response:.80}");
+        }
+    }
+}

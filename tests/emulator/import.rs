@@ -125,8 +125,16 @@ fn responses() {
     assert_eq!((lax.status, lax.json()), (200, counted(1)));
     let lax = import(&emulator, "strict=0", &json!([bad]));
     assert_eq!((lax.status, lax.json()), (200, counted(0)));
-    let verbose = import(&emulator, "verbose=1", &json!([event("a")]));
-    assert_eq!(verbose.json(), json!({"status": 1, "error": null}));
+    // The SDK for Python wants 1 as `status`, and the one for Go the count.
+    let verbose = |events| import(&emulator, "strict=0&verbose=1", &events).json();
+    let expected = json!({"code": 200, "error": null, "num_records_imported": 1, "status": 1});
+    assert_eq!(verbose(json!([event("a"), bad])), expected);
+    let none = verbose(json!([bad]));
+    assert_eq!(
+        (&none["status"], &none["num_records_imported"]),
+        (&json!(0), &json!(0))
+    );
+    assert!(none["error"].is_string());
 
     let strict = import(&emulator, "strict=1", &json!([event("a"), bad, event("b")]));
     assert_eq!(strict.status, 400);
@@ -371,4 +379,42 @@ fn faults_are_for_events_too() {
     let response = import(&emulator, "strict=1", &events).json();
     assert_eq!(response["failed_records"][0]["$insert_id"], "a");
     assert_eq!(emulator.events(), [event("b")]);
+}
+
+/// As of RudderStack, and in Mixpanel's page about `$identify`.
+#[test]
+fn a_path_with_a_slash_at_its_end() {
+    let emulator = Emulator::start().unwrap();
+    let authorization = basic("TOKEN", "");
+    let headers = [JSON, ("authorization", &authorization)];
+    let post = |path: &str, body: &Value| {
+        let body = body.to_string();
+        Sender::new(&emulator).post(path, &headers, body.as_bytes())
+    };
+    let response = post("/import/?strict=1", &json!([event("a")])).unwrap();
+    let expected = json!({"code": 200, "num_records_imported": 1, "status": "OK"});
+    assert_eq!(response.json(), expected);
+    let large = |id: u8| event_with("text", json!(id.to_string().repeat(MIB - 1_000)));
+    let events: Value = (0..8).map(large).collect();
+    assert_eq!(post("/import/", &events).unwrap().status, 200);
+    emulator.fail_next(Fault::Status(401));
+    let refused = post("/import/", &json!([])).unwrap();
+    assert_eq!(refused.json()["error"], "Invalid credentials");
+    assert_eq!(post("/import//", &json!([])).unwrap().status, 404);
+}
+
+#[test]
+fn names_of_properties_are_cut_as_those_of_profiles() {
+    let long = "n".repeat(256);
+    let emulator = Emulator::start().unwrap();
+    import(&emulator, "strict=1", &json!([event_with(&long, json!(1))]));
+    assert_eq!(emulator.events()[0]["properties"][&long[..255]], 1);
+    let exact = Emulator::builder()
+        .truncate_like_mixpanel(false)
+        .start()
+        .unwrap();
+    let response = import(&exact, "strict=1", &json!([event_with(&long, json!(1))]));
+    let failed = &response.json()["failed_records"][0];
+    assert_eq!(failed["field"], "properties");
+    assert!(exact.events().is_empty());
 }

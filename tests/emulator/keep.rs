@@ -36,6 +36,15 @@ impl Drop for Kept {
     }
 }
 
+/// The names of what is in the file's folder.
+fn files_of(kept: &Kept) -> Vec<String> {
+    let files = fs::read_dir(kept.0.parent().unwrap()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
 fn client(emulator: &Emulator) -> Client {
     let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
     client.build().unwrap()
@@ -85,7 +94,9 @@ fn what_was_there_is_there_again() {
     second.save().unwrap();
 
     // Saved without being dropped, as when the program is killed.
-    let third = kept.start().unwrap();
+    let killed = Kept::new("killed");
+    fs::copy(&kept.0, &killed.0).unwrap();
+    let third = killed.start().unwrap();
     let profile = third.profile("company", "acme").unwrap();
     assert_eq!(profile.get("seats"), Some(&json!(5)));
     assert_eq!(profile.get("plan"), Some(&json!("enterprise")));
@@ -95,8 +106,7 @@ fn what_was_there_is_there_again() {
         groups.find(|group| group["id"] == id).unwrap()["existed"].clone()
     };
     assert_eq!(["gone", "never"].map(existed), [json!(true), json!(false)]);
-    let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
-    assert_eq!(files, 1, "nothing else is left behind");
+    assert_eq!(files_of(&kept), ["state.json", "state.json.lock"]);
 }
 
 /// Writing so many groups takes a while, in which the client goes on.
@@ -238,8 +248,7 @@ fn a_file_that_cannot_take_its_place_is_not_left_behind() {
         .unwrap();
     fs::create_dir(&kept.0).unwrap();
     assert!(emulator.save().is_err());
-    let files = fs::read_dir(kept.0.parent().unwrap()).unwrap().count();
-    assert_eq!(files, 1, "only what stood there");
+    assert_eq!(files_of(&kept), ["state.json", "state.json.lock"]);
 }
 
 fn set_plan(emulator: &Emulator, plan: &str) {
@@ -291,8 +300,58 @@ fn a_mounted_file_is_written_in_place() {
     let emulator = kept.start().unwrap();
     set_plan(&emulator, &"long".repeat(50));
     set_plan(&emulator, "pro");
-    assert_eq!(fs::read_dir(kept.0.parent().unwrap()).unwrap().count(), 1);
+    assert_eq!(files_of(&kept), ["state.json", "state.json.lock"]);
     drop((emulator, mount));
     let profile = outside.start().unwrap().profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"plan": "pro"}));
+}
+
+/// As in a container of another user than root, or with `--read-only`, where the file is mounted by itself.
+#[test]
+#[cfg(unix)]
+fn a_file_in_a_folder_that_cannot_be_written_is_written_in_place() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (kept, outside) = (Kept::new("unwritable"), Kept::new("writable"));
+    let folder = kept.0.parent().unwrap();
+    let in_folder = folder.to_str().unwrap();
+    fs::write(&kept.0, "").unwrap();
+    fs::write(&outside.0, "").unwrap();
+    let set_mode = |mode| fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o555);
+    let is_root = fs::write(folder.join("other"), "").is_ok();
+    let mut mounts = Vec::new();
+    if is_root {
+        mounts.extend(Mount::new(&["--bind", in_folder], folder));
+        mounts.extend(Mount::new(
+            &["--bind", outside.0.to_str().unwrap()],
+            &kept.0,
+        ));
+        let read_only = Mount::new(&["-o", "remount,bind,ro"], folder);
+        if read_only.map(std::mem::forget).is_none() {
+            return;
+        }
+    }
+    let emulator = kept.start().unwrap();
+    set_plan(&emulator, &"long".repeat(50));
+    set_plan(&emulator, "pro");
+    drop(emulator);
+    let profile = kept.start().unwrap().profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"plan": "pro"}));
+    while mounts.pop().is_some() {} // The last one first.
+    set_mode(0o755);
+}
+
+#[test]
+fn a_file_that_another_emulator_keeps_is_in_use() {
+    let kept = Kept::new("in-use");
+    let first = kept.start().unwrap();
+    let error = kept.start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let message = format!("{} is in use by another emulator", kept.0.display());
+    assert!(error.to_string().starts_with(&message), "{error}");
+    set_plan(&first, "pro");
+    assert!(kept.start().is_err());
+    drop(first);
+    let profile = kept.start().unwrap().profile("company", "acme").unwrap();
     assert_eq!(profile, json!({"plan": "pro"}));
 }

@@ -78,6 +78,8 @@ fn settings_that_no_request_can_match_are_errors() {
         Emulator::builder().max_body(0),
         Emulator::builder().token(""),
         Emulator::builder().keep(""),
+        Emulator::builder().allow_host(""),
+        Emulator::builder().allow_host("http://host.docker.internal:8080"),
         account("", "SECRET", "5"),
         account("USER", "", "5"),
         account("USER", "SECRET", ""),

@@ -115,7 +115,7 @@ fn pages_of_other_sites_may_not() {
 
 #[test]
 fn an_allowed_origin() {
-    let builder = Emulator::builder().allow_origin("https://app.example/");
+    let builder = Emulator::builder().allow_origin("https://App.example/");
     let emulator = builder.start().unwrap();
     let allowed =
         "host: localhost\r\norigin: https://app.example\r\nsec-fetch-site: cross-site\r\n";
@@ -174,4 +174,69 @@ fn the_page_is_for_itself() {
     let own = "POST /emulator/reset HTTP/1.1\r\nhost: localhost:8\r\norigin: http://localhost:8\r\ncontent-length: 0";
     assert!(send(&emulator, own, "").starts_with("HTTP/1.1 204 "));
     assert!(emulator.profiles().is_empty() && emulator.requests().is_empty());
+}
+
+/// As by an Android emulator, whose 10.0.2.2 is the host's 127.0.0.1. A website cannot have an address for its name.
+#[test]
+fn addresses_and_names_in_any_case() {
+    let emulator = Emulator::start().unwrap();
+    for host in [
+        "10.0.2.2:8080",
+        "192.168.1.5",
+        "[fd00::1]:80",
+        "127.0.0.2",
+        "LOCALHOST",
+        "LocalHost:8080",
+    ] {
+        let reply = post(&emulator, &format!("host: {host}\r\n"));
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{host} {reply}");
+        let page = send(&emulator, &format!("GET / HTTP/1.1\r\nhost: {host}"), "");
+        assert!(page.starts_with("HTTP/1.1 200 "), "{host} {page}");
+    }
+    // To these a browser sends what a site asks it to, without `Sec-Fetch-Site`, and they lead to 127.0.0.1.
+    let leading_here = [
+        "0.0.0.0:8080",
+        "[::]",
+        "[::ffff:127.0.0.1]:8080",
+        "[::ffff:0:0]",
+    ];
+    for host in
+        leading_here
+            .into_iter()
+            .chain(["10.0.2.2.evil.example", "10.0.2", "[10.0.2.2]", "fd00::1"])
+    {
+        let reply = post(&emulator, &format!("host: {host}\r\n"));
+        assert!(reply.starts_with("HTTP/1.1 403 "), "{host} {reply}");
+    }
+    // A page is of this machine by the same names as before, in any case.
+    let origin = "host: 10.0.2.2\r\norigin: http://192.168.1.5\r\n";
+    assert!(post(&emulator, origin).starts_with("HTTP/1.1 403 "));
+    let origin = "host: 10.0.2.2\r\norigin: http://LocalHost:3000\r\n";
+    assert!(post(&emulator, origin).starts_with("HTTP/1.1 200 "));
+}
+
+/// As by a container of Docker Desktop.
+#[test]
+fn an_allowed_host() {
+    let allowed = Emulator::builder().allow_host("Host.Docker.Internal:8080");
+    let emulator = allowed.allow_host("mixpanel").start().unwrap();
+    for host in [
+        "host.docker.internal",
+        "HOST.docker.internal:80",
+        "mixpanel:8080",
+    ] {
+        let reply = post(&emulator, &format!("host: {host}\r\n"));
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{host} {reply}");
+        let own = format!(
+            "POST /emulator/reset HTTP/1.1\r\nhost: {host}\r\norigin: http://{host}\r\ncontent-length: 0"
+        );
+        assert!(send(&emulator, &own, "").starts_with("HTTP/1.1 204 "));
+    }
+    for host in ["evil.example", "mixpanel.evil.example", "docker.internal"] {
+        let reply = post(&emulator, &format!("host: {host}\r\n"));
+        assert!(reply.starts_with("HTTP/1.1 403 "), "{host} {reply}");
+    }
+    // Pages of that host are of another origin all the same.
+    let page = "host: mixpanel:8080\r\norigin: http://mixpanel:3000\r\n";
+    assert!(post(&emulator, page).starts_with("HTTP/1.1 403 "));
 }

@@ -1,4 +1,4 @@
-//! The requests of the official SDKs for Ruby, Java, Go and PHP, byte for byte as their code forms
+//! The requests of the official SDKs for Ruby, Java, Go, PHP, Android and Swift, byte for byte as their code forms
 //! them. Those for Python, Node and browsers run themselves, in `sdks` and
 //! `browser`.
 //!
@@ -201,4 +201,47 @@ fn php_with_a_socket() {
         success: |_| true,
     };
     assert_acme_alone(&send(&sdk, &PHP), acme_of_php());
+}
+
+const MOBILE: [&str; 2] = [
+    r#"[{"$set":{"name":"Acmé & <Söhne>\/+","old":1},"$token":"TOKEN","$time":1795894673123,"$group_key":"company","$group_id":"acme","$mp_metadata":{"$mp_event_id":"b5e1f3","$mp_session_id":"7c0d","$mp_session_seq_id":0,"$mp_session_start_sec":1795894600}},{"$set_once":{"founded":1999},"$token":"TOKEN","$time":1795894673124,"$group_key":"company","$group_id":"acme","$mp_metadata":{"$mp_event_id":"b5e1f4","$mp_session_id":"7c0d","$mp_session_seq_id":1,"$mp_session_start_sec":1795894600}}]"#,
+    r#"[{"$union":{"tags":["a","b"]},"$token":"TOKEN","$time":1795894673125,"$group_key":"company","$group_id":"acme","$mp_metadata":{"$mp_event_id":"b5e1f5","$mp_session_id":"7c0d","$mp_session_seq_id":2,"$mp_session_start_sec":1795894600}},{"$remove":{"tags":"a"},"$token":"TOKEN","$time":1795894673126,"$group_key":"company","$group_id":"acme","$mp_metadata":{"$mp_event_id":"b5e1f6","$mp_session_id":"7c0d","$mp_session_seq_id":3,"$mp_session_start_sec":1795894600}},{"$unset":["old"],"$token":"TOKEN","$time":1795894673127,"$group_key":"company","$group_id":"acme","$mp_metadata":{"$mp_event_id":"b5e1f7","$mp_session_id":"7c0d","$mp_session_seq_id":4,"$mp_session_start_sec":1795894600}}]"#,
+];
+
+/// mixpanel-android, commit ce46b763b9c25e18d424d39cda303b123f79d3cb, under
+/// `analytics/src/main/java/com/mixpanel/android`: `mpmetrics/MixpanelAPI.java` line 2878 (`stdGroupMessage`),
+/// `mpmetrics/AnalyticsMessages.java` line 645 (`sendData`) and `util/HttpService.java` line 412: a list in base64 in a
+/// form, from the Android emulator, which has the host's 127.0.0.1 as 10.0.2.2. Any reply is success.
+#[test]
+fn android() {
+    let sdk = Sdk {
+        head: "POST /groups/?ip=1 HTTP/1.1\r\n\
+               Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\n\
+               User-Agent: Dalvik/2.1.0 (Linux; U; Android 14; sdk_gphone64_x86_64)\r\n\
+               Host: 10.0.2.2:8080\r\nConnection: Keep-Alive\r\nAccept-Encoding: gzip\r\n",
+        body: |json| form(json).into_bytes(),
+        success: |body| body == "1",
+    };
+    assert_eq!(
+        send(&sdk, &MOBILE).profile("company", "acme").unwrap(),
+        acme()
+    );
+}
+
+/// mixpanel-swift, commit 8399b37fca5717ba8701e0d2af26b98ce48bcaf3: `Sources/Group.swift` line 36
+/// (`addGroupRecordToQueueWithAction`), `Sources/SessionMetadata.swift` line 33 and `Sources/FlushRequest.swift` line 22: a
+/// list as JSON; the body `1` is success.
+#[test]
+fn swift() {
+    let sdk = Sdk {
+        head: "POST /groups/?ip=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n\
+               Connection: keep-alive\r\nAccept: */*\r\nUser-Agent: App/1 CFNetwork/1494.0.7 Darwin/23.4.0\r\n\
+               Accept-Encoding: gzip, deflate\r\n",
+        body: |json| json.as_bytes().to_vec(),
+        success: |body| body == "1",
+    };
+    assert_eq!(
+        send(&sdk, &MOBILE).profile("company", "acme").unwrap(),
+        acme()
+    );
 }

@@ -51,6 +51,9 @@ fn valid_records() {
         with(json!({
             "$time": 1, "$ip": "1.2.3.4", "$ignore_time": true, "$latitude": 1.5, "$longitude": 2
         })),
+        with(
+            json!({"$ignore_alias": true, "$mp_metadata": {"$mp_event_id": "6e0c", "$mp_session_seq_id": 0}}),
+        ),
         with(json!({"$company_id": "globex"})),
         with(json!({"$group_key": "$company_id", "$company_id": "acme"})),
         with(json!({"$group_key": "$user_id", "$company_id": "globex"})),

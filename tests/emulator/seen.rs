@@ -214,3 +214,57 @@ fn viewers_that_do_not_read_block_nobody() {
         json!({"n": 49})
     );
 }
+
+/// As of `requests.post(url, json=json.dumps(data))`, which encodes twice.
+#[test]
+fn requests_without_a_valid_record_have_failed() {
+    let emulator = Emulator::builder().token("TOKEN").start().unwrap();
+    let sender = Sender::new(&emulator);
+    let updates = json!([update("acme", "$set", json!({"a": 1}))]).to_string();
+    let authorization = ("authorization", "Basic VE9LRU46");
+    for body in [json!(updates), json!([updates]), json!([]), json!(5)] {
+        for path in ["/groups", "/import"] {
+            for query in ["", "verbose=1", "strict=1", "strict=1&verbose=1"] {
+                let path = format!("{path}?{query}");
+                let headers = [JSON[0], authorization];
+                let body = body.to_string();
+                let response = sender.post(&path, &headers, body.as_bytes()).unwrap();
+                let request = emulator.requests().pop().unwrap();
+                assert!(request.is_failed(), "{path} {body} {response:?}");
+                let dropped = request.dropped.first().map(|record| &record.message);
+                let why = request.error.as_ref().or(dropped).unwrap();
+                assert_eq!(body.contains('"'), why.contains("encoded twice"), "{why}");
+            }
+        }
+    }
+    assert!(emulator.profiles().is_empty() && emulator.events().is_empty());
+}
+
+#[test]
+fn who_sees_an_update_sees_its_request() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let event = |id: &str| {
+        let properties = json!({"time": 1_618_716_477, "distinct_id": "", "$insert_id": id});
+        json!([{"event": "E", "properties": properties}]).to_string()
+    };
+    for round in 0..300 {
+        let id = &format!("i{round}");
+        let seen = thread::scope(|scope| {
+            scope.spawn(|| {
+                if round % 2 == 0 {
+                    sender.send("", &update(id, "$set", json!({"a": 1})));
+                } else {
+                    let headers = [JSON[0], ("authorization", "Basic VE9LRU46")];
+                    let sent = sender.post("/import", &headers, event(id).as_bytes());
+                    sent.unwrap();
+                }
+            });
+            let arrived =
+                |e: &Emulator| e.profile("company", id).is_some() || !e.events().is_empty();
+            emulator.wait_for(PATIENCE, |e| arrived(e).then(|| e.requests().len()))
+        });
+        assert_eq!(seen.unwrap(), 1, "{round}");
+        emulator.reset();
+    }
+}

@@ -296,3 +296,53 @@ fn a_full_volume_is_found_out_before_the_request_that_depends_on_it() {
     assert_eq!(snapshot.sync(&client, all()).unwrap(), Report::default());
     drop((snapshot, mount));
 }
+
+/// The row that did not fit is of a request that was not started.
+#[test]
+fn a_volume_that_is_full_in_the_middle_of_a_write_makes_no_other_group_uncertain() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let Some(mount) = Mount::new(&["-t", "tmpfs", "-o", "size=64k", "tmpfs"], &folder.0) else {
+        return;
+    };
+    run(&folder, &client, &(0..100).map(company).collect::<Vec<_>>())
+        .into_result()
+        .unwrap();
+    // A page is left, and the changed groups need more.
+    let other = folder.0.join("other");
+    fs::write(&other, vec![0; 64 << 10]).unwrap_err();
+    let free_a_page = |file: fs::File| file.set_len(file.metadata()?.len() - (4 << 10));
+    let opened = fs::File::options().write(true).open(&other);
+    opened.and_then(free_a_page).unwrap();
+    let changed = || {
+        let changed = (0..60).map(|id| Company {
+            plan: 2,
+            ..company(id)
+        });
+        changed.chain((60..100).map(company))
+    };
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let length = || fs::metadata(folder.file()).unwrap().len();
+    let error = snapshot.sync(&client, changed()).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("No space left on device"), "{text}");
+    drop(snapshot);
+    let full = length();
+    fs::remove_file(other).unwrap();
+
+    let before = emulator.requests().len();
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    assert_eq!(length(), full);
+    let report = snapshot.sync(&client, changed()).unwrap();
+    assert!(report.is_all_accepted());
+    let sent = emulator.requests().split_off(before);
+    let sent: String = sent.iter().map(|request| &*request.body).collect();
+    for id in 60..100 {
+        assert!(!sent.contains(&format!("\"{id}\"")), "{id} is as it was");
+    }
+    assert_eq!(
+        snapshot.sync(&client, changed()).unwrap(),
+        Report::default()
+    );
+    drop((snapshot, mount));
+}

@@ -3,7 +3,10 @@
 mod files;
 mod kill;
 mod model;
+mod project;
+mod set_once;
 mod sqlite;
+mod stopped;
 mod store;
 #[cfg(target_os = "linux")]
 mod users;

@@ -22,6 +22,11 @@ struct Old {
     limits: HashMap<String, HashMap<u8, f32>>,
     #[mixpanel(with = "mixpanel_groups::sorted")]
     regions: HashSet<u8>,
+    #[mixpanel(set_once, unset_none)]
+    first: Option<u8>,
+    #[mixpanel(set_once)]
+    origin: Option<u8>,
+    owner: Option<u8>,
     #[mixpanel(flatten)]
     extra: HashMap<String, u8>,
 }
@@ -38,6 +43,12 @@ struct New {
     limits: BTreeMap<String, BTreeMap<u8, f64>>,
     #[mixpanel(union)]
     regions: HashSet<u64>,
+    #[mixpanel(union)]
+    first: Vec<u64>,
+    #[mixpanel(set_once, unset_none)]
+    origin: Option<u8>,
+    #[mixpanel(set_once)]
+    owner: Option<u8>,
     #[mixpanel(flatten, union)]
     extra: HashMap<String, HashSet<u8>>,
 }
@@ -48,6 +59,8 @@ struct Values {
     id: u8,
     plan: Option<u8>,
     set: BTreeSet<u8>,
+    first: Option<u8>,
+    origin: Option<u8>,
     extra: BTreeMap<String, u8>,
 }
 
@@ -68,6 +81,9 @@ impl Values {
             tags: filled(self.set.iter().copied()),
             limits: filled(self.set.iter().map(|item| (format!("l{item}"), inner()))),
             regions: filled(self.set.iter().copied()),
+            first: self.first,
+            origin: self.origin,
+            owner: self.origin,
             extra: filled(self.extra.iter().map(|(name, item)| (name.clone(), *item))),
         }
     }
@@ -82,6 +98,9 @@ impl Values {
             tags: self.plan.map(i32::from),
             limits: filled(self.set.iter().map(|item| (format!("l{item}"), inner()))),
             regions: filled(self.set.iter().copied().map(u64::from)),
+            first: self.first.into_iter().map(u64::from).collect(),
+            origin: self.origin,
+            owner: self.origin,
             extra: filled(
                 self.extra
                     .iter()
@@ -109,12 +128,16 @@ fn night() -> impl Strategy<Value = Night> {
         0..4_u8,
         prop::option::of(0..3_u8),
         prop::collection::btree_set(0..5_u8, 0..5),
+        prop::option::of(0..2_u8),
+        prop::option::of(0..2_u8),
         prop::collection::btree_map("[xy]", 0..2_u8, 0..3),
     );
-    let values = values.prop_map(|(id, plan, set, extra)| Values {
+    let values = values.prop_map(|(id, plan, set, first, origin, extra)| Values {
         id,
         plan,
         set,
+        first,
+        origin,
         extra,
     });
     let groups = prop::collection::vec(values, 0..5);
@@ -226,7 +249,25 @@ fn check(nights: &[Night], store: &Store) -> Result<(), TestCaseError> {
             }
         });
         let profile = emulator.profile("company", &id.to_string());
-        prop_assert_eq!(comparable(profile), comparable(expected), "company {}", id);
+        // Of what is set once, the value depends on when. It stays where there is none now, unless it says `unset_none`.
+        let (once, kept) = if last.is_new {
+            (["origin", "owner"], "owner")
+        } else {
+            (["first", "origin"], "origin")
+        };
+        let is_kept = groups.get(&id).is_some_and(|of| of.origin.is_none());
+        let [profile, expected] = [profile, expected].map(|profile| {
+            let mut profile = comparable(profile);
+            for name in once {
+                let value = profile.entry(name.to_owned());
+                value.and_modify(|value| *value = "once".into());
+            }
+            if is_kept {
+                profile.remove(kept);
+            }
+            profile
+        });
+        prop_assert_eq!(profile, expected, "company {}", id);
     }
     // Every value is built anew, with other hash seeds: nothing is sent, and nothing is written.
     if groups.len() == last.groups.len() {

@@ -10,10 +10,14 @@
 // joined: a shutdown waits for its end until a deadline, and a worker that is stuck in a connection attempt or an outbox
 // is left behind. The thread of an outbox without deadlines runs the calls of publishers (`guarded`).
 //
+// A delivery takes a `portion` of what waits, sends it as a `taken_batch`, and knows the `fate` of each entry then. What was
+// blocked or refused is among the `suspects` of the next one.
+//
 // Ownership: the phase of the queue, the request to the worker and the counts are one state with one lock (`state`),
 // which publishers take only when a batch is full or when they wait for room.
 
 mod client;
+mod fate;
 mod guarded;
 mod kind;
 mod portion;
@@ -25,6 +29,8 @@ mod settings;
 mod simulation;
 mod state;
 mod stats;
+mod suspects;
+mod taken_batch;
 mod worker;
 
 pub use self::client::{BufferedClient, BufferedClientBuilder};

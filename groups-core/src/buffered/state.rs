@@ -145,8 +145,10 @@ impl Shared {
     }
 
     fn request(&self, state: &mut State, request: Request) {
-        state.request = state.request.max(request);
-        self.work.notify_one();
+        if request > state.request {
+            state.request = request;
+            self.work.notify_one();
+        }
     }
 
     // Publishers.

@@ -229,7 +229,7 @@ impl ClientBuilder {
     }
 
     /// Sets the proxy, in place of the environment's: `http://host:port`, with `user:password@` before the host if the proxy
-    /// requires it.
+    /// requires it, both percent-encoded. Version 5 of SOCKS needs 1 to 255 bytes of each.
     ///
     /// The scheme is `http`, `https` (with the feature `tls`), `socks5` or `socks4`, or `socks5h` or `socks4a` if the proxy
     /// resolves the endpoint's name. The default port is 80, 443 or 1080. Through a proxy of `http` or `https`, requests take
@@ -328,6 +328,7 @@ impl ClientBuilder {
         Client(Arc::new(Inner {
             groups: self.groups(&endpoint),
             import: self.import(&endpoint),
+            token: self.token,
             endpoint,
             open,
             connections: self.connections,

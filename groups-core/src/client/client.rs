@@ -32,6 +32,8 @@ use crate::util::sync::{Mutex, MutexGuard, has_one_core};
 pub struct Client(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
+    /// The project's, a secret.
+    pub(super) token: String,
     pub(super) endpoint: Endpoint,
     pub(super) groups: Route,
     pub(super) import: Route,
@@ -126,16 +128,15 @@ impl Client {
     /// | 401, 403 with Mixpanel's JSON (`error` and `status`) | stops, [`Unauthorized`](crate::ErrorKind::Unauthorized) |
     /// | 404 with Mixpanel's JSON | stops, [`NotFound`](crate::ErrorKind::NotFound) |
     /// | 415 for a body with gzip | sent again at once without, as is the rest of the call |
-    /// | 400, 401, 403, 404 without Mixpanel's JSON, any other 4xx: a firewall, proxy or captive portal | retried; after the last attempt, halved until the blocked updates are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. After three in a row that are blocked alone, any other one is tried: if that is blocked too, everything comes back |
+    /// | a refusal of all of a body with gzip, while none was accepted yet | the same, unless it is not accepted without either: then the request is halved, with gzip |
+    /// | 2xx, 400, 401, 403, 404 without Mixpanel's JSON (HTML, nothing, or JSON that is cut off or unknown), any other 4xx, or a redirect, which is not followed: a firewall, proxy or captive portal | retried; after the last attempt, halved until the blocked updates are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. If three single updates in a row are blocked, one more is tried: if that is blocked too, everything comes back |
     /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
     /// | 429 | retried, and no connection sends before that; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
     /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
-    /// | `Retry-After`, in seconds or as a date | the retry is not before that; if it is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after) |
-    /// | a redirect | is not followed; retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
+    /// | `Retry-After`, in seconds or as a date | the retry is not before that; if it is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after). Only the parts of a blocked request do not wait for it |
     /// | any other status | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
-    /// | 200 with HTML, nothing, or JSON that is cut off or unknown | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse); with 413, 429 or 5xx, the status decides |
     /// | a response of more than 1 MiB | the first MiB is read, and counts as cut off |
     /// | a response that is not HTTP | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
     /// | the host is not found; the connection is refused, or reset before, during or after the request, or within the body of a 2xx | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
@@ -143,7 +144,7 @@ impl Client {
     /// | no response in time: connecting, waiting for the head or within the body of a 2xx | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
     /// | any other status, whose body ends too early or not in time | what arrived counts, as a body that is cut off; the next request is over a new connection |
     /// | a response, and the connection closed, before the request was read | the response counts, if the system still has it |
-    /// | the proxy rejects the user name and password (407, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
+    /// | the proxy requires a user name and password, or rejects them (407, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
     /// | no secure connection: an unknown issuer, another host name, expired | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |
     /// | the iterator panics | requests in progress are aborted, and the panic goes on: no report says what was accepted |
     ///

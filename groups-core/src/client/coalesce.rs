@@ -23,7 +23,7 @@ use crate::json::escape::write_str;
 use crate::json::item::{Item, parse_items};
 
 /// Replaces the records by fewer equivalent ones, group by group. Returns how many were saved: 0 if one of them would have
-/// more than `most` bytes.
+/// more than `most` bytes; then they are as they were.
 pub(crate) fn coalesce(records: &mut Records, opening: usize, most: usize) -> usize {
     let before = records.len();
     let coalesced = coalesce_with_members(records, opening, most, &HashSet::new(), &|| false);
@@ -108,7 +108,8 @@ pub(crate) fn coalesce_with_members(
             Part::Segment(segment) => segment.write(records, &mut coalesced, &mut members),
         }
     }
-    if coalesced.largest() > most {
+    // Where none is saved, they stay in the caller's order.
+    if coalesced.len() == records.len() || coalesced.largest() > most {
         return Some(Members::each_of(records));
     }
     *records = coalesced;

@@ -17,20 +17,10 @@ impl ServiceAccount {
         let [user, secret, project_id] =
             [&self.user, &self.secret, &self.project_id].map(|text| text.trim());
         // HTTP's Basic authorization ends the user name at the first colon.
-        if user.is_empty() || user.contains(':') {
-            return Err(Error::config(
-                "invalid service account's user name: it is empty or contains a colon",
-            ));
-        }
-        check("service account's user name", user, is_visible)?;
-        if secret.is_empty() {
-            return Err(Error::config("the service account's secret is empty"));
-        }
+        let is_of_user = |char| is_visible(char) && char != ':';
+        check("service account's user name", user, is_of_user)?;
         check("service account's secret", secret, is_visible)?;
-        if project_id.is_empty() || !project_id.chars().all(is_of_token) {
-            let message = "invalid project id: expected the number in the project's settings";
-            return Err(Error::config(message));
-        }
+        check("project id", project_id, is_of_token)?;
         Ok(Self {
             user: user.to_owned(),
             secret: secret.to_owned(),
@@ -44,14 +34,14 @@ impl ServiceAccount {
 /// ([Track Events](https://developer.mixpanel.com/reference/track-event), responses)
 pub(super) fn token(text: &str) -> Result<&str, Error> {
     let token = text.trim();
-    if token.is_empty() {
-        return Err(Error::config("the project token is empty"));
-    }
     check("project token", token, is_of_token)?;
     Ok(token)
 }
 
 fn check(name: &str, text: &str, is_valid: fn(char) -> bool) -> Result<(), Error> {
+    if text.is_empty() {
+        return Err(Error::config(format!("the {name} is empty")));
+    }
     let Some(wrong) = text.chars().find(|char| !is_valid(*char)) else {
         return Ok(());
     };

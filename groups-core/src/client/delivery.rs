@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub(crate) struct Delivery<'a> {
     pub(super) route: &'a Route,
     /// Returns whether a request may start that takes up to that time.
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
+    /// Set once nothing more is sent.
+    pub(super) is_stopped: Option<&'a AtomicBool>,
     state: Mutex<State>,
     /// Wakes the caller: a lane has room or is done, or nothing more is sent.
     caller: Condvar,
@@ -139,6 +142,7 @@ impl<'a> Delivery<'a> {
         Self {
             route,
             permit: None,
+            is_stopped: None,
             caller: Condvar::new(),
             lanes: state.lanes.iter().map(|_| Condvar::new()).collect(),
             state: Mutex::new(state),
@@ -210,6 +214,9 @@ impl<'a> Delivery<'a> {
     pub(crate) fn stop(&self, error: Error) {
         let mut state = self.state();
         state.stopped.get_or_insert(error);
+        if let Some(is_stopped) = self.is_stopped {
+            is_stopped.store(true, Ordering::Relaxed);
+        }
         self.wake_all(&state);
     }
 

@@ -19,6 +19,7 @@ pub struct SendOptions<'a> {
     pub(super) cancel: Option<&'a AtomicBool>,
     pub(super) progress: Option<Callback<'a>>,
     permit: Option<&'a Permit<'a>>,
+    is_stopped: Option<&'a AtomicBool>,
 }
 
 /// Returns whether a request may start that can take this long.
@@ -32,6 +33,7 @@ impl<'a> SendOptions<'a> {
             cancel: None,
             progress: None,
             permit: None,
+            is_stopped: None,
         }
     }
 
@@ -47,9 +49,25 @@ impl<'a> SendOptions<'a> {
         self.client.0.is_disabled
     }
 
+    /// Returns the token of the project, a secret.
+    pub(crate) fn token(&self) -> &'a str {
+        &self.client.0.token
+    }
+
+    /// Returns the flag of [`cancel_on`](Self::cancel_on).
+    pub(crate) fn cancel_flag(&self) -> Option<&'a AtomicBool> {
+        self.cancel
+    }
+
     /// Calls `permit` before each request, and stops if it returns `false`.
     pub(crate) fn permit(mut self, permit: &'a Permit<'a>) -> Self {
         self.permit = Some(permit);
+        self
+    }
+
+    /// Sets the flag once nothing more is sent.
+    pub(crate) fn note_stop(mut self, flag: &'a AtomicBool) -> Self {
+        self.is_stopped = Some(flag);
         self
     }
 
@@ -96,6 +114,7 @@ impl<'a> SendOptions<'a> {
         let client = self.client;
         let mut delivery = Delivery::new(route, client.take_idle());
         delivery.permit = self.permit.map(|permit| (permit, client.0.timeout));
+        delivery.is_stopped = self.is_stopped;
         thread::scope(|scope| {
             let mut lanes = Lanes::new(scope, &delivery, self);
             lanes.fill(records);

@@ -87,6 +87,12 @@ fn parse(setting: &str, text: &str) -> Result<Proxy, Error> {
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(unreadable());
     };
+    // A password with `/`, `?` or `#` in it ends the authority before the `@`, and begins where a port would be.
+    let rest = text.split_once("://");
+    let rest = rest.and_then(|(_, rest)| rest.strip_prefix(authority.as_str()));
+    let Some(rest) = rest.filter(|rest| !rest.contains('@')) else {
+        return Err(unreadable());
+    };
     let (user, place) = match authority.as_str().rsplit_once('@') {
         Some((user, place)) => (Some(user), place),
         None => (None, authority.as_str()),
@@ -94,10 +100,10 @@ fn parse(setting: &str, text: &str) -> Result<Proxy, Error> {
     let scheme = scheme.to_ascii_lowercase();
     let refused = |why: &str| Error::config(format!("invalid {setting} {scheme}://{place}: {why}"));
     if authority.host().is_empty() || !has_valid_port(place) {
-        return Err(refused(EXPECTED));
+        return Err(unreadable());
     }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(refused("a proxy has neither a path nor a query"));
+    if !matches!(rest, "" | "/") {
+        return Err(refused("unexpected path, query or fragment"));
     }
     match &*scheme {
         "https" if !cfg!(feature = "tls") => {
@@ -113,7 +119,20 @@ fn parse(setting: &str, text: &str) -> Result<Proxy, Error> {
             ));
         }
     }
-    Proxy::new(&text).map_err(|_| unreadable())
+    let proxy = Proxy::new(&text).map_err(|_| unreadable())?;
+    let is_socks5 = matches!(
+        proxy.protocol(),
+        ProxyProtocol::Socks5 | ProxyProtocol::Socks5h
+    );
+    // The length of each is one byte, and not 0.
+    // ([RFC 1929, 2](https://www.rfc-editor.org/rfc/rfc1929#section-2))
+    let fits = |text: Option<&str>| text.is_some_and(|text| matches!(text.len(), 1..=255));
+    if is_socks5 && user.is_some() && !(fits(proxy.username()) && fits(proxy.password())) {
+        return Err(refused(
+            "version 5 of SOCKS needs a user name and a password of 1 to 255 bytes each",
+        ));
+    }
+    Ok(proxy)
 }
 
 /// Returns whether a list of `NO_PROXY` contains the host: by its name or a domain that it belongs to, with or without a
@@ -287,20 +306,74 @@ mod tests {
     fn what_cannot_be_used_is_an_error_that_names_the_variable() {
         let scheme = "unknown scheme; expected http, https, socks4, socks4a, socks5 or socks5h";
         let expected = "expected scheme, host and port, such as http://proxy:3128";
+        let more = "unexpected path, query or fragment";
         for (text, message) in [
             ("ftp://proxy:21", format!("invalid HTTPS_PROXY ftp://proxy:21: {scheme}")),
             ("ftp://user:PASSWORD@proxy:21", format!("invalid HTTPS_PROXY ftp://proxy:21: {scheme}")),
-            ("http://user:PASSWORD@proxy:99999", format!("invalid HTTPS_PROXY http://proxy:99999: {expected}")),
-            ("http://proxy:0", format!("invalid HTTPS_PROXY http://proxy:0: {expected}")),
-            ("http://proxy:", format!("invalid HTTPS_PROXY http://proxy:: {expected}")),
+            ("http://user:PASSWORD@proxy:99999", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://proxy:0", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://proxy:", format!("invalid HTTPS_PROXY: {expected}")),
             ("http://user:PASSWORD@", format!("invalid HTTPS_PROXY: {expected}")),
             ("http://user:PASS WORD@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
             ("\"http://user:PASSWORD@proxy:3128\"", format!("invalid HTTPS_PROXY: {expected}")),
             ("http://user:PASSWORD%ff@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
-            ("http://proxy:3128/path", "invalid HTTPS_PROXY http://proxy:3128: a proxy has neither a path nor a query".to_owned()),
+            // A password that is not percent-encoded ends what a URL reads as host and port.
+            ("http://user:PASSWORD/x@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://user:12/PASSWORD@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("user:PASSWORD?x@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://me@corp:PASSWORD#x@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://user:12#x@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("ftp://user:12#x@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("socks5h://user:12?x@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://user:PASSWORD%40proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://user:PASSWORD\\x@proxy:3128", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://user:PASSWORD", format!("invalid HTTPS_PROXY: {expected}")),
+            ("http://proxy:3128/path", format!("invalid HTTPS_PROXY http://proxy:3128: {more}")),
+            ("http://proxy:3128?query", format!("invalid HTTPS_PROXY http://proxy:3128: {more}")),
+            ("http://proxy:3128/#fragment", format!("invalid HTTPS_PROXY http://proxy:3128: {more}")),
             ("socks4://user:PASSWORD@proxy", "invalid HTTPS_PROXY socks4://proxy: version 4 of SOCKS has no user name and password".to_owned()),
         ] {
             assert_eq!(chosen(MIXPANEL, &[("HTTPS_PROXY", text)]), message, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_name_and_password_that_socks_cannot_carry_are_refused() {
+        let (most, more) = ("x".repeat(255), "x".repeat(256));
+        let encoded = "%41".repeat(255);
+        for (user, fits) in [
+            ("user", false),
+            ("user:", false),
+            (":PASSWORD", false),
+            (":", false),
+            ("", false),
+            (&*format!("{more}:PASSWORD"), false),
+            (&*format!("user:{more}"), false),
+            (&*format!("{most}:{most}"), true),
+            (&*format!("{encoded}:{encoded}"), true),
+        ] {
+            for (scheme, name) in [
+                ("socks", "socks5"),
+                ("socks5", "socks5"),
+                ("socks5h", "socks5h"),
+            ] {
+                let text = format!("{scheme}://{user}@proxy:1");
+                let expected = if fits {
+                    format!("{name}://proxy:1")
+                } else {
+                    format!(
+                        "invalid ALL_PROXY {scheme}://proxy:1: version 5 of SOCKS needs a user name and a password of \
+                         1 to 255 bytes each"
+                    )
+                };
+                assert_eq!(
+                    chosen(MIXPANEL, &[("ALL_PROXY", &text)]),
+                    expected,
+                    "{text}"
+                );
+            }
+            let http = format!("http://{user}@proxy:1");
+            assert_eq!(chosen(MIXPANEL, &[("ALL_PROXY", &http)]), "http://proxy:1");
         }
     }
 

@@ -251,12 +251,12 @@ impl Records {
 
     /// Takes records out, which are in ascending order.
     pub(crate) fn remove(&mut self, gone: &[usize]) {
-        let Some(&(mut kept)) = gone.first() else {
+        let Some(&first) = gone.first() else {
             return;
         };
         let mut gone = gone.iter().peekable();
-        let mut to = self.entries[kept].start;
-        for index in kept..self.len() {
+        let (mut kept, mut to) = (first, self.entries[first].start);
+        for index in first..self.len() {
             if gone.next_if_eq(&&index).is_some() {
                 continue;
             }

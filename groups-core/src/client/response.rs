@@ -110,7 +110,8 @@ pub(crate) fn interpret(
         };
         let error = error(ErrorKind::UnexpectedResponse, &message);
         match status {
-            400..500 => Verdict::Blocked(error),
+            // Not only 4xx: some firewalls respond with 200 or a redirect.
+            200..500 => Verdict::Blocked(error),
             _ => Verdict::Again(Failure::Overload, error),
         }
     })
@@ -315,7 +316,7 @@ mod tests {
     }
 
     const NO_REASON: &str = "refused the server gave no reason";
-    const NOT_MIXPANELS: &str = "again Overload UnexpectedResponse";
+    const NO_STATUS: &str = "again Overload UnexpectedResponse";
     const BLOCKED: &str = "blocked UnexpectedResponse";
 
     #[test]
@@ -342,11 +343,13 @@ mod tests {
             (500, unknown, "again Breakage Server"),
             (504, unknown, "again Breakage Server"),
             (599, unknown, "again Breakage Server"),
-            (200, unknown, NOT_MIXPANELS),
-            (204, "", NOT_MIXPANELS),
-            (302, refusal, NOT_MIXPANELS),
-            (600, refusal, NOT_MIXPANELS),
-            (199, "1", NOT_MIXPANELS),
+            (200, unknown, BLOCKED),
+            (204, "", BLOCKED),
+            (300, refusal, BLOCKED),
+            (302, unknown, BLOCKED),
+            (399, "1", BLOCKED),
+            (600, refusal, NO_STATUS),
+            (199, "1", NO_STATUS),
             (201, "1", "accepted"),
             (299, "1", "accepted"),
         ] {
@@ -360,15 +363,15 @@ mod tests {
             ("1", "accepted"),
             ("200", "accepted"),
             ("0", NO_REASON),
-            ("2", NOT_MIXPANELS),
-            ("true", NOT_MIXPANELS),
-            ("{}", NOT_MIXPANELS),
-            ("[]", NOT_MIXPANELS),
+            ("2", BLOCKED),
+            ("true", BLOCKED),
+            ("{}", BLOCKED),
+            ("[]", BLOCKED),
             (r#""Ok""#, "accepted"),
             (r#"{"status":1,"error":null}"#, "accepted"),
             (r#"{"status":"OK"}"#, "accepted"),
             (r#"{"code":200}"#, "accepted"),
-            (r#"{"status":"bad"}"#, NOT_MIXPANELS),
+            (r#"{"status":"bad"}"#, BLOCKED),
             ("\u{feff}1", "accepted"),
             (r#"{"status":1,"error":""}"#, "accepted"),
             (r#"{"code":200,"status":"OK","error":""}"#, "accepted"),
@@ -395,7 +398,7 @@ mod tests {
             assert_eq!(short(200, body, 3), expected, "{body}");
         }
         // One record has no halves: a count of others is not of this request.
-        for (count, expected) in [(0, NO_REASON), (1, "accepted"), (2, NOT_MIXPANELS)] {
+        for (count, expected) in [(0, NO_REASON), (1, "accepted"), (2, BLOCKED)] {
             let body = json!({"status": 1, "num_good_events": count});
             assert_eq!(short(200, &body.to_string(), 1), expected, "{count}");
         }
@@ -518,7 +521,7 @@ mod tests {
             "partly 0 … the …; 1 - a …;"
         );
         // The parts that are interpreted stay, even if they look like a secret.
-        assert_eq!(short(200, r#"{"status":"secret"}"#, 3), NOT_MIXPANELS);
+        assert_eq!(short(200, r#"{"status":"secret"}"#, 3), BLOCKED);
         for (text, kept) in [
             ("x".repeat(MAX_WORDS), MAX_WORDS),
             ("x".repeat(MAX_WORDS + 1), MAX_WORDS),

@@ -197,7 +197,9 @@ impl<'a> Sender<'a> {
         let opening = self.delivery.route.opening.len();
         let is_held = |index: &usize| self.held.contains(batch.head(*index, opening));
         let held: Vec<_> = (first..batch.len()).filter(is_held).collect();
-        held.iter().for_each(|index| self.hand_back(batch, *index));
+        for index in &held {
+            self.hand_back(batch, *index);
+        }
         batch.remove(&held);
         held
     }
@@ -274,14 +276,16 @@ impl<'a> Sender<'a> {
             if gzip && self.may_be_refused_for_gzip(&verdict) {
                 self.packer.stop();
                 self.delivery.state().report.retries += 1;
-                let verdict = self.exchange(batch, run, 0, once)?;
-                if let Verdict::Refused(_) = verdict {
+                let plain = self.exchange(batch, run, 0, once)?;
+                let is_accepted = matches!(plain, Verdict::Accepted | Verdict::Partly(_));
+                if matches!(verdict, Verdict::Refused(_)) && !is_accepted {
+                    // It was for a record, whatever the longer body is refused for.
                     self.packer.start(self.delivery.route.compression);
                     self.gzip_works = true;
-                } else {
-                    log::warn!("gzip is refused, so nothing more is compressed");
+                    return Ok(verdict);
                 }
-                return Ok(verdict);
+                log::warn!("gzip is refused, so nothing more is compressed");
+                return Ok(plain);
             }
             self.gzip_works |= gzip && matches!(verdict, Verdict::Accepted | Verdict::Partly(_));
             let (failure, error, is_blocked) = match verdict {

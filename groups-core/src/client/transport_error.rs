@@ -73,11 +73,19 @@ fn tls_problem(error: &ureq::Error) -> Option<&'static str> {
     }
 }
 
-const REFUSED_BY_PROXY: &str = "the proxy does not accept the user name and password";
+const REFUSED_BY_PROXY: &str = "the proxy requires a valid user name and password";
+
+/// What ureq says where a SOCKS proxy accepts no method of authentication that is offered, or chooses another one.
+const NO_METHOD: [&str; 2] = ["no acceptable auth methods", "unknown auth method"];
 
 /// Returns whether an error is ureq's for a SOCKS proxy's refusal. The system's own errors have a number.
 fn is_refused_by_socks(error: &io::Error) -> bool {
-    error.raw_os_error().is_none() && error.kind() == io::ErrorKind::PermissionDenied
+    let is_refusal = match error.kind() {
+        io::ErrorKind::PermissionDenied => true,
+        io::ErrorKind::Other => NO_METHOD.contains(&&*error.to_string()),
+        _ => false,
+    };
+    is_refusal && error.raw_os_error().is_none()
 }
 
 pub(super) fn is_closed(error: &io::Error) -> bool {

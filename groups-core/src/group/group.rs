@@ -92,6 +92,9 @@ impl<'a> Group<'a> {
     /// properties.extend([Group::new("company", "acme_corp").link()]);
     /// assert_eq!(properties["company"], "acme_corp");
     /// ```
+    ///
+    /// With Hierarchical Groups, add the property `$company_id` too, or use [`Event`](crate::Event): Mixpanel takes a
+    /// `$user_id` without its company for another user.
     #[must_use]
     pub fn link(&self) -> (String, Value) {
         (self.key().to_owned(), Value::String(self.id.to_string()))

@@ -67,7 +67,8 @@ where
 /// serde's `serialize_with`.
 ///
 /// A list's order counts when two versions are compared, so an equal `HashSet` under `$set` would differ each time.
-/// `BTreeSet`, or `#[mixpanel(union)]`, needs no such help.
+/// `BTreeSet`, or `#[mixpanel(union)]`, needs no such help. Use `BTreeSet` where this function does not fit: for an
+/// `Option` of a set, and for sets in a map or in another struct.
 ///
 /// ```
 /// # use mixpanel_groups::MixpanelGroup;

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::mem;
 
 use serde_core::Serialize;
@@ -6,7 +7,6 @@ use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::are_equal;
 use crate::json::list::ListJson;
-use crate::json::null::is_null;
 use crate::json::object::Flattened;
 use crate::json::{EncodeError, Json, Sink, Written};
 use crate::record::diff::{Differences, key_of, text, updates};
@@ -61,6 +61,7 @@ fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, Encode
             differences: Differences::default(),
             new: Flattened::default(),
             old: Flattened::default(),
+            were_set_once: BTreeSet::new(),
             scratch,
         };
         for operation in FIELD_OPERATIONS {
@@ -77,6 +78,8 @@ struct Comparison<'a> {
     /// What is flattened of the operation that is visited.
     new: Flattened,
     old: Flattened,
+    /// The flattened names of `$set_once` that are gone. Their values stay in the profile.
+    were_set_once: BTreeSet<String>,
     /// A buffer for the JSON of the older value, or of both.
     scratch: &'a mut Vec<u8>,
 }
@@ -92,6 +95,10 @@ impl Comparison<'_> {
             }
             let key = key_of(name);
             match operation {
+                // `$union` would leave a value alone that is not a list.
+                Operation::Union if self.were_set_once.contains(name) => {
+                    self.differences.set_list(&key, value.get());
+                }
                 Operation::Union => {
                     self.differences
                         .change_list(&key, value.get(), before, before);
@@ -101,9 +108,11 @@ impl Comparison<'_> {
                 _ => self.differences.set(&key, value.get()),
             }
         }
-        if operation != Operation::SetOnce {
-            let removed = old.keys().filter(|name| !new.contains_key(*name));
-            removed.for_each(|name| self.differences.unset(&key_of(name)));
+        let removed = old.into_keys().filter(|name| !new.contains_key(name));
+        if operation == Operation::SetOnce {
+            self.were_set_once = removed.collect();
+        } else {
+            removed.for_each(|name| self.differences.unset(&key_of(&name)));
         }
     }
 }
@@ -115,13 +124,17 @@ impl Visitor for Comparison<'_> {
         new: &T,
         old: &T,
     ) -> Result<(), EncodeError> {
+        let write = |out: &mut Vec<u8>, value: &T| {
+            let written = Json { out }.write(value);
+            written.map_err(|error| error.of(property.name))
+        };
         let old_json = &mut *self.scratch;
         old_json.clear();
-        let before = Json { out: old_json }.write(old);
-        let before = before.map_err(|error| error.of(property.name))?;
+        let before = write(old_json, old)?;
         let out = match property.operation {
+            // What it is now is not sent, but must be one that can be.
             Operation::SetOnce if before == Written::Value => {
-                if property.unset_none && is_null(new) {
+                if write(old_json, new)? == Written::Null && property.unset_none {
                     self.differences.unset(property.key);
                 }
                 return Ok(());
@@ -132,8 +145,7 @@ impl Visitor for Comparison<'_> {
         let start = out.len();
         out.extend_from_slice(property.key.as_bytes());
         let value = out.len();
-        let now = Json { out }.write(new);
-        let now = now.map_err(|error| error.of(property.name))?;
+        let now = write(out, new)?;
         let is_same = now == Written::Null
             || before == Written::Value && are_equal(text(&out[value..]), text(old_json));
         if is_same {

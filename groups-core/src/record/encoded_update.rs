@@ -46,7 +46,7 @@ impl EncodedUpdate {
     /// without `$token`.
     ///
     /// The members beside the operation that Mixpanel's SDKs send (`$time`, `$ip`, `$ignore_time`,
-    /// `$latitude`, `$longitude`) are kept, and every value stays as it is written. One that is too large is
+    /// `$latitude`, `$longitude`, `$ignore_alias`, `$mp_metadata`) are kept, and every value stays as it is written. One that is too large is
     /// read all the same, and rejected when it is sent.
     ///
     /// # Errors

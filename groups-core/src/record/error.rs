@@ -28,7 +28,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting of the client is wrong: nothing was sent.
+    /// A setting of the client is wrong, or its token is of another project than the snapshot: nothing was sent.
     Config,
     /// An update or event cannot be sent: its group or user is missing, a value cannot be JSON, or it is too large.
     InvalidUpdate,

@@ -10,8 +10,16 @@ use crate::json::{EncodeError, list};
 use crate::record::encode::write_update_with;
 use crate::record::{Encoded, Rejection};
 
-/// The keys that Mixpanel's SDKs let a caller send beside the operation.
-const EXTRAS: [&str; 5] = ["$time", "$ip", "$ignore_time", "$latitude", "$longitude"];
+/// The keys that Mixpanel's SDKs send beside the operation, by themselves or for a caller.
+const EXTRAS: [&str; 7] = [
+    "$time",
+    "$ip",
+    "$ignore_time",
+    "$latitude",
+    "$longitude",
+    "$ignore_alias",
+    "$mp_metadata",
+];
 
 /// The parts of an update, each as it is written.
 pub(super) struct ForeignUpdate<'a> {
@@ -166,6 +174,7 @@ mod tests {
             r#""$unset":["a","b"]"#,
             r#""$delete":null"#,
             r#""$ip":0,"$time":1,"$delete":"""#,
+            r#""$mp_metadata":{"$mp_session_id":"7c0d"},"$ignore_alias":true,"$delete":"""#,
         ] {
             assert_eq!(read(members), format!("{{{members}}}"));
         }

@@ -44,7 +44,8 @@ impl Group<'_> {
         })
     }
 
-    /// Returns a `$remove`, which removes one item, `value`, from the list property `name`.
+    /// Returns a `$remove`, which removes one item, `value`, from the list property `name`. Mixpanel cuts text
+    /// items at 255 bytes, so it does not find a longer one.
     pub fn remove(&self, name: &str, value: impl Serialize) -> Update<'static> {
         self.update(Operation::Remove, |out| {
             check_name(name)?;

@@ -43,7 +43,8 @@ pub trait MixpanelGroup {
         visitor: &mut V,
     ) -> Result<(), EncodeError>;
 
-    /// Returns the property that links an event to this group: see [`Group::link`].
+    /// Returns the property that links an event to this group: see [`Group::link`]. With Hierarchical Groups, add
+    /// `$company_id` too, or use [`Event`](crate::Event).
     fn link(&self) -> (String, serde_json::Value) {
         self.group().link()
     }

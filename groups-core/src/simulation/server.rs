@@ -63,7 +63,7 @@ enum Fate {
     Late,
     /// The server responds without having looked at it.
     Status(u16),
-    /// Something in between responds.
+    /// Something in between responds by chance, so with a status that is not taken for a page about one record's text.
     Nonsense,
 }
 
@@ -320,8 +320,9 @@ impl Transport for Connection {
         let text = String::from_utf8_lossy(request.body);
         if self.server.is_blocked(&text) {
             let body = b"<html>blocked</html>".to_vec();
+            let statuses = [200, 302, 403];
             return Ok(Response {
-                status: 403,
+                status: statuses[thread_rng().gen_range(0..statuses.len())],
                 retry_after: None,
                 body,
             });
@@ -371,7 +372,7 @@ impl Transport for Connection {
                 Err(failed(ErrorKind::Timeout, Some(Failure::Breakage)))
             }
             Fate::Status(status) => respond(status, json!({"error": "later", "status": "error"})),
-            Fate::Nonsense => respond(200, json!("<html>")),
+            Fate::Nonsense => respond(600, json!("<html>")),
         }
     }
 

@@ -86,6 +86,8 @@ struct Company {
     plan: String,
     industry: Option<u8>,
     tags: Vec<u8>,
+    /// Set once, and unset if there is none.
+    first: Option<u8>,
     refused: Option<bool>,
 }
 
@@ -101,6 +103,7 @@ impl Company {
             plan,
             industry: percent(50).then_some(1),
             tags: (0..4).filter(|_| percent(50)).collect(),
+            first: percent(50).then_some(1),
             refused: percent(10).then_some(true),
         }
     }
@@ -118,6 +121,9 @@ impl Company {
         model.apply(&id, Operation::Set, set);
         if !self.tags.is_empty() {
             model.apply(&id, Operation::Union, json!({"tags": self.tags}));
+        }
+        if let Some(first) = self.first {
+            model.apply(&id, Operation::SetOnce, json!({"first": first}));
         }
     }
 }
@@ -138,6 +144,14 @@ impl MixpanelGroup for Company {
         ),
         ("tags", "tags", Operation::Union, "", ",\"tags\":", false),
         (REFUSED, REFUSED, Operation::Set, "", ",\"refused\":", false),
+        (
+            "first",
+            "first",
+            Operation::SetOnce,
+            "",
+            ",\"first\":",
+            true,
+        ),
     ]);
 
     fn group(&self) -> Group<'_> {
@@ -157,6 +171,7 @@ impl MixpanelGroup for Company {
                     && walk.property(1, &self.industry, &old.industry)
                     && walk.property(3, &self.refused, &old.refused)
             }
+            Operation::SetOnce => walk.property(4, &self.first, &old.first),
             Operation::Union => walk.list(2, &self.tags, &old.tags),
             _ => true,
         };
@@ -246,7 +261,8 @@ impl SnapshotStore for Handle {
         if written == usize::MAX {
             return Ok(places);
         }
-        rows.is_cut = written < new.len();
+        // A process that is not killed may undo what it could not write whole.
+        rows.is_cut = percent(50);
         Err(fault())
     }
 

@@ -90,7 +90,7 @@ impl KnownComparison<'_> {
             // `$union` leaves a value alone that is not a list: the property had another operation.
             (Trace::List(_), Some(_)) => self.differences.set_list(key, value),
             (Trace::Once, _) => self.differences.set_once(key, value),
-            (Trace::Value(_) | Trace::Uncertain(_), _) => self.differences.set(key, value),
+            _ => self.differences.set(key, value),
         }
         self.known.traces.insert(name.to_owned(), trace);
     }
@@ -101,18 +101,22 @@ impl KnownComparison<'_> {
         }
     }
 
-    /// Adds the properties that are gone. What was set once stays, unless its field says `unset_none`.
+    /// Adds the properties that are gone. What was set once stays, unless its field says `unset_none` or has another
+    /// operation now.
     fn finish(mut self, properties: &[Property]) -> (Known, Differences) {
         let is_unset = |name: &str| {
             let mut properties = properties.iter();
-            properties.any(|property| property.unset_none && property.name == name)
+            properties.any(|property| {
+                let may_unset = property.unset_none || property.operation != Operation::SetOnce;
+                may_unset && property.name == name
+            })
         };
         for (name, trace) in self.before.into_iter().flat_map(|before| &before.traces) {
             if self.known.traces.contains_key(name) {
                 continue;
             }
-            if *trace == Trace::Once && !is_unset(name) {
-                self.known.traces.insert(name.clone(), Trace::Once);
+            if matches!(trace, Trace::Once | Trace::MaybeOnce) && !is_unset(name) {
+                self.known.traces.insert(name.clone(), trace.clone());
             } else {
                 self.differences.unset(&key_of(name));
             }

@@ -127,19 +127,34 @@ impl FileStore {
         self.open_file()
     }
 
+    /// Writes a frame at the end. If that fails, as on a full disk, what was written of it is removed if possible, so
+    /// that the next run does not have to take it for lost rows.
     fn write_frame(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.remove_rest()?;
+        self.has_rest = true;
+        let written = self.write_rest(frame);
+        self.end = written.inspect_err(|_| drop(self.remove_rest()))?;
+        self.has_rest = false;
+        Ok(())
+    }
+
+    /// Writes a frame behind the last good one, and returns where it ends.
+    fn write_rest(&mut self, frame: &[u8]) -> io::Result<u64> {
         let file = opened(&mut self.file)?;
-        if std::mem::replace(&mut self.has_rest, true) {
-            file.set_len(self.end)?;
-        }
         file.seek(SeekFrom::Start(self.end))?;
         if self.end == 0 {
             file.write_all(FIRST_LINE)?;
         }
         file.write_all(frame)?;
         file.sync_data()?;
-        self.end = file.stream_position()?;
-        self.has_rest = false;
+        file.stream_position()
+    }
+
+    fn remove_rest(&mut self) -> io::Result<()> {
+        if self.has_rest {
+            opened(&mut self.file)?.set_len(self.end)?;
+            self.has_rest = false;
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::util::siphash::HashKey;
 /// Makes fingerprints, one after the other with the same buffers.
 pub(super) struct Fingerprints {
     key: HashKey,
-    /// The hash of the struct's group key and properties: their names and operations.
+    /// The hash of the struct's group key and of all of its properties that decides what is sent.
     layout: [u8; 16],
     tokens: Tokens,
 }
@@ -23,6 +23,7 @@ impl Fingerprints {
                 layout.extend_from_slice(text.as_bytes());
                 layout.push(TEXT_END);
             }
+            layout.push(u8::from(property.unset_none));
         }
         Self {
             key,

@@ -69,6 +69,7 @@ impl Index {
             next: [0; 2],
             state: State {
                 key: HashKey::random(),
+                project: None,
                 next_run: 1,
                 open: Vec::new(),
             },
@@ -268,6 +269,7 @@ mod tests {
             next: [0; 2],
             state: State {
                 key: HashKey::from_bytes([7; 16]),
+                project: None,
                 next_run: 9,
                 open: open.to_vec(),
             },

@@ -170,6 +170,7 @@ mod tests {
     fn state() -> State {
         State {
             key: HashKey::from_bytes([7; 16]),
+            project: None,
             next_run: 2,
             open: vec![1],
         }

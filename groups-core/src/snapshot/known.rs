@@ -22,10 +22,12 @@ pub(super) enum Trace {
     Value(u128),
     /// `$set_once`, whatever the value was.
     Once,
+    /// `$set_once`, and whether it was applied is not known.
+    MaybeOnce,
     /// The items of `$union`, as [`set_of`] returns them.
     List(String),
-    /// It was sent, and whether it was applied is not known. It has some of these items if it is a list of `$union`;
-    /// `None` if it may be any value.
+    /// It was sent by `$set` or `$union`, and whether it was applied is not known. It has some of these items if it is a
+    /// list of `$union`; `None` if it may be any value.
     Uncertain(Option<String>),
 }
 
@@ -37,23 +39,17 @@ pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
         let of = |known: Option<&Known>| known.and_then(|known| known.traces.get(name)).cloned();
         (name.clone(), [of(one), of(other)])
     });
-    let uncertain = traces.filter_map(|(name, traces)| match traces {
-        [Some(Trace::Once), Some(Trace::Once)] => Some((name, Trace::Once)),
-        // Sending it again does no harm.
-        [None | Some(Trace::Once), None | Some(Trace::Once)] => None,
-        traces => {
-            let items =
-                traces
-                    .iter()
-                    .flatten()
-                    .try_fold("[]".to_owned(), |all, trace| match trace {
-                        Trace::List(items) | Trace::Uncertain(Some(items)) => {
-                            Some(union(&all, items))
-                        }
-                        Trace::Value(_) | Trace::Once | Trace::Uncertain(None) => None,
-                    });
-            Some((name, Trace::Uncertain(items)))
+    let uncertain = traces.map(|(name, traces)| {
+        let mut sent = traces.iter().flatten();
+        let is_once = |trace: &Trace| matches!(trace, Trace::Once | Trace::MaybeOnce);
+        if sent.clone().all(is_once) {
+            return (name, Trace::MaybeOnce);
         }
+        let items = sent.try_fold("[]".to_owned(), |all, trace| match trace {
+            Trace::List(items) | Trace::Uncertain(Some(items)) => Some(union(&all, items)),
+            _ => None,
+        });
+        (name, Trace::Uncertain(items))
     });
     Known {
         company_id: other.or(one).and_then(|known| known.company_id.clone()),
@@ -79,11 +75,27 @@ mod tests {
         let list = |items: &str| Some(Trace::List(items.to_owned()));
         let may_be = |items: &str| Some(Trace::Uncertain(Some(items.to_owned())));
         let (value, once, unknown) = (Trace::Value(1), Trace::Once, Trace::Uncertain(None));
+        let may_be_once = Trace::MaybeOnce;
         for (one, other, expected) in [
             (None, None, None),
-            (Some(once.clone()), Some(once.clone()), Some(once.clone())),
-            // Sent again it does no harm.
-            (Some(once.clone()), None, None),
+            (
+                Some(once.clone()),
+                Some(once.clone()),
+                Some(may_be_once.clone()),
+            ),
+            (Some(once.clone()), None, Some(may_be_once.clone())),
+            (Some(may_be_once.clone()), None, Some(may_be_once.clone())),
+            (
+                Some(may_be_once.clone()),
+                Some(once.clone()),
+                Some(may_be_once.clone()),
+            ),
+            (
+                Some(may_be_once.clone()),
+                Some(value.clone()),
+                Some(unknown.clone()),
+            ),
+            (Some(may_be_once), list("[1]"), Some(unknown.clone())),
             (
                 Some(value.clone()),
                 Some(value.clone()),

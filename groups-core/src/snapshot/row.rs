@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! group: name (16) · fingerprint (16) · run (4) · kind (4) · slot (4) · key · id · company · after · before
-//! state: zeros (16) · version (4) · hash key (16) · next run (4) · open runs (4 each)
+//! state: zeros (16) · version (4) · hash key (16) · hash of the project's token, or zeros (16) · next run (4) ·
+//!        open runs (4 each)
 //! ```
 //! Numbers are little-endian. A text is its length, as a variable number of bytes of 7 bits each, and its bytes. A
 //! later row of the same name replaces an earlier one, which its slot finds: the groups have slots in the order in which
@@ -46,6 +47,8 @@ pub(super) struct Row {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) key: HashKey,
+    /// The hash of the token of the project that has accepted something.
+    pub(super) project: Option<u128>,
     pub(super) next_run: u32,
     /// The runs that were begun and not ended.
     pub(super) open: Vec<u32>,
@@ -123,6 +126,7 @@ impl State {
         let mut out = STATE.to_le_bytes().to_vec();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.key.to_bytes());
+        out.extend_from_slice(&self.project.unwrap_or_default().to_le_bytes());
         out.extend_from_slice(&self.next_run.to_le_bytes());
         for run in &self.open {
             out.extend_from_slice(&run.to_le_bytes());
@@ -144,8 +148,11 @@ impl State {
                 "it has version {version}, and this library reads {VERSION}"
             ));
         }
+        let key = HashKey::from_bytes(bytes.array().ok_or_else(wrong)?);
+        let project = u128::from_le_bytes(bytes.array().ok_or_else(wrong)?);
         let mut state = Self {
-            key: HashKey::from_bytes(bytes.array().ok_or_else(wrong)?),
+            key,
+            project: (project != 0).then_some(project),
             next_run: bytes.u32().ok_or_else(wrong)?,
             open: Vec::new(),
         };
@@ -188,6 +195,7 @@ fn write_traces(out: &mut Vec<u8>, traces: &BTreeMap<String, Trace>) {
                 out.extend_from_slice(&hash.to_le_bytes());
             }
             Trace::Once => out.push(b'o'),
+            Trace::MaybeOnce => out.push(b'p'),
             Trace::List(items) => {
                 out.push(b'l');
                 write_text(out, items);
@@ -255,6 +263,7 @@ impl Reader<'_> {
             let trace = match self.byte()? {
                 b'v' => Trace::Value(u128::from_le_bytes(self.array()?)),
                 b'o' => Trace::Once,
+                b'p' => Trace::MaybeOnce,
                 b'l' => Trace::List(self.list()?),
                 b'm' => Trace::Uncertain(Some(self.list()?)),
                 b'u' => Trace::Uncertain(None),
@@ -281,6 +290,7 @@ mod tests {
         let traces = [
             ("plan", Trace::Value(7)),
             ("founded", Trace::Once),
+            ("first", Trace::MaybeOnce),
             ("tags", Trace::List("[1,\"é\"]".to_owned())),
             ("old", Trace::Uncertain(Some("[2]".to_owned()))),
             ("other", Trace::Uncertain(None)),
@@ -331,12 +341,15 @@ mod tests {
         };
         assert_eq!(Row::decode(&row.encode(&deleted)), Some((deleted, row)));
 
-        let state = State {
-            key: HashKey::from_bytes([7; 16]),
-            next_run: 9,
-            open: vec![3, 8],
-        };
-        assert_eq!(State::decode(&state.encode()), Ok(state));
+        for project in [None, Some(1 << 100)] {
+            let state = State {
+                key: HashKey::from_bytes([7; 16]),
+                project,
+                next_run: 9,
+                open: vec![3, 8],
+            };
+            assert_eq!(State::decode(&state.encode()), Ok(state));
+        }
     }
 
     #[test]
@@ -369,6 +382,7 @@ mod tests {
         }
         let state = State {
             key: HashKey::from_bytes([7; 16]),
+            project: None,
             next_run: 9,
             open: Vec::new(),
         };

@@ -22,6 +22,8 @@ pub(super) struct Run<'r, 's> {
     /// The kind of the struct's groups.
     kind: u32,
     number: u32,
+    /// The hash of the project's token.
+    project: u128,
     /// Whether nothing is really sent, so that nothing is kept.
     is_dry: bool,
     has_failed: bool,
@@ -47,6 +49,7 @@ impl<'r, 's> Run<'r, 's> {
     pub(super) fn new<T: MixpanelGroup>(
         index: &'r mut Index,
         journal: &'r Journal<'s>,
+        project: u128,
         is_dry: bool,
     ) -> Self {
         index.begin();
@@ -58,6 +61,7 @@ impl<'r, 's> Run<'r, 's> {
             number: index.state.next_run,
             index,
             journal,
+            project,
             is_dry,
             has_failed: false,
             positions: Vec::new(),
@@ -255,6 +259,10 @@ impl<'r, 's> Run<'r, 's> {
             return;
         }
         let (report, undelivered) = outcome(result);
+        // As long as nothing was accepted, nothing is certain, and all is sent again to whatever project.
+        if report.is_some_and(|report| report.accepted > 0) {
+            self.index.state.project = Some(self.project);
+        }
         let rejected = report.into_iter().flat_map(|report| &report.rejected);
         let rejected = rejected.map(|rejection| rejection.position);
         let undelivered = undelivered.positions().map(|(position, _)| position);

@@ -3,6 +3,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file_store::FileStore;
 use super::index::Index;
@@ -30,16 +31,24 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 ///
 /// # What it keeps
 /// Names, the items of `$union` lists, and a hash of 128 bits for each other value; its key is random. Some 50 bytes of
-/// each group are in memory, and the rest is read when the group has changed. Use one snapshot for each project,
-/// and in it one struct for each group key: a property that the struct does not have, or no longer has, is removed. So two
-/// structs that map different properties of the same groups need a snapshot each. With one, each would remove what the
-/// other has sent, which is logged as a warning.
+/// each group are in memory, and the rest is read when the group has changed.
+///
+/// # One project, one struct
+/// A snapshot belongs to one project: the first one that accepts an update. A client with another token is refused; the
+/// endpoint may change. The token is kept as a hash. A snapshot knows only what it has sent itself, not what other code
+/// sends or deletes, nor what somebody deletes in Mixpanel. To send everything again, move it away; then it does not know
+/// which groups are gone.
+///
+/// Use one struct for each group key: a property that the struct does not have, or no longer has, is removed, unless it
+/// was set once. So two structs that map different properties of the same groups need a snapshot each. With one, each
+/// would remove what the other has sent, which is logged as a warning.
 ///
 /// # Runs that end early
 /// Before a request starts, the snapshot has written which groups it is about to change. If the process is killed or
 /// the machine loses power, the next run sends all properties of those groups again, deletes those that are gone if it
 /// is to, and removes list items that only the killed run had. The same holds for groups with an update that was not
-/// accepted.
+/// accepted. If this happens in the middle of a write to the file, the next run sends all groups again: it cannot know
+/// whether rows were lost that had been written before.
 ///
 /// # The file
 /// [`open`](Self::open) keeps the snapshot in a file. A run appends to it, and not at all if nothing changed. When more
@@ -123,9 +132,13 @@ impl Snapshot {
     /// nothing is kept. The structs come from any iterator, owned or borrowed; they are read one by one and not kept.
     ///
     /// # Errors
-    /// As [`Client::send`](crate::Client::send), after what was accepted has been kept; and if the snapshot cannot be
-    /// written. Then no request starts that depends on what could not be written: a file or volume that is read-only or
-    /// full is an error before the first request. The error has the report of what was sent before.
+    /// - As [`Client::send`](crate::Client::send), after what was accepted has been kept. When nothing more can be sent, no
+    ///   more structs are read. The undelivered updates are those of the structs that were read; the other groups are
+    ///   neither sent nor deleted, and the next run compares them with what was known before.
+    /// - [`ErrorKind::Config`] if the client has the token of another project than the snapshot. Nothing is sent.
+    /// - If the snapshot cannot be written. Then no request starts that depends on what could not be written: a file or
+    ///   volume that is read-only or full is an error before the first request. The error has the report of what was
+    ///   sent before.
     pub fn sync<'c, T: MixpanelGroup>(
         &mut self,
         via: impl Into<SendOptions<'c>>,
@@ -175,28 +188,42 @@ impl Snapshot {
         T: MixpanelGroup,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.note_struct::<T>();
         if !self.is_loaded {
             self.index = Index::load(&mut *self.store, &self.name)?;
         }
+        let via = via.into();
+        let project = self.index.state.key.hash(via.token().as_bytes());
+        if !via.is_disabled() {
+            self.check_project(project)?;
+        }
+        self.note_struct::<T>();
         // Until the run has ended well. A panic of the iterator leaves it so.
         self.is_loaded = false;
-        let via = via.into();
         let mut begin = self.index.state.clone();
         begin.open.push(begin.next_run);
         begin.next_run += 1;
         let journal = Journal::new(&mut *self.store, begin);
-        let mut run = Run::new::<T>(&mut self.index, &journal, via.is_disabled());
+        let mut run = Run::new::<T>(&mut self.index, &journal, project, via.is_disabled());
         let mut groups = groups.into_iter();
         let mut failed = None;
         let mut gone = None;
-        // Each step yields the updates of one group, those that are gone last.
+        let is_stopped = AtomicBool::new(false);
+        let mut is_cut_short = false;
+        // Where nothing is to be sent, the delivery does not see that it is cancelled.
+        let flags = [Some(&is_stopped), via.cancel_flag()];
+        let mut may_continue = || {
+            let mut flags = flags.iter().flatten();
+            is_cut_short = flags.any(|flag| flag.load(Ordering::Relaxed));
+            !is_cut_short
+        };
+        // Each step yields the updates of one group, those that are gone last. When nothing more is sent, the groups that
+        // are left stay as they are known.
         let steps = std::iter::from_fn(|| {
             if run.has_failed() {
                 return None;
             }
             match groups.next() {
-                Some(Ok(group)) => return Some(run.updates(&group)),
+                Some(Ok(group)) => return may_continue().then(|| run.updates(&group)),
                 Some(Err(error)) => {
                     failed = Some(error.into());
                     return None;
@@ -206,10 +233,18 @@ impl Snapshot {
             }
             let gone = gone.get_or_insert_with(|| run.gone().into_iter());
             let slot = gone.next()?;
-            Some(run.delete(slot, T::GROUP_KEY).into_iter().collect())
+            may_continue().then(|| run.delete(slot, T::GROUP_KEY).into_iter().collect())
         });
         let permit = |_| journal.write();
-        let result = via.permit(&permit).send(steps.flatten());
+        let sending = via.permit(&permit).note_stop(&is_stopped);
+        let result = sending.send(steps.flatten()).and_then(|report| {
+            // All that was read may have been accepted before.
+            if is_cut_short {
+                let message = "the run was stopped before its end";
+                return Err(Error::new(ErrorKind::Cancelled, message).with_report(report));
+            }
+            Ok(report)
+        });
         run.end(&result);
         let failed = failed.map(|error: Box<dyn StdError + Send + Sync>| {
             let message = "the data ended early: what came before the error was sent";
@@ -224,6 +259,22 @@ impl Snapshot {
             Some(error) => Err(with_outcome(error, result)),
             None => result,
         }
+    }
+
+    /// Returns an error if what is known is of another project than this one, by the hashes of their tokens.
+    fn check_project(&self, project: u128) -> Result<(), Error> {
+        if self
+            .index
+            .state
+            .project
+            .is_none_or(|known| known == project)
+        {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "{} was kept with another project's token: use another snapshot for this project, or move it away to send everything again",
+            self.name
+        )))
     }
 
     /// Warns of another struct of a group key that was synced before: each removes the other's properties.

@@ -11,7 +11,7 @@ use crate::reply::Reply;
 /// The most that one read takes from the socket.
 const CHUNK: usize = 64 * 1024;
 /// The largest head, of a request and of a reply.
-const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEAD: usize = CHUNK;
 /// How a client that was given an `https` address begins.
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
 const BAD_REQUEST: &[u8] =
@@ -56,7 +56,7 @@ impl<'a> HttpConnection<'a> {
         let mut exchange = Exchange::new().map_err(io::Error::other)?;
         let request = loop {
             match exchange.try_request(&self.input) {
-                Ok((used, Some(request))) => {
+                Ok((used, Some(request))) if used <= MAX_HEAD => {
                     self.input.drain(..used);
                     break request;
                 }
@@ -150,14 +150,14 @@ impl<'a> HttpConnection<'a> {
 
     /// Writes the reply. Returns whether the connection stays open.
     pub(crate) fn send(&mut self, pending: PendingReply, reply: &Reply) -> io::Result<bool> {
-        let (bytes, stays_open) = write_reply(pending, reply)?;
+        let (bytes, stays_open) = write_reply(pending, reply, &mut self.buffer)?;
         self.stream.write_all(&bytes)?;
         Ok(stays_open)
     }
 
     /// Writes the reply without the second half of its body.
     pub(crate) fn send_half(&mut self, pending: PendingReply, reply: &Reply) -> io::Result<()> {
-        let (bytes, _) = write_reply(pending, reply)?;
+        let (bytes, _) = write_reply(pending, reply, &mut self.buffer)?;
         let missing = reply.body.len().div_ceil(2);
         self.stream
             .write_all(&bytes[..bytes.len().saturating_sub(missing)])
@@ -177,17 +177,20 @@ impl<'a> HttpConnection<'a> {
     }
 }
 
-/// Returns the bytes of a reply, and whether the connection stays open after it.
-fn write_reply(pending: PendingReply, reply: &Reply) -> io::Result<(Vec<u8>, bool)> {
+/// Returns the bytes of a reply, and whether the connection stays open after it. `buffer` has room for the head.
+fn write_reply(
+    pending: PendingReply,
+    reply: &Reply,
+    buffer: &mut [u8],
+) -> io::Result<(Vec<u8>, bool)> {
     let head = reply.head().map_err(io::Error::other)?;
     let mut exchange = pending.0.provide(head).map_err(io::Error::other)?;
-    let mut bytes = vec![0; MAX_HEAD];
-    let len = exchange.write(&mut bytes).map_err(io::Error::other)?;
+    let len = exchange.write(buffer).map_err(io::Error::other)?;
     if !exchange.is_finished() {
         let message = format!("the head of the reply is larger than {MAX_HEAD} bytes");
         return Err(io::Error::other(message));
     }
-    bytes.truncate(len);
+    let mut bytes = buffer[..len].to_vec();
     let done = match exchange.proceed() {
         SendResponseResult::Cleanup(done) => done,
         SendResponseResult::SendBody(mut exchange) => {

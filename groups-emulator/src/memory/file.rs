@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::memory::lock::FileLock;
 use crate::memory::{KnownGroup, Memory};
 use crate::updates::AppliedUpdate;
 use mixpanel_groups::{Error, ErrorKind, Profile};
@@ -19,14 +20,25 @@ pub(crate) struct MemoryFile {
     path: PathBuf,
     /// The version of the memory that the file holds.
     saved: Mutex<u64>,
+    /// Released after the last save.
+    _lock: Option<FileLock>,
 }
 
 impl MemoryFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self {
+    /// Locks the file. Another emulator would overwrite it.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
+        let lock = FileLock::beside(&path).map_err(|error| {
+            let path = path.display();
+            let message = format!(
+                "{path} is in use by another emulator: stop that one, or keep another file"
+            );
+            Error::new(ErrorKind::Io, message).with_source(error)
+        })?;
+        Ok(Self {
             path,
             saved: Mutex::new(0),
-        }
+            _lock: lock,
+        })
     }
 
     /// Reads the file. If there is none yet, or an empty one, as it is made to be mounted, the memory is empty.
@@ -142,6 +154,7 @@ fn take_list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
 /// Replaces the file in one step: readers see the old content or the new, never a part. Mode and symbolic links stay.
 ///
 /// Where another file cannot take its place, as that of a file that is mounted into a container, it is written in place.
+/// So it is in a folder that cannot be written.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
         // So that it leads somewhere.
@@ -154,7 +167,11 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut new = tempfile::Builder::new();
     #[cfg(unix)]
     new.permissions(PermissionsExt::from_mode(0o666)); // Less the process's mask, as of other files.
-    let mut file = new.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    let mut file = match new.tempfile_in(folder.unwrap_or(Path::new("."))) {
+        Ok(file) => file,
+        Err(error) if path.is_file() && is_refused(&error) => return write_in_place(path, content),
+        Err(error) => return Err(error),
+    };
     if let Ok(old) = fs::metadata(path) {
         file.as_file().set_permissions(old.permissions())?;
     }
@@ -163,9 +180,19 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let Err(refused) = file.persist(path) else {
         return Ok(());
     };
-    if !path.is_file() {
-        return Err(refused.error);
+    if path.is_file() {
+        return write_in_place(path, content);
     }
+    Err(refused.error)
+}
+
+/// Returns whether the folder cannot be written, unlike with a full disk, where half a file would be written.
+fn is_refused(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
     file.write_all(content)?;
     file.set_len(content.len() as u64)?;

@@ -8,6 +8,7 @@
 mod events;
 mod file;
 mod late;
+mod lock;
 mod profiles;
 
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::fault::Fault;
-use crate::received::RequestLog;
+use crate::received::{ReceivedRequest, RequestLog};
 
 pub(crate) use self::events::{EventStore, is_linked};
 pub(crate) use self::file::MemoryFile;
@@ -68,6 +69,13 @@ impl Memory {
         self.version += 1;
         self.saved_version = self.version;
         self.version
+    }
+
+    /// Adds a request to the log.
+    pub(crate) fn keep_request(&mut self, mut request: ReceivedRequest) {
+        self.version += 1;
+        request.version = self.version;
+        self.log.push(request);
     }
 
     /// Forgets everything, as if the emulator had just been started. Requests and versions

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use ureq_proto::http::StatusCode;
 
 use crate::fault::Fault;
@@ -24,13 +24,12 @@ pub(crate) struct ParsedBatch<T> {
     pub(crate) failed: Vec<FailedRecord>,
 }
 
-/// Returns the records in a body of JSON: those of an array, or a single object. Other JSON has no
-/// records.
+/// Returns the records in a body of JSON: those of an array, or a single one. Other JSON than an object is
+/// a record that is not valid.
 pub(crate) fn parse(json: &[u8]) -> Result<Vec<Value>, Reply> {
     match serde_json::from_slice(json) {
         Ok(Value::Array(records)) => Ok(records),
-        Ok(record @ Value::Object(_)) => Ok(vec![record]),
-        Ok(_) => Ok(vec![]),
+        Ok(record) => Ok(vec![record]),
         Err(error) => Err(not_json(&error)),
     }
 }
@@ -55,7 +54,7 @@ pub(crate) fn read<T>(
     records: Vec<Value>,
     bytes: usize,
     fault: Option<&Fault>,
-    read: impl Fn(Value) -> Result<T, InvalidField>,
+    read: impl Fn(Map<String, Value>) -> Result<T, InvalidField>,
 ) -> Result<ParsedBatch<T>, Reply> {
     let max = match fault {
         Some(Fault::TooLarge(max)) => MAX_RECORDS.min(*max),
@@ -83,7 +82,14 @@ pub(crate) fn read<T>(
                 "",
                 format!("record is nested in more than {MAX_LEVELS} levels"),
             ),
-            _ => read(record),
+            _ => match record {
+                Value::Object(record) => read(record),
+                Value::String(_) => invalid(
+                    "",
+                    "the record is a text, not an object: is it encoded twice?",
+                ),
+                _ => invalid("", "the record is not an object"),
+            },
         };
         match result {
             Ok(good) => batch.good.push((index, good)),

@@ -6,34 +6,38 @@ use serde_json::{Map, Value};
 
 use crate::records::batch::{InvalidField, invalid};
 use crate::records::rules::{
-    check_distinct_id, check_insert_id, check_properties, check_time, truncate_texts,
+    check_distinct_id, check_insert_id, check_properties, check_time, truncate_names,
+    truncate_texts,
 };
 
 /// Returns the event, if it is valid. With `truncates`, long texts are cut.
-pub(crate) fn read(mut record: Value, truncates: bool) -> Result<Value, InvalidField> {
-    let Value::Object(members) = &record else {
-        return invalid("", "the record is not an object");
-    };
-    let other = members.keys().find(|key| !is_member(key));
+pub(crate) fn read(mut event: Map<String, Value>, truncates: bool) -> Result<Value, InvalidField> {
+    let other = event.keys().find(|key| !is_member(key));
     if let Some(other) = other {
         return invalid(other, "unknown key: an event has 'event' and 'properties'");
     }
-    match members.get("event") {
+    match event.get("event") {
         Some(Value::String(name)) if !name.is_empty() => {}
         _ => return invalid("event", "'event' is invalid: not a text, or empty"),
     }
-    match members.get("properties") {
-        Some(Value::Object(properties)) => check(properties)?,
-        _ => return invalid("properties", "'properties' is invalid: not an object"),
+    let Some(Value::Object(properties)) = event.get_mut("properties") else {
+        return invalid("properties", "'properties' is invalid: not an object");
+    };
+    if truncates {
+        truncate(properties);
     }
-    if let (true, Value::Object(properties)) = (truncates, &mut record["properties"]) {
-        for (name, value) in properties {
-            if !["time", "distinct_id", "$insert_id"].contains(&name.as_str()) {
-                truncate_texts(value);
-            }
+    check(properties)?;
+    Ok(Value::Object(event))
+}
+
+fn truncate(properties: &mut Map<String, Value>) {
+    let truncated = truncate_names(std::mem::take(properties)).map(|(name, mut value)| {
+        if !["time", "distinct_id", "$insert_id"].contains(&&*name) {
+            truncate_texts(&mut value);
         }
-    }
-    Ok(record)
+        (name, value)
+    });
+    properties.extend(truncated);
 }
 
 fn is_member(key: &str) -> bool {

@@ -26,18 +26,19 @@
 //! - An object inside an event has fewer than 255 keys, as the event itself. The data types page says
 //!   "255 keys", which may include the 255th.
 //! - `GET /groups` with `data` in the query is accepted, because the official SDK for Node sends it.
-//! - `/groups/` is `/groups`, because mixpanel-js and `RudderStack` send to it.
+//! - `/groups/` is `/groups`, because mixpanel-js and `RudderStack` send to it. `/import/`, which a page of
+//!   the documentation names too, is `/import`.
 //! - gzip is accepted on `/groups` too, because the official SDK for Java sends it, and a form on
 //!   `/import` too. Each is documented for the other path alone.
-//! - Beside the operation, an update may have the keys that official SDKs let a caller add
+//! - Beside the operation, an update may have the keys that official SDKs add, or let a caller add
 //!   ([`TOP_LEVEL_KEYS`]).
 //!
 //! # Unknown
 //! Where no source says what Mixpanel does with a record, the emulator refuses it: one that accepts more
 //! than Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, and so are
 //! a group id that is not text, a property name that is empty, `$group_key` or `$group_id`, two objects on
-//! one line of a body that has one a line, and a record that is nested in more than 122 levels
-//! ([`MAX_LEVELS`]). So is `$add`, which is documented for groups by its name alone. Two things are accepted
+//! one line of a body that has one a line, an event's `time` that is not an integer (the SDK for Python
+//! passes on what it was given), and a record that is nested in more than 122 levels ([`MAX_LEVELS`]). So is `$add`, which is documented for groups by its name alone. Two things are accepted
 //! all the same:
 //!
 //! - A body of a content type that is not documented, such as `text/plain`, is read as JSON, because many
@@ -64,11 +65,13 @@
 //!
 //! Not added: what Mixpanel itself writes into a profile. That is `$last_seen`, which moves with each update
 //! unless `$ignore_time` is set beside the operation, and the location of `$ip` or of the sender. `$time`,
-//! `$ip` and the like beside the operation are accepted, and have no effect here.
+//! `$ip`, `$mp_metadata` and the like beside the operation are accepted, and have no effect here.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
+
+use crate::reply::Endpoint;
 
 /// The most records in one request. (Groups API and Import API, Limits)
 pub(crate) const MAX_RECORDS: usize = 2_000;
@@ -81,8 +84,9 @@ pub(crate) const MAX_RECORD_BYTES: usize = 1024 * 1024;
 pub(crate) const MAX_LEVELS: usize = 127 - 5;
 
 /// The keys that may stand beside the operation of an update; from `$time` on, those that official
-/// SDKs let a caller add.
-pub(crate) const TOP_LEVEL_KEYS: [&str; 9] = [
+/// SDKs add, or let a caller add. Those for Android and iOS send `$mp_metadata` with each update, and
+/// `$ignore_alias` is an option of the one for Node.
+pub(crate) const TOP_LEVEL_KEYS: [&str; 11] = [
     "$token",
     "$group_key",
     "$group_id",
@@ -92,6 +96,8 @@ pub(crate) const TOP_LEVEL_KEYS: [&str; 9] = [
     "$ignore_time",
     "$latitude",
     "$longitude",
+    "$ignore_alias",
+    "$mp_metadata",
 ];
 
 /// An operation that the documentation names once, without saying what it does to groups.
@@ -104,7 +110,7 @@ const IGNORE: &str = "$ignore";
 pub(crate) const COMPANY_KEY: &str = "$company_id";
 pub(crate) const USER_KEY: &str = "$user_id";
 
-/// The longest name of a property, in characters. (User profiles, limits)
+/// The longest name of a property, in characters. (User profiles, and events and properties, limits)
 const NAME_CHARACTERS: usize = 255;
 
 /// The longest text value, in bytes. (Supported data types)
@@ -122,10 +128,13 @@ const INSERT_ID_BYTES: usize = 36;
 const HOUR: u64 = 3600;
 const YEAR: u64 = 365 * 24 * HOUR;
 
-/// Returns the largest body of a request to this path, in bytes.
-pub(crate) fn max_body(path: &str) -> usize {
+/// Returns the largest body of a request, in bytes.
+pub(crate) fn max_body(endpoint: Endpoint) -> usize {
     const MIB: usize = 1024 * 1024;
-    if path == "/import" { 10 * MIB } else { 2 * MIB }
+    match endpoint {
+        Endpoint::Groups => 2 * MIB,
+        Endpoint::Import => 10 * MIB,
+    }
 }
 
 /// Returns whether a text stands for "no id" in somebody's program. Such a text is refused as
@@ -143,11 +152,15 @@ const NOT_NAMES: [&str; 2] = ["$group_key", "$group_id"];
 
 /// Checks the name of a group's property.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    if name.is_empty() {
-        return Err(EMPTY_NAME.to_owned());
-    }
     if NOT_NAMES.contains(&name) {
         return Err(format!("a property cannot have the name {name}"));
+    }
+    check_name_length(name)
+}
+
+fn check_name_length(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("a property name is empty".to_owned());
     }
     match name.chars().nth(NAME_CHARACTERS) {
         Some(_) => Err(format!(
@@ -162,6 +175,16 @@ pub(crate) fn truncate_name(name: &mut String) {
     if let Some((end, _)) = name.char_indices().nth(NAME_CHARACTERS) {
         name.truncate(end);
     }
+}
+
+/// Truncates the names of properties as Mixpanel does.
+pub(crate) fn truncate_names(
+    properties: Map<String, Value>,
+) -> impl Iterator<Item = (String, Value)> {
+    properties.into_iter().map(|(mut name, value)| {
+        truncate_name(&mut name);
+        (name, value)
+    })
 }
 
 /// Truncates the texts in a value as Mixpanel does.
@@ -240,17 +263,13 @@ pub(crate) fn check_time(time: Option<&Value>, now: SystemTime) -> Result<(), St
     Ok(())
 }
 
-const EMPTY_NAME: &str = "a property name is empty";
-
 const AHEAD: &str = "more than an hour ahead";
 
-/// Checks the number of an event's properties, that each has a name, and how deep their objects are nested.
+/// Checks the number of an event's properties, the length of each name, and how deep their objects are nested.
 pub(crate) fn check_properties(properties: &Map<String, Value>) -> Result<(), (String, String)> {
     check_keys(properties).map_err(|message| (String::new(), message))?;
-    if properties.contains_key("") {
-        return Err((String::new(), EMPTY_NAME.to_owned()));
-    }
     for (name, value) in properties {
+        check_name_length(name).map_err(|message| (String::new(), message))?;
         check_levels(value, OBJECT_LEVELS).map_err(|message| (name.clone(), message))?;
     }
     Ok(())

@@ -5,16 +5,17 @@ use serde_json::{Map, Value};
 use crate::memory::ParsedUpdate;
 use crate::records::batch::{InvalidField, invalid};
 use crate::records::rules::{
-    ADD, COMPANY_KEY, TOP_LEVEL_KEYS, USER_KEY, check_name, truncate_name, truncate_texts,
+    ADD, COMPANY_KEY, TOP_LEVEL_KEYS, USER_KEY, check_name, truncate_name, truncate_names,
+    truncate_texts,
 };
 use mixpanel_groups::Operation;
 
 /// Returns the update that the record describes, if it is valid. With `truncates`, long names and texts
 /// are cut; without, a long name is not valid.
-pub(crate) fn read(record: Value, truncates: bool) -> Result<ParsedUpdate, InvalidField> {
-    let Value::Object(mut record) = record else {
-        return invalid("", "the record is not an object");
-    };
+pub(crate) fn read(
+    mut record: Map<String, Value>,
+    truncates: bool,
+) -> Result<ParsedUpdate, InvalidField> {
     let operation = find_operation(&record)?;
     take_text(&mut record, "$token")?;
     let key = take_text(&mut record, "$group_key")?;
@@ -94,8 +95,7 @@ fn check_value(operation: Operation, value: &Value) -> Result<(), InvalidField> 
 fn truncate(operation: Operation, value: Value) -> Value {
     match value {
         Value::Object(properties) if operation != Operation::Delete => {
-            let properties = properties.into_iter().map(|(mut name, mut value)| {
-                truncate_name(&mut name);
+            let properties = truncate_names(properties).map(|(name, mut value)| {
                 if operation != Operation::Remove {
                     truncate_texts(&mut value);
                 }

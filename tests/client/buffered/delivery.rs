@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{LONG, is_own_process};
+use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::buffered::DeliveryEvent;
 use mixpanel_groups::{BufferedClient, Client, Group, MixpanelGroup, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -126,6 +126,37 @@ fn after_a_timeout_less_is_sent_at_once() {
     assert_eq!(outcome.stats.accepted, 1_000);
 }
 
+/// What a firewall blocks is given up where others are accepted, so it must not be all that is taken.
+#[test]
+fn a_blocked_update_does_not_stay_alone_after_timeouts() {
+    let raw = Raw::start(|stream, number| {
+        let Ok(body) = read_request(&stream) else {
+            return;
+        };
+        if number < 6 {
+            // Later than the client waits.
+            thread::spawn(move || {
+                let _ = io::copy(&mut &stream, &mut io::sink());
+            });
+        } else if body.contains("{\"number\":0}") {
+            let _ = (&stream).write_all(&response(403, "", "<html>"));
+        } else {
+            let _ = (&stream).write_all(&response(200, "", "1"));
+        }
+    });
+    let client = Client::builder("T").endpoint(&raw.endpoint);
+    let client = client.timeout(Duration::from_millis(200));
+    let client = client.retry(RetryPolicy::none()).build().unwrap();
+    let buffered = client.buffered().flush_interval(Duration::from_millis(1));
+    let buffered = buffered.start().unwrap();
+    buffered.publish_all((0..11).map(|id| set(id, id))).unwrap();
+    eventually("given up", || {
+        let _ = buffered.flush(Duration::from_millis(300));
+        let stats = buffered.stats();
+        (stats.accepted, stats.rejected) == (10, 1)
+    });
+}
+
 /// The destructors of a thread's own values run one after the other, those of this library among them.
 #[test]
 fn a_thread_that_ends_may_publish() {
@@ -200,9 +231,13 @@ fn failed_deliveries_are_tried_again() {
 
 #[test]
 fn the_worker_pauses_for_as_long_as_the_server_asks() {
+    [429, 408].into_iter().for_each(assert_paused);
+}
+
+fn assert_paused(status: u16) {
     let emulator = Emulator::start().unwrap();
     emulator.fail_next(Fault::RetryAfter {
-        status: 429,
+        status,
         after: "1".to_owned(),
     });
     let client = Client::builder("T")

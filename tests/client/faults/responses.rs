@@ -395,10 +395,16 @@ fn a_response_that_is_not_mixpanels_is_retried() {
 
 /// A firewall that dislikes the texts of these updates, and responds in the place of Mixpanel.
 fn firewall(disliked: &'static [usize]) -> Raw {
+    firewall_with(disliked, || {
+        response(403, "", "<html>Request blocked</html>")
+    })
+}
+
+fn firewall_with(disliked: &'static [usize], page: impl Fn() -> Vec<u8> + Send + 'static) -> Raw {
     Raw::responding(move |body| {
         let dislikes = |id| body.contains(&format!("{{\"number\":{id}}}"));
         if disliked.iter().any(dislikes) {
-            response(403, "", "<html>Request blocked</html>")
+            page()
         } else {
             response(200, "", "1")
         }
@@ -422,6 +428,28 @@ fn one_record_that_a_firewall_dislikes_comes_back_and_the_others_are_accepted() 
         assert_eq!((report.rejected.len(), report.retries), (0, 6));
         // Seven attempts, and at most two for each halving of each.
         assert!(report.requests <= 7 + 10 * disliked.len(), "{report}");
+    }
+}
+
+/// The default page of some web application firewalls is one of success, and others redirect.
+#[test]
+fn a_firewalls_page_of_any_status_below_500_may_be_about_one_record() {
+    let pages: [fn() -> Vec<u8>; 5] = [
+        || response(200, "", "<html>Request Rejected</html>"),
+        || response(200, "", ""),
+        || response(204, "", ""),
+        || response(302, "location: http://127.0.0.1:1/blocked\r\n", ""),
+        || response(307, "", "<html>Request Rejected</html>"),
+    ];
+    for page in pages {
+        let raw = firewall_with(&[7], page);
+        let client = builder(&raw.endpoint).build().unwrap();
+        let error = client.send(updates(21)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedResponse, "{error}");
+        assert_eq!(undelivered(&error), [7], "{error}");
+        let report = error.report().unwrap();
+        assert_eq!((report.accepted, report.retries), (20, 6));
+        assert!(report.requests <= 7 + 10, "{report}");
     }
 }
 
@@ -641,13 +669,15 @@ fn what_waits_for_a_blocked_update_takes_no_requests() {
 /// A wall that blocks everything is not asked about each record.
 #[test]
 fn where_everything_is_blocked_a_few_requests_are_enough() {
-    let raw = Raw::responding(|_| response(403, "", "<html>Please log in</html>"));
-    let client = builder(&raw.endpoint).build().unwrap();
-    let error = client.send(updates(2_000)).unwrap_err();
-    assert_eq!(undelivered(&error), (0..2_000).collect::<Vec<_>>());
-    let report = error.report().unwrap();
-    assert_eq!((report.sent, report.accepted), (2_000, 0));
-    assert!(report.requests < 7 + 20, "{report}");
+    for status in [403, 200, 302] {
+        let raw = Raw::responding(move |_| response(status, "", "<html>Please log in</html>"));
+        let client = builder(&raw.endpoint).build().unwrap();
+        let error = client.send(updates(2_000)).unwrap_err();
+        assert_eq!(undelivered(&error), (0..2_000).collect::<Vec<_>>());
+        let report = error.report().unwrap();
+        assert_eq!((report.sent, report.accepted), (2_000, 0));
+        assert!(report.requests < 7 + 20, "{report}");
+    }
 }
 
 /// Applies what it should, and counts what it applied, without saying which is bad: 3 and 8 of 10.
@@ -938,6 +968,22 @@ fn what_is_refused_without_compression_too_goes_on_with_it() {
     let requests = refused_with_gzip(&[refusal, refusal]);
     // The first batch twice, its halves, and the second batch.
     assert_eq!(requests, [true, false, true, true, true]);
+}
+
+/// A body that is not compressed is longer, and a firewall can read it.
+#[test]
+fn what_is_not_accepted_without_compression_shows_nothing() {
+    let refusal = (200, r#"{"status":0,"error":"one is bad"}"#);
+    for plain in [(413, ""), (403, "<html>")] {
+        let refusals: &[_] = match plain.0 {
+            413 => &[refusal, plain],
+            _ => &[refusal, plain, plain, plain, plain, plain, plain, plain],
+        };
+        let requests = refused_with_gzip(refusals);
+        let (first, rest) = requests.split_at(refusals.len());
+        assert!(first[0] && !first[1..].contains(&true));
+        assert_eq!(rest, [true, true, true]);
+    }
 }
 
 /// Sends two batches, whose first requests are refused so, and returns which requests were compressed. In the end all are

@@ -62,22 +62,34 @@ fn a_service_account_is_checked_as_the_token_is() {
     account(" a.1f.mp-service-account\n", "secret\n", "7\n")
         .build()
         .unwrap();
-    for (user, secret, name, found) in [
-        ("\"user\"", "HUNTER2", "user name", "a double quote"),
-        ("us er", "HUNTER2", "user name", "a space"),
-        ("user", "'HUNTER2'", "secret", "a single quote"),
-        ("user", "\u{feff}HUNTER2", "secret", "a byte order mark"),
+    const USER: &str = "service account's user name";
+    const SECRET: &str = "service account's secret";
+    const ID: &str = "project id";
+    for (user, secret, id, name, found) in [
+        ("\"user\"", "HUNTER2", "7", USER, "a double quote"),
+        ("us er", "HUNTER2", "7", USER, "a space"),
+        ("us:er", "HUNTER2", "7", USER, "the character ':'"),
+        ("user", "'HUNTER2'", "7", SECRET, "a single quote"),
+        ("user", "\u{feff}HUNTER2", "7", SECRET, "a byte order mark"),
+        ("user", "HUNTER2", "'7'", ID, "a single quote"),
+        ("user", "HUNTER2", "\u{feff}7", ID, "a byte order mark"),
+        ("user", "HUNTER2", "7&a", ID, "the character '&'"),
     ] {
-        let text = message(account(user, secret, "7"));
+        let text = message(account(user, secret, id));
         assert!(
-            text.starts_with(&format!(
-                "invalid service account's {name}: it contains {found};"
-            )),
+            text.starts_with(&format!("invalid {name}: it contains {found};")),
             "{text}"
         );
         assert!(!text.contains("HUNTER2"), "{text}");
     }
-    assert!(message(account("user", "secret", "'7'")).starts_with("invalid project id"));
+    for (user, secret, id, name) in [
+        (" ", "HUNTER2", "7", USER),
+        ("user", "", "7", SECRET),
+        ("user", "HUNTER2", "\n", ID),
+    ] {
+        let text = message(account(user, secret, id));
+        assert_eq!(text, format!("the {name} is empty"));
+    }
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn errors_name_the_proxy_without_its_password() {
             "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
             "",
             ErrorKind::Network,
-            "http://mixpanel.test through the proxy http://PROXY: the proxy does not accept the user name and password",
+            "http://mixpanel.test through the proxy http://PROXY: the proxy requires a valid user name and password",
         ),
         (
             "HTTP/1.1 503 No\r\n\r\n",

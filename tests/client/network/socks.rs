@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use common::is_own_process;
-use mixpanel_groups::{Client, ErrorKind, Group};
+use mixpanel_groups::{Client, ErrorKind, Group, RetryPolicy};
 
 use super::{respond, send_through};
 
@@ -110,12 +111,43 @@ fn user_name_and_password_are_sent_and_not_shown() {
 
     let error = send_through(&format!("socks5h://user:HUNTER2@{address}")).unwrap_err();
     let expected = format!(
-        "http://mixpanel.test through the proxy socks5h://{address}: the proxy does not accept the \
+        "http://mixpanel.test through the proxy socks5h://{address}: the proxy requires a valid \
          user name and password (1 undelivered)"
     );
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.kind(), ErrorKind::Network);
     assert!(!format!("{error:#} {error:?}").contains("HUNTER2"));
+}
+
+/// Whether it accepts no method at all, or wants one that it was not offered.
+#[test]
+fn a_proxy_that_requires_a_login_is_asked_once() {
+    for choice in [0xff, 2, 1] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                assert_eq!(bytes(&client), [5, 1, 0]);
+                client.write_all(&[5, choice]).unwrap();
+            }
+        });
+        let client = Client::builder("TOKEN")
+            .endpoint("http://mixpanel.test")
+            .allow_plain_http(true)
+            .proxy(format!("socks5h://{address}"))
+            .retry(
+                RetryPolicy::default()
+                    .base_delay(Duration::ZERO)
+                    .attempts(3),
+            )
+            .build()
+            .unwrap();
+        let error = client.send(Group::new("company", "acme").delete());
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Network, "{choice}");
+        assert_eq!(error.report().unwrap().requests, 1, "{choice}: {error:#}");
+    }
 }
 
 #[test]

@@ -7,4 +7,11 @@ struct Company {
     id: String,
 }
 
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "team")]
+struct Team {
+    #[mixpanel(group_id(prefix = "a" with = "b"))]
+    id: String,
+}
+
 fn main() {}

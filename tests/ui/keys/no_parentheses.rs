@@ -9,4 +9,11 @@ struct Company {
     name: String,
 }
 
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "team")]
+struct Team {
+    #[mixpanel(group_id("team_"))]
+    id: String,
+}
+
 fn main() {}

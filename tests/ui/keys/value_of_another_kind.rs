@@ -13,4 +13,15 @@ struct Company {
     seats: u32,
 }
 
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "team")]
+struct Team {
+    #[mixpanel(group_id)]
+    id: String,
+    #[mixpanel(with = to_text::<(u8 u8)>)]
+    seats: u32,
+    #[mixpanel(skip_if = is_empty::<fn(u8 u8)>)]
+    plan: String,
+}
+
 fn main() {}

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::time::{Since1970, Time};
 use crate::json::EncodeError;
 
 /// Properties with which Mixpanel drops an event without a word, or hides other events.
@@ -72,21 +73,24 @@ pub(crate) fn check_insert_id(id: &str) -> Result<(), String> {
     check_distinct_id(id)
 }
 
-/// Checks a time in seconds or milliseconds since 1970. The size decides which of them it is.
-pub(crate) fn check_time(time: i64, now: SystemTime) -> Result<(), String> {
-    const FIRST: i64 = 365 * 24 * 60 * 60;
+/// The first second of 1971, counted from 1970.
+pub(super) const FIRST_SECOND: i64 = 365 * 24 * 60 * 60;
+
+pub(super) fn check_time(time: Time, now: SystemTime) -> Result<(), String> {
     const AHEAD: Duration = Duration::from_secs(60 * 60);
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let last = i64::try_from((now + AHEAD).as_millis()).unwrap_or(i64::MAX);
-    let is_valid = |unit: i64| (FIRST * unit..=last / (1000 / unit)).contains(&time);
-    if is_valid(1) || is_valid(1000) {
-        return Ok(());
+    let (number, first, last) = match time.0 {
+        Since1970::Secs(number) => (number, FIRST_SECOND, last / 1000),
+        Since1970::Millis(number) => (number, FIRST_SECOND * 1000, last),
+    };
+    if number < first {
+        return Err("it is before 1971".to_owned());
     }
-    Err(if time < FIRST {
-        "it is before 1971".to_owned()
-    } else {
-        "it is more than an hour ahead".to_owned()
-    })
+    if number > last {
+        return Err("it is more than an hour ahead".to_owned());
+    }
+    Ok(())
 }
 
 /// Checks the number of properties, and each that is not a link to groups as [`check_value`] does.

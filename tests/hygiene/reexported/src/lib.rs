@@ -36,6 +36,48 @@ pub mod nested {
 
 hygiene_renamed::company!(pub Written, u8);
 
+/// With names that are reserved since edition 2024, in which the derive is written.
+pub mod reserved {
+    fn gen(text: &str) -> bool {
+        text.is_empty()
+    }
+
+    /// A property, and a function.
+    #[derive(super::groups::MixpanelGroup)]
+    #[mixpanel(group_key = "company", crate = super::groups)]
+    #[expect(non_camel_case_types, reason = "the name is the test")]
+    pub struct gen {
+        /// Which.
+        #[mixpanel(group_id)]
+        pub id: u8,
+        /// What.
+        #[mixpanel(skip_if = "gen")]
+        pub gen: &'static str,
+    }
+
+    /// An id.
+    #[derive(super::groups::MixpanelGroup)]
+    #[mixpanel(group_key = "team", crate = super::groups)]
+    pub struct Team<'gen> {
+        /// Which.
+        #[mixpanel(group_id)]
+        pub gen: &'gen str,
+    }
+
+    /// A field that is copied.
+    #[derive(super::groups::MixpanelGroup)]
+    #[mixpanel(group_key = "packed", crate = super::groups)]
+    #[repr(C, packed)]
+    pub struct Packed {
+        /// Which.
+        #[mixpanel(group_id)]
+        pub id: u8,
+        /// Of which.
+        #[mixpanel(company_id)]
+        pub gen: u16,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::groups::{Group, MixpanelGroup};
@@ -64,5 +106,18 @@ mod tests {
             Group::new("company", 1)
         );
         assert_eq!(super::nested::Team { id: 1 }.group(), Group::new("team", 1));
+    }
+
+    #[test]
+    fn names_may_be_reserved_in_later_editions() {
+        let company = super::reserved::gen { id: 1, gen: "X" };
+        assert_eq!(
+            company.set().to_json().ok().flatten().as_deref(),
+            Some(r#"{"$group_key":"company","$group_id":"1","$set":{"gen":"X"}}"#)
+        );
+        let team = super::reserved::Team { gen: "red" };
+        assert_eq!(team.group(), Group::new("team", "red"));
+        let packed = super::reserved::Packed { id: 1, gen: 2 };
+        assert_eq!(packed.group(), Group::new("packed", 1).in_company(2));
     }
 }

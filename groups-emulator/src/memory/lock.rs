@@ -1,0 +1,41 @@
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+
+/// A lock that ends when this is dropped, or the process ends.
+pub(crate) struct FileLock(File);
+
+impl FileLock {
+    /// Locks a file beside the one at `path`, which is itself replaced with each save. Returns `None` where there
+    /// cannot be such a file, as in a folder that cannot be written.
+    ///
+    /// # Errors
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if it is locked already.
+    pub(crate) fn beside(path: &Path) -> io::Result<Option<Self>> {
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let Some(name) = path.file_name() else {
+            return Ok(None);
+        };
+        let mut name = name.to_owned();
+        name.push(".lock");
+        let path = path.with_file_name(name);
+        // It may be another user's.
+        let Ok(file) = File::create(&path).or_else(|_| File::open(&path)) else {
+            return Ok(None);
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            // Not every file system has locks.
+            Err(TryLockError::Error(_)) => Ok(None),
+        }
+    }
+}
+
+impl Drop for FileLock {
+    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
+    fn drop(&mut self) {
+        // An error would leave the lock to the end of the process.
+        let _ = self.0.unlock();
+    }
+}
