@@ -19,6 +19,12 @@ pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 /// How long the request to break off a statement may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The server has ended a transaction for the sake of another one.
+const ROLLED_BACK: [SqlState; 2] = [
+    SqlState::T_R_DEADLOCK_DETECTED,
+    SqlState::T_R_SERIALIZATION_FAILURE,
+];
+
 /// A connection that is opened when it is needed, and again after it broke or became read-only: the first time at once,
 /// then after growing pauses. It keeps no state in the session, so that it may pass a pooler.
 pub(crate) struct Connection {
@@ -54,7 +60,8 @@ impl Connection {
         (self.client, self.connecting) = (None, None);
     }
 
-    /// Runs one statement, which is a transaction of its own. It is written for the default names.
+    /// Runs one statement, which is a transaction of its own, and repeats it if the server has ended it for the sake of
+    /// another. The statement is written for the default names. The deadline of the call is that of all.
     pub(crate) async fn query(
         &mut self,
         what: &str,
@@ -62,14 +69,24 @@ impl Connection {
         params: &Params<'_>,
     ) -> Result<Vec<Row>, Error> {
         let statement = &*self.names.apply_to(statement);
-        let work = async |client: &Client| client.query_typed(statement, params).await;
-        self.run(what, work).await
+        loop {
+            let work = async |client: &Client| client.query_typed(statement, params).await;
+            match self.run(what, work).await {
+                Err(error) if has_code(&error, &ROLLED_BACK) => log::debug!("{error:#}: again"),
+                result => return result,
+            }
+        }
     }
 
-    /// Runs several statements without parameters, in one transaction, as they are.
+    /// Runs several statements without parameters, in one transaction, as they are, and repeats them likewise.
     pub(crate) async fn batch(&mut self, what: &str, statements: &str) -> Result<(), Error> {
-        let work = async |client: &Client| client.batch_execute(statements).await;
-        self.run(what, work).await
+        loop {
+            let work = async |client: &Client| client.batch_execute(statements).await;
+            match self.run(what, work).await {
+                Err(error) if has_code(&error, &ROLLED_BACK) => log::debug!("{error:#}: again"),
+                result => return result,
+            }
+        }
     }
 
     /// Runs statements on the connection. If this is dropped before its end, the connection is closed, and the server is

@@ -26,6 +26,10 @@ pub(crate) const CONNECT: &str = "connect to the outbox's database";
 /// How long an attempt may take at each address, unless the configuration says it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest time without a packet, unless the configuration says it: many firewalls and load balancers forget a connection
+/// after a few minutes, and do not report it.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(60);
+
 /// How long an address that took longer comes after the others.
 const LAST: Duration = Duration::from_secs(60);
 
@@ -64,6 +68,9 @@ impl<T> Connector<T> {
         let mut common = copy(config);
         if common.get_tcp_user_timeout().is_none() {
             common.tcp_user_timeout(Duration::from_secs(5));
+        }
+        if common.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+            common.keepalives_idle(KEEPALIVES_IDLE);
         }
         if common.get_application_name().is_none() {
             common.application_name("mixpanel-groups");
@@ -255,4 +262,27 @@ async fn addresses(config: &Config) -> Result<Vec<Option<IpAddr>>, io::Error> {
         addresses.sort_by_cached_key(|_| random_bits());
     }
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use postgres::NoTls;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_not_silent_for_so_long_that_a_firewall_forgets_it() {
+        for (config, seconds) in [
+            ("host=db1,db2", 60),
+            ("host=db1,db2 keepalives_idle=10", 10),
+            ("host=db1,db2 keepalives_idle=3600", 3_600),
+        ] {
+            let connector = Connector::new(&config.parse().unwrap(), NoTls);
+            assert_eq!(connector.hosts.configs.len(), 2);
+            for config in &connector.hosts.configs {
+                assert!(config.get_keepalives());
+                assert_eq!(config.get_keepalives_idle(), Duration::from_secs(seconds));
+            }
+        }
+    }
 }

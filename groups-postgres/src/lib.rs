@@ -21,6 +21,7 @@ mod depth;
 mod diesel;
 mod names;
 mod outbox;
+mod portion;
 mod publish;
 mod relay;
 mod runtime;

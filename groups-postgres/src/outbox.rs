@@ -3,7 +3,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Socket};
@@ -97,10 +97,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// One relay at a time sends. It holds a lease: a row that says until when, by the database's clock. Before each request
 /// it extends the lease by the time that the request can take, and starts none without. When it ends, another takes over
-/// at once. When it was killed, another takes over after a second, or, if a request can still be under way, after the
-/// client's [timeout](mixpanel_groups::ClientBuilder::timeout) and up to five seconds. Then it sends what was not
-/// settled again, in order, which leaves the profiles the same. What no client can prevent is that Mixpanel applies a
-/// request after its client gave it up.
+/// at once. When it was killed, another takes over after the time that [a call may take](PostgresOutboxBuilder::timeout), or,
+/// if a request can still be under way, after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and up to five
+/// seconds. Then it sends what was not settled again, in order, which leaves the profiles the same. What no client can prevent
+/// is that Mixpanel applies a request, or PostgreSQL a statement that publishes, after its client gave it up.
 ///
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.
@@ -193,10 +193,11 @@ impl PostgresOutbox {
 
     /// Returns a builder, for other settings.
     ///
-    /// Unless `config` sets them, the connect timeout and the TCP user timeout are 5 s, and the application name is
-    /// `mixpanel-groups`. The connect timeout is that of each address of each host, the handshakes included; one that took
-    /// longer comes after the others for a minute. Hosts that accept no writes, such as a standby, are skipped:
-    /// `target_session_attrs` is `read-write` instead of `any`.
+    /// Unless `config` sets them, the connect timeout and the TCP user timeout are 5 s, TCP keep-alives begin after 60 s
+    /// without a packet (2 hours, the driver's default, count as not set), and the application name is `mixpanel-groups`.
+    /// The connect timeout is that of each address of each host, the handshakes included; one that took longer comes after
+    /// the others for a minute. Hosts that accept no writes, such as a standby, are skipped: `target_session_attrs` is
+    /// `read-write` instead of `any`.
     #[allow(clippy::needless_pass_by_value)] // As it was always written.
     pub fn builder<T>(config: Config, tls: T) -> PostgresOutboxBuilder
     where
@@ -296,7 +297,8 @@ impl PostgresOutbox {
     /// # Errors
     /// - [`InvalidUpdate`](mixpanel_groups::ErrorKind::InvalidUpdate) if an update cannot be sent. None is published.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the database fails, and [`Timeout`](mixpanel_groups::ErrorKind::Timeout)
-    ///   if it does not respond in [time](PostgresOutboxBuilder::timeout). In either case they may be published all the same.
+    ///   if it does not respond in [time](PostgresOutboxBuilder::timeout). In either case they may be published all the same,
+    ///   and after `Timeout` even after later ones of the same group.
     /// - [`Full`](mixpanel_groups::ErrorKind::Full) if 10,000 calls wait already.
     pub async fn publish_async(&self, records: impl IntoRecords) -> Result<(), Error> {
         let records = encode(records)?;
@@ -383,7 +385,12 @@ impl<R: OutboxRecord> Shared<R> {
 /// reached.
 ///
 /// If the connection breaks during a commit, or the commit takes too long, `append` returns an error although the
-/// updates may have been published.
+/// updates may have been published. After [`Timeout`](mixpanel_groups::ErrorKind::Timeout) this may also happen later, after
+/// newer updates of the same group: a server that was paused, or a network that held packets back, executes the statement
+/// then, if the request to break it off does not come before. Where that matters, publish the latest values again.
+///
+/// A backlog that is too large to be read, settled or dropped in that time is handled in parts, so that what was sent is not
+/// sent again in each round.
 impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     /// Calls that overlap share a transaction.
     fn append(&self, updates: &[R], capacity: Capacity) -> Result<bool, Error> {
@@ -400,7 +407,11 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
         let (relay, time) = (Arc::clone(&self.0.relay), self.0.timeout());
-        let take = async move { relay.lock().await.take(most, time).await };
+        let start = Instant::now();
+        let take = async move {
+            let mut relay = relay.lock().await;
+            relay.take(most, time.saturating_sub(start.elapsed())).await
+        };
         self.0.wait(time, take)
     }
 
@@ -410,8 +421,13 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
             .iter()
             .map(|(id, rejection)| (*id, message(rejection)));
         let rejected: Vec<_> = rejected.collect();
-        let settle = async move { relay.lock().await.settle(accepted, rejected).await };
-        self.0.wait(self.0.timeout(), settle)
+        let (start, time) = (Instant::now(), self.0.timeout());
+        let settle = async move {
+            let mut relay = relay.lock().await;
+            let left = time.saturating_sub(start.elapsed());
+            relay.settle(accepted, rejected, left).await
+        };
+        self.0.wait(time, settle)
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
@@ -438,11 +454,12 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         capacity: Capacity,
     ) -> Result<usize, Error> {
         let (writer, last_taken) = (Arc::clone(&self.0.writer), Arc::clone(&self.0.last_taken));
+        let time = self.0.timeout();
         let drop = async move {
-            let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity);
+            let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity, time);
             dropped.await
         };
-        self.0.wait(self.0.timeout(), drop)
+        self.0.wait(time, drop)
     }
 
     fn depth(&self) -> Result<Depth, Error> {

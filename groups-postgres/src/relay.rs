@@ -11,12 +11,13 @@ use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
 use crate::connection::{Connection, Params, failed, has_code, random_bits};
+use crate::portion::Portion;
 use crate::publish::ascii;
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry, OutboxRecord};
 use mixpanel_groups::{Error, ErrorKind};
 
-/// How long a lease lasts before the first request extends it.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long a lease lasts before the first request extends it: as long as the call may take, within these limits.
+const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// The most bytes of JSON that a `take` reads. A single update may exceed it.
 const MAX_BYTES: i64 = 32 << 20;
@@ -61,6 +62,10 @@ pub(crate) struct Relay {
     until: Option<HeldUntil>,
     /// Whether the database may have it as this one's.
     may_hold: bool,
+    /// How much to take at once, so that it can be read in time,
+    reads: Portion,
+    /// and so that it can be settled in time: otherwise the same would be sent in each round.
+    settles: Portion,
     /// The ids of the taken updates that are not settled.
     taken: HashSet<i64>,
     /// The highest of them, for other threads.
@@ -87,6 +92,8 @@ impl Relay {
             leases: 0,
             until: None,
             may_hold: false,
+            reads: Portion::ALL,
+            settles: Portion::ALL,
             taken: HashSet::new(),
             last_taken: Arc::clone(last_taken),
             merged: None,
@@ -100,29 +107,36 @@ impl Relay {
         self.until.is_some_and(|until| until.covers(time))
     }
 
-    /// Takes the lease, unless another has it or nothing waits, and reads what waits. The time is that of the call.
+    /// Takes the lease, unless another has it or nothing waits, and reads what waits. The time is what is left to the call.
     pub(crate) async fn take<R: OutboxRecord>(
         &mut self,
         most: usize,
         time: Duration,
     ) -> Result<Vec<OutboxEntry<R>>, Error> {
-        let entries = self.take_oldest(most).await?;
-        self.tidy(time / 4).await;
+        let start = Instant::now();
+        let entries = self.take_oldest(most, time).await?;
+        // Half of what is left at most: what was read is to return in time.
+        self.tidy(time.saturating_sub(start.elapsed()) / 4).await;
         Ok(entries)
     }
 
     async fn take_oldest<R: OutboxRecord>(
         &mut self,
         most: usize,
+        time: Duration,
     ) -> Result<Vec<OutboxEntry<R>>, Error> {
         const WHAT: &str = "read the outbox";
-        if !self.covers(FIRST / 2) {
+        let start = Instant::now();
+        let [least, longest] = FIRST;
+        let first = time.clamp(least, longest);
+        // While it reads, no other is to take over.
+        if !self.covers(time.min(longest)) {
             self.until = None;
             self.may_hold = true;
             self.leases += 1;
             self.holder = format!("{}/{}", self.process, self.leases);
-            let until = HeldUntil::after(FIRST);
-            let first = FIRST.as_secs_f64();
+            let until = HeldUntil::after(first);
+            let first = seconds(first);
             let params: &Params<'_> = &[
                 (&self.holder, Type::TEXT),
                 (&first, Type::FLOAT8),
@@ -144,7 +158,8 @@ impl Relay {
             self.until = Some(until);
             self.is_last_sender = true;
         }
-        let entries = self.oldest(WHAT, most).await?;
+        let time = time.saturating_sub(start.elapsed());
+        let entries = self.oldest(WHAT, most, time).await?;
         self.set_taken(entries.iter().map(|entry| entry.id).collect());
         if entries.is_empty() {
             self.release().await?;
@@ -158,10 +173,14 @@ impl Relay {
         &mut self,
         what: &str,
         most: usize,
+        time: Duration,
     ) -> Result<Vec<OutboxEntry<R>>, Error> {
-        let mut most = i64::try_from(most).unwrap_or(i64::MAX).min(MAX_TAKEN);
-        loop {
-            let params: &Params<'_> = &[(&most, Type::INT8), (&MAX_BYTES, Type::INT8)];
+        let most = i64::try_from(most).unwrap_or(i64::MAX).min(MAX_TAKEN);
+        let attempt = self.reads.begin(time);
+        let portion = attempt.portion.min(self.settles);
+        let (mut most, bytes) = (portion.of(most), portion.of(MAX_BYTES));
+        let entries = loop {
+            let params: &Params<'_> = &[(&most, Type::INT8), (&bytes, Type::INT8)];
             let rows = match self.connection.query(what, READ, params).await {
                 Err(error) if has_code(&error, &OF_ENCODING) && most > 1 => {
                     most /= 2;
@@ -176,37 +195,46 @@ impl Relay {
                             "it is not UTF-8",
                         ))
                     };
-                    let entries = row.iter().map(unreadable).collect::<Result<Vec<_>, _>>();
-                    return entries.map_err(|error| failed(what, error));
+                    break row.iter().map(unreadable).collect::<Result<Vec<_>, _>>();
                 }
                 rows => rows?,
             };
-            let entries = rows.iter().map(read).collect::<Result<Vec<_>, _>>();
-            return entries.map_err(|error| failed(what, error));
-        }
+            break rows.iter().map(read).collect();
+        };
+        self.reads.succeed(&attempt);
+        entries.map_err(|error| failed(what, error))
     }
 
     /// Holds what was taken for the time of a request. Returns whether it is still held.
     pub(crate) async fn hold(&mut self, time: Duration) -> Result<bool, Error> {
         const WHAT: &str = "hold the lease of the outbox";
-        if self.covers(time) {
-            return Ok(true);
+        let time = time.min(FOREVER);
+        let mut lease = HeldUntil::lease(time);
+        // The database may execute it late, or reply late. Then too little is left of the lease, and the next one is longer by
+        // what this one took. The deadline of the call ends this.
+        while !self.covers(time) {
+            let start = Instant::now();
+            let until = HeldUntil::after(lease);
+            let params: &Params<'_> =
+                &[(&self.holder, Type::TEXT), (&seconds(lease), Type::FLOAT8)];
+            let rows = self.connection.query(WHAT, HOLD, params);
+            let [is_held] = counts(WHAT, &rows.await?)?;
+            self.until = (is_held > 0).then_some(until);
+            if self.until.is_none() {
+                return Ok(false);
+            }
+            lease = HeldUntil::lease(time).saturating_add(start.elapsed());
         }
-        let lease = HeldUntil::lease(time);
-        let until = HeldUntil::after(lease);
-        let lease = seconds(lease);
-        let params: &Params<'_> = &[(&self.holder, Type::TEXT), (&lease, Type::FLOAT8)];
-        let rows = self.connection.query(WHAT, HOLD, params);
-        let [is_held] = counts(WHAT, &rows.await?)?;
-        self.until = (is_held > 0).then_some(until);
-        Ok(self.until.is_some())
+        Ok(true)
     }
 
-    /// Removes settled updates, and releases the lease if no taken ones are left. Fails if another has taken the lease.
+    /// Removes settled updates, and releases the lease if no taken ones are left. Fails if another has taken the lease. The
+    /// time is what is left to the call.
     pub(crate) async fn settle(
         &mut self,
         accepted: Vec<i64>,
         rejected: Vec<(i64, String)>,
+        time: Duration,
     ) -> Result<(), Error> {
         const WHAT: &str = "settle updates in the outbox";
         if accepted.is_empty() && rejected.is_empty() {
@@ -220,6 +248,7 @@ impl Relay {
         let (is_last, keep) = (left.is_empty(), !self.settings.keep_accepted.is_zero());
         // If no reply comes, the lease may be another's already.
         let until = self.until.take();
+        let attempt = self.settles.begin(time);
         let rows = loop {
             let params: &Params<'_> = &[
                 (&self.holder, Type::TEXT),
@@ -243,6 +272,7 @@ impl Relay {
             }
         };
         let [is_mine] = counts(WHAT, &rows)?;
+        self.settles.succeed(&attempt);
         if is_mine == 0 || is_last {
             self.may_hold = false;
         } else {
@@ -342,9 +372,11 @@ pub(crate) fn counts<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N
     Ok(counts)
 }
 
-/// Converts a time for SQL, where a thousand years stand for forever: longer ones overflow.
+/// A thousand years: no lease is longer than the longest time, and longer ones overflow in SQL.
+const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
+
+/// Converts a time for SQL.
 fn seconds(time: Duration) -> f64 {
-    const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
     time.min(FOREVER).as_secs_f64()
 }
 

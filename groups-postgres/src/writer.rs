@@ -4,22 +4,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::connection::{Connection, Params, failed, has_code};
+use crate::connection::{Connection, Params, failed};
 use crate::depth::{measure, merge_if_many};
+use crate::portion::Portion;
 use crate::publish::{Encoding, PUBLISH};
 use crate::relay::counts;
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
 use mixpanel_groups::{Error, ErrorKind};
-
-/// The server has ended a transaction for the sake of another one.
-const ROLLED_BACK: [SqlState; 2] = [
-    SqlState::T_R_DEADLOCK_DETECTED,
-    SqlState::T_R_SERIALIZATION_FAILURE,
-];
 
 /// How long a measured depth is good enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +34,7 @@ const MAX_BYTES: usize = 8 << 20;
 const YIELD: Duration = Duration::from_micros(200);
 
 /// The most updates that one statement drops.
-const DROP_CHUNK: usize = 10_000;
+const DROP_CHUNK: i64 = 10_000;
 
 /// The most statements of one call that drops.
 const MAX_CHUNKS: usize = 10;
@@ -62,6 +56,8 @@ struct WriterState {
     measured: Option<Instant>,
     /// How many calls the last transaction was for.
     last_calls: usize,
+    /// How much to drop at once.
+    drops: Portion,
 }
 
 struct Append {
@@ -88,6 +84,7 @@ impl Writer {
                 depth: Depth::default(),
                 measured: None,
                 last_calls: 0,
+                drops: Portion::ALL,
             }),
             encoding: Arc::clone(encoding),
             kind,
@@ -230,14 +227,8 @@ impl Writer {
         }
         let bodies = encoding.bodies(records);
         let params: &Params<'_> = &[(&bodies, Type::TEXT_ARRAY), (&self.notify, Type::BOOL)];
-        loop {
-            let published = state.connection.query(WHAT, PUBLISH, params).await;
-            match published {
-                // The transaction is the outbox's own: it can be repeated.
-                Err(error) if has_code(&error, &ROLLED_BACK) => log::debug!("{error:#}: again"),
-                published => return published.map(drop),
-            }
-        }
+        let published = state.connection.query(WHAT, PUBLISH, params);
+        published.await.map(drop)
     }
 
     /// Returns whether there is room, by a depth that is at most a second old. If there seems to be none, it is measured
@@ -287,8 +278,10 @@ impl Writer {
         updates: usize,
         bytes: usize,
         capacity: Capacity,
+        time: Duration,
     ) -> Result<usize, Error> {
         const WHAT: &str = "drop updates from the outbox";
+        let start = Instant::now();
         let mut state = self.state.lock().await;
         let depth = self.measure(&mut state).await?;
         // A process with a small capacity does not drop what others with a larger one keep.
@@ -308,25 +301,29 @@ impl Writer {
         let mut dropped = 0;
         // If that does not suffice, the caller comes again: each call is to end by its deadline.
         for _ in 0..MAX_CHUNKS {
-            if excess == 0 && excess_bytes == 0 {
+            let left = time.saturating_sub(start.elapsed());
+            if (excess == 0 && excess_bytes == 0) || (dropped > 0 && left < time / 2) {
                 break;
             }
-            let chunk = if excess_bytes > 0 {
-                DROP_CHUNK
-            } else {
-                excess.min(DROP_CHUNK)
-            };
+            let attempt = state.drops.begin(left);
+            let most = attempt.portion.of(DROP_CHUNK);
             let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            let chunk = if excess_bytes > 0 {
+                most
+            } else {
+                most.min(number(excess))
+            };
             // The relay may have taken some while this waited for the writer.
             let last_taken = last_taken.load(Ordering::Relaxed);
             let params: &Params<'_> = &[
                 (&last_taken, Type::INT8),
-                (&number(chunk), Type::INT8),
+                (&chunk, Type::INT8),
                 (&number(excess), Type::INT8),
                 (&number(excess_bytes), Type::INT8),
             ];
             let gone = state.connection.query(WHAT, DROP, params);
             let [gone, gone_bytes] = counts(WHAT, &gone.await?)?;
+            state.drops.succeed(&attempt);
             let (gone, gone_bytes) = (usize::try_from(gone), usize::try_from(gone_bytes));
             let (gone, gone_bytes) = (gone.unwrap_or_default(), gone_bytes.unwrap_or_default());
             if gone == 0 {

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
 
 use mixpanel_groups::{Error, ErrorKind};
 
@@ -18,6 +19,8 @@ pub(crate) enum Failure {
     Full,
     /// Another thread has the connection until the deadline, perhaps because it waits for another process.
     Busy,
+    /// The disk was too slow for a deadline.
+    Slow,
     /// Another process has taken over.
     TakenOver,
     /// Something cannot be read.
@@ -74,6 +77,10 @@ impl Failure {
             Self::Busy => (
                 Timeout,
                 format!("cannot {verb} the outbox {at}: others write to it"),
+            ),
+            Self::Slow => (
+                Timeout,
+                format!("cannot {verb} the outbox {at} in time: its disk is too slow"),
             ),
             Self::TakenOver => (
                 Io,
@@ -132,10 +139,35 @@ where
     Error::new(kind, message).with_source(error)
 }
 
-/// Returns whether an error means that there is no room: on the disk, also for the index of the write-ahead log.
+/// Returns whether an error means that there is no room: on the disk, also for the index of the write-ahead log. Where a quota
+/// is exhausted, SQLite returns the error of any write that failed. If it was another reason, nothing is lost but the
+/// reserve, which is filled again.
 fn is_full(error: &rusqlite::Error) -> bool {
     let rusqlite::Error::SqliteFailure(error, _) = error else {
         return false;
     };
-    error.code == ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    error.code == ErrorCode::DiskFull
+        || [SQLITE_IOERR_WRITE, SQLITE_IOERR_SHMSIZE].contains(&error.extended_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi::{self, SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_IOERR_READ};
+
+    use super::*;
+
+    #[test]
+    fn a_quota_that_is_exhausted_is_a_full_disk() {
+        let is_full = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            Failure::from(error).is_full()
+        };
+        // The kernel's EDQUOT is not ENOSPC, which alone is SQLite's error of a full disk.
+        for code in [SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_IOERR_SHMSIZE] {
+            assert!(is_full(code), "{code}");
+        }
+        for code in [SQLITE_IOERR_READ, SQLITE_IOERR_FSYNC] {
+            assert!(!is_full(code), "{code}");
+        }
+    }
 }

@@ -59,10 +59,14 @@ impl OutboxFile {
         self.timeout.store(millis(timeout), Ordering::Relaxed);
     }
 
+    /// Returns how long a call may wait for others.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
+    }
+
     /// Returns when a call that begins now is to give up waiting for others.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let timeout = Duration::from_millis(self.timeout.load(Ordering::Relaxed));
-        Instant::now().checked_add(timeout)
+        Instant::now().checked_add(self.timeout())
     }
 
     pub(crate) fn taken(&self) -> MutexGuard<'_, i64> {

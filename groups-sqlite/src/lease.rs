@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::schema::Tables;
 
-/// How long a lease lasts before the first request of a process extends it.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long a lease lasts at least before the first request of a process extends it, and at most.
+const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// By how many seconds the clock may be set back without ending a lease.
 const TOLERANCE: f64 = 10.0;
@@ -23,7 +23,7 @@ pub(crate) struct Lease {
     holder: String,
     /// Until when it is held, as far as is known.
     until: Option<HeldUntil>,
-    /// How long to take it for: as long as the last request could take, so that the next need not extend it.
+    /// How long to take it for at least: as long as the last request could take, so that the next need not extend it.
     time: Duration,
 }
 
@@ -37,7 +37,7 @@ impl Lease {
             tables,
             holder: format!("{}-{number}-{}", process::id(), since.as_nanos()),
             until: None,
-            time: FIRST,
+            time: Duration::ZERO,
         }
     }
 
@@ -67,15 +67,18 @@ impl Lease {
         Ok(holder.is_some_and(|holder| holder != self.holder))
     }
 
-    /// Takes it in a transaction, unless another has it.
-    pub(crate) fn take(&mut self, db: &Connection) -> rusqlite::Result<bool> {
+    /// Takes it in a transaction, unless another has it, for a call that may take so long: no other is to take over
+    /// meanwhile.
+    pub(crate) fn take(&mut self, db: &Connection, time: Duration) -> rusqlite::Result<bool> {
+        let [least, longest] = FIRST;
+        let first = time.clamp(least, longest);
         let holder = self.holder_now(db)?;
         if holder.as_ref().is_some_and(|holder| *holder != self.holder) {
             self.until = None;
             return Ok(false);
         }
-        if holder.is_none() || !self.covers(FIRST / 2) {
-            self.write(db, self.time)?;
+        if holder.is_none() || !self.covers(first / 2) {
+            self.write(db, self.time.max(first))?;
         }
         Ok(true)
     }

@@ -22,11 +22,12 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///
 /// Any number of threads and processes may publish to one file. One process at a time sends: it holds a lease, a
 /// row of the file with a time, and `take` returns nothing while another process holds it. A process that ends gives
-/// it up at once. After one that was killed, another sends at once, or, if it was sending, as soon as no request of it
-/// can be under way any more: after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and at most
-/// five seconds. So updates of one group do not overtake each other, unless Mixpanel applies a request after its
-/// client gave it up. All processes must be on one machine: the lease goes by its clock. If that is set forward, or back by
-/// more than ten seconds, while a request is under way, another process may send before the request has ended.
+/// it up at once. After one that was killed, another sends at once, or, if that one had taken updates, after the time that
+/// a call may take, or, if it was sending, as soon as no request of it can be under way any more: after the client's
+/// [timeout](mixpanel_groups::ClientBuilder::timeout) and at most five seconds. So updates of one group do not overtake
+/// each other, unless Mixpanel applies a request after its client gave it up. All processes must be on one machine: the
+/// lease goes by its clock. If that is set forward, or back by more than ten seconds, while a request is under way, another
+/// process may send before the request has ended.
 ///
 /// ```no_run
 /// use mixpanel_groups::{Client, Group};
@@ -77,7 +78,7 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// such conflicts rarer.
 ///
 /// # What happens to disks and files
-/// - **A full disk**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
+/// - **A full disk or quota**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
 ///   whose name ends with `-reserve`, which is empty while they are in use. Until they are back, updates are accepted only
 ///   as far as the database has free pages. What your own transactions publish cannot be held back. If 8 MiB do not
 ///   suffice to remove all that one delivery has sent, the rest of it is sent once more. Then

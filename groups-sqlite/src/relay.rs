@@ -16,6 +16,8 @@ const MAX_BYTES: usize = 16 << 20;
 const REFILL_EVERY: Duration = Duration::from_secs(60);
 /// In how many parts to settle on a full disk what is too much at once.
 const PARTS: usize = 8;
+/// A thousand years: no lease is longer than the longest time.
+const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
@@ -100,8 +102,9 @@ impl Relay {
             self.correct_counts()?;
             return Ok(Vec::new());
         }
+        let time = self.file.timeout();
         if patiently(self.file.deadline(), || self.lease.is_anothers(&self.db))?
-            || !self.change_lease(Lease::take)?
+            || !self.change_lease(|lease, db| lease.take(db, time))?
         {
             return Ok(Vec::new());
         }
@@ -164,10 +167,21 @@ impl Relay {
 
     /// Extends the lease, so that a request may start that takes so long. Returns `false` if another has it.
     pub(crate) fn hold(&mut self, time: Duration) -> Result<bool, Failure> {
-        if self.lease.covers(time) {
-            return Ok(true);
+        let (deadline, time) = (self.file.deadline(), time.min(FOREVER));
+        let mut spare = Duration::ZERO;
+        // If the disk is slow, too little is left of the lease, and the next one is longer by what this one took.
+        while !self.lease.covers(time) {
+            let start = Instant::now();
+            if deadline.is_some_and(|deadline| deadline < start) {
+                return Err(Failure::Slow);
+            }
+            let time = time.saturating_add(spare);
+            if !self.change_lease(|lease, db| lease.extend(db, time))? {
+                return Ok(false);
+            }
+            spare = start.elapsed();
         }
-        self.change_lease(|lease, db| lease.extend(db, time))
+        Ok(true)
     }
 
     /// Gives up the lease, so that another can take what is not settled.

@@ -50,7 +50,7 @@ impl Reserve {
         };
         if emptied.is_ok() {
             log::warn!(
-                "the disk of the outbox is full: what waits is still sent, and little more is accepted"
+                "the disk of the outbox, or its quota, is full: what waits is still sent, and little more is accepted"
             );
         }
         emptied.is_ok()

@@ -6,13 +6,14 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
+use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{ErrorKind, Group, Outbox};
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::NoTls;
 use serde_json::json;
 use tokio::runtime::Builder;
 
-use common::postgres::{Harness, NO_LIMIT, drain, seats, stored};
+use common::postgres::{Harness, NO_LIMIT, drain, ids, seats, stored};
 use common::{LONG, eventually};
 
 /// An outbox whose connections have the name of the schema, and that waits for as long as a test may take.
@@ -207,28 +208,43 @@ fn a_deadlock_fails_neither_side() {
     }
 }
 
-/// The transaction is the outbox's own, so it repeats what the server has rolled back.
+/// Each statement is a transaction of the outbox's own, so it repeats what the server has rolled back.
 #[test]
 fn what_the_server_rolls_back_is_repeated() {
     for state in ["40P01", "40001"] {
         let Some(harness) = Harness::new() else {
             return;
         };
+        // Each first change of a table fails.
         harness
             .client()
             .batch_execute(&format!(
-                "CREATE SEQUENCE attempts;
+                "CREATE SEQUENCE changes;
+                 CREATE SEQUENCE changes_of_the_lease;
                  CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                     IF nextval('{schema}.attempts') <= 3 THEN RAISE SQLSTATE '{state}'; END IF;
+                     IF nextval(TG_ARGV[0]) % 2 = 1 THEN RAISE SQLSTATE '{state}'; END IF;
                      RETURN NULL;
                  END $$;
-                 CREATE TRIGGER fail AFTER INSERT ON mixpanel_outbox FOR EACH STATEMENT EXECUTE FUNCTION fail()",
+                 CREATE TRIGGER fail AFTER INSERT OR DELETE ON mixpanel_outbox
+                     FOR EACH STATEMENT EXECUTE FUNCTION fail('{schema}.changes');
+                 CREATE TRIGGER fail AFTER UPDATE ON mixpanel_outbox_lease
+                     FOR EACH STATEMENT EXECUTE FUNCTION fail('{schema}.changes_of_the_lease')",
                 schema = harness.schema
             ))
             .unwrap();
         let outbox = patient(&harness, "");
-        let updates = [stored("acme", 1), stored("globex", 2)];
+        let updates = [stored("acme", 1), stored("globex", 2), stored("acme", 3)];
         assert!(outbox.append(&updates, NO_LIMIT).unwrap(), "{state}");
-        assert_eq!(drain(&harness.outbox).len(), 2, "{state}");
+        let capacity = Capacity::new(3, usize::MAX);
+        assert_eq!(outbox.drop_oldest(1, 0, capacity).unwrap(), 1, "{state}");
+        let taken = outbox.take(10).unwrap();
+        assert!(outbox.hold(2 * LONG).unwrap(), "{state}");
+        outbox.settle(&ids(&taken)[..1], &[]).unwrap();
+        outbox.release().unwrap();
+        assert_eq!(
+            drain(&harness.another()),
+            [("acme".to_owned(), 3)],
+            "{state}"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! `PostgresOutbox` against a real server.
 
+mod backlog;
 mod contention;
 mod counts;
 mod crash;

@@ -1,16 +1,18 @@
 //! Who sends what, and when: the lease, lost connections, news.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mixpanel_groups::{Client, Group, Outbox, RetryPolicy};
 use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
 use serde_json::json;
 
-use common::eventually;
 use common::postgres::{Harness, NO_LIMIT, drain, ids, outbox, read, seats, stored};
+use common::{LONG, eventually};
 
 /// An outbox with one update, and two relays.
 fn two_relays(harness: &Harness) -> (PostgresOutbox, PostgresOutbox) {
@@ -41,7 +43,7 @@ fn one_relay_at_a_time_sends() {
     one.settle(&ids(&taken), &[]).unwrap();
     let next = other.take(10).unwrap();
     assert_eq!(read(&next), [("acme".to_owned(), 2)]);
-    assert!(other.hold(Duration::from_secs(3_600)).unwrap());
+    assert!(other.hold(Duration::MAX).unwrap());
     assert!(one.take(10).unwrap().is_empty());
     // So does one that ends.
     drop(other);
@@ -77,6 +79,86 @@ fn a_successor_sends_nothing_before_the_last_request_of_a_lost_relay_can_have_en
     assert!(one.settle(&ids(&taken), &[]).is_err());
     assert_eq!(harness.outbox.depth().unwrap().updates, 1);
     assert_eq!(drain(&other).len(), 1);
+}
+
+/// The lease that a relay relies on is the one that the database has when it says so.
+#[test]
+fn a_lease_whose_extension_was_slow_covers_the_request_all_the_same() {
+    const REQUEST: Duration = Duration::from_secs(2);
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    append(&harness, 1);
+    let mut config = harness.config.clone();
+    config.application_name(&harness.schema);
+    let one = PostgresOutbox::builder(config, NoTls)
+        .schema(&harness.schema)
+        .timeout(LONG)
+        .build()
+        .unwrap();
+    assert!(one.set_timeout(Duration::from_secs(1)));
+    assert_eq!(one.take(10).unwrap().len(), 1);
+    assert!(one.set_timeout(LONG));
+    let mut administrator = harness.client();
+    let mut transaction = administrator.transaction().unwrap();
+    let lock = "SELECT FROM mixpanel_outbox_lease FOR UPDATE";
+    transaction.execute(lock, &[]).unwrap();
+    let held = thread::scope(|scope| {
+        let hold = scope.spawn(|| (one.hold(REQUEST).unwrap(), Instant::now()));
+        let waiting = "SELECT FROM pg_stat_activity
+                       WHERE application_name = $1 AND wait_event_type = 'Lock'";
+        let mut observer = harness.client();
+        eventually("waits for the lock", || {
+            let rows = observer.query(waiting, &[&harness.schema]);
+            !rows.unwrap().is_empty()
+        });
+        // Longer than what the lease has to spare.
+        thread::sleep(REQUEST / 2);
+        transaction.commit().unwrap();
+        let (is_held, at) = hold.join().unwrap();
+        is_held.then_some(at)
+    });
+    let left = "SELECT extract(epoch FROM until - clock_timestamp())::float8
+                FROM mixpanel_outbox_lease WHERE kind = 'update'";
+    let left: f64 = harness.client().query_one(left, &[]).unwrap().get(0);
+    let held = held.expect("nobody else wants it").elapsed().as_secs_f64();
+    assert!(left + held >= REQUEST.as_secs_f64(), "{left} after {held}");
+}
+
+/// Another takes nothing while one still reads, also if that takes longer than a first lease lasts at least.
+#[test]
+fn a_take_that_is_slow_does_not_lose_its_lease() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let (one, other) = two_relays(&harness);
+    let slow = "CREATE FUNCTION slowly() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+                    IF current_query() ~ 'body' THEN PERFORM pg_sleep(2.5); END IF;
+                    RETURN true;
+                END $$;
+                ALTER TABLE mixpanel_outbox RENAME TO waiting;
+                CREATE VIEW mixpanel_outbox AS SELECT * FROM waiting WHERE slowly()";
+    sql(&harness, slow);
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let take = scope.spawn(|| {
+            let taken = one.take(10);
+            is_done.store(true, Ordering::SeqCst);
+            taken
+        });
+        let holder =
+            "SELECT FROM mixpanel_outbox_lease WHERE kind = 'update' AND holder IS NOT NULL";
+        let mut observer = harness.client();
+        eventually("has the lease", || {
+            !observer.query(holder, &[]).unwrap().is_empty()
+        });
+        while !is_done.load(Ordering::SeqCst) {
+            assert!(other.take(10).unwrap().is_empty());
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(take.join().unwrap().unwrap().len(), 1);
+    });
+    assert!(one.hold(Duration::from_millis(1)).unwrap());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::{LONG, said};
 use mixpanel_groups::{Client, Outbox};
@@ -73,6 +73,60 @@ fn a_lease_of_which_nobody_else_wants_to_know_is_extended_after_its_end() {
     assert_eq!(db.execute(earlier, []).unwrap(), 1);
     // Longer than it is known to last.
     assert!(outbox.hold(Duration::from_secs(60)).unwrap());
+    assert!(outbox.hold(Duration::MAX).unwrap());
+}
+
+/// The lease that a process relies on is the one that the file has when it says so.
+#[test]
+fn a_lease_whose_extension_was_slow_covers_the_request_all_the_same() {
+    // Longer than the first lease, with so little to spare that writing takes longer.
+    const REQUEST: Duration = Duration::from_millis(1_200);
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    assert!(outbox.set_timeout(Duration::from_secs(1)));
+    outbox.take(10).unwrap();
+    assert!(outbox.set_timeout(LONG));
+    let db = Connection::open(&path).unwrap();
+    // Slower the first time.
+    db.execute_batch(
+        "CREATE TABLE writes (number);
+         CREATE TRIGGER slowly AFTER INSERT ON mixpanel_outbox_lease
+         WHEN NOT EXISTS (SELECT 1 FROM writes) BEGIN
+             INSERT INTO writes SELECT max(number) FROM (
+                 WITH RECURSIVE numbers (number) AS (
+                     SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < 2000000
+                 ) SELECT number FROM numbers
+             );
+         END",
+    )
+    .unwrap();
+    let start = Instant::now();
+    assert!(outbox.hold(REQUEST).unwrap(), "nobody else wants it");
+    let held = Instant::now();
+    let until = "SELECT until FROM mixpanel_outbox_lease";
+    let until: f64 = db.query_row(until, [], |row| row.get(0)).unwrap();
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let left = until - now + held.elapsed().as_secs_f64();
+    let took = held - start;
+    assert!(left >= REQUEST.as_secs_f64(), "{left} after {took:?}");
+}
+
+/// Reading what is taken may take longer than a second, too.
+#[test]
+fn a_lease_lasts_as_long_as_a_call_may_take_before_it_is_extended() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    for (timeout, seconds) in [(7, 7.0), (0, 1.0), (3_600, 60.0)] {
+        assert!(outbox.set_timeout(Duration::from_secs(timeout)));
+        assert_eq!(outbox.take(10).unwrap().len(), 1);
+        let db = Connection::open(&path).unwrap();
+        let lasts = "SELECT until - since FROM mixpanel_outbox_lease";
+        let lasts: f64 = db.query_row(lasts, [], |row| row.get(0)).unwrap();
+        assert!((lasts - seconds).abs() < 0.001, "{lasts}");
+        outbox.release().unwrap();
+    }
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! A backlog for which a call has not enough time: it is sent all the same, in parts.
+
+use std::time::Duration;
+
+use mixpanel_groups::Outbox;
+use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups_postgres::PostgresOutbox;
+use postgres::NoTls;
+
+use common::eventually;
+use common::postgres::{Harness, NO_LIMIT, drain, ids, stored};
+
+/// As many as the worker takes at once.
+const MOST: usize = 20_000;
+
+/// Four seconds for 200 rows.
+const SLOW_TO_DELETE: &str = "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(0.02); RETURN old; END';
+    CREATE TRIGGER slowly BEFORE DELETE ON mixpanel_outbox FOR EACH ROW EXECUTE FUNCTION slowly()";
+
+const FAST_TO_DELETE: &str = "DROP TRIGGER slowly ON mixpanel_outbox";
+
+/// An outbox that waits for a second at most, and whose server reads rows in the order of their ids, without a look at more.
+fn impatient(harness: &Harness) -> PostgresOutbox {
+    let mut config = harness.config.clone();
+    config.options("-c enable_seqscan=off -c enable_bitmapscan=off");
+    PostgresOutbox::builder(config, NoTls)
+        .schema(&harness.schema)
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap()
+}
+
+/// An outbox with that many updates, on a server that has then run the statements.
+fn start(number: u64, statements: &str) -> Option<Harness> {
+    let harness = Harness::new()?;
+    let updates: Vec<_> = (0..number).map(|number| stored("acme", number)).collect();
+    assert!(harness.outbox.append(&updates, NO_LIMIT).unwrap());
+    harness.client().batch_execute(statements).unwrap();
+    Some(harness)
+}
+
+/// Takes and settles all that it can. Returns the most that one call has taken.
+fn send_some(outbox: &PostgresOutbox) -> usize {
+    let mut most = 0;
+    while let Ok(taken) = outbox.take(MOST)
+        && !taken.is_empty()
+        && outbox.settle(&ids(&taken), &[]).is_ok()
+    {
+        most = most.max(taken.len());
+    }
+    // As the worker does, and as for a database that failed.
+    let _ = outbox.release();
+    most
+}
+
+#[test]
+fn what_takes_too_long_to_read_is_read_in_parts() {
+    // Four seconds for all.
+    let slow = "CREATE FUNCTION slowly() RETURNS boolean LANGUAGE plpgsql AS
+                    'BEGIN PERFORM pg_sleep(0.02); RETURN true; END';
+                ALTER TABLE mixpanel_outbox RENAME TO waiting;
+                CREATE VIEW mixpanel_outbox AS SELECT * FROM waiting WHERE slowly()";
+    let Some(harness) = start(200, slow) else {
+        return;
+    };
+    let outbox = impatient(&harness);
+    eventually("is read", || {
+        outbox.take(MOST).is_ok_and(|taken| !taken.is_empty())
+    });
+    let fast = "CREATE OR REPLACE FUNCTION slowly() RETURNS boolean LANGUAGE sql AS 'SELECT true'";
+    harness.client().batch_execute(fast).unwrap();
+    eventually("is sent", || {
+        send_some(&outbox);
+        harness.count("waiting") == 0
+    });
+}
+
+#[test]
+fn what_takes_too_long_to_settle_is_settled_in_parts_and_taken_at_once_again_later() {
+    let Some(harness) = start(200, SLOW_TO_DELETE) else {
+        return;
+    };
+    let outbox = impatient(&harness);
+    eventually("is sent", || {
+        send_some(&outbox);
+        harness.outbox.depth().unwrap().updates == 0
+    });
+    harness.client().batch_execute(FAST_TO_DELETE).unwrap();
+    let updates: Vec<_> = (0..1_000).map(|number| stored("acme", number)).collect();
+    eventually("takes all at once", || {
+        harness.outbox.append(&updates, NO_LIMIT).unwrap();
+        send_some(&outbox) >= updates.len()
+    });
+}
+
+#[test]
+fn what_takes_too_long_to_drop_is_dropped_in_parts() {
+    let Some(harness) = start(1_200, SLOW_TO_DELETE) else {
+        return;
+    };
+    let outbox = impatient(&harness);
+    let capacity = Capacity::new(1_000, usize::MAX);
+    eventually("has room", || {
+        let _ = outbox.drop_oldest(0, 0, capacity);
+        harness.outbox.depth().unwrap().updates <= capacity.updates
+    });
+    harness.client().batch_execute(FAST_TO_DELETE).unwrap();
+    assert_eq!(drain(&harness.outbox)[0], ("acme".to_owned(), 200));
+}
