@@ -78,7 +78,8 @@ fn a_project_that_accepted_nothing_leaves_nothing_to_remove() {
         let by_another = Group::new("company", 1).set(json!({"by": "a web handler"}));
         assert_eq!(live.send(by_another).unwrap().accepted, 1);
         for _ in 0..2 {
-            store.open().sync(&live, [company(2)]).unwrap();
+            let report = store.open().sync(&live, [company(2)]).unwrap();
+            assert!(report.is_all_accepted());
         }
         assert_eq!(store.open().len(), 1);
         assert!(emulator.profile("company", "1").is_some());
