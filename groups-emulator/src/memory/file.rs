@@ -192,7 +192,7 @@ fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// Where that fails, as with a full disk, the old content is written back, which takes no more room.
+/// Writes over the file. Where that fails, as with a full disk, it writes the old content back, which takes no more room.
 fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let old = fs::read(path)?;
     let file = OpenOptions::new().write(true).open(path)?;
