@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -96,6 +97,13 @@ fn a_batch_is_full_by_its_bytes_too() {
     arrived.expect("2,000,000 bytes are a full batch");
 }
 
+/// Keeps a connection open for longer than its client waits.
+fn leave_unanswered(stream: TcpStream) {
+    thread::spawn(move || {
+        let _ = io::copy(&mut &stream, &mut io::sink());
+    });
+}
+
 /// On a slow line, a request with all of a backlog would never end in time.
 #[test]
 fn after_a_timeout_less_is_sent_at_once() {
@@ -105,10 +113,7 @@ fn after_a_timeout_less_is_sent_at_once() {
             return;
         };
         if body.len() > MOST {
-            // Later than the client waits.
-            thread::spawn(move || {
-                let _ = io::copy(&mut &stream, &mut io::sink());
-            });
+            leave_unanswered(stream);
             return;
         }
         let _ = (&stream).write_all(&response(200, "", "1"));
@@ -134,10 +139,7 @@ fn a_blocked_update_does_not_stay_alone_after_timeouts() {
             return;
         };
         if number < 6 {
-            // Later than the client waits.
-            thread::spawn(move || {
-                let _ = io::copy(&mut &stream, &mut io::sink());
-            });
+            leave_unanswered(stream);
         } else if body.contains("{\"number\":0}") {
             let _ = (&stream).write_all(&response(403, "", "<html>"));
         } else {
