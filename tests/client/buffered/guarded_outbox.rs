@@ -357,7 +357,8 @@ fn a_hook_may_publish_to_another_client() {
 fn what_comes_back_too_late_is_not_lost() {
     let outbox = Faulty::in_memory();
     let hour = Duration::from_secs(3600);
-    let buffered = start(&outbox).flush_interval(hour).start().unwrap();
+    let buffered = start(&outbox).outbox_timeout(LONG).flush_interval(hour);
+    let buffered = buffered.start().unwrap();
     (0..3).for_each(|id| buffered.publish(set(id)).unwrap());
     outbox.faults.hang(&["take"]);
     assert!(buffered.shutdown(SHORT).undelivered.is_empty());
@@ -407,7 +408,7 @@ fn what_is_taken_back_and_removed_too_late_is_handed_back() {
         usize::MAX => inner.take(most),
         _ => Err(Error::new(ErrorKind::Io, "not for the worker")),
     });
-    let buffered = start(&outbox).start().unwrap();
+    let buffered = start(&outbox).outbox_timeout(LONG).start().unwrap();
     (0..3).for_each(|id| buffered.publish(set(id)).unwrap());
     outbox.faults.hang(&["settle"]);
     let outcome = buffered.shutdown(SHORT);
