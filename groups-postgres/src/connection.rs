@@ -112,6 +112,18 @@ impl Connection {
         result.map_err(|error| failed(what, error))
     }
 
+    /// Returns whether there is a connection.
+    pub(crate) fn is_open(&self) -> bool {
+        self.client
+            .as_ref()
+            .is_some_and(|client| !client.is_closed())
+    }
+
+    /// Closes the connection. The next statement opens another one.
+    pub(crate) fn close(&mut self) {
+        self.client = None;
+    }
+
     /// Opens a connection unless there is one.
     pub(crate) async fn ensure_open(&mut self) -> Result<(), Error> {
         self.client = Some(self.open().await?);

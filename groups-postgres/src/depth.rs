@@ -16,15 +16,33 @@ const MERGE_TIMEOUT: Duration = Duration::from_millis(250);
 /// How many rows of counts are left to add up.
 const MAX_COUNTS: i64 = 100;
 
+const WHAT: &str = "measure the depth of the outbox";
+
 /// Returns how much waits of a kind of records, and the number of rows that count.
 pub(crate) async fn measure(
     connection: &mut Connection,
     kind: &str,
 ) -> Result<(Depth, i64), Error> {
-    const WHAT: &str = "measure the depth of the outbox";
+    if let Some(measured) = measured(connection, kind).await? {
+        return Ok(measured);
+    }
+    connection.close();
+    let measured = measured(connection, kind).await?;
+    measured.ok_or_else(|| {
+        let message = format!("cannot {WHAT}: its database is read-only");
+        Error::new(ErrorKind::Io, message)
+    })
+}
+
+/// Returns the same, or `None` if the server has become read-only: it may be a standby now, which lags behind.
+async fn measured(connection: &mut Connection, kind: &str) -> Result<Option<(Depth, i64)>, Error> {
     let params: &Params<'_> = &[(&kind, Type::TEXT)];
     let rows = connection.query(WHAT, DEPTH, params).await?;
     let [updates, bytes, counts] = counts(WHAT, &rows)?;
+    let is_read_only = rows.first().map(|row| row.try_get(4)).transpose();
+    if is_read_only.map_err(|error| failed(WHAT, error))? == Some(true) {
+        return Ok(None);
+    }
     let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
     let oldest = oldest.transpose().map_err(|error| failed(WHAT, error))?;
     let (Ok(updates), Ok(bytes)) = (usize::try_from(updates), usize::try_from(bytes)) else {
@@ -34,7 +52,8 @@ pub(crate) async fn measure(
     // Below zero it is not known: the clock was set back.
     let oldest = oldest.flatten().map(Duration::try_from_secs_f64);
     let oldest = oldest.and_then(Result::ok);
-    Ok((Depth::new(updates, bytes).with_oldest(oldest), counts))
+    let depth = Depth::new(updates, bytes).with_oldest(oldest);
+    Ok(Some((depth, counts)))
 }
 
 /// Merges the rows that count, if there are so many. Where that waits for a lock, it is done another time.
@@ -47,5 +66,6 @@ pub(crate) async fn merge_if_many(connection: &mut Connection, counts: i64) {
 const DEPTH: &str =
     "SELECT coalesce(pg_catalog.sum(updates), 0)::bigint, coalesce(pg_catalog.sum(bytes), 0)::bigint, pg_catalog.count(*),
         (SELECT extract(epoch FROM pg_catalog.clock_timestamp() - since)::float8
-         FROM public.mixpanel_outbox WHERE kind = $1 ORDER BY id LIMIT 1)
+         FROM public.mixpanel_outbox WHERE kind = $1 ORDER BY id LIMIT 1),
+        pg_catalog.current_setting('transaction_read_only')::boolean
      FROM public.mixpanel_outbox_count WHERE kind = $1";

@@ -445,7 +445,7 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     /// Removes some more than necessary, a thousandth of the capacity. The removed updates may be among those that
     /// another process has taken, which are sent all the same.
     ///
-    /// Where more waits than the capacity and a quarter of it, other processes have a larger one, or publish in
+    /// Where more waits than twice the capacity, other processes have a larger one, or publish in
     /// transactions: then nothing is removed.
     fn drop_oldest(
         &self,
@@ -464,7 +464,14 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
 
     fn depth(&self) -> Result<Depth, Error> {
         let (meter, kind) = (Arc::clone(&self.0.meter), self.0.names.kind());
+        let relay = Arc::clone(&self.0.relay);
         let depth = async move {
+            // A flush and a shutdown measure when the relay is idle: then they open no connection at the very end.
+            if let Ok(mut relay) = relay.try_lock()
+                && relay.connection.is_open()
+            {
+                return Ok(measure(&mut relay.connection, kind).await?.0);
+            }
             let mut meter = meter.lock().await;
             let (depth, counts) = measure(&mut meter, kind).await?;
             merge_if_many(&mut meter, counts).await;

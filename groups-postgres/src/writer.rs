@@ -285,7 +285,7 @@ impl Writer {
         let mut state = self.state.lock().await;
         let depth = self.measure(&mut state).await?;
         // A process with a small capacity does not drop what others with a larger one keep.
-        let is_foreign = |waiting: usize, most: usize| waiting > most.saturating_add(most / 4);
+        let is_foreign = |waiting: usize, most: usize| waiting > most.saturating_mul(2);
         if depth.has_room(updates, bytes, capacity)
             || is_foreign(depth.updates, capacity.updates)
             || is_foreign(depth.bytes, capacity.bytes)

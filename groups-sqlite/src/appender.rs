@@ -104,7 +104,7 @@ impl Appender {
         let taken = self.file.taken();
         let mut held = held(&transaction, self.file.tables)?;
         // A process with a small capacity does not drop what others with a larger one keep.
-        let is_foreign = |waiting: usize, most: usize| waiting > most.saturating_add(most / 4);
+        let is_foreign = |waiting: usize, most: usize| waiting > most.saturating_mul(2);
         if is_foreign(held.updates, capacity.updates) || is_foreign(held.bytes, capacity.bytes) {
             return Ok(0);
         }

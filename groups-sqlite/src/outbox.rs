@@ -93,8 +93,8 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
-/// among those that another process is sending. Where more waits than its capacity and a quarter of it, others have a
-/// larger one, or publish in transactions: then it drops nothing, and publishing returns [`ErrorKind::Full`].
+/// among those that another process is sending. Where more waits than twice its capacity, others have a larger one, or
+/// publish in transactions: then it drops nothing, and publishing returns [`ErrorKind::Full`].
 pub struct SqliteOutbox<R: OutboxRecord = EncodedUpdate> {
     path: PathBuf,
     file: Arc<OutboxFile>,

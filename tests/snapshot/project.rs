@@ -1,6 +1,6 @@
 //! A snapshot belongs to one project.
 
-use mixpanel_groups::{Client, ErrorKind, Group, Report, RetryPolicy, Snapshot};
+use mixpanel_groups::{Client, ErrorKind, Group, MixpanelGroup, Report, RetryPolicy, Snapshot};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
@@ -86,6 +86,31 @@ fn a_project_that_accepted_nothing_leaves_nothing_to_remove() {
         let error = store.open().sync(&staging, [company(1)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
     }
+}
+
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Numbered {
+    #[mixpanel(group_id)]
+    id: u16,
+    plan: &'static str,
+}
+
+/// A run that begins anew and has nothing to write leaves the file as it is.
+#[test]
+fn a_run_of_nothing_with_another_token_harms_nothing() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let [wrong, right] = ["WRONG", "RIGHT"].map(|token| client(&emulator, token));
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    emulator.fail_next(Fault::Status(401));
+    // So many that outdated rows are removed.
+    let all = || (0..600).map(|id| Numbered { id, plan: "free" });
+    assert!(snapshot.sync(&wrong, all()).is_err());
+    let nothing = snapshot.sync(&right, all().take(0)).unwrap();
+    assert_eq!(nothing, Report::default());
+    assert_eq!(snapshot.sync(&right, all().take(1)).unwrap().accepted, 1);
+    drop(snapshot);
+    assert_eq!(Snapshot::open(folder.file()).unwrap().len(), 1);
 }
 
 /// With a wrong token, everything is refused. It must not keep the right one out.

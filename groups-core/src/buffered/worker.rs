@@ -17,7 +17,7 @@ use crate::client::records::Borrowed;
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
 use crate::record::report::BlockedRecord;
-use crate::record::{Error, Report};
+use crate::record::{Error, ErrorKind, Report};
 use crate::util::panic::catch;
 use crate::util::sync::Mutex;
 
@@ -220,11 +220,19 @@ fn send<R: Kind>(
     match (&result, &settled) {
         (Ok(_), Ok(())) => Outcome::Done,
         (Ok(_), Err(_)) => Outcome::Failed(None),
+        // A page about single updates does not stop the others, whatever it requests.
+        (Err(error), _) if is_of_single_updates(error, report) => Outcome::Failed(None),
         (Err(error), _) => match error.retry_after() {
             None if error.is_timeout() && report.accepted == 0 => Outcome::TimedOut,
             pause => Outcome::Failed(pause),
         },
     }
+}
+
+/// Returns whether a delivery came to its end, but for updates that were blocked alone.
+fn is_of_single_updates(error: &Error, report: &Report) -> bool {
+    let is_blocked = error.kind() == ErrorKind::UnexpectedResponse;
+    is_blocked && !report.blocked.is_empty() && !report.is_all_blocked
 }
 
 fn settle<R: Kind>(

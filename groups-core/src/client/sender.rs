@@ -281,7 +281,6 @@ impl<'a> Sender<'a> {
                 if matches!(verdict, Verdict::Refused(_)) && !is_accepted {
                     // It was for a record, whatever the longer body is refused for.
                     self.packer.start(self.delivery.route.compression);
-                    self.gzip_works = true;
                     return Ok(verdict);
                 }
                 log::warn!("gzip is refused, so nothing more is compressed");

@@ -106,7 +106,7 @@ impl Index {
                 next_run: 1,
                 open: Vec::new(),
             },
-            state_place: 0,
+            state_place: WAITING,
             rows,
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file_store::FileStore;
-use super::index::Index;
+use super::index::{Index, WAITING};
 use super::journal::Journal;
 use super::row::Project;
 use super::run::Run;
@@ -298,7 +298,9 @@ impl Snapshot {
 
     /// Removes outdated rows when they are more than half of all.
     fn tidy(&mut self) {
-        if is_mostly_outdated(self.index.rows, self.index.len()) {
+        // A run that begins anew and writes nothing leaves the rows as they are.
+        let is_written = self.index.state_place != WAITING;
+        if is_written && is_mostly_outdated(self.index.rows, self.index.len()) {
             self.is_loaded = false;
             if let Err(error) = self.store.retain(&self.index.places()) {
                 log::warn!("{} keeps outdated rows: {error:#}", self.name);

@@ -1,6 +1,6 @@
 //! What the server responds.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -13,9 +13,10 @@ use mixpanel_groups::{
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
-use super::raw::{Raw, cut_off, read_head_and_body, response};
+use super::raw::{Raw, cut_off, read_head, read_head_and_body, response};
 use super::{
-    HOUR, assert_retried, assert_stops, builder, client, patient, quick, undelivered, updates,
+    HOUR, assert_retried, assert_stops, builder, client, patient, quick, undelivered, update,
+    updates,
 };
 
 fn send_to(raw: &Raw, count: usize) -> Report {
@@ -697,6 +698,21 @@ fn the_parts_of_a_blocked_request_do_not_wait_for_its_retry_after() {
     }
 }
 
+/// Nor in the background.
+#[test]
+fn the_queue_does_not_wait_for_the_retry_after_of_a_blocked_update() {
+    let raw = firewall_with(&[7], || {
+        response(403, "retry-after: 3600\r\n", "<html>Request blocked</html>")
+    });
+    let client = builder(&raw.endpoint).build().unwrap();
+    let buffered = client.buffered().flush_interval(Duration::from_millis(1));
+    let buffered = buffered.start().unwrap();
+    buffered.publish_all(updates(21)).unwrap();
+    eventually("given up", || buffered.stats().rejected == 1);
+    buffered.publish(update(30)).unwrap();
+    eventually("sent", || buffered.stats().accepted == 21);
+}
+
 /// Applies what it should, and counts what it applied, without saying which is bad: 3 and 8 of 10.
 fn assert_bisected_by_count(response_to: fn(usize, usize) -> String) {
     let raw = Raw::responding(move |body| {
@@ -1001,6 +1017,26 @@ fn what_is_not_accepted_without_compression_shows_nothing() {
         assert!(first[0] && !first[1..].contains(&true));
         assert_eq!(rest, [true, true, true]);
     }
+}
+
+/// Where the plain body is too large for a proxy, gzip may be what is refused all the same.
+#[test]
+fn only_what_is_accepted_shows_that_gzip_is_read() {
+    let raw = Raw::start(|stream, _| {
+        let Ok(head) = read_head(&stream) else { return };
+        let mut body = vec![0; head.len];
+        let _ = (&stream).read_exact(&mut body);
+        let answer = match body.first() {
+            Some(b'[') if body.len() > 5_000 => response(413, "", ""),
+            Some(b'[') => response(200, "", "1"),
+            _ => response(400, "", r#"{"error":"not JSON","status":0}"#),
+        };
+        let _ = (&stream).write_all(&answer);
+    });
+    let client = builder(&raw.endpoint).compression(Compression::gzip(1));
+    let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(1_500)}));
+    let report = client.build().unwrap().send((0..8).map(large)).unwrap();
+    assert_eq!((report.accepted, report.rejected.len()), (8, 0), "{report}");
 }
 
 /// Sends two batches, whose first requests are refused so, and returns which requests were compressed. In the end all are

@@ -142,6 +142,26 @@ fn a_table_that_is_locked() {
     keeps_working(&outbox);
 }
 
+/// A shutdown asks for it at its end, where there may be no time or no right to connect once more.
+#[test]
+fn the_depth_needs_no_other_connection_while_the_relay_is_idle() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = harness.another();
+    assert!(outbox.append(&[stored("acme", 0)], NO_LIMIT).unwrap());
+    outbox.take(1).unwrap();
+    let mut observer = harness.client();
+    let mut connections = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        let row = observer.query_one(sql, &[&harness.schema]).unwrap();
+        row.get::<_, i64>(0)
+    };
+    let before = connections();
+    assert_eq!(outbox.depth().unwrap().updates, 1);
+    assert_eq!(connections(), before);
+}
+
 #[test]
 fn a_backend_that_is_stopped() {
     let Some(harness) = Harness::new() else {

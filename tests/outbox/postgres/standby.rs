@@ -198,19 +198,24 @@ fn the_host_that_accepts_writes_is_found() {
     let mut applied = primary.config();
     applied.options("-c synchronous_commit=remote_apply");
     outbox(&applied, "public").migrate().unwrap();
-    let [standby_first, primary_first] =
-        [[&standby, &primary], [&primary, &standby]].map(|servers| {
-            let mut config = Config::new();
-            config.user("test").dbname("postgres");
-            for server in servers {
-                config.host("127.0.0.1").port(server.port);
-            }
-            outbox(&config, "public")
-        });
+    let orders = [
+        [&standby, &primary],
+        [&primary, &standby],
+        [&primary, &standby],
+    ];
+    let [standby_first, primary_first, only_measures] = orders.map(|servers| {
+        let mut config = Config::new();
+        config.user("test").dbname("postgres");
+        for server in servers {
+            config.host("127.0.0.1").port(server.port);
+        }
+        outbox(&config, "public")
+    });
     for outbox in [&standby_first, &primary_first] {
         assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
         assert_eq!(drain(outbox), [("acme".to_owned(), 1)]);
     }
+    assert_eq!(only_measures.depth().unwrap().updates, 0);
     let mut client = primary.config().connect(NoTls).unwrap();
     set(&mut client, "SET default_transaction_read_only = on");
     eventually("read-only", || {
@@ -226,5 +231,9 @@ fn the_host_that_accepts_writes_is_found() {
         primary_first
             .take(10)
             .is_ok_and(|taken| read(&taken).contains(&("acme".to_owned(), 3)))
+    });
+    // No statement of its own fails on the old one.
+    eventually("measured", || {
+        only_measures.depth().is_ok_and(|depth| depth.updates > 0)
     });
 }
