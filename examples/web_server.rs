@@ -19,8 +19,8 @@ use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::buffered::{OverflowPolicy, Stats};
 use mixpanel_groups::{BufferedClient, Client, Event, MixpanelGroup};
@@ -39,6 +39,9 @@ struct PlanChange<'a> {
 
 /// How many threads serve requests.
 const THREADS: usize = 4;
+
+/// How long requests in progress have to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // Before anything is published, so that no signal ends the process on the spot.
@@ -71,21 +74,25 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let server = Server::http(address).map_err(|error| format!("{address}: {error}"))?;
     let address = server.server_addr().to_ip().ok_or("no address")?;
     println!("listening on http://{address}");
-    thread::scope(|scope| {
-        let (server, buffered) = (Arc::new(server), &buffered);
-        for _ in 0..THREADS {
-            let server = Arc::clone(&server);
-            scope.spawn(move || server.incoming_requests().for_each(|r| serve(r, buffered)));
+    let server = Arc::new(server);
+    let start_thread = |_| {
+        let (server, buffered) = (Arc::clone(&server), buffered.clone());
+        thread::spawn(move || server.incoming_requests().for_each(|r| serve(r, &buffered)))
+    };
+    let threads: Vec<_> = (0..THREADS).map(start_thread).collect();
+    if demo {
+        make_requests(address);
+    } else {
+        while !is_ending.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(100));
         }
-        if demo {
-            make_requests(address);
-        } else {
-            while !is_ending.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(100));
-            }
-        }
-        (0..THREADS).for_each(|_| server.unblock());
-    });
+    }
+    (0..THREADS).for_each(|_| server.unblock());
+    // Not joined: a visitor who vanished must not keep what waits from being sent.
+    let start = Instant::now();
+    while !threads.iter().all(JoinHandle::is_finished) && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(10));
+    }
 
     let drained = buffered.shutdown(Duration::from_secs(5));
     println!(

@@ -1026,12 +1026,12 @@ fn only_what_is_accepted_shows_that_gzip_is_read() {
         let Ok(head) = read_head(&stream) else { return };
         let mut body = vec![0; head.len];
         let _ = (&stream).read_exact(&mut body);
-        let answer = match body.first() {
+        let reply = match body.first() {
             Some(b'[') if body.len() > 5_000 => response(413, "", ""),
             Some(b'[') => response(200, "", "1"),
             _ => response(400, "", r#"{"error":"not JSON","status":0}"#),
         };
-        let _ = (&stream).write_all(&answer);
+        let _ = (&stream).write_all(&reply);
     });
     let client = builder(&raw.endpoint).compression(Compression::gzip(1));
     let large = |id: usize| Group::new("company", id).set(json!({"text": "x".repeat(1_500)}));
