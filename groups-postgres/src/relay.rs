@@ -40,8 +40,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// When that is tried again if it failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
-/// The most rows of each that one statement removes, or twice what was taken, so that it keeps up; fewer after one that was
-/// too slow.
+/// The most rows of each that one statement removes; fewer after one that was too slow.
 const MAX_SWEPT: i64 = 1_000;
 
 /// The connection that takes, holds and settles, with what this process has taken.
@@ -339,8 +338,7 @@ impl Relay {
         let swept = swept.map(|rows| rows.and_then(|rows| counts::<1>(what, &rows)));
         let pause = match swept {
             Ok(Ok([swept])) => {
-                let taken = i64::try_from(self.taken.len()).unwrap_or(i64::MAX / 2);
-                self.sweep = most.saturating_mul(2).min(MAX_SWEPT.max(2 * taken));
+                self.sweep = (most * 2).min(MAX_SWEPT);
                 if swept < most {
                     SWEEP_EVERY
                 } else {
