@@ -94,6 +94,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         thread::sleep(Duration::from_millis(10));
     }
 
+    drop(server); // New visitors are refused.
+
     let drained = buffered.shutdown(Duration::from_secs(5));
     println!(
         "{} updates and {} events accepted; {drained}",

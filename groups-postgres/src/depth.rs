@@ -23,26 +23,36 @@ pub(crate) async fn measure(
     connection: &mut Connection,
     kind: &str,
 ) -> Result<(Depth, i64), Error> {
-    if let Some(measured) = measured(connection, kind).await? {
-        return Ok(measured);
+    let (depth, counts, is_read_only) = measure_once(connection, kind).await?;
+    if !is_read_only {
+        return Ok((depth, counts));
     }
+    // It may be a standby now, which lags behind. A new connection is to a server that the settings allow.
     connection.close();
-    let measured = measured(connection, kind).await?;
-    measured.ok_or_else(|| {
-        let message = format!("cannot {WHAT}: its database is read-only");
-        Error::new(ErrorKind::Io, message)
-    })
+    let (depth, counts, _) = measure_once(connection, kind).await?;
+    Ok((depth, counts))
 }
 
-/// Returns the same, or `None` if the server has become read-only: it may be a standby now, which lags behind.
-async fn measured(connection: &mut Connection, kind: &str) -> Result<Option<(Depth, i64)>, Error> {
+/// Measures, and merges the rows that count if there are many.
+pub(crate) async fn measure_and_merge(
+    connection: &mut Connection,
+    kind: &str,
+) -> Result<Depth, Error> {
+    let (depth, counts) = measure(connection, kind).await?;
+    merge_if_many(connection, counts).await;
+    Ok(depth)
+}
+
+/// Returns how much waits, the number of rows that count, and whether the server is read-only.
+async fn measure_once(
+    connection: &mut Connection,
+    kind: &str,
+) -> Result<(Depth, i64, bool), Error> {
     let params: &Params<'_> = &[(&kind, Type::TEXT)];
     let rows = connection.query(WHAT, DEPTH, params).await?;
     let [updates, bytes, counts] = counts(WHAT, &rows)?;
     let is_read_only = rows.first().map(|row| row.try_get(4)).transpose();
-    if is_read_only.map_err(|error| failed(WHAT, error))? == Some(true) {
-        return Ok(None);
-    }
+    let is_read_only = is_read_only.map_err(|error| failed(WHAT, error))?;
     let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
     let oldest = oldest.transpose().map_err(|error| failed(WHAT, error))?;
     let (Ok(updates), Ok(bytes)) = (usize::try_from(updates), usize::try_from(bytes)) else {
@@ -53,7 +63,7 @@ async fn measured(connection: &mut Connection, kind: &str) -> Result<Option<(Dep
     let oldest = oldest.flatten().map(Duration::try_from_secs_f64);
     let oldest = oldest.and_then(Result::ok);
     let depth = Depth::new(updates, bytes).with_oldest(oldest);
-    Ok(Some((depth, counts)))
+    Ok((depth, counts, is_read_only == Some(true)))
 }
 
 /// Merges the rows that count, if there are so many. Where that waits for a lock, it is done another time.

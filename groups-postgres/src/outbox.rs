@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::builder::{OutboxSettings, PostgresOutboxBuilder};
 use crate::connection::Connection;
 use crate::connector::{Connect, Connector, Wake};
-use crate::depth::{measure, merge_if_many};
+use crate::depth::measure_and_merge;
 use crate::names::Names;
 use crate::publish::{Encoding, PUBLISH, PublishIn, publish};
 use crate::relay::Relay;
@@ -468,14 +468,11 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         let depth = async move {
             // A flush and a shutdown measure when the relay is idle: then they open no connection at the very end.
             if let Ok(mut relay) = relay.try_lock()
-                && relay.connection.is_open()
+                && relay.is_idle()
             {
-                return Ok(measure(&mut relay.connection, kind).await?.0);
+                return measure_and_merge(&mut relay.connection, kind).await;
             }
-            let mut meter = meter.lock().await;
-            let (depth, counts) = measure(&mut meter, kind).await?;
-            merge_if_many(&mut meter, counts).await;
-            Ok(depth)
+            measure_and_merge(&mut *meter.lock().await, kind).await
         };
         self.0.wait(SHORT.min(self.0.timeout()), depth)
     }

@@ -103,6 +103,11 @@ impl Relay {
         }
     }
 
+    /// Returns whether its connection is open, and nothing is taken, for which it would be needed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.taken.is_empty() && self.connection.is_open()
+    }
+
     fn covers(&self, time: Duration) -> bool {
         self.until.is_some_and(|until| until.covers(time))
     }

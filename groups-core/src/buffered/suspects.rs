@@ -32,8 +32,6 @@ impl Suspects {
         result: &Result<Report, Error>,
     ) -> Vec<Rejection> {
         let (report, _) = outcome(result);
-        let last_accepted = report.map_or(0, |report| report.last_accepted);
-        let is_all_blocked = report.is_some_and(|report| report.is_all_blocked);
         let mut given_up = Vec::new();
         let mut counts = HashMap::new();
         for blocked in blocked {
@@ -42,11 +40,15 @@ impl Suspects {
                 continue;
             };
             // The number of the request after which it was known to be blocked.
-            let (before, since) = match self.blocked.get(&entry.id) {
+            let (before, requests_before) = match self.blocked.get(&entry.id) {
                 Some(before) => (*before, 0),
                 None => (0, blocked.requests_before),
             };
-            let are_others_accepted = !is_all_blocked && last_accepted > since;
+            let blocked = BlockedRecord {
+                requests_before,
+                ..blocked
+            };
+            let are_others_accepted = report.is_some_and(|report| report.has_passed(&blocked));
             let count = before + u32::from(before > 0 || are_others_accepted);
             match &entry.update {
                 Ok(update) if count >= MAX_BLOCKED => {
@@ -71,6 +73,29 @@ impl Suspects {
         given_up
     }
 
+    /// Returns whether all that is undelivered waits for updates that are blocked while others are accepted: those
+    /// counted here, and those of `passed`.
+    pub(super) fn explain<R: Kind>(
+        &self,
+        passed: impl Iterator<Item = usize>,
+        taken: &[OutboxEntry<R>],
+        fates: &[Fate<'_>],
+    ) -> bool {
+        let counted = |entry: &&OutboxEntry<R>| self.blocked.get(&entry.id).is_some_and(|n| *n > 0);
+        let blocked = taken.iter().filter(counted);
+        let blocked = blocked.chain(passed.map(|position| &taken[position]));
+        let (mut ids, mut groups) = (HashSet::new(), HashSet::new());
+        for entry in blocked {
+            ids.insert(entry.id);
+            groups.extend(group_of(entry));
+        }
+        let undelivered = taken.iter().zip(fates);
+        let mut undelivered = undelivered.filter(|(_, fate)| matches!(fate, Fate::Undelivered));
+        undelivered.all(|(entry, _)| {
+            ids.contains(&entry.id) || group_of(entry).is_some_and(|group| groups.contains(group))
+        })
+    }
+
     /// Sets the groups of these entries apart. A group is no longer apart when nothing of it is undelivered.
     pub(super) fn set_apart<R: Kind>(
         &mut self,
@@ -78,10 +103,7 @@ impl Suspects {
         taken: &[OutboxEntry<R>],
         fates: &[Fate<'_>],
     ) {
-        let group = |entry: &OutboxEntry<R>| {
-            let update = entry.update.as_ref().ok()?;
-            update.group_bytes().map(<[u8]>::to_vec)
-        };
+        let group = |entry| group_of(entry).map(<[u8]>::to_vec);
         self.apart
             .extend(stopped.filter_map(|at| group(&taken[at])));
         if !self.apart.is_empty() {
@@ -91,6 +113,10 @@ impl Suspects {
             self.apart.retain(|apart| groups.contains(apart));
         }
     }
+}
+
+fn group_of<R: Kind>(entry: &OutboxEntry<R>) -> Option<&[u8]> {
+    entry.update.as_ref().ok()?.group_bytes()
 }
 
 #[cfg(test)]

@@ -208,6 +208,10 @@ fn send<R: Kind>(
     keep_order(taken, &mut fates);
     let stopped = stopped.into_iter().flat_map(|record| members.of(record));
     suspects.set_apart(stopped.copied(), taken, &fates);
+    let passed = report.blocked.iter().filter(|one| report.has_passed(one));
+    let passed = passed.flat_map(|one| members.of(one.position)).copied();
+    let passed = passed.chain(given_up.iter().map(|rejection| rejection.position));
+    let is_of_texts = suspects.explain(passed, taken, &fates);
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
@@ -220,19 +224,15 @@ fn send<R: Kind>(
     match (&result, &settled) {
         (Ok(_), Ok(())) => Outcome::Done,
         (Ok(_), Err(_)) => Outcome::Failed(None),
-        // A page about single updates does not stop the others, whatever it requests.
-        (Err(error), _) if is_of_single_updates(error, report) => Outcome::Failed(None),
+        // A page about the text of updates does not stop the others, whatever it requests.
+        (Err(error), _) if is_of_texts && error.kind() == ErrorKind::UnexpectedResponse => {
+            Outcome::Failed(None)
+        }
         (Err(error), _) => match error.retry_after() {
             None if error.is_timeout() && report.accepted == 0 => Outcome::TimedOut,
             pause => Outcome::Failed(pause),
         },
     }
-}
-
-/// Returns whether a delivery came to its end, but for updates that were blocked alone.
-fn is_of_single_updates(error: &Error, report: &Report) -> bool {
-    let is_blocked = error.kind() == ErrorKind::UnexpectedResponse;
-    is_blocked && !report.blocked.is_empty() && !report.is_all_blocked
 }
 
 fn settle<R: Kind>(

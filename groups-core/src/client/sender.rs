@@ -276,6 +276,7 @@ impl<'a> Sender<'a> {
             if gzip && self.may_be_refused_for_gzip(&verdict) {
                 self.packer.stop();
                 self.delivery.state().report.retries += 1;
+                let once = once || matches!(verdict, Verdict::Refused(_));
                 let plain = self.exchange(batch, run, 0, once)?;
                 let is_accepted = matches!(plain, Verdict::Accepted | Verdict::Partly(_));
                 if matches!(verdict, Verdict::Refused(_)) && !is_accepted {

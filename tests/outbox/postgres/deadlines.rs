@@ -150,7 +150,8 @@ fn the_depth_needs_no_other_connection_while_the_relay_is_idle() {
     };
     let outbox = harness.another();
     assert!(outbox.append(&[stored("acme", 0)], NO_LIMIT).unwrap());
-    outbox.take(1).unwrap();
+    assert_eq!(outbox.take(1).unwrap().len(), 1);
+    outbox.release().unwrap();
     let mut observer = harness.client();
     let mut connections = || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
