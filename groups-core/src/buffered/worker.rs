@@ -211,6 +211,9 @@ fn send<R: Kind>(
     let passed = report.blocked.iter().filter(|one| report.has_passed(one));
     let passed = passed.flat_map(|one| members.of(one.position)).copied();
     let passed = passed.chain(given_up.iter().map(|rejection| rejection.position));
+    let refused = report.rejected.iter().map(|rejection| rejection.position);
+    let refused = refused.filter(is_merged).flat_map(|one| members.of(one));
+    let passed = passed.chain(refused.copied());
     let is_of_texts = suspects.explain(passed, taken, &fates);
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
@@ -224,8 +227,12 @@ fn send<R: Kind>(
     match (&result, &settled) {
         (Ok(_), Ok(())) => Outcome::Done,
         (Ok(_), Err(_)) => Outcome::Failed(None),
-        // A page about the text of updates does not stop the others, whatever it requests.
-        (Err(error), _) if is_of_texts && error.kind() == ErrorKind::UnexpectedResponse => {
+        // A page about the text of updates does not stop the others, whatever it requests. A ban is the same to each
+        // delivery, the next one at the latest.
+        (Err(error), _)
+            if error.kind() == ErrorKind::UnexpectedResponse
+                && (is_of_texts || report.accepted > 0) =>
+        {
             Outcome::Failed(None)
         }
         (Err(error), _) => match error.retry_after() {

@@ -282,7 +282,9 @@ impl<'a> Sender<'a> {
                 if matches!(verdict, Verdict::Refused(_)) && !is_accepted {
                     // It was for a record, whatever the longer body is refused for.
                     self.packer.start(self.delivery.route.compression);
-                    return Ok(verdict);
+                    // One record has no halves, of which another would show what it is.
+                    let is_blocked = run.len() == 1 && matches!(plain, Verdict::Blocked(_));
+                    return Ok(if is_blocked { plain } else { verdict });
                 }
                 log::warn!("gzip is refused, so nothing more is compressed");
                 return Ok(plain);
