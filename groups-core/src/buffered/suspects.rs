@@ -40,15 +40,12 @@ impl Suspects {
                 continue;
             };
             // The number of the request after which it was known to be blocked.
-            let (before, requests_before) = match self.blocked.get(&entry.id) {
+            let (before, since) = match self.blocked.get(&entry.id) {
                 Some(before) => (*before, 0),
                 None => (0, blocked.requests_before),
             };
-            let blocked = BlockedRecord {
-                requests_before,
-                ..blocked
-            };
-            let are_others_accepted = report.is_some_and(|report| report.has_passed(&blocked));
+            let are_others_accepted =
+                report.is_some_and(|report| !report.is_all_blocked && report.last_accepted > since);
             let count = before + u32::from(before > 0 || are_others_accepted);
             match &entry.update {
                 Ok(update) if count >= MAX_BLOCKED => {
@@ -73,17 +70,17 @@ impl Suspects {
         given_up
     }
 
-    /// Returns whether all that is undelivered waits for updates that are blocked while others are accepted: those
-    /// counted here, and those of `passed`.
+    /// Returns whether all that is undelivered waits for updates that are known to be blocked or refused for themselves:
+    /// those counted here, and those at the positions `known`.
     pub(super) fn explain<R: Kind>(
         &self,
-        passed: impl Iterator<Item = usize>,
+        known: impl Iterator<Item = usize>,
         taken: &[OutboxEntry<R>],
         fates: &[Fate<'_>],
     ) -> bool {
         let counted = |entry: &&OutboxEntry<R>| self.blocked.get(&entry.id).is_some_and(|n| *n > 0);
         let blocked = taken.iter().filter(counted);
-        let blocked = blocked.chain(passed.map(|position| &taken[position]));
+        let blocked = blocked.chain(known.map(|position| &taken[position]));
         let (mut ids, mut groups) = (HashSet::new(), HashSet::new());
         for entry in blocked {
             ids.insert(entry.id);

@@ -208,13 +208,6 @@ fn send<R: Kind>(
     keep_order(taken, &mut fates);
     let stopped = stopped.into_iter().flat_map(|record| members.of(record));
     suspects.set_apart(stopped.copied(), taken, &fates);
-    let passed = report.blocked.iter().filter(|one| report.has_passed(one));
-    let passed = passed.flat_map(|one| members.of(one.position)).copied();
-    let passed = passed.chain(given_up.iter().map(|rejection| rejection.position));
-    let refused = report.rejected.iter().map(|rejection| rejection.position);
-    let refused = refused.filter(is_merged).flat_map(|one| members.of(one));
-    let passed = passed.chain(refused.copied());
-    let is_of_texts = suspects.explain(passed, taken, &fates);
     let settled = settle(publisher, taken, &fates, report);
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
@@ -224,6 +217,12 @@ fn send<R: Kind>(
     for error in not_held.iter().chain(settled.as_ref().err()) {
         publisher.notify(&DeliveryEvent::Outbox(error));
     }
+    let is_of_texts = || {
+        let refused = report.rejected.iter().map(|rejection| rejection.position);
+        let refused = refused.filter(is_merged).flat_map(|one| members.of(one));
+        let known = given_up.iter().map(|rejection| rejection.position);
+        suspects.explain(known.chain(refused.copied()), taken, &fates)
+    };
     match (&result, &settled) {
         (Ok(_), Ok(())) => Outcome::Done,
         (Ok(_), Err(_)) => Outcome::Failed(None),
@@ -231,7 +230,7 @@ fn send<R: Kind>(
         // delivery, the next one at the latest.
         (Err(error), _)
             if error.kind() == ErrorKind::UnexpectedResponse
-                && (is_of_texts || report.accepted > 0) =>
+                && (report.accepted > 0 || is_of_texts()) =>
         {
             Outcome::Failed(None)
         }

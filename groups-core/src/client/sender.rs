@@ -27,7 +27,7 @@ pub(super) struct Sender<'a> {
     packer: Packer,
     /// The heads of groups of which an update was set aside: their later ones are not sent before it.
     held: HashSet<Vec<u8>>,
-    /// Whether what a compressed request was refused for is in its records.
+    /// Whether a compressed request was accepted.
     gzip_works: bool,
     /// How many records were set aside since the last one that was accepted.
     set_aside: usize,
@@ -280,7 +280,7 @@ impl<'a> Sender<'a> {
                 let plain = self.exchange(batch, run, 0, once)?;
                 let is_accepted = matches!(plain, Verdict::Accepted | Verdict::Partly(_));
                 if matches!(verdict, Verdict::Refused(_)) && !is_accepted {
-                    // It was for a record, whatever the longer body is refused for.
+                    // It may be for a record, and says nothing of gzip.
                     self.packer.start(self.delivery.route.compression);
                     // One record has no halves, of which another would show what it is.
                     let is_blocked = run.len() == 1 && matches!(plain, Verdict::Blocked(_));

@@ -46,8 +46,8 @@ impl EncodedUpdate {
     /// without `$token`.
     ///
     /// The members beside the operation that Mixpanel's SDKs send (`$time`, `$ip`, `$ignore_time`,
-    /// `$latitude`, `$longitude`, `$ignore_alias`, `$mp_metadata`) are kept, and every value stays as it is written. One that is too large is
-    /// read all the same, and rejected when it is sent.
+    /// `$latitude`, `$longitude`, `$ignore_alias`, `$mp_metadata`) are kept, and every value stays as it is written. An
+    /// update that is too large is read all the same, and rejected when it is sent.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidUpdate`] if the JSON is not an update: `$group_key` and `$group_id` as text,

@@ -44,11 +44,6 @@ pub(crate) struct BlockedRecord {
 }
 
 impl Report {
-    /// Returns whether others were accepted after a record was blocked, so that not everything is blocked.
-    pub(crate) fn has_passed(&self, blocked: &BlockedRecord) -> bool {
-        !self.is_all_blocked && self.last_accepted > blocked.requests_before
-    }
-
     /// Returns whether nothing was rejected.
     #[must_use]
     pub fn is_all_accepted(&self) -> bool {

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! group: name (16) · fingerprint (16) · run (4) · kind (4) · slot (4) · key · id · company · after · before
-//! state: zeros (16) · version (4) · hash key (16) · project (16) · next run (4) ·
-//!        open runs (4 each)
+//! state: zeros (16) · version (4) · hash key (16) · project (16) · next run (4) · open runs (4 each)
 //! ```
 //! Numbers are little-endian. A text is its length, as a variable number of bytes of 7 bits each, and its bytes. A
 //! later row of the same name replaces an earlier one, which its slot finds: the groups have slots in the order in which

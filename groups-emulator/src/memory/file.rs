@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::memory::lock::FileLock;
+use crate::memory::lock::{FileLock, target};
 use crate::memory::{KnownGroup, Memory};
 use crate::updates::AppliedUpdate;
 use mixpanel_groups::{Error, ErrorKind, Profile};
@@ -156,11 +156,7 @@ fn take_list(value: &mut Value, name: &str) -> Option<Vec<Value>> {
 /// Where another file cannot take its place, as that of a file that is mounted into a container, it is written in place.
 /// So it is in a folder that cannot be written.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
-        // So that it leads somewhere.
-        OpenOptions::new().append(true).create(true).open(path)?;
-    }
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = &target(path);
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

@@ -34,7 +34,7 @@ impl FileLock {
 }
 
 /// Returns where a path leads, also if nothing is there yet.
-fn target(path: &Path) -> PathBuf {
+pub(super) fn target(path: &Path) -> PathBuf {
     /// As many links follow each other on Linux.
     const LINKS: usize = 40;
     let mut path = path.to_owned();

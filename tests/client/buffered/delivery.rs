@@ -104,6 +104,15 @@ fn leave_unanswered(stream: TcpStream) {
     });
 }
 
+/// Returns a client that tries each request once, and does not wait for long.
+fn impatient(raw: &Raw) -> BufferedClient {
+    let client = Client::builder("T").endpoint(&raw.endpoint);
+    let client = client.timeout(Duration::from_millis(200));
+    let client = client.retry(RetryPolicy::none()).build().unwrap();
+    let buffered = client.buffered().flush_interval(Duration::from_millis(1));
+    buffered.start().unwrap()
+}
+
 /// On a slow line, a request with all of a backlog would never end in time.
 #[test]
 fn after_a_timeout_less_is_sent_at_once() {
@@ -118,11 +127,7 @@ fn after_a_timeout_less_is_sent_at_once() {
         }
         let _ = (&stream).write_all(&response(200, "", "1"));
     });
-    let client = Client::builder("T").endpoint(&raw.endpoint);
-    let client = client.timeout(Duration::from_millis(200));
-    let client = client.retry(RetryPolicy::none()).build().unwrap();
-    let buffered = client.buffered().flush_interval(Duration::from_millis(1));
-    let buffered = buffered.start().unwrap();
+    let buffered = impatient(&raw);
     buffered
         .publish_all((0..1_000).map(|id| set(id, 1)))
         .unwrap();
@@ -146,11 +151,7 @@ fn a_blocked_update_does_not_stay_alone_after_timeouts() {
             let _ = (&stream).write_all(&response(200, "", "1"));
         }
     });
-    let client = Client::builder("T").endpoint(&raw.endpoint);
-    let client = client.timeout(Duration::from_millis(200));
-    let client = client.retry(RetryPolicy::none()).build().unwrap();
-    let buffered = client.buffered().flush_interval(Duration::from_millis(1));
-    let buffered = buffered.start().unwrap();
+    let buffered = impatient(&raw);
     buffered.publish_all((0..11).map(|id| set(id, id))).unwrap();
     eventually("given up", || {
         let _ = buffered.flush(Duration::from_millis(300));
