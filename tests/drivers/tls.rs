@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{env, process};
 
 use common::postgres::server::{
-    connection_string_of, programs, run, serve, unprivileged, wait_for,
+    connection_string_of, create, programs, run, serve, unprivileged, wait_for,
 };
 use common::postgres::{drain, seats};
 use mixpanel_groups::ErrorKind;
@@ -44,15 +44,7 @@ fn tls() {
         return;
     };
     let data = env::temp_dir().join(format!("mixpanel-groups-tls.{}", process::id()));
-    let mut initdb = unprivileged(&programs.join("initdb"));
-    initdb.args([
-        "--auth=trust",
-        "--username=test",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-sync",
-    ]);
-    run(initdb.arg("--pgdata").arg(&data)).unwrap();
+    create(&programs, &data).unwrap();
     let (ours, another) = (authority("ours"), authority("another"));
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();

@@ -74,16 +74,7 @@ pub fn unprivileged(program: &Path) -> Command {
 
 fn start(programs: &Path) -> Result<String, String> {
     let data = env::temp_dir().join(format!("mixpanel-groups-postgres.{}", process::id()));
-    run(unprivileged(&programs.join("initdb"))
-        .args([
-            "--auth=trust",
-            "--username=test",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-sync",
-            "--pgdata",
-        ])
-        .arg(&data))?;
+    create(programs, &data)?;
     let options = "-c track_commit_timestamp=on -c max_prepared_transactions=10";
     let (server, port) = serve(programs, &data, options)?;
     // Never closed: it is open as long as this process lives.
@@ -95,6 +86,20 @@ fn start(programs: &Path) -> Result<String, String> {
 
 pub fn connection_string_of(port: u16) -> String {
     format!("host=127.0.0.1 port={port} user=test dbname=postgres")
+}
+
+/// Creates the data of a server, whose user is `test`.
+pub fn create(programs: &Path, data: &Path) -> Result<(), String> {
+    run(unprivileged(&programs.join("initdb"))
+        .args([
+            "--auth=trust",
+            "--username=test",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--pgdata",
+        ])
+        .arg(data))
 }
 
 /// Runs a program to its end.

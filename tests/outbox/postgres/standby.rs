@@ -14,7 +14,7 @@ use serde_json::json;
 
 use common::eventually;
 use common::postgres::server::{
-    connection_string_of, programs, run, serve, unprivileged, wait_for,
+    connection_string_of, create, programs, run, serve, unprivileged, wait_for,
 };
 use common::postgres::{NO_LIMIT, drain, outbox, read, seats, stored};
 
@@ -48,15 +48,7 @@ fn folder(name: &str) -> PathBuf {
 
 fn primary_and_standby(programs: &Path, name: &str) -> (Server, Server) {
     let data = folder(&format!("{name}-primary"));
-    let mut initdb = unprivileged(&programs.join("initdb"));
-    initdb.args([
-        "--auth=trust",
-        "--username=test",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-sync",
-    ]);
-    run(initdb.arg("--pgdata").arg(&data)).unwrap();
+    create(programs, &data).unwrap();
     let primary = Server::start(programs, data);
     let data = folder(&format!("{name}-standby"));
     let mut backup = unprivileged(&programs.join("pg_basebackup"));
