@@ -50,7 +50,7 @@ struct Shared {
 async fn change_plan(
     State(shared): State<Shared>,
     Path((company, plan)): Path<(String, String)>,
-) -> Result<&'static str, (StatusCode, String)> {
+) -> Result<&'static str, (StatusCode, &'static str)> {
     let change = PlanChange { company, plan };
     let event = Event::new("Plan Changed")
         .distinct_id("user123") // who is logged in
@@ -62,7 +62,10 @@ async fn change_plan(
     );
     match published {
         Ok(_) => Ok("changed\n"), // In the database, whatever happens to this process.
-        Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))),
+        Err(error) => {
+            eprintln!("{error:#}"); // with its causes: for the log, not for the visitor
+            Err((StatusCode::SERVICE_UNAVAILABLE, "try again later\n"))
+        }
     }
 }
 

@@ -126,7 +126,7 @@ fn serve(request: Request, buffered: &BufferedClient) {
                 .filter_map(|it| it.as_ref().err())
             {
                 // The customer need not know: this is for the operators of the server.
-                eprintln!("mixpanel: {error}");
+                eprintln!("mixpanel: {error:#}");
             }
             (200, format!("{company} has the plan {plan} now\n"))
         }

@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-// The rooms, from the one that knows nothing of the others to those that know most: each may import
-// those above it. `tests/project/layers.rs` holds them to it.
+// The rooms. Which may import which is in `tests/project/layers.rs`, from the one that knows nothing of the others to those
+// that know most.
 pub mod buffered;
 pub mod client;
 mod group;

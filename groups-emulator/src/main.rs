@@ -38,7 +38,7 @@ pub(crate) fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mixpanel-emulator: {error}");
+            eprintln!("mixpanel-emulator: {error:#}");
             ExitCode::FAILURE
         }
     }
