@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::connector::Connect;
 use crate::names::Names;
 use crate::outbox::PostgresOutbox;
-use mixpanel_groups::Error;
+use mixpanel_groups::{Error, ErrorKind};
 
 /// The settings of a [`PostgresOutbox`], from [`PostgresOutbox::builder`].
 #[must_use = "a builder does nothing before `build`"]
@@ -105,9 +105,12 @@ impl PostgresOutboxBuilder {
     ///
     /// # Errors
     /// [`Config`](mixpanel_groups::ErrorKind::Config) if the name of the schema or the table is not of the
-    /// form above.
+    /// form above, or the timeout is zero.
     pub fn build(self) -> Result<PostgresOutbox, Error> {
         self.names.check()?;
+        if self.settings.timeout.is_zero() {
+            return Err(Error::new(ErrorKind::Config, "invalid timeout: it is zero"));
+        }
         let (connect, names) = (&self.connect, self.names);
         Ok(PostgresOutbox::from_parts(connect, names, &self.settings))
     }

@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     failures: u32,
     /// The time of the next attempt, after a failed one.
     not_before: Option<Instant>,
+    /// What the last attempt failed for.
+    last_failure: Option<String>,
 }
 
 impl Connection {
@@ -51,6 +53,7 @@ impl Connection {
             connecting: None,
             failures: 0,
             not_before: None,
+            last_failure: None,
         }
     }
 
@@ -138,7 +141,11 @@ impl Connection {
             if self.not_before.is_some_and(|time| Instant::now() < time) {
                 let message =
                     "no connection to the outbox's database: the next attempt is due soon";
-                return Err(Error::new(ErrorKind::Io, message));
+                let error = Error::new(ErrorKind::Io, message);
+                return Err(match &self.last_failure {
+                    Some(failure) => error.with_source(failure.clone()),
+                    None => error,
+                });
             }
             // As long as an attempt has not succeeded, it counts as one that failed.
             self.not_before = Some(Instant::now() + pause(self.failures));
@@ -149,7 +156,10 @@ impl Connection {
         };
         let attempted = attempt.await;
         self.connecting = None;
-        attempted.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, format!("cannot {CONNECT}"))))
+        let attempted = attempted
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, format!("cannot {CONNECT}"))));
+        self.last_failure = attempted.as_ref().err().map(|error| format!("{error:#}"));
+        attempted
     }
 
     /// Takes the connection, opening one if necessary.
