@@ -129,7 +129,7 @@ impl Client {
     /// | 404 with Mixpanel's JSON | stops, [`NotFound`](crate::ErrorKind::NotFound) |
     /// | 415 for a body with gzip | sent again at once without, as is the rest of the call |
     /// | a refusal of all of a body with gzip, while none was accepted yet | the same, unless it is not accepted without either: then the request is halved, with gzip |
-    /// | 2xx, 400, 401, 403, 404 without Mixpanel's JSON (HTML, nothing, or JSON that is cut off or unknown), any other 4xx, or a redirect, which is not followed: a firewall, proxy or captive portal | retried; after the last attempt, halved until the blocked updates are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. If three single updates in a row are blocked, one more is tried: if that is blocked too, everything comes back |
+    /// | 2xx, 400, 401, 403, 404 without Mixpanel's JSON (HTML, nothing, or JSON that is cut off or unknown), any other 4xx, or a redirect, which is not followed: a firewall, proxy or captive portal | retried; after the last attempt, halved until the blocked updates are alone; these come back with [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse), and so do later ones of their groups, and the others are accepted. If three single updates in a row are blocked, one more is tried, of this batch or the next: if that is blocked too, everything comes back |
     /// | 413 | the request is halved until it fits, and later ones are no larger; an update that is too large alone is rejected |
     /// | 429 | retried, and no connection sends before that; in the end [`RateLimited`](crate::ErrorKind::RateLimited) |
     /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
@@ -145,7 +145,7 @@ impl Client {
     /// | any other status, whose body ends too early or not in time | what arrived counts, as a body that is cut off; the next request is over a new connection |
     /// | a response, and the connection closed, before the request was read | the response counts, if the system still has it |
     /// | the proxy requires a user name and password, or rejects them (407, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
-    /// | no secure connection: an unknown issuer, another host name, expired | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |
+    /// | no secure connection: an unknown issuer, another host name, expired (a damaged message, or an internal error of the server, is a connection that broke) | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |
     /// | the iterator panics | requests in progress are aborted, and the panic goes on: no report says what was accepted |
     ///
     /// # Order

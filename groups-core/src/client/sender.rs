@@ -79,6 +79,7 @@ impl<'a> Sender<'a> {
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
         self.take_out_held(batch, 0);
+        self.check_for_wall::<R>(batch, 0, &mut sent)?;
         runs.extend(whole(0..batch.len()));
         while let Some(run) = runs.pop() {
             let (records, bytes) = (run.len(), batch.bytes(&run));
@@ -111,10 +112,7 @@ impl<'a> Sender<'a> {
                     if self.set_aside < MAX_SET_ASIDE {
                         continue;
                     }
-                    if !self.is_another_delivered::<R>(batch, *settled, &mut sent)? {
-                        self.stop_as_blocked();
-                        return Err(Stopped);
-                    }
+                    self.check_for_wall::<R>(batch, *settled, &mut sent)?;
                     runs.clear();
                     runs.extend(whole(*settled..batch.len()));
                 }
@@ -146,8 +144,20 @@ impl<'a> Sender<'a> {
         state.set_aside.get_or_insert(error);
     }
 
-    /// Stops all lanes: whatever is sent is blocked.
-    fn stop_as_blocked(&self) {
+    /// Stops all lanes if whatever is sent is blocked: as many records in a row were set aside as may be, and one of the rest
+    /// is blocked too. Without a rest, the next batch shows it.
+    fn check_for_wall<R: Record>(
+        &mut self,
+        batch: &mut Records,
+        rest: usize,
+        sent: &mut usize,
+    ) -> Result<(), Stopped> {
+        if self.set_aside < MAX_SET_ASIDE
+            || rest == batch.len()
+            || self.is_another_delivered::<R>(batch, rest, sent)?
+        {
+            return Ok(());
+        }
         let mut state = self.delivery.state();
         state.report.is_all_blocked = true;
         let error = state.set_aside.take();
@@ -155,6 +165,7 @@ impl<'a> Sender<'a> {
         if let Some(error) = error {
             self.delivery.stop(error);
         }
+        Err(Stopped)
     }
 
     /// Tries one of the records from `rest` on, to know whether those that were set aside are blocked for their text.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use crate::record::Error;
@@ -69,15 +69,21 @@ fn parse(setting: &str, pem: &[u8]) -> Result<RootCerts, Error> {
     Ok(RootCerts::from(certificates))
 }
 
-/// Returns what is wrong if the error is one of TLS. These arrive within an I/O error.
+/// Returns what is wrong if the error is one of TLS that the next attempt would meet again. These arrive within an I/O error.
 pub(super) fn problem(error: &io::Error) -> Option<&'static str> {
     use CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
         NotValidYetContext, UnknownIssuer,
     };
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let rustls::Error::InvalidCertificate(certificate) = error else {
-        return Some("no secure connection");
+    let certificate = match error {
+        rustls::Error::InvalidCertificate(certificate) => certificate,
+        // A damaged record, and what a load balancer says while it is restarted.
+        rustls::Error::DecryptError
+        | rustls::Error::AlertReceived(
+            AlertDescription::InternalError | AlertDescription::UserCanceled,
+        ) => return None,
+        _ => return Some("no secure connection"),
     };
     Some(match certificate {
         UnknownIssuer => {

@@ -45,7 +45,8 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
             (Network, stale, "the connection broke")
         }
         ureq::Error::Io(io) if is_refused_by_socks(io) => (Network, None, REFUSED_BY_PROXY),
-        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
+        // The last: the response ends within the length of a chunk.
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => {
             (Network, retried, "the connection failed")
         }
         ureq::Error::HostNotFound => (Network, retried, "host not found"),

@@ -195,6 +195,35 @@ fn a_tls_failure_stops() {
     assert_eq!(undelivered(&error), [0, 1, 2]);
 }
 
+/// A damaged record, or a load balancer that is restarted.
+#[test]
+fn a_tls_failure_that_passes_is_retried() {
+    // A fatal alert: an internal error.
+    const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
+    let raw = Raw::start(|mut stream, _| {
+        let mut hello = [0; 5];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(&ALERT).unwrap();
+    });
+    let endpoint = raw.endpoint.replace("http:", "https:");
+    let error = error_after_two_attempts(&endpoint);
+    assert_eq!(error.kind(), ErrorKind::Network, "{error:#}");
+    assert!(format!("{error:#}").contains("InternalError"), "{error:#}");
+}
+
+#[test]
+fn a_response_in_chunks_that_is_cut_off_is_retried() {
+    for cut in ["", "1", "1\r", "1\r\n", "1\r\n1", "1\r\n1\r", "1\r\n1\r\n"] {
+        let raw = Raw::start(move |mut stream, _| {
+            read_request(&stream).unwrap();
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            write!(stream, "{head}{cut}").unwrap();
+        });
+        let error = error_after_two_attempts(&raw.endpoint);
+        assert_eq!(error.kind(), ErrorKind::Network, "{cut:?}: {error:#}");
+    }
+}
+
 /// Servers that are odd, but respond.
 #[test]
 fn odd_servers_are_understood() {

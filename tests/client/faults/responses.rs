@@ -482,6 +482,28 @@ fn neighbors_that_a_firewall_dislikes_do_not_stop_the_others() {
     }
 }
 
+/// No rest of the batch can show it, so the next batch does.
+#[test]
+fn neighbors_at_the_end_of_a_batch_do_not_stop_the_others() {
+    for disliked in [&[7, 8, 9][..], &[37, 38, 39]] {
+        let raw = firewall(disliked);
+        let client = builder(&raw.endpoint).max_batch(10).build().unwrap();
+        let error = client.send(updates(40)).unwrap_err();
+        assert_eq!(undelivered(&error), disliked);
+        assert_eq!(error.report().unwrap().accepted, 37);
+    }
+}
+
+#[test]
+fn a_wall_before_small_batches_stops_the_call() {
+    let raw = Raw::responding(|_| response(403, "", "<html>banned</html>"));
+    let client = builder(&raw.endpoint).max_batch(1).build().unwrap();
+    let error = client.send(updates(40)).unwrap_err();
+    assert_eq!(undelivered(&error).len(), 40);
+    let report = error.report().unwrap();
+    assert_eq!((report.sent, report.requests), (4, 3 * 7 + 1), "{report}");
+}
+
 #[test]
 fn a_background_client_gives_up_neighbors_that_are_blocked() {
     let raw = firewall(&[0, 1, 2, 3]);
@@ -701,7 +723,7 @@ fn the_parts_of_a_blocked_request_do_not_wait_for_its_retry_after() {
 /// Nor in the background.
 #[test]
 fn the_queue_does_not_wait_for_the_retry_after_of_blocked_updates() {
-    for disliked in [&[7][..], &[20], &[7, 8, 9]] {
+    for disliked in [&[7][..], &[20], &[7, 8, 9], &[18, 19, 20]] {
         let raw = firewall_with(disliked, || {
             response(403, "retry-after: 3600\r\n", "<html>Request blocked</html>")
         });
