@@ -80,8 +80,12 @@ impl Profile {
                 }
             }
             (Operation::Union, Value::Object(new)) => {
+                let is_list = |value: &Value| value.as_array().is_some_and(|list| !list.is_empty());
+                if !new.is_empty() && !new.values().any(is_list) {
+                    return;
+                }
                 let properties = self.create();
-                for (name, items) in new {
+                for (name, items) in new.into_iter().filter(|(_, items)| is_list(items)) {
                     let list = properties
                         .entry(name)
                         .or_insert_with(|| Value::Array(vec![]));
@@ -98,7 +102,8 @@ impl Profile {
                 }
             }
             (Operation::Remove, Value::Object(items)) => {
-                for (name, item) in items {
+                let is_item = |item: &Value| !item.is_array() && !item.is_object();
+                for (name, item) in items.into_iter().filter(|(_, item)| is_item(item)) {
                     let property = self.properties.as_mut().and_then(|all| all.get_mut(&name));
                     if let Some(Value::Array(list)) = property {
                         list.retain(|other| *other != item);

@@ -90,8 +90,9 @@ impl<'a> Group<'a> {
             .collect();
         let key = check::group_key(ctxt, &input.ident, attrs);
         let id = check::group_id(ctxt, &input.ident, &fields).map(Field::id);
-        let company_id = check::company_id(ctxt, &fields).map(Field::id);
-        check::company_of_dollar_key(ctxt, attrs, company_id.is_some());
+        let company = check::company_id(ctxt, &fields);
+        check::company_of_dollar_key(ctxt, attrs, company);
+        let company_id = company.map(Field::id);
         let properties: Vec<_> = fields
             .iter()
             .filter_map(|field| field.property(attrs))
@@ -141,7 +142,11 @@ impl<'a> Field<'a> {
         let mut attrs: FieldAttrs = read_mixpanel(ctxt, &field.attrs);
         check::keys(ctxt, &attrs);
         if serde && !attrs.is_id() && !attrs.skip.is_given() {
+            let was_flat = attrs.flatten.is_given();
             attrs.read_serde(&field.attrs);
+            if !was_flat {
+                check::flat(ctxt, &attrs, [attrs.unset_none.ident()]);
+            }
         }
         let ident = field.ident.clone()?;
         Some(Self {

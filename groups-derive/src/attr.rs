@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::parse::ParseStream;
-use syn::{Attribute, Path, Token, parenthesized, parse_quote, token};
+use syn::{Attribute, ExprPath, Path, Token, parenthesized, parse_quote, token};
 
 use crate::case::Rule;
 use crate::ctxt::Ctxt;
@@ -93,12 +93,19 @@ impl FieldAttrs {
     /// Adds what `#[serde(…)]` holds and `#[mixpanel(…)]` does not contradict.
     pub(crate) fn read_serde(&mut self, attrs: &[Attribute]) {
         let is_property = self.given().next().is_some();
-        let is_named = self.rename.is_given() || self.unset_none.is_given();
+        let is_named = self.rename.is_given();
         let is_flat = self.flatten.is_given();
+        let is_union = self.union.is_given();
         read_serde(attrs, |key, input| match key.to_string().as_str() {
             "rename" if !is_flat => self.rename.or_from_serde(key, serialize_string(input)),
             "skip" | "skip_serializing" if !is_property => self.skip.or_from_serde(key, Some(())),
-            "skip_serializing_if" => self.skip_if.or_from_serde(key, serialize_path(input)),
+            "skip_serializing_if" => {
+                let function = serialize_path(input);
+                // An empty list adds nothing to the profile's, and `skip_if` would count as `null`.
+                if !(is_union && function.as_ref().is_some_and(is_emptiness)) {
+                    self.skip_if.or_from_serde(key, function);
+                }
+            }
             "flatten" if !is_named => self.flatten.or_from_serde(key, Some(())),
             "serialize_with" => self.with.or_from_serde(key, serialize_path(input)),
             "with" => {
@@ -116,6 +123,12 @@ impl FieldAttrs {
     pub(crate) fn is_id(&self) -> bool {
         self.group_id.is_given() || self.company_id.is_given()
     }
+}
+
+/// Returns whether it is a function such as `Vec::is_empty`.
+fn is_emptiness(function: &ExprPath) -> bool {
+    let last = function.path.segments.last();
+    last.is_some_and(|last| last.ident == "is_empty")
 }
 
 /// Reads every `#[mixpanel(…)]` of one place.

@@ -68,12 +68,17 @@ fn property_keys(ctxt: &mut Ctxt, attrs: &FieldAttrs) {
         let message = "a property has one operation: remove `set_once` or `union`";
         ctxt.twice([one.span(), other.span()], message);
     }
-    let named = [attrs.rename.ident(), attrs.unset_none.ident()];
-    for key in named
-        .into_iter()
-        .flatten()
-        .filter(|_| attrs.flatten.is_given())
-    {
+    flat(
+        ctxt,
+        attrs,
+        [attrs.rename.ident(), attrs.unset_none.ident()],
+    );
+}
+
+/// Checks that a flattened field has none of these keys.
+pub(crate) fn flat<const N: usize>(ctxt: &mut Ctxt, attrs: &FieldAttrs, keys: [Option<&Ident>; N]) {
+    let keys = keys.into_iter().flatten();
+    for key in keys.filter(|_| attrs.flatten.is_given()) {
         let message = format!("`{key}` is for one property, and `flatten` makes many");
         ctxt.error(
             key,
@@ -129,24 +134,35 @@ pub(crate) fn group_key(ctxt: &mut Ctxt, ident: &Ident, attrs: &StructAttrs) -> 
     Some(text)
 }
 
-/// Checks that a struct with a `$` key has the company's id, which each of its updates needs.
-pub(crate) fn company_of_dollar_key(ctxt: &mut Ctxt, attrs: &StructAttrs, has_company: bool) {
-    let Some(key) = attrs
-        .group_key
-        .value()
-        .filter(|_| !has_company && !ctxt.has_misread())
-    else {
+/// Checks that a struct with a `$` key has the company's id, which each of its updates needs. A company's own is its group
+/// id.
+pub(crate) fn company_of_dollar_key(
+    ctxt: &mut Ctxt,
+    attrs: &StructAttrs,
+    company: Option<&Field<'_>>,
+) {
+    let Some(key) = attrs.group_key.value().filter(|_| !ctxt.has_misread()) else {
         return;
     };
-    let hint = match key.value().as_str() {
-        "$company_id" => "write `#[mixpanel(group_id, company_id)]` at the company's id",
-        "$user_id" => "write `#[mixpanel(company_id)]` at the field with the user's company",
+    let (message, hint) = match key.value().as_str() {
+        "$company_id" => (
+            "the group of this key is the company, which every update names",
+            "write `#[mixpanel(group_id, company_id)]` at the company's id",
+        ),
+        "$user_id" => (
+            "every update of this group key names the company",
+            "write `#[mixpanel(company_id)]` at the field with the user's company",
+        ),
         _ => return,
     };
-    ctxt.error(
-        key,
-        format!("every update of this group key names the company: {hint}"),
-    );
+    let message = format!("{message}: {hint}");
+    match company.map(|field| &field.attrs) {
+        None => ctxt.error(key, message),
+        Some(attrs) if key.value() == "$company_id" && !attrs.group_id.is_given() => {
+            ctxt.error(attrs.company_id.ident(), message);
+        }
+        Some(_) => {}
+    }
 }
 
 /// Checks and returns the field that is the group's id.

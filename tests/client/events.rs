@@ -241,6 +241,10 @@ fn hierarchical_groups_link_to_user_and_company_together() {
     let user_alone = r#""$user_id": `$company_id` is missing: without it, Mixpanel counts the user as another one"#;
     assert_eq!(refused(purchase().group(&lone_user)), user_alone);
     assert_eq!(refused(purchase().property("$user_id", "u1")), user_alone);
+    let of_two = Group::new("$company_id", "acme").in_company("globex");
+    let of_two = Event::new("Login").distinct_id("").group(of_two).to_json();
+    let of_two = of_two.unwrap_err().to_string();
+    assert!(of_two.contains("$company_id"), "{of_two}");
     let company_alone = "\"$company_id\": `$user_id` is missing: add the user's group, \
                          or use the distinct id \"\" for an event without a user";
     for group in [&company, &team] {

@@ -1,7 +1,7 @@
 //! What an operation does to a profile.
 #![allow(clippy::needless_pass_by_value)] // `json!(…)` reads best as an argument.
 
-use mixpanel_groups::{Group, Profile, Update};
+use mixpanel_groups::{Group, Operation, Profile, Update};
 use serde_json::{Value, json};
 
 fn acme() -> Group<'static> {
@@ -74,6 +74,21 @@ fn union() {
         let before = json!({"list": other});
         assert_turns(before.clone(), &update, before);
     }
+}
+
+#[test]
+fn what_an_operation_does_not_take_changes_nothing() {
+    for value in [json!({"tags": "slack"}), json!({"tags": []}), json!(7)] {
+        let mut profile = Profile::default();
+        profile.change(Operation::Union, value);
+        assert!(!profile.exists());
+    }
+    let before = json!({"a": [[1], 2, {}], "b": 1});
+    let mut profile = Profile::from_iter(before.as_object().unwrap().clone());
+    profile.change(Operation::Remove, json!({"a": [1]}));
+    profile.change(Operation::Remove, json!({"a": {}}));
+    profile.change(Operation::Union, json!({"b": [1], "c": 1}));
+    assert_eq!(profile, before);
 }
 
 #[test]

@@ -244,6 +244,32 @@ fn an_empty_list_under_union_removes_nothing() {
     assert_eq!(changes, [json!(["integrations", "regions", "tags"])]);
 }
 
+/// With the attribute that most lists have which are serialized for something else.
+#[test]
+fn an_empty_list_under_union_that_serde_leaves_out_removes_nothing() {
+    #[derive(Serialize, MixpanelGroup)]
+    #[mixpanel(group_key = "company", serde, unset_none)]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[mixpanel(union)]
+        integrations: Vec<&'static str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        owners: Vec<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[mixpanel(union)]
+        tags: Option<Vec<u8>>,
+    }
+    let company = Company {
+        id: 7,
+        integrations: vec![],
+        owners: vec![],
+        tags: None,
+    };
+    assert_eq!(all(&company), json!({"$unset": ["owners", "tags"]}));
+}
+
 #[test]
 fn an_id_has_a_prefix_or_a_function() {
     struct Account {

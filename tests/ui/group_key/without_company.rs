@@ -15,4 +15,13 @@ struct User {
     company: String,
 }
 
+#[derive(MixpanelGroup)]
+#[mixpanel(group_key = "$company_id")]
+struct Apart {
+    #[mixpanel(group_id)]
+    id: u64,
+    #[mixpanel(company_id)]
+    slug: String,
+}
+
 fn main() {}

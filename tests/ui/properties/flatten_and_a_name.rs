@@ -11,4 +11,14 @@ struct Company {
     more: BTreeMap<String, u8>,
 }
 
+#[derive(serde::Serialize, MixpanelGroup)]
+#[mixpanel(group_key = "company", serde)]
+struct OfSerde {
+    #[mixpanel(group_id)]
+    id: String,
+    #[mixpanel(unset_none)]
+    #[serde(flatten)]
+    more: BTreeMap<String, u8>,
+}
+
 fn main() {}

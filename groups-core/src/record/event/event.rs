@@ -147,6 +147,10 @@ impl Event {
         let group = group.into();
         self.link(group.key(), group.id());
         if let Some(company) = group.company_id() {
+            if group.key() == COMPANY && company != group.id() {
+                let message = "a company's id in its company is not its own";
+                self.set_wrong(EncodeError::new(message).of(COMPANY));
+            }
             self.link(COMPANY, company);
         }
         self
