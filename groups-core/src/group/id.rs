@@ -188,7 +188,7 @@ impl Hash for Id<'_> {
     label = "not a group id: text, an integer or a type that implements `GroupId` is needed",
     note = "for a newtype of your own, implement `mixpanel_groups::GroupId` with \
             `fn group_id(&self) -> mixpanel_groups::Id<'_> {{ self.0.group_id() }}`; \
-            for a type of another crate, name a function at the group's id, `#[mixpanel(group_id(with = \"ToString::to_string\"))]`, \
+            for `uuid::Uuid`, turn on the feature `uuid`; for another type of another crate, name a function at the group's id, `#[mixpanel(group_id(with = \"ToString::to_string\"))]`, \
             or wrap it in a newtype",
     note = "an `Option` cannot be one: an update without an id would belong to no group"
 )]
