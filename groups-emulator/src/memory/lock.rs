@@ -20,7 +20,8 @@ impl FileLock {
         name.push(".lock");
         let path = path.with_file_name(name);
         // It may be another user's, or another program's that only has this name.
-        let opened = OpenOptions::new().append(true).create(true).open(&path);
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(false).open(&path);
         let Ok(file) = opened.or_else(|_| File::open(&path)) else {
             return Ok(None);
         };
@@ -53,5 +54,25 @@ impl Drop for FileLock {
     fn drop(&mut self) {
         // An error would leave the lock to the end of the process.
         let _ = self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Here, since these tests run on other systems too.
+    #[test]
+    fn a_file_is_locked_once_and_keeps_what_it_has() {
+        let path = std::env::temp_dir().join(format!("emulator-lock-{}", std::process::id()));
+        let lock = path.with_extension("lock");
+        fs::write(&lock, "4711").unwrap();
+        let first = FileLock::beside(&path).unwrap().expect("a lock");
+        let second = FileLock::beside(&path).err().expect("no second one");
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        assert!(FileLock::beside(&path).unwrap().is_some());
+        assert_eq!(fs::read_to_string(&lock).unwrap(), "4711");
+        fs::remove_file(&lock).unwrap();
     }
 }
