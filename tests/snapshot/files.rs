@@ -29,6 +29,29 @@ fn a_file_that_was_being_written_in_place_is_taken_from_beside_it() {
 }
 
 #[test]
+fn files_of_others_beside_it_keep_what_they_have() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let lock = folder.0.join("companies.snapshot.lock");
+    fs::write(&lock, "4711\n").unwrap();
+    run(&folder, &client(&emulator), &[company(1)]);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "4711\n");
+
+    // A link that somebody put where the file is written anew.
+    #[cfg(unix)]
+    {
+        let folder = Folder::new();
+        let victim = folder.0.join("victim");
+        let link = folder.0.join("companies.snapshot.tmp");
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let client = Client::builder("T").endpoint(emulator.endpoint());
+        many_nights(&folder.file(), &client.build().unwrap());
+        assert!(!victim.exists() && !link.exists());
+        let file = fs::symlink_metadata(folder.file()).unwrap();
+        assert!(file.is_file());
+    }
+}
+
+#[test]
 fn a_file_beside_it_that_is_not_needed_is_removed() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);

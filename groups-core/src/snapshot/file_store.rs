@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn what_is_not_a_snapshot_is_told_apart_from_a_newer_one() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("snapshot");
+        let path = folder.path().canonicalize().unwrap().join("snapshot");
         let mut store = FileStore::open(path.clone()).unwrap();
         let zeros = [0; FIRST_LINE.len()];
         for (content, expected) in [
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("snapshot");
+        let path = folder.path().canonicalize().unwrap().join("snapshot");
         let mut store = FileStore::open(path.clone()).unwrap();
         fs::create_dir(&path).unwrap();
         let error = rows(&mut store).unwrap_err();

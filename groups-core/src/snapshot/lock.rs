@@ -34,7 +34,14 @@ impl Locked {
     pub(super) fn beside(path: &Path) -> Result<Option<Self>, Error> {
         let failed = |error| io_error("lock", path, error);
         let other = beside(path, "lock").map_err(failed)?;
-        match File::create(&other).or_else(|error| File::open(&other).map_err(|_| error)) {
+        // Another program's file of that name keeps what it has.
+        let mut options = File::options();
+        let created = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&other);
+        match created.or_else(|error| File::open(&other).map_err(|_| error)) {
             Ok(file) => try_lock(file, path).map(Some),
             Err(error) => match error.kind() {
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied

@@ -4,9 +4,13 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Creates a file with the mode of another one, if that exists.
+/// Creates a file anew, with the mode of another one, if that exists. A link of that name is removed, not followed.
 pub(crate) fn create_like(path: &Path, other: &Path) -> io::Result<File> {
-    let file = File::create(path)?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = File::create_new(path)?;
     if let Ok(metadata) = fs::metadata(other) {
         file.set_permissions(metadata.permissions())?;
     }
