@@ -132,8 +132,8 @@ fn what_cannot_be_sent_is_rejected_by_name_and_the_rest_goes_on() {
             r#"record 2, $set of company "big": record is 1000078 bytes; the limit is 1000000"#,
             r#"record 3, $set of company "acme": the property's name is empty"#,
             &format!(
-                r#"record 4, $set of company "acme": "{}": the property's name is longer than 255 characters"#,
-                "é".repeat(256)
+                r#"record 4, $set of company "acme": "{}"…: the property's name is longer than 255 characters"#,
+                "é".repeat(255)
             ),
             r#"record 7, $set of company "acme": "bad": key must be a string"#,
             r#"record 8, $set of company "acme": expected a map or a struct of properties"#,

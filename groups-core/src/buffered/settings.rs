@@ -86,7 +86,6 @@ fn parse_seconds(text: &str) -> Option<Duration> {
 
 /// A failure in the background: the argument of
 /// [`on_error`](crate::buffered::BufferedClientBuilder::on_error).
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum DeliveryEvent<'a> {
     /// An update or an event was rejected, by Mixpanel, because it cannot be read, or because it was blocked alone in three
@@ -100,6 +99,13 @@ pub enum DeliveryEvent<'a> {
     DroppedEvents(usize),
     /// The outbox failed. What is in it stays queued.
     Outbox(&'a Error),
+}
+
+/// Writes no JSON of a record, which may hold a token.
+impl fmt::Debug for DeliveryEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeliveryEvent({self})")
+    }
 }
 
 /// Writes one line, with the causes of an error.

@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde_core::ser;
 
+use crate::util::printable;
+
 /// An error of a value that cannot be a property. It is a single pointer, to keep the results of serializing small.
 #[derive(Clone, Debug)]
 pub struct EncodeError(Box<Cause>);
@@ -37,10 +39,10 @@ impl EncodeError {
 
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.property {
-            Some(property) => write!(f, "property \"{property}\": {}", self.0.message),
-            None => f.write_str(&self.0.message),
+        if let Some(property) = &self.0.property {
+            write!(f, "property {}: ", printable::Name(property))?;
         }
+        write!(f, "{}", printable::Message(&self.0.message))
     }
 }
 

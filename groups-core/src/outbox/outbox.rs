@@ -179,7 +179,7 @@ impl<R: OutboxRecord> OutboxEntry<R> {
 }
 
 /// The content of an outbox entry that cannot be read: see [`OutboxEntry::update`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnreadableEntry {
     /// The stored content, as far as it is text.
@@ -191,6 +191,15 @@ pub struct UnreadableEntry {
 impl UnreadableEntry {
     pub(crate) fn rejection(&self) -> Rejection {
         Rejection::new(RecordRef::unreadable(&self.json), None, &*self.reason)
+    }
+}
+
+/// Without what may be a token.
+impl fmt::Debug for UnreadableEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("UnreadableEntry");
+        debug.field("record", &RecordRef::unreadable(&self.json));
+        debug.field("reason", &self.reason).finish()
     }
 }
 

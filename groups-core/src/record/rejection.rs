@@ -3,6 +3,7 @@ use std::fmt;
 use serde_core::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::group::{Group, Operation};
+use crate::util::printable;
 
 /// A record that Mixpanel rejected, or that could not be sent, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,10 +64,12 @@ impl RecordRef {
         }
     }
 
-    /// Returns the reference to something in an outbox that cannot be read as an update.
+    /// Returns the reference to something in an outbox that cannot be read as an update. What it has of the text ends before
+    /// a token.
     #[must_use]
     pub fn unreadable(json: &str) -> Self {
-        let excerpt = json.chars().take(EXCERPT).collect();
+        let public = json.split(r#"token""#).next().unwrap_or_default();
+        let excerpt = public.chars().take(EXCERPT).collect();
         Self::Unreadable { excerpt }
     }
 
@@ -172,9 +175,9 @@ impl fmt::Display for Reason<'_> {
         } = self.0;
         write!(f, "{record}: ")?;
         if let Some(field) = field {
-            write!(f, "\"{field}\": ")?;
+            write!(f, "{}: ", printable::Name(field))?;
         }
-        f.write_str(message)
+        write!(f, "{}", printable::Message(message))
     }
 }
 
@@ -212,6 +215,10 @@ mod tests {
         for (record, shown) in [
             (RecordRef::event("Signup", "id"), r#"event "Signup" id"#),
             (RecordRef::unreadable("{"), r#"unreadable "{""#),
+            (
+                RecordRef::unreadable(r#"{"$token":"secret"}"#),
+                r#"unreadable "{\"$""#,
+            ),
         ] {
             let rejection = Rejection::too_large(record, 3, 2);
             assert_eq!((rejection.group(), rejection.operation()), (None, None));

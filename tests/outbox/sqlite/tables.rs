@@ -147,11 +147,16 @@ fn rows_that_are_not_updates_are_rejected_counted_and_reported() {
         "x'ff00'",
         "17",
         "CAST(x'ff' AS TEXT)",
+        // As on Mixpanel's page.
+        r#"'{"$token":"A_SECRET","$group_key":"company","$group_id":"a","$delete":""}'"#,
     ] {
         let sql = format!("INSERT INTO mixpanel_outbox (body) VALUES ({row})");
         db.execute(&sql, []).unwrap();
     }
     assert!(outbox.append(std::slice::from_ref(&good), ROOM).unwrap());
+    let entries = format!("{:?}", outbox.take(9).unwrap());
+    assert!(!entries.contains("A_SECRET"), "{entries}");
+    outbox.release().unwrap();
 
     let emulator = Emulator::start().unwrap();
     let client = Client::builder("T").endpoint(emulator.endpoint());
@@ -160,20 +165,25 @@ fn rows_that_are_not_updates_are_rejected_counted_and_reported() {
     let buffered = client.build().unwrap().buffered().outbox(outbox);
     let buffered = buffered.on_error(move |event| {
         assert!(matches!(event, DeliveryEvent::Rejected(..)));
+        assert!(!format!("{event:?}").contains("A_SECRET"), "{event:?}");
         its_reported.lock().unwrap().push(event.to_string());
     });
     let outcome = buffered.start().unwrap().shutdown(Duration::from_secs(20));
     assert!(outcome.is_complete(), "{outcome:?}");
-    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (1, 6));
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (1, 7));
     let reported = reported.lock().unwrap();
-    assert_eq!(reported.len(), 6, "{reported:#?}");
+    assert_eq!(reported.len(), 7, "{reported:#?}");
+    assert_eq!(
+        reported[6],
+        "rejected unreadable \"{\\\"$\": not an update: `$token` is added by the client"
+    );
     assert_eq!(
         reported[1],
         "rejected unreadable \"{}\": not an update: `$group_key` is missing"
     );
     assert_eq!(
         count(&db, "mixpanel_outbox_rejected WHERE message <> ''"),
-        6
+        7
     );
     assert_eq!(count(&db, "mixpanel_outbox"), 0);
 }
