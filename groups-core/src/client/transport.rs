@@ -235,7 +235,7 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
@@ -362,5 +362,22 @@ mod tests {
         let counting = Counting::new([addresses.as_slice(), &[address]].concat());
         post(&counting.open()).expect("a response");
         assert_eq!(counting.lookups.load(Ordering::Relaxed), 1);
+    }
+
+    /// As of a host with an IPv6 address, behind a firewall that drops its packets.
+    #[test]
+    fn an_address_that_says_nothing_is_passed_over() {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let [silent, listener] = [listen(), listen()];
+        let addresses = [&silent, &listener].map(|it| it.local_addr().expect("it is bound"));
+        // Its queue is full: the system drops what comes then.
+        let mut waiting = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&addresses[0], Duration::from_millis(300))
+        {
+            waiting.push(stream);
+            assert!(waiting.len() < 10_000, "the queue has no end");
+        }
+        thread::spawn(move || serve(&listener));
+        post(&Counting::new(addresses.to_vec()).open()).expect("a response");
     }
 }

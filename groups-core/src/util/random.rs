@@ -41,3 +41,17 @@ fn fresh_hash() -> u64 {
     hasher.write_u32(std::process::id());
     hasher.finish()
 }
+
+#[cfg(all(test, not(simulation)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_between_0_and_1_and_differ() {
+        let numbers: Vec<_> = (0..100).map(|_| random()).collect();
+        assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number)));
+        let average = numbers.iter().sum::<f64>() / 100.0;
+        assert!((0.2..0.8).contains(&average), "{numbers:?}");
+        assert!(numbers.iter().any(|number| (number - average).abs() > 0.1));
+    }
+}

@@ -1,13 +1,14 @@
 //! Proxies of HTTP.
 
+use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::LONG;
-use mixpanel_groups::{Client, ErrorKind, Group, RetryPolicy};
+use common::{LONG, is_own_process};
+use mixpanel_groups::{Client, ClientBuilder, ErrorKind, Group, Region, RetryPolicy};
 
 use super::send_through;
 
@@ -65,6 +66,42 @@ fn requests_go_through_the_proxy_which_finds_the_name() {
         head.contains("Proxy-Authorization: Basic dXNlcjpwYXNzIHdvcmQ="),
         "{head}"
     );
+}
+
+/// Returns the first line that the proxy gets for this client's request.
+fn destination(builder: ClientBuilder) -> String {
+    let (address, heads) = proxy("HTTP/1.1 503 No\r\n\r\n", "");
+    let builder = builder.retry(RetryPolicy::none());
+    let client = builder.proxy(format!("http://{address}")).build().unwrap();
+    let error = client.send(Group::new("company", "acme").delete());
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Network);
+    heads.recv().unwrap().lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn each_region_has_its_host() {
+    for (region, name, host) in [
+        (Region::Us, "us", "api.mixpanel.com"),
+        (Region::Eu, "eu", "api-eu.mixpanel.com"),
+        (Region::In, "in", "api-in.mixpanel.com"),
+    ] {
+        let connect = format!("CONNECT {host}:443 HTTP/1.1");
+        assert_eq!(destination(Client::builder("T").region(region)), connect);
+        let config = format!("token = 'T'\nregion = '{name}'");
+        assert_eq!(destination(toml::from_str(&config).unwrap()), connect);
+        let variables = [
+            ("MIXPANEL_TOKEN", "T"),
+            ("MIXPANEL_REGION", name),
+            ("EXPECTED", &connect),
+        ];
+        if is_own_process(each_region_has_its_host, &variables) {
+            let builder = ClientBuilder::from_env().unwrap();
+            assert_eq!(destination(builder), env::var("EXPECTED").unwrap());
+            return;
+        }
+    }
+    let default = destination(Client::builder("T"));
+    assert_eq!(default, "CONNECT api.mixpanel.com:443 HTTP/1.1");
 }
 
 #[test]
