@@ -233,10 +233,17 @@ fn group(service: &Service, key: &str, id: &str) -> Value {
 }
 
 /// Returns what has changed of a group since a version: the properties that its updates name, these
-/// updates, and events. `None`, if that is more than the whole view has.
+/// updates, and events. `None`, if that is more than the whole view has, or if an event was replaced, which
+/// the page may show.
 fn changed_group(service: &Service, key: &str, id: &str, since: u64) -> Option<Value> {
     let _turn = service.view_turn();
-    let group = service.memory().profiles.get(key, id).cloned()?;
+    let group = {
+        let memory = service.memory();
+        if memory.events.replaced > since {
+            return None;
+        }
+        memory.profiles.get(key, id).cloned()?
+    };
     let updates = group.history.iter().rev();
     let updates = updates.take_while(|update| update.version > since);
     let mut names = BTreeSet::new();
