@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::auth::{Credentials, ServiceAccount};
 use crate::fault::Fault;
 use crate::http::HttpServer;
-use crate::memory::{GroupSummary, KnownGroup, Memory, MemoryFile, is_linked};
-use crate::origin::{Allowed, name_of};
+use crate::memory::{Memory, MemoryFile, is_linked};
+use crate::origin::{Allowed, is_host, is_origin, name_of, without_slash};
 use crate::received::ReceivedRequest;
 use crate::service::{Service, Settings};
 use crate::updates::{EmulatorSnapshot, GroupUpdates};
@@ -238,21 +238,13 @@ impl Emulator {
     /// Returns the profiles of all groups that exist, by group key and id.
     #[must_use]
     pub fn profiles(&self) -> BTreeMap<(String, String), Profile> {
-        let groups = self.existing_groups().into_iter();
+        let groups = self.service.memory().profiles.existing();
         groups
+            .into_iter()
             .map(|group| {
                 let name = (group.key.to_string(), group.id.to_string());
                 (name, Arc::unwrap_or_clone(group.profile))
             })
-            .collect()
-    }
-
-    fn existing_groups(&self) -> Vec<GroupSummary> {
-        let memory = self.service.memory();
-        let groups = memory.profiles.iter();
-        groups
-            .filter(|group| group.profile.exists())
-            .map(KnownGroup::summary)
             .collect()
     }
 
@@ -294,18 +286,7 @@ impl Emulator {
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> EmulatorSnapshot {
-        let mut groups = BTreeMap::<_, BTreeMap<_, _>>::new();
-        for ((key, id), profile) in self.profiles() {
-            groups.entry(key).or_default().insert(id, profile);
-        }
-        let mut events = self.events();
-        for event in &mut events {
-            if let Some(Value::Object(properties)) = event.get_mut("properties") {
-                properties.remove("time");
-                properties.remove("$insert_id");
-            }
-        }
-        EmulatorSnapshot { groups, events }
+        self.service.snapshot()
     }
 
     /// Waits until `find` finds something, and returns that. `find` is called at once, and again whenever
@@ -426,14 +407,13 @@ impl Emulator {
     /// Injects a fault into one request. Faults queue up: the first is for the next request, on
     /// whichever connection that comes, the second for the one after it.
     pub fn fail_next(&self, fault: Fault) {
-        let fault = fault.by_present_name();
-        self.service.memory().faults.push_back(fault);
+        self.service.memory().fail_next(fault);
     }
 
     /// Injects a fault into every request, once those of [`fail_next`](Self::fail_next) are used up,
     /// until [`recover`](Self::recover).
     pub fn fail_always(&self, fault: Fault) {
-        self.service.memory().lasting = Some(fault.by_present_name());
+        self.service.memory().fail_always(fault);
     }
 
     /// Applies at once the requests that [`Fault::ApplyLate`] has put off, in the order of their
@@ -451,9 +431,7 @@ impl Emulator {
 
     /// Removes all faults that are still to come.
     pub fn recover(&self) {
-        let mut memory = self.service.memory();
-        memory.faults.clear();
-        memory.lasting = None;
+        self.service.memory().recover();
     }
 }
 

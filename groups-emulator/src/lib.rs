@@ -17,6 +17,7 @@
 // `reply` (outcome to body and status), `http`.
 
 mod auth;
+mod control;
 mod cutter;
 mod emulator;
 mod fault;

@@ -19,6 +19,7 @@ use crate::received::{DroppedRecord, ReceivedRequest};
 use crate::records::batch::{self, ParsedBatch};
 use crate::records::{event, rules, update};
 use crate::reply::{Endpoint, Reply, ReplyFormat};
+use crate::updates::EmulatorSnapshot;
 use crate::view;
 
 /// The emulated project. The emulator and its connection threads share it.
@@ -110,6 +111,15 @@ impl Service {
         self.changed.notify_all();
     }
 
+    /// Returns what there is of profiles and events, of the same moment.
+    pub(crate) fn snapshot(&self) -> EmulatorSnapshot {
+        let (groups, events) = {
+            let memory = self.memory();
+            (memory.profiles.existing(), memory.events.all())
+        };
+        EmulatorSnapshot::new(groups, events)
+    }
+
     fn log(&self, request: ReceivedRequest) {
         self.memory().keep_request(request);
         self.changed.notify_all();
@@ -132,11 +142,11 @@ impl Service {
                     return connection.refuse();
                 }
             };
-            // Requests of the page are neither kept nor take a fault: they are not under test.
+            // Requests of the page and of a test are neither kept nor take a fault: they are not under test.
             let stays_open = if view::handles(&request) {
                 let max = self.max_body(None);
-                let (_, pending) = connection.read_body(request.headers(), unread, max)?;
-                connection.send(pending, &view::reply(&request, self))?
+                let (body, pending) = connection.read_body(request.headers(), unread, max)?;
+                connection.send(pending, &view::reply(&request, body.as_deref(), self))?
             } else {
                 self.serve_one(
                     &mut connection,
@@ -252,7 +262,7 @@ impl Service {
     }
 
     /// Returns the largest body in bytes. An unknown path has that of updates.
-    fn max_body(&self, endpoint: Option<Endpoint>) -> usize {
+    pub(crate) fn max_body(&self, endpoint: Option<Endpoint>) -> usize {
         let documented = || rules::max_body(endpoint.unwrap_or(Endpoint::Groups));
         self.settings.max_body.unwrap_or_else(documented)
     }
