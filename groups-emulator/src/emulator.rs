@@ -101,11 +101,13 @@ impl EmulatorBuilder {
     /// browser and read the replies (CORS). Pages of this machine (`localhost`, `127.0.0.1` and `[::1]`)
     /// may, on any port; those of other origins get 403. Can be called more than once.
     ///
+    /// An origin is a scheme, a host and, unless it is the scheme's default, a port. Pages from files and in
+    /// sandboxed frames have the origin `null`, which can be allowed too.
+    ///
     /// Programs that are not browsers are not concerned.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         let origin: String = origin.into();
-        let origin = origin.trim_end_matches('/').to_owned();
-        self.settings.allowed.origins.push(origin);
+        self.settings.allowed.origins.push(without_slash(origin));
         self
     }
 
@@ -148,7 +150,8 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     /// - [`Config`](mixpanel_groups::ErrorKind::Config) if no request could ever match the settings: a
-    ///   largest body of 0 bytes, an empty token, secret or file name, a host that is not a name.
+    ///   largest body of 0 bytes, an empty token, secret or file name, a host that is not a name, an
+    ///   origin without a scheme or with a path or a wildcard.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
     ///   the file to [`keep`](Self::keep), or if another emulator keeps it.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
@@ -186,10 +189,16 @@ impl EmulatorBuilder {
         {
             return fail("the name of the file to keep is empty");
         }
-        let is_name = |host: &String| !host.is_empty() && !host.contains('/');
-        if !self.settings.allowed.hosts.iter().all(is_name) {
+        let allowed = &self.settings.allowed;
+        if !allowed.hosts.iter().all(|host| is_host(host)) {
             return fail(
                 "the allowed host is not a name: expected one such as host.docker.internal",
+            );
+        }
+        if !allowed.origins.iter().all(|origin| is_origin(origin)) {
+            return fail(
+                "the allowed origin is not what a browser sends: expected one such as https://app.example.com, \
+                 without a path or wildcard",
             );
         }
         self.settings.credentials.check()
