@@ -56,7 +56,7 @@ fn inject(body: &[u8], service: &Service, inject: fn(&mut Memory, Fault)) -> Rep
             Reply::empty()
         }
         None => {
-            let message = format!("not a fault: expected one of {}", Fault::FORMS.join(", "));
+            let message = format!("not a fault: expected one of {}", Fault::FORMS.join("; "));
             Reply::error(StatusCode::BAD_REQUEST, &message)
         }
     }

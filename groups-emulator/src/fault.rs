@@ -65,7 +65,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The form of each fault in JSON.
+    /// The form of each fault in JSON, as `/emulator/fail_next` takes it.
     pub(crate) const FORMS: [&str; 12] = [
         r#"{"status": 503}"#,
         r#"{"retry_after": {"status": 429, "after": "2"}}"#,

@@ -126,6 +126,24 @@ fn faults_last_until_recover_or_reset() {
     }
 }
 
+/// The error lists a form of each, and so does the README.
+#[test]
+fn the_forms_of_faults_are_documented() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let error = command(&sender, "fail_next", &json!("")).json();
+    let error = error["error"].as_str().unwrap();
+    let forms = error.strip_prefix("not a fault: expected one of ").unwrap();
+    let readme = include_str!("../../groups-emulator/README.md");
+    let forms: Vec<_> = forms.split("; ").collect();
+    assert_eq!(forms.len(), 12);
+    for form in forms {
+        let fault = serde_json::from_str(form).unwrap();
+        assert_eq!(command(&sender, "fail_next", &fault).status, 204, "{form}");
+        assert!(readme.contains(&format!("`{form}`")), "{form}");
+    }
+}
+
 #[test]
 fn what_is_not_a_fault_is_refused() {
     let emulator = Emulator::start().unwrap();
