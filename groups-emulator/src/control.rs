@@ -9,34 +9,23 @@ use crate::memory::Memory;
 use crate::reply::Reply;
 use crate::service::Service;
 
-const COMMANDS: [&str; 4] = ["reset", "fail_next", "fail_always", "recover"];
-
 /// Returns the reply to a request for this path below `/emulator/`, or `None` if it is not one of these.
 pub(crate) fn reply(name: &str, method: &Method, body: &[u8], service: &Service) -> Option<Reply> {
-    if name == "snapshot" {
-        return Some(if [Method::GET, Method::HEAD].contains(method) {
-            snapshot(service)
-        } else {
-            Reply::method_not_allowed("GET, HEAD")
-        });
-    }
-    if !COMMANDS.contains(&name) {
-        return None;
-    }
-    if *method != Method::POST {
-        return Some(Reply::method_not_allowed("POST"));
-    }
-    Some(match name {
-        "reset" => {
+    Some(match (name, method) {
+        ("snapshot", &Method::GET | &Method::HEAD) => snapshot(service),
+        ("snapshot", _) => Reply::method_not_allowed("GET, HEAD"),
+        ("reset", &Method::POST) => {
             service.reset();
             Reply::empty()
         }
-        "recover" => {
+        ("recover", &Method::POST) => {
             service.memory().recover();
             Reply::empty()
         }
-        "fail_next" => inject(body, service, Memory::fail_next),
-        _ => inject(body, service, Memory::fail_always),
+        ("fail_next", &Method::POST) => inject(body, service, Memory::fail_next),
+        ("fail_always", &Method::POST) => inject(body, service, Memory::fail_always),
+        ("reset" | "recover" | "fail_next" | "fail_always", _) => Reply::method_not_allowed("POST"),
+        _ => return None,
     })
 }
 
@@ -50,14 +39,10 @@ fn snapshot(service: &Service) -> Reply {
 
 fn inject(body: &[u8], service: &Service, inject: fn(&mut Memory, Fault)) -> Reply {
     let fault = serde_json::from_slice(body).ok();
-    match fault.and_then(|fault| Fault::from_json(&fault)) {
-        Some(fault) => {
-            inject(&mut service.memory(), fault);
-            Reply::empty()
-        }
-        None => {
-            let message = format!("not a fault: expected one of {}", Fault::FORMS.join("; "));
-            Reply::error(StatusCode::BAD_REQUEST, &message)
-        }
-    }
+    let Some(fault) = fault.and_then(|fault| Fault::from_json(&fault)) else {
+        let message = format!("not a fault: expected one of {}", Fault::FORMS.join("; "));
+        return Reply::error(StatusCode::BAD_REQUEST, &message);
+    };
+    inject(&mut service.memory(), fault);
+    Reply::empty()
 }

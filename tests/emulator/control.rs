@@ -50,7 +50,7 @@ fn the_snapshot_is_whole() {
     assert_eq!(get(), expected);
     let text = sender.get("/emulator/snapshot").body;
     assert_eq!(text, serde_json::to_string(&emulator.snapshot()).unwrap());
-    assert_eq!(emulator.requests().len(), 4, "looking on is no request");
+    assert_eq!(emulator.requests().len(), 4, "the snapshot is not one");
 }
 
 #[test]
