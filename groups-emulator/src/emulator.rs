@@ -406,11 +406,11 @@ impl Emulator {
         requests.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
-    /// Returns the number of connections that clients and browsers have open.
+    /// Returns the number of connections that clients and browsers have open. At 0, a request
+    /// that its client has aborted was applied, or never will be.
     ///
-    /// A connection that the emulator has not accepted yet is not counted. Connections are accepted in order,
-    /// so to wait for a request that its client has aborted, send another one over a new connection first, and
-    /// close that: at 0, the aborted request was applied, or never will be.
+    /// It waits until the connections that were opened before are accepted. If that takes more than 5 seconds, it
+    /// returns at least 1.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.server.open_connections()

@@ -31,7 +31,7 @@ pub(crate) struct Service {
     /// Held while a view is rendered, so that all viewers together take one processor and leave the
     /// others to clients.
     view_turn: Mutex<()>,
-    /// The number of connections so far.
+    /// The number of connections with requests under test so far.
     connections: AtomicUsize,
 }
 
@@ -127,7 +127,8 @@ impl Service {
 
     /// Serves the requests of one connection until it closes.
     pub(crate) fn serve(&self, stream: &TcpStream, lifecycle: &Lifecycle) -> io::Result<()> {
-        let connection_number = self.connections.fetch_add(1, Ordering::Relaxed);
+        let next_number = || self.connections.fetch_add(1, Ordering::Relaxed);
+        let mut connection_number = None;
         let mut connection = HttpConnection::new(stream)?;
         loop {
             let (request, unread) = match connection.next_request()? {
@@ -135,6 +136,7 @@ impl Service {
                 Incoming::End => return Ok(()),
                 Incoming::NotHttp(reason) => {
                     let number = self.memory().log.next_number();
+                    let connection_number = connection_number.unwrap_or_else(next_number);
                     let mut received = ReceivedRequest::not_http(number, connection_number);
                     received.status = Some(400);
                     received.error = Some(reason);
@@ -152,7 +154,7 @@ impl Service {
                     &mut connection,
                     request,
                     unread,
-                    connection_number,
+                    *connection_number.get_or_insert_with(next_number),
                     lifecycle,
                 )?
             };
