@@ -49,24 +49,21 @@ pub(crate) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Reply> {
         return Err(bad_request("the form has no field named data"));
     };
     // As bytes: what is not UTF-8 must not be replaced, but refused by the reader of JSON.
-    let spaced: Vec<_> = data
-        .iter()
-        .map(|&b| if b == b'+' { b' ' } else { b })
-        .collect();
-    let data: Vec<_> = percent_decode(&spaced).collect();
+    let data: Vec<_> = percent_decode(&replace(data, b'+', b' ')).collect();
     if let [b'[' | b'{', ..] = data.trim_ascii_start() {
         return Ok(data.into());
     }
     // Some official SDKs do not escape the `+` of base64, which a form reads as a space.
-    let base64 = data
-        .trim_ascii()
-        .iter()
-        .map(|&b| if b == b' ' { b'+' } else { b });
-    let base64: Vec<_> = base64.collect();
+    let base64 = replace(data.trim_ascii(), b' ', b'+');
     BASE64
         .decode(base64)
         .map(Cow::Owned)
         .map_err(|_| bad_request("data is neither JSON nor base64"))
+}
+
+fn replace(bytes: &[u8], old: u8, new: u8) -> Vec<u8> {
+    let bytes = bytes.iter();
+    bytes.map(|&b| if b == old { new } else { b }).collect()
 }
 
 fn decompress<'a>(headers: &HeaderMap, body: &'a [u8], max: usize) -> Result<Cow<'a, [u8]>, Reply> {
