@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::auth::{Credentials, ServiceAccount};
 use crate::fault::Fault;
 use crate::http::HttpServer;
-use crate::memory::{GroupSummary, KnownGroup, Memory, MemoryFile, is_linked};
-use crate::origin::{Allowed, name_of};
+use crate::memory::{Memory, MemoryFile, is_linked};
+use crate::origin::{Allowed, is_host, is_origin, name_of, without_slash};
 use crate::received::ReceivedRequest;
 use crate::service::{Service, Settings};
 use crate::updates::{EmulatorSnapshot, GroupUpdates};
@@ -101,11 +101,13 @@ impl EmulatorBuilder {
     /// browser and read the replies (CORS). Pages of this machine (`localhost`, `127.0.0.1` and `[::1]`)
     /// may, on any port; those of other origins get 403. Can be called more than once.
     ///
+    /// An origin is a scheme, a host and, unless it is the scheme's default, a port. Pages from files and in
+    /// sandboxed frames have the origin `null`, which can be allowed too.
+    ///
     /// Programs that are not browsers are not concerned.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         let origin: String = origin.into();
-        let origin = origin.trim_end_matches('/').to_owned();
-        self.settings.allowed.origins.push(origin);
+        self.settings.allowed.origins.push(without_slash(origin));
         self
     }
 
@@ -148,7 +150,8 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     /// - [`Config`](mixpanel_groups::ErrorKind::Config) if no request could ever match the settings: a
-    ///   largest body of 0 bytes, an empty token, secret or file name, a host that is not a name.
+    ///   largest body of 0 bytes, an empty token, secret or file name, a host that is not a name, an
+    ///   origin without a scheme or with a path or a wildcard.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
     ///   the file to [`keep`](Self::keep), or if another emulator keeps it.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
@@ -186,10 +189,16 @@ impl EmulatorBuilder {
         {
             return fail("the name of the file to keep is empty");
         }
-        let is_name = |host: &String| !host.is_empty() && !host.contains('/');
-        if !self.settings.allowed.hosts.iter().all(is_name) {
+        let allowed = &self.settings.allowed;
+        if !allowed.hosts.iter().all(|host| is_host(host)) {
             return fail(
                 "the allowed host is not a name: expected one such as host.docker.internal",
+            );
+        }
+        if !allowed.origins.iter().all(|origin| is_origin(origin)) {
+            return fail(
+                "the allowed origin is not what a browser sends: expected one such as https://app.example.com, \
+                 without a path or wildcard",
             );
         }
         self.settings.credentials.check()
@@ -238,21 +247,13 @@ impl Emulator {
     /// Returns the profiles of all groups that exist, by group key and id.
     #[must_use]
     pub fn profiles(&self) -> BTreeMap<(String, String), Profile> {
-        let groups = self.existing_groups().into_iter();
+        let groups = self.service.memory().profiles.existing();
         groups
+            .into_iter()
             .map(|group| {
                 let name = (group.key.to_string(), group.id.to_string());
                 (name, Arc::unwrap_or_clone(group.profile))
             })
-            .collect()
-    }
-
-    fn existing_groups(&self) -> Vec<GroupSummary> {
-        let memory = self.service.memory();
-        let groups = memory.profiles.iter();
-        groups
-            .filter(|group| group.profile.exists())
-            .map(KnownGroup::summary)
             .collect()
     }
 
@@ -294,18 +295,7 @@ impl Emulator {
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> EmulatorSnapshot {
-        let mut groups = BTreeMap::<_, BTreeMap<_, _>>::new();
-        for ((key, id), profile) in self.profiles() {
-            groups.entry(key).or_default().insert(id, profile);
-        }
-        let mut events = self.events();
-        for event in &mut events {
-            if let Some(Value::Object(properties)) = event.get_mut("properties") {
-                properties.remove("time");
-                properties.remove("$insert_id");
-            }
-        }
-        EmulatorSnapshot { groups, events }
+        self.service.snapshot()
     }
 
     /// Waits until `find` finds something, and returns that. `find` is called at once, and again whenever
@@ -418,6 +408,9 @@ impl Emulator {
 
     /// Returns the number of connections that clients and browsers have open. At 0, a request
     /// that its client has aborted was applied, or never will be.
+    ///
+    /// It waits until the connections that were opened before are accepted. If that takes more than 5 seconds, it
+    /// returns at least 1.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.server.open_connections()
@@ -426,14 +419,13 @@ impl Emulator {
     /// Injects a fault into one request. Faults queue up: the first is for the next request, on
     /// whichever connection that comes, the second for the one after it.
     pub fn fail_next(&self, fault: Fault) {
-        let fault = fault.by_present_name();
-        self.service.memory().faults.push_back(fault);
+        self.service.memory().fail_next(fault);
     }
 
     /// Injects a fault into every request, once those of [`fail_next`](Self::fail_next) are used up,
     /// until [`recover`](Self::recover).
     pub fn fail_always(&self, fault: Fault) {
-        self.service.memory().lasting = Some(fault.by_present_name());
+        self.service.memory().fail_always(fault);
     }
 
     /// Applies at once the requests that [`Fault::ApplyLate`] has put off, in the order of their
@@ -451,9 +443,7 @@ impl Emulator {
 
     /// Removes all faults that are still to come.
     pub fn recover(&self) {
-        let mut memory = self.service.memory();
-        memory.faults.clear();
-        memory.lasting = None;
+        self.service.memory().recover();
     }
 }
 

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// A fault that the emulator injects into one request, by
 /// [`fail_next`](crate::Emulator::fail_next), or into every request, by
 /// [`fail_always`](crate::Emulator::fail_always).
@@ -63,6 +65,62 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The form of each fault in JSON, as `/emulator/fail_next` takes it.
+    pub(crate) const FORMS: [&str; 12] = [
+        r#"{"status": 503}"#,
+        r#"{"retry_after": {"status": 429, "after": "2"}}"#,
+        r#"{"response": {"status": 200, "body": "0"}}"#,
+        r#""html""#,
+        r#"{"firewall": "text"}"#,
+        r#""close_before""#,
+        r#""close_after""#,
+        r#""close_mid_response""#,
+        r#"{"delay_ms": 5000}"#,
+        r#"{"apply_late_ms": 5000}"#,
+        r#"{"reject": [0, 2]}"#,
+        r#"{"too_large": 10}"#,
+    ];
+
+    /// Returns the fault that has one of these forms: its name, with its value in an object.
+    pub(crate) fn from_json(json: &Value) -> Option<Self> {
+        let (name, value) = match json {
+            Value::String(name) => (name, &Value::Null),
+            Value::Object(members) if members.len() == 1 => members.iter().next()?,
+            _ => return None,
+        };
+        let status = |value: &Value| u16::try_from(value.as_u64()?).ok();
+        let number = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let time = || value.as_u64().map(Duration::from_millis);
+        Some(match name.as_str() {
+            "status" => Self::Status(status(value)?),
+            "retry_after" => Self::RetryAfter {
+                status: status(&value["status"])?,
+                after: text(&value["after"])?,
+            },
+            "response" => Self::Response {
+                status: status(&value["status"])?,
+                body: text(&value["body"])?,
+            },
+            "html" if value.is_null() => Self::Html,
+            "firewall" => Self::Firewall(text(value)?),
+            "close_before" if value.is_null() => Self::CloseBefore,
+            "close_after" if value.is_null() => Self::CloseAfter,
+            "close_mid_response" if value.is_null() => Self::CloseMidResponse,
+            "delay_ms" => Self::Delay(time()?),
+            "apply_late_ms" => Self::ApplyLate(time()?),
+            "reject" => Self::Reject(
+                value
+                    .as_array()?
+                    .iter()
+                    .map(number)
+                    .collect::<Option<_>>()?,
+            ),
+            "too_large" => Self::TooLarge(number(value)?),
+            _ => return None,
+        })
+    }
+
     /// Returns the same fault by its present name.
     pub(crate) fn by_present_name(self) -> Self {
         match self {

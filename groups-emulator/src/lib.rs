@@ -14,9 +14,11 @@
 //
 // A request passes the modules in this order: `http` (bytes to request and body), `origin` (may a page
 // of this site send it?), `service` (path, fault), `auth`, `records` (body to valid records), `memory` (records to profiles and events),
-// `reply` (outcome to body and status), `http`.
+// `reply` (outcome to body and status), `http`. Requests of the page go from `origin` to `view`, and those of tests in other languages
+// from there to `control`.
 
 mod auth;
+mod control;
 mod cutter;
 mod emulator;
 mod fault;

@@ -31,8 +31,14 @@ Options:
   --help                 this text
   --version              the version
 
-Open the address that it prints in a browser to see what arrives.
-A POST to /emulator/reset forgets everything.";
+Open the address that it prints in a browser to see what arrives. For tests:
+  GET /emulator/snapshot      all profiles and events, as JSON
+  POST /emulator/fail_next    a fault of the next request, such as {\"status\": 503}
+  POST /emulator/fail_always  a fault of every request, until recover
+  POST /emulator/recover      no faults
+  POST /emulator/reset        forgets everything
+
+The README lists the faults, and how to point official SDKs here.";
 
 pub(crate) fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {

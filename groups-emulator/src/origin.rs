@@ -151,6 +151,29 @@ fn is_same(origin: &str, host: &str) -> bool {
     origin.strip_prefix("http://") == Some(host)
 }
 
+/// Returns an origin without the slash with which an address ends. That of `file://` belongs to it.
+pub(crate) fn without_slash(origin: String) -> String {
+    match origin.strip_suffix('/') {
+        Some(rest) if !rest.ends_with('/') => rest.to_owned(),
+        _ => origin,
+    }
+}
+
+/// Returns whether a browser can send this as an origin.
+pub(crate) fn is_origin(text: &str) -> bool {
+    match text.split_once("://") {
+        // That of a page from a file has no host.
+        Some((scheme, host)) => is_host(scheme) && (host.is_empty() || is_host(host)),
+        None => text.eq_ignore_ascii_case("null"),
+    }
+}
+
+/// Returns whether this can be a host, with or without a port.
+pub(crate) fn is_host(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_part)
+}
+
 /// Returns a host without its port.
 pub(crate) fn name_of(host: &str) -> &str {
     let (name, port) = match host.find(']') {

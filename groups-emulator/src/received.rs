@@ -179,6 +179,7 @@ pub(crate) struct RequestLog {
 
 impl RequestLog {
     const MAX_REQUESTS: usize = 1_000;
+    /// The most bytes of these requests, unless it is one.
     const MAX_BYTES: usize = 16 * 1024 * 1024;
 
     /// Returns the number of a request that has just arrived.
@@ -197,11 +198,11 @@ impl RequestLog {
         self.failed += usize::from(request.is_failed());
         self.bytes += request.bytes();
         self.by_number.insert(request.number, Arc::new(request));
-        while self.by_number.len() > Self::MAX_REQUESTS || self.bytes > Self::MAX_BYTES {
-            let Some((_, oldest)) = self.by_number.pop_first() else {
-                return;
-            };
-            self.bytes -= oldest.bytes();
+        while self.by_number.len() > Self::MAX_REQUESTS
+            || (self.bytes > Self::MAX_BYTES && self.by_number.len() > 1)
+        {
+            let oldest = self.by_number.pop_first();
+            self.bytes -= oldest.map_or(0, |(_, oldest)| oldest.bytes());
         }
     }
 

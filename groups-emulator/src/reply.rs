@@ -112,8 +112,8 @@ impl Reply {
         }
     }
 
-    pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
-        Self::new(status, "application/json", body.to_string())
+    pub(crate) fn json(status: StatusCode, json: String) -> Self {
+        Self::new(status, "application/json", json)
     }
 
     pub(crate) fn html(page: &str) -> Self {
@@ -152,7 +152,7 @@ impl Reply {
                 "status": reason(status),
             }),
         };
-        Self::json(status, &body).with_error(message)
+        Self::json(status, body.to_string()).with_error(message)
     }
 
     /// Returns the 401 of a path. Its message on `/import` is documented, so the reason is for the log
@@ -162,7 +162,7 @@ impl Reply {
             return Self::error(StatusCode::UNAUTHORIZED, reason);
         }
         let body = json!({"code": 401, "error": "Invalid credentials", "status": "Unauthorized"});
-        Self::json(StatusCode::UNAUTHORIZED, &body).with_error(reason)
+        Self::json(StatusCode::UNAUTHORIZED, body.to_string()).with_error(reason)
     }
 
     pub(crate) fn not_found(path: &str) -> Self {
@@ -213,7 +213,7 @@ impl Reply {
             body["code"] = 200.into();
             body["num_records_imported"] = good.into();
         }
-        Self::json(StatusCode::OK, &body)
+        Self::json(StatusCode::OK, body.to_string())
     }
 
     fn counted(
@@ -228,7 +228,7 @@ impl Reply {
                 Endpoint::Import => "num_records_imported",
             };
             let body = json!({"code": 200, count: good, "status": "OK"});
-            return Self::json(StatusCode::OK, &body);
+            return Self::json(StatusCode::OK, body.to_string());
         }
         let error = if failed.is_empty() {
             NO_RECORDS
@@ -244,7 +244,7 @@ impl Reply {
             "num_records_imported": good,
             "failed_records": failed,
         });
-        Self::json(status, &body)
+        Self::json(status, body.to_string())
     }
 
     /// Returns the reply that the fault puts in place of the documented one. Returns `None` for a fault

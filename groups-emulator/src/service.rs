@@ -19,6 +19,7 @@ use crate::received::{DroppedRecord, ReceivedRequest};
 use crate::records::batch::{self, ParsedBatch};
 use crate::records::{event, rules, update};
 use crate::reply::{Endpoint, Reply, ReplyFormat};
+use crate::updates::EmulatorSnapshot;
 use crate::view;
 
 /// The emulated project. The emulator and its connection threads share it.
@@ -30,7 +31,7 @@ pub(crate) struct Service {
     /// Held while a view is rendered, so that all viewers together take one processor and leave the
     /// others to clients.
     view_turn: Mutex<()>,
-    /// The number of connections so far.
+    /// The number of connections with requests under test so far.
     connections: AtomicUsize,
 }
 
@@ -110,6 +111,15 @@ impl Service {
         self.changed.notify_all();
     }
 
+    /// Returns what there is of profiles and events, of the same moment.
+    pub(crate) fn snapshot(&self) -> EmulatorSnapshot {
+        let (groups, events) = {
+            let memory = self.memory();
+            (memory.profiles.existing(), memory.events.all())
+        };
+        EmulatorSnapshot::new(groups, events)
+    }
+
     fn log(&self, request: ReceivedRequest) {
         self.memory().keep_request(request);
         self.changed.notify_all();
@@ -117,7 +127,8 @@ impl Service {
 
     /// Serves the requests of one connection until it closes.
     pub(crate) fn serve(&self, stream: &TcpStream, lifecycle: &Lifecycle) -> io::Result<()> {
-        let connection_number = self.connections.fetch_add(1, Ordering::Relaxed);
+        let next_number = || self.connections.fetch_add(1, Ordering::Relaxed);
+        let mut connection_number = None;
         let mut connection = HttpConnection::new(stream)?;
         loop {
             let (request, unread) = match connection.next_request()? {
@@ -125,6 +136,7 @@ impl Service {
                 Incoming::End => return Ok(()),
                 Incoming::NotHttp(reason) => {
                     let number = self.memory().log.next_number();
+                    let connection_number = connection_number.unwrap_or_else(next_number);
                     let mut received = ReceivedRequest::not_http(number, connection_number);
                     received.status = Some(400);
                     received.error = Some(reason);
@@ -132,17 +144,17 @@ impl Service {
                     return connection.refuse();
                 }
             };
-            // Requests of the page are neither kept nor take a fault: they are not under test.
+            // Requests of the page and of a test are neither kept nor take a fault: they are not under test.
             let stays_open = if view::handles(&request) {
                 let max = self.max_body(None);
-                let (_, pending) = connection.read_body(request.headers(), unread, max)?;
-                connection.send(pending, &view::reply(&request, self))?
+                let (body, pending) = connection.read_body(request.headers(), unread, max)?;
+                connection.send(pending, &view::reply(&request, body.as_deref(), self))?
             } else {
                 self.serve_one(
                     &mut connection,
                     request,
                     unread,
-                    connection_number,
+                    *connection_number.get_or_insert_with(next_number),
                     lifecycle,
                 )?
             };
@@ -252,7 +264,7 @@ impl Service {
     }
 
     /// Returns the largest body in bytes. An unknown path has that of updates.
-    fn max_body(&self, endpoint: Option<Endpoint>) -> usize {
+    pub(crate) fn max_body(&self, endpoint: Option<Endpoint>) -> usize {
         let documented = || rules::max_body(endpoint.unwrap_or(Endpoint::Groups));
         self.settings.max_body.unwrap_or_else(documented)
     }

@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mixpanel_groups::{Operation, Profile};
 use serde::ser::{Serialize, SerializeMap as _, SerializeStruct as _, Serializer};
 use serde_json::Value;
+
+use crate::memory::GroupSummary;
 
 /// An update that the emulator has applied, from [`Emulator::updates`](crate::Emulator::updates).
 ///
@@ -139,6 +142,28 @@ pub struct EmulatorSnapshot {
     pub groups: BTreeMap<String, BTreeMap<String, Profile>>,
     /// The imported events, without `time` and `$insert_id`.
     pub events: Vec<Value>,
+}
+
+impl EmulatorSnapshot {
+    pub(crate) fn new(groups: Vec<GroupSummary>, events: Vec<Arc<Value>>) -> Self {
+        let mut by_key = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for group in groups {
+            let profiles = by_key.entry(group.key.to_string()).or_default();
+            profiles.insert(group.id.to_string(), Arc::unwrap_or_clone(group.profile));
+        }
+        let events = events.into_iter().map(|event| {
+            let mut event = Arc::unwrap_or_clone(event);
+            if let Some(Value::Object(properties)) = event.get_mut("properties") {
+                properties.remove("time");
+                properties.remove("$insert_id");
+            }
+            event
+        });
+        Self {
+            groups: by_key,
+            events: events.collect(),
+        }
+    }
 }
 
 impl Serialize for EmulatorSnapshot {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use ureq_proto::http::{Method, Request, StatusCode, header};
 
+use crate::control;
 use crate::cutter::{Cutter, cut};
 use crate::memory::{GroupSummary, KnownGroup, is_linked};
 use crate::origin;
@@ -50,11 +51,19 @@ fn only_looks(request: &Request<()>) -> bool {
     [Method::GET, Method::HEAD].contains(request.method())
 }
 
-/// Returns the page, or a view as JSON. A view that has not changed since the version in the query is
-/// left out: only the version comes back.
-pub(crate) fn reply(request: &Request<()>, service: &Service) -> Reply {
+/// Returns the page, a view as JSON, or what [`control`] replies. Of a view that has not changed since the
+/// version in the query, only the version comes back. `None` stands for a body that is too large.
+pub(crate) fn reply(request: &Request<()>, body: Option<&[u8]>, service: &Service) -> Reply {
     if let Err(reason) = origin::check_page(request, &service.settings.allowed) {
         return Reply::error(StatusCode::FORBIDDEN, &reason);
+    }
+    let Some(body) = body else {
+        return Reply::too_large(service.max_body(None), "bytes");
+    };
+    let control = request.uri().path().strip_prefix("/emulator/");
+    let control = control.and_then(|name| control::reply(name, request.method(), body, service));
+    if let Some(reply) = control {
+        return reply;
     }
     let query = request.uri().query().unwrap_or_default();
     let query: BTreeMap<Cow<'_, str>, Cow<'_, str>> =
@@ -71,11 +80,6 @@ pub(crate) fn reply(request: &Request<()>, service: &Service) -> Reply {
     let is_known = since == Some(version);
     let mut view = match (request.uri().path(), request.method()) {
         ("/", _) => return Reply::html(PAGE).with_header(header::X_FRAME_OPTIONS, "DENY"),
-        ("/emulator/reset", &Method::POST) => {
-            service.reset();
-            return Reply::empty();
-        }
-        ("/emulator/reset", _) => return Reply::method_not_allowed("POST"),
         _ if !only_looks(request) => return Reply::method_not_allowed("GET, HEAD"),
         ("/emulator/groups" | "/emulator/group" | "/emulator/requests", _) if is_known => json!({}),
         ("/emulator/groups", _) => {
@@ -95,7 +99,7 @@ pub(crate) fn reply(request: &Request<()>, service: &Service) -> Reply {
         (path, _) => return Reply::not_found(path),
     };
     view["version"] = format!("{epoch}-{version}").into();
-    Reply::json(StatusCode::OK, &view)
+    Reply::json(StatusCode::OK, view.to_string())
 }
 
 /// Which groups are listed: those of a group key, with a text in id or properties, ignoring case. Empty
@@ -233,10 +237,17 @@ fn group(service: &Service, key: &str, id: &str) -> Value {
 }
 
 /// Returns what has changed of a group since a version: the properties that its updates name, these
-/// updates, and events. `None`, if that is more than the whole view has.
+/// updates, and events. `None`, if that is more than the whole view has, or if an event was replaced, which
+/// the page may show.
 fn changed_group(service: &Service, key: &str, id: &str, since: u64) -> Option<Value> {
     let _turn = service.view_turn();
-    let group = service.memory().profiles.get(key, id).cloned()?;
+    let group = {
+        let memory = service.memory();
+        if memory.events.replaced > since {
+            return None;
+        }
+        memory.profiles.get(key, id).cloned()?
+    };
     let updates = group.history.iter().rev();
     let updates = updates.take_while(|update| update.version > since);
     let mut names = BTreeSet::new();

@@ -116,6 +116,38 @@ fn what_cannot_be_decoded() {
     }
 }
 
+/// Mixpanel's import page: "properties.utm_source is invalid: string should be valid utf8".
+#[test]
+fn a_text_that_is_not_utf_8_is_refused_in_each_form() {
+    let update = json!([update("acme", "$set", json!({"name": "Caf?"}))]).to_string();
+    let latin_1 = update.bytes().map(|b| if b == b'?' { 0xE9 } else { b });
+    let latin_1: Vec<_> = latin_1.collect();
+    let escaped: String = latin_1.iter().map(|byte| format!("%{byte:02X}")).collect();
+    let escaped = format!("data={escaped}");
+    let base64 = form(&BASE64_STANDARD.encode(&latin_1));
+    let bodies: [(Headers<'_>, &[u8]); 4] = [
+        (&JSON, &latin_1),
+        (&[FORM], escaped.as_bytes()),
+        (&[FORM], &[b"data=", &*latin_1].concat()),
+        (&[FORM], base64.as_bytes()),
+    ];
+    for (headers, body) in bodies {
+        let (response, emulator) = send(headers, body);
+        assert_eq!(response.status, 400, "{headers:?} {response:?}");
+        assert!(emulator.profiles().is_empty(), "{headers:?}");
+    }
+    let emulator = Emulator::start().unwrap();
+    let query = format!("/groups?{escaped}");
+    let response = Sender::new(&emulator).get(&query);
+    assert_eq!(response.status, 400, "{response:?}");
+    assert!(emulator.profiles().is_empty());
+    // A text may have the character that stands for what is not UTF-8.
+    let (response, emulator) = send(&[FORM], form(&update.replace('?', "\u{FFFD}")).as_bytes());
+    assert_eq!(response.body, "1");
+    let profile = emulator.profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"name": "Caf\u{FFFD}"}));
+}
+
 #[test]
 fn requests_show_the_json_that_was_sent() {
     let emulator = Emulator::start().unwrap();

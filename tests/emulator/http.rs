@@ -92,6 +92,14 @@ fn http_1_0_closes() {
     let emulator = Emulator::start().unwrap();
     let request = request("", "a").replace("HTTP/1.1", "HTTP/1.0");
     assert!(raw(&emulator, request.as_bytes()).ends_with("\r\n\r\n1"));
+    // Also where the client offers to keep it open: the reply does not say that it stays so.
+    let request = self::request("connection: keep-alive\r\n", "b").replace("HTTP/1.1", "HTTP/1.0");
+    let mut stream = connect(&emulator);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.ends_with("\r\n\r\n1"), "{reply}");
+    assert!(!reply.contains("keep-alive"), "{reply}");
 }
 
 #[test]

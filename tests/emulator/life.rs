@@ -4,12 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use mixpanel_groups::ErrorKind;
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
-use crate::wire::{Sender, connect, read_response, update};
+use crate::wire::{PATIENCE, Sender, connect, read_response, update};
 
 /// Other tests may get the port that one has just left, but not five times.
 fn once_in_five(succeeds: impl Fn() -> bool) -> bool {
@@ -142,4 +143,28 @@ fn debug_shows_no_token() {
     let emulator = builder.start().unwrap();
     let debug = format!("{emulator:?}");
     assert!(debug.contains(&emulator.endpoint()) && !debug.contains("SECRET"));
+}
+
+/// Also of a connection that is still to be accepted.
+#[test]
+fn without_open_connections_no_aborted_request_is_under_way() {
+    let emulator = Emulator::start().unwrap();
+    for round in 0..200 {
+        let id = format!("aborted{round}");
+        let body = json!([update(&id, "$set", json!({"a": 1}))]).to_string();
+        let len = body.len();
+        let head = format!("POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len}");
+        let mut aborted = connect(&emulator);
+        let request = format!("{head}\r\n\r\n{body}");
+        aborted.write_all(request.as_bytes()).unwrap();
+        drop(aborted);
+        let started = Instant::now();
+        while emulator.open_connections() > 0 {
+            assert!(started.elapsed() < PATIENCE);
+        }
+        assert!(emulator.profile("company", &id).is_some(), "{round}");
+    }
+    // Looking is not a connection of a client.
+    let numbers = emulator.requests().into_iter().map(|r| r.connection);
+    assert_eq!(numbers.collect::<Vec<_>>(), (0..200).collect::<Vec<_>>());
 }

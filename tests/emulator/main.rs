@@ -3,6 +3,7 @@
 
 mod bodies;
 mod browser;
+mod control;
 mod faults;
 mod http;
 mod import;

@@ -1,5 +1,6 @@
 //! Which web pages may send requests.
 
+use mixpanel_groups::ErrorKind;
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
@@ -126,6 +127,47 @@ fn an_allowed_origin() {
     );
     let other = "host: localhost\r\norigin: https://app.example.evil\r\n";
     assert!(post(&emulator, other).starts_with("HTTP/1.1 403 "));
+}
+
+/// An app that loads its page from a file, and one whose page has no origin.
+#[test]
+fn an_allowed_origin_without_a_host() {
+    for origin in ["file://", "null", "capacitor://localhost"] {
+        let emulator = Emulator::builder().allow_origin(origin).start().unwrap();
+        let reply = post(&emulator, &format!("{LOCAL}origin: {origin}\r\n"));
+        let expected = format!("\r\naccess-control-allow-origin: {origin}\r\n");
+        assert!(reply.contains(&expected), "{origin}: {reply}");
+    }
+}
+
+#[test]
+fn what_no_browser_sends_cannot_be_allowed() {
+    for origin in [
+        "app.example.com",
+        "",
+        "*",
+        "/",
+        "://app.example.com",
+        "https://app.example.com/path",
+        "https://app.example.com//",
+        "https://*.example.com",
+        "https://user@app.example.com",
+        "https://app.example.com https://b.example",
+    ] {
+        let error = Emulator::builder()
+            .allow_origin(origin)
+            .start()
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{origin}");
+        assert!(
+            error.to_string().contains("https://app.example.com"),
+            "{error}"
+        );
+    }
+    for host in ["*", "*.example.com", "a b", "user@mixpanel", "münchen"] {
+        let error = Emulator::builder().allow_host(host).start().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{host}");
+    }
 }
 
 #[test]

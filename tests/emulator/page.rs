@@ -445,6 +445,40 @@ fn a_known_group_is_told_what_changed() {
     );
 }
 
+/// An event of the same identity takes the place of the one that the page shows, and may be of another group.
+#[test]
+fn a_known_group_whose_event_was_replaced_comes_as_a_whole() {
+    let emulator = Emulator::start().unwrap();
+    let acme = Group::new("company", "acme");
+    let path = "/emulator/group?key=company&id=acme";
+    let import = |id: &str, company: &str| {
+        let properties = json!({
+            "time": 1_618_716_477, "distinct_id": "", "$insert_id": id, "company": company,
+        });
+        let body = json!([{"event": "E", "properties": properties}]).to_string();
+        let headers = [crate::wire::JSON[0], ("authorization", "Basic VE9LRU46")];
+        let sender = Sender::new(&emulator);
+        let response = sender.post("/import", &headers, body.as_bytes());
+        assert_eq!(response.unwrap().status, 200);
+    };
+    send(
+        &emulator,
+        [acme.set(json!({"a": 1})), acme.set(json!({"a": 2}))],
+    );
+    import("i1", "acme");
+    for (company, left) in [("acme", 1), ("globex", 0)] {
+        let known = view(&emulator, path);
+        import("i1", company);
+        send(&emulator, [acme.set(json!({"company": company}))]);
+        let whole = since(&emulator, path, &known);
+        assert_eq!(whole.get("since"), None, "{company}");
+        assert_eq!(whole["events"].as_array().unwrap().len(), left);
+        // What comes after that is sent alone again.
+        import(&format!("after-{company}"), "other");
+        assert_ne!(since(&emulator, path, &whole).get("since"), None);
+    }
+}
+
 /// Updates with a mistyped id, say: they are shown, and create no group.
 #[test]
 fn a_group_that_never_existed_is_not_a_deleted_one() {

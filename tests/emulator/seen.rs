@@ -215,6 +215,24 @@ fn viewers_that_do_not_read_block_nobody() {
     );
 }
 
+/// The log keeps 16 MiB, and one request may be larger.
+#[test]
+fn the_last_request_is_kept_whatever_its_size() {
+    const MIB: usize = 1024 * 1024;
+    let emulator = Emulator::builder().max_body(32 * MIB).start().unwrap();
+    let sender = Sender::new(&emulator);
+    sender.send("", &update("acme", "$set", json!({"a": 1})));
+    sender
+        .post("/groups", &JSON, &vec![b' '; 17 * MIB])
+        .unwrap();
+    let kept = || -> Vec<_> { emulator.requests().iter().map(|r| r.number).collect() };
+    assert_eq!(kept(), [1]);
+    // Smaller ones come back to their share.
+    sender.send("", &update("acme", "$set", json!({"a": 2})));
+    sender.send("", &update("acme", "$set", json!({"a": 3})));
+    assert_eq!(kept(), [2, 3]);
+}
+
 /// As of `requests.post(url, json=json.dumps(data))`, which encodes twice.
 #[test]
 fn requests_without_a_valid_record_have_failed() {

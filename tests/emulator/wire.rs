@@ -56,7 +56,15 @@ impl Sender {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut response = request.send(body)?;
+        Self::read(request.send(body)?)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        let request = self.agent.get(format!("{}{path}", self.endpoint));
+        Self::read(request.call().unwrap()).unwrap()
+    }
+
+    fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Response, ureq::Error> {
         let text = |name| {
             let value = response.headers().get(name)?;
             Some(value.to_str().unwrap().to_owned())

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use flate2::read::MultiGzDecoder;
+use percent_encoding::percent_decode;
 use ureq_proto::http::{HeaderMap, StatusCode, header};
 
 use crate::reply::{Reply, ReplyFormat};
@@ -43,19 +44,26 @@ pub(crate) fn decode<'a>(
 /// Returns the JSON in the field `data` of a form, or of a query: some official SDKs send updates in
 /// the query.
 pub(crate) fn decode_form<'a>(form: &[u8]) -> Result<Cow<'a, [u8]>, Reply> {
-    let data = form_urlencoded::parse(form).find(|(name, _)| name == "data");
-    let Some((_, data)) = data else {
+    let mut fields = form.split(|byte| *byte == b'&');
+    let Some(data) = fields.find_map(|field| field.strip_prefix(b"data=")) else {
         return Err(bad_request("the form has no field named data"));
     };
-    if data.trim_start().starts_with(['[', '{']) {
-        return Ok(data.into_owned().into_bytes().into());
+    // As bytes: what is not UTF-8 must not be replaced, but refused by the reader of JSON.
+    let data: Vec<_> = percent_decode(&replace(data, b'+', b' ')).collect();
+    if let [b'[' | b'{', ..] = data.trim_ascii_start() {
+        return Ok(data.into());
     }
     // Some official SDKs do not escape the `+` of base64, which a form reads as a space.
-    let base64 = data.trim().replace(' ', "+");
+    let base64 = replace(data.trim_ascii(), b' ', b'+');
     BASE64
         .decode(base64)
         .map(Cow::Owned)
         .map_err(|_| bad_request("data is neither JSON nor base64"))
+}
+
+fn replace(bytes: &[u8], old: u8, new: u8) -> Vec<u8> {
+    let bytes = bytes.iter();
+    bytes.map(|&b| if b == old { new } else { b }).collect()
 }
 
 fn decompress<'a>(headers: &HeaderMap, body: &'a [u8], max: usize) -> Result<Cow<'a, [u8]>, Reply> {

@@ -1,7 +1,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use ureq_proto::http::{HeaderMap, Request, header};
+use ureq_proto::http::{HeaderMap, Request, Version, header};
 use ureq_proto::server::state::{ProvideResponse, RecvBody};
 // In ureq-proto, `Reply` is the state machine of one request and its response.
 use ureq_proto::server::{RecvRequestResult, Reply as Exchange, SendResponseResult};
@@ -24,6 +24,9 @@ pub(crate) struct HttpConnection<'a> {
     buffer: Vec<u8>,
     /// The bytes that were read and not used yet.
     input: Vec<u8>,
+    /// Whether the last request was one of HTTP/1.0. Its connection is closed: the reply does not name `keep-alive`,
+    /// without which such a client expects the end.
+    is_http_1_0: bool,
 }
 
 /// The next thing to arrive on a connection.
@@ -48,6 +51,7 @@ impl<'a> HttpConnection<'a> {
             stream,
             buffer: vec![0; CHUNK],
             input: Vec::new(),
+            is_http_1_0: false,
         })
     }
 
@@ -58,6 +62,7 @@ impl<'a> HttpConnection<'a> {
             match exchange.try_request(&self.input) {
                 Ok((used, Some(request))) if used <= MAX_HEAD => {
                     self.input.drain(..used);
+                    self.is_http_1_0 = request.version() == Version::HTTP_10;
                     break request;
                 }
                 Ok((_, None)) if self.input.len() <= MAX_HEAD => {
@@ -152,7 +157,7 @@ impl<'a> HttpConnection<'a> {
     pub(crate) fn send(&mut self, pending: PendingReply, reply: &Reply) -> io::Result<bool> {
         let (bytes, stays_open) = write_reply(pending, reply, &mut self.buffer)?;
         self.stream.write_all(&bytes)?;
-        Ok(stays_open)
+        Ok(stays_open && !self.is_http_1_0)
     }
 
     /// Writes the reply without the second half of its body.

@@ -1,4 +1,4 @@
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use mixpanel_groups::{Error, ErrorKind};
 
+/// The longest time that opening a connection takes, and another one until it has been accepted and served.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest time that stopping takes.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -60,13 +62,25 @@ impl HttpServer {
 }
 
 impl HttpServer {
-    /// Returns the number of connections that are open.
+    /// Returns the number of connections that are open, also of those that are still to be accepted when it is
+    /// called.
+    ///
+    /// They are accepted in order. So it opens one more, and waits until that one has been served, or counts it.
     pub(crate) fn open_connections(&self) -> usize {
+        let is_served = self.open_and_close().is_ok();
         let state = self.lifecycle.lock();
         let connections = state.connections.iter();
-        connections
+        let open = connections
             .filter(|stream| stream.strong_count() > 0)
-            .count()
+            .count();
+        open.max(usize::from(!is_served))
+    }
+
+    fn open_and_close(&self) -> io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&self.address, ACCEPT_TIMEOUT)?;
+        stream.set_read_timeout(Some(ACCEPT_TIMEOUT))?;
+        stream.shutdown(Shutdown::Write)?;
+        stream.read(&mut [0]).map(drop)
     }
 
     /// Closes the listener and all connections. A request whose reply has not gone out by then gets none.

@@ -8,6 +8,9 @@ use serde_json::Value;
 pub(crate) struct EventStore {
     by_version: BTreeMap<u64, Arc<Value>>,
     versions: HashMap<EventIdentity, u64>,
+    /// The version of the last event that took the place of another, or 0. A viewer of an earlier version
+    /// shows one that is gone.
+    pub(crate) replaced: u64,
 }
 
 /// Name, time, distinct id and insert id: two events with the same four are one.
@@ -42,6 +45,7 @@ impl EventStore {
         let before = self.versions.insert(identity(&event), version);
         if let Some(before) = before {
             self.by_version.remove(&before);
+            self.replaced = version;
         }
         self.by_version.insert(version, Arc::new(event));
         if self.by_version.len() > Self::MAX

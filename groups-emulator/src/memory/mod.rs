@@ -36,9 +36,9 @@ pub(crate) struct Memory {
     pub(crate) epoch: String,
     pub(crate) log: RequestLog,
     /// The faults of the next requests, one each.
-    pub(crate) faults: VecDeque<Fault>,
+    faults: VecDeque<Fault>,
     /// The fault of every request after those.
-    pub(crate) lasting: Option<Fault>,
+    lasting: Option<Fault>,
     pub(crate) late: LateRequests,
 }
 
@@ -62,6 +62,19 @@ impl Memory {
     /// Returns the fault of the next request, and removes it if it is for that request alone.
     pub(crate) fn take_fault(&mut self) -> Option<Fault> {
         self.faults.pop_front().or_else(|| self.lasting.clone())
+    }
+
+    pub(crate) fn fail_next(&mut self, fault: Fault) {
+        self.faults.push_back(fault.by_present_name());
+    }
+
+    pub(crate) fn fail_always(&mut self, fault: Fault) {
+        self.lasting = Some(fault.by_present_name());
+    }
+
+    pub(crate) fn recover(&mut self) {
+        self.faults.clear();
+        self.lasting = None;
     }
 
     /// Returns the version of a profile or an event that is about to be stored.

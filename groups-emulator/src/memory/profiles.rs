@@ -176,6 +176,12 @@ impl ProfileStore {
         places.map(|&place| &self.groups[place])
     }
 
+    /// Returns the groups that exist, in the order of key and id.
+    pub(crate) fn existing(&self) -> Vec<GroupSummary> {
+        let existing = self.iter().filter(|group| group.profile.exists());
+        existing.map(KnownGroup::summary).collect()
+    }
+
     /// Returns up to `count` groups, from this place on in the order of their first update.
     pub(crate) fn slice(&self, from: usize, count: usize) -> &[KnownGroup] {
         let to = self.groups.len().min(from.saturating_add(count));

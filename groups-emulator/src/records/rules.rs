@@ -36,13 +36,20 @@
 //! # Unknown
 //! Where no source says what Mixpanel does with a record, the emulator refuses it: one that accepts more
 //! than Mixpanel would hide mistakes. Hence a top-level key that no source names is refused, and so are
-//! a group id that is not text, a property name that is empty, `$group_key` or `$group_id`, two objects on
-//! one line of a body that has one a line, an event's `time` that is not an integer (the SDK for Python
-//! passes on what it was given), and a record that is nested in more than 122 levels ([`MAX_LEVELS`]). So is `$add`, which is documented for groups by its name alone. Two things are accepted
-//! all the same:
+//! a group id that is not a text, such as a number, a property name that is empty, `$group_key` or
+//! `$group_id`, two objects on one line of a body that has one a line, an event's `time` that is not an
+//! integer, and a record that is nested in more than 122 levels ([`MAX_LEVELS`]). The SDK for Python sends a
+//! group id and a `time` as they were given. So is `$add`, which is documented for groups by its name alone.
+//!
+//! A body with a text that is not UTF-8 is refused as a whole. The Import API has an example where such a
+//! record alone fails; there the emulator is stricter.
+//!
+//! Three things are accepted all the same:
 //!
 //! - A body of a content type that is not documented, such as `text/plain`, is read as JSON, because many
 //!   programs send none or a wrong one.
+//! - Of two members of a JSON object with the same name, the last one counts. So an update with two `$set` loses the
+//!   first one.
 //! - `$time`, `$ip` and the like as names of properties are names like others. Official SDKs put them
 //!   beside the operation.
 //!

@@ -783,3 +783,92 @@ fn a_screen_reader_gets_through() {
     shows(browser, "#news", "acme: $unset");
     assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
 }
+
+/// The emulator keeps the last of several events with the same identity, which may be another group's.
+#[test]
+fn an_event_that_comes_again_is_shown_once() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let [acme, globex] = ["acme", "globex"].map(|id| Group::new("company", id));
+    let plan = |plan: &str| {
+        let sent = client.send([acme.set(json!({"plan": plan}))]);
+        sent.unwrap().into_result().unwrap();
+    };
+    let purchase = Event::new("Purchase").distinct_id("ada");
+    let purchase = purchase.time(std::time::SystemTime::now()).insert_id("i1");
+    let import = |event: Event| {
+        client.import([event]).unwrap().into_result().unwrap();
+    };
+    // More than one update: the page gets what comes after the second one alone.
+    plan("free");
+    plan("pro");
+    browser.open(&format!("{}/#company/acme", emulator.endpoint()));
+    shows(browser, "#profile", "pro");
+    import(purchase.clone().group(&acme));
+    shows(browser, "#events", "Purchase");
+    import(purchase.clone().group(&acme).property("again", "yes"));
+    shows(browser, "#events", "again: yes");
+    plan("enterprise");
+    shows(browser, "#profile", "enterprise");
+    assert_eq!(
+        browser.eval("document.querySelectorAll('#events li').length"),
+        1
+    );
+    screens(browser, "event_again");
+    import(purchase.group(&globex));
+    plan("free");
+    shows(browser, "#history li:first-child", "enterprise → free");
+    shows(browser, "main", "No event names this group");
+    shows(browser, "#counts", "1 event");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
+/// As while a backfill runs, each of whose views is a new list.
+#[test]
+fn a_search_loads_one_part_at_a_time() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let send = |ids: std::ops::Range<usize>, plan: &str| {
+        let group = |id| Group::new("company", id).set(json!({"plan": plan}));
+        let report = client.send(ids.map(group)).unwrap();
+        report.into_result().unwrap();
+    };
+    // The oldest group is not in the part that the first view searches.
+    send(0..1, "enterprise");
+    send(1..10_100, "free");
+    browser.open(&emulator.endpoint());
+    shows(browser, "#counts", "10,100 groups");
+    // Holds back each further part of the list, as if the emulator were slow.
+    browser.eval(
+        "window.parts = []; window.real = fetch; window.fetch = async (path, options) => { \
+            if (path.includes('before=')) await new Promise(go => parts.push(go)); \
+            return real(path, options); }; 0",
+    );
+    browser.click("document.querySelector('#search')");
+    browser.write("enterprise");
+    browser.wait("parts.length === 1");
+    for round in 1..=3 {
+        // More than a view has, so each is a new list.
+        send(10_000 * round..10_000 * round + 250, "pro");
+        let count = format!("{} requests", emulator.requests().len());
+        shows(browser, "#requests-button", &count);
+    }
+    assert_eq!(browser.eval("parts.length"), 1);
+    // It goes on with the last list.
+    browser.eval("fetch = real; parts.forEach(go => go()); 0");
+    browser.wait("document.querySelectorAll('#groups li').length === 1");
+    browser.eval("document.querySelector('#search').select()");
+    browser.write("no such text");
+    shows(browser, "#more", "Nothing found.");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}

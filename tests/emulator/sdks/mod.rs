@@ -124,6 +124,18 @@ fn node() {
     assert_eq!(methods, ["GET"; 8], "what this SDK is known to do");
 }
 
+/// With what the README says a test has that is not in Rust.
+#[test]
+fn a_test_in_python() {
+    let Some(folder) = install("python") else {
+        return;
+    };
+    let emulator = Emulator::start().unwrap();
+    let program = folder.join("venv/bin/python");
+    run(&program, &folder, &emulator, "a_test.py", &[]);
+    assert!(emulator.profiles().is_empty(), "it has reset the emulator");
+}
+
 /// Sends so many updates with Python's `BufferedConsumer`, one of them odd if told how, to an
 /// emulator with these faults. What the calls raised, and how many updates each request had.
 fn buffered(arguments: &[&str], faults: &[Fault]) -> Option<(Emulator, Vec<String>, Vec<usize>)> {
