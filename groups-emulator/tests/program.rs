@@ -227,20 +227,26 @@ fn a_signal_that_arrives_twice_is_one() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("state.json");
     let options = ["--keep", file.to_str().unwrap()];
-    let program = Program::start(&options);
+    let mut program = Program::start(&options);
     program.set("any", "pro");
     // Enough that saving it takes a while.
     let text = "x".repeat(250);
-    for number in 0..5 {
-        let update = format!(
-            r#"{{"$token":"any","$group_key":"company","$group_id":"{number}","$set":{{"text":"{text}"}}}}"#
-        );
-        let batch = format!("[{}]", vec![update; 2_000].join(","));
+    for batch in 0..20 {
+        let update = |number| {
+            format!(
+                r#"{{"$token":"any","$group_key":"company","$group_id":"{batch}-{number}","$set":{{"text":"{text}"}}}}"#
+            )
+        };
+        let updates: Vec<_> = (0..2_000).map(update).collect();
+        let batch = format!("[{}]", updates.join(","));
         let response = program.request("POST /groups?verbose=1", &batch);
         assert!(response.contains(r#""status":1"#), "{response}");
     }
     send("-INT", &program.child);
-    thread::sleep(Duration::from_millis(20));
+    assert!(
+        program.child.try_wait().unwrap().is_none(),
+        "it still saves"
+    );
     program.end("-INT");
     let acme = Program::start(&options).acme();
     assert!(acme.contains(r#""profile":{"plan":"pro"}"#), "{acme}");
