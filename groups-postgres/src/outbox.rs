@@ -305,11 +305,10 @@ impl PostgresOutbox {
         if records.is_empty() {
             return Ok(());
         }
-        let (runtime, writer) = (self.0.runtime()?, Arc::clone(&self.0.writer));
-        let queued = writer.queue(records, UNLIMITED)?;
-        let time = self.0.settings.timeout;
-        let append = async move { writer.append(queued, time).await.map(drop) };
-        runtime.join(time, append).await
+        let (runtime, time) = (self.0.runtime()?, self.0.settings.timeout);
+        let writer = &self.0.writer;
+        let queued = writer.queue(&runtime, records, UNLIMITED, time)?;
+        runtime.join(time, Writer::written(queued)).await.map(drop)
     }
 }
 
@@ -397,12 +396,11 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         if updates.is_empty() {
             return Ok(true);
         }
-        let writer = Arc::clone(&self.0.writer);
+        let (runtime, time) = (self.0.runtime()?, self.0.timeout());
         let records = updates.iter().cloned().map(Into::into).collect();
-        let queued = writer.queue(records, capacity)?;
-        let time = self.0.timeout();
-        let append = async move { writer.append(queued, time).await };
-        self.0.wait(time, append)
+        let writer = &self.0.writer;
+        let queued = writer.queue(&runtime, records, capacity, time)?;
+        runtime.wait(time, Writer::written(queued))
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
