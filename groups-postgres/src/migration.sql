@@ -254,7 +254,7 @@ BEGIN
         SELECT CASE WHEN new.of_group IS NULL THEN 'event' ELSE 'update' END, new.body::json
         FROM unnest(bodies, groups) WITH ORDINALITY AS new (body, of_group, n) ORDER BY new.n;
     IF notify THEN
-        PERFORM pg_notify('public.mixpanel_outbox', '');
+        PERFORM pg_notify('public/mixpanel_outbox', '');
     END IF;
 END $function$;
 
