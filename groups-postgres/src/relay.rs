@@ -139,7 +139,7 @@ impl Relay {
             self.until = None;
             self.may_hold = true;
             self.leases += 1;
-            self.holder = format!("{}/{}", self.process, self.leases);
+            self.holder = format!("{}/{:020}", self.process, self.leases);
             let until = HeldUntil::after(first);
             let first = seconds(first);
             let params: &Params<'_> = &[
@@ -442,7 +442,8 @@ const TAKE: &str = concat!(
     "WITH taken AS (
          UPDATE public.mixpanel_outbox_lease
          SET holder = $1, since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
-         WHERE kind = 'update' AND (holder IS NULL OR pg_catalog.split_part(holder, '/', 1) = $3 OR until <= pg_catalog.clock_timestamp()
+         WHERE kind = 'update' AND (holder IS NULL OR until <= pg_catalog.clock_timestamp()
+                OR pg_catalog.split_part(holder, '/', 1) = $3 AND holder COLLATE \"C\" < $1
                 OR pg_catalog.clock_timestamp() < since - interval '10 seconds')
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
@@ -464,7 +465,8 @@ const READ_BYTES: &str = "SELECT id, pg_catalog.encode(pg_catalog.convert_to(bod
 const HOLD: &str = concat!(
     "WITH held AS (
          UPDATE public.mixpanel_outbox_lease
-         SET since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
+         SET since = pg_catalog.clock_timestamp(), until = GREATEST(pg_catalog.clock_timestamp() + $2 * interval '1 second',
+             CASE WHEN since <= pg_catalog.clock_timestamp() THEN until END)
          WHERE kind = 'update' AND holder = $1 RETURNING ",
     durably!(),
     ") SELECT pg_catalog.count(*) FROM held"
