@@ -228,7 +228,8 @@ impl PostgresOutbox {
     }
 
     /// Creates the tables, functions and views, if they do not exist. Several processes may call it at a time; it waits
-    /// for up to a minute.
+    /// for up to a minute, such as for a transaction that has read a view. If they exist, neither publishers nor relays wait
+    /// for it meanwhile.
     ///
     /// # Errors
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does not exist or
@@ -441,7 +442,7 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     }
 
     /// Removes some more than necessary, a thousandth of the capacity. The removed updates may be among those that
-    /// another process has taken, which are sent all the same.
+    /// another process has taken, or that this one reads at that moment: these are sent all the same.
     ///
     /// Where more waits than twice the capacity, other processes have a larger one, or publish in
     /// transactions: then nothing is removed.
