@@ -45,6 +45,7 @@ impl Runtime {
         Ok(Self { handle, end })
     }
 
+    /// Returns the way to start jobs on the thread.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }

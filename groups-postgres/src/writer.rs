@@ -143,8 +143,8 @@ impl Writer {
     fn spawn_job(self: Arc<Self>, runtime: &Handle) {
         runtime.spawn(async move {
             let mut state = self.state.lock().await;
-            let (mut batch, is_rest) = self.take_pending(state.last_calls).await;
-            if is_rest {
+            let (mut batch, leaves_some) = self.take_pending(state.last_calls).await;
+            if leaves_some {
                 Arc::clone(&self).spawn_job(&Handle::current());
             }
             batch.retain(|append| !append.reply.is_closed());
@@ -155,7 +155,7 @@ impl Writer {
         });
     }
 
-    /// Takes the first calls that wait, at least one, and others up to a size. Returns whether some are left.
+    /// Takes the first calls that wait, at least one, and others up to a size. Returns whether it leaves some.
     ///
     /// The threads of the last transaction are likely to be back in a moment, so this yields to them first; otherwise it
     /// would write one alone and make the others wait for the next transaction.
