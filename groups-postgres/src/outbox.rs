@@ -308,7 +308,7 @@ impl PostgresOutbox {
         }
         let (runtime, time) = (self.0.runtime()?, self.0.settings.timeout);
         let writer = &self.0.writer;
-        let queued = writer.queue(&runtime, records, UNLIMITED, time)?;
+        let queued = writer.queue(runtime.handle(), records, UNLIMITED, time)?;
         runtime.join(time, Writer::written(queued)).await.map(drop)
     }
 }
@@ -400,7 +400,7 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         let (runtime, time) = (self.0.runtime()?, self.0.timeout());
         let records = updates.iter().cloned().map(Into::into).collect();
         let writer = &self.0.writer;
-        let queued = writer.queue(&runtime, records, capacity, time)?;
+        let queued = writer.queue(runtime.handle(), records, capacity, time)?;
         runtime.wait(time, Writer::written(queued))
     }
 

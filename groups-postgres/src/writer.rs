@@ -12,7 +12,6 @@ use crate::depth::{measure, merge_if_many};
 use crate::portion::Portion;
 use crate::publish::{Encoding, PUBLISH};
 use crate::relay::counts;
-use crate::runtime::Runtime;
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
 use mixpanel_groups::{Error, ErrorKind};
@@ -112,7 +111,7 @@ impl Writer {
     /// starts it, and a job that leaves some starts the next.
     pub(crate) fn queue(
         self: &Arc<Self>,
-        runtime: &Runtime,
+        runtime: &Handle,
         records: Vec<EncodedRecord>,
         capacity: Capacity,
         time: Duration,
@@ -133,7 +132,7 @@ impl Writer {
         });
         drop(pending);
         if is_first {
-            Arc::clone(self).spawn_job(runtime.handle());
+            Arc::clone(self).spawn_job(runtime);
         }
         Ok(outcome)
     }
