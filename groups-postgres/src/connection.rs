@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use postgres::types::{ToSql, Type};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{CancelToken, Client, Row};
@@ -133,8 +133,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for the attempt in progress, or for a new one.
+    /// Waits for the attempt in progress, or for a new one. One that has ended since its call was given up is of use only if
+    /// it succeeded: its error may be hours old, as its connection may.
     async fn connected(&mut self) -> Result<Client, Error> {
+        if let Some(ended) = self.connecting.take_if(|attempt| attempt.is_finished())
+            && let Ok(client) = self.ended(ended.await)
+            && !client.is_closed()
+        {
+            return Ok(client);
+        }
         let attempt = if let Some(attempt) = &mut self.connecting {
             attempt
         } else {
@@ -156,6 +163,14 @@ impl Connection {
         };
         let attempted = attempt.await;
         self.connecting = None;
+        self.ended(attempted)
+    }
+
+    /// Records what an attempt failed for.
+    fn ended(
+        &mut self,
+        attempted: Result<Result<Client, Error>, JoinError>,
+    ) -> Result<Client, Error> {
         let attempted = attempted
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, format!("cannot {CONNECT}"))));
         self.last_failure = attempted.as_ref().err().map(|error| format!("{error:#}"));

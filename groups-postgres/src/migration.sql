@@ -42,8 +42,6 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_rejected (
     message     text        NOT NULL,
     body        json        NOT NULL
 );
-CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_kind_at
-    ON public.mixpanel_outbox_rejected (kind, rejected_at);
 
 -- Updates that Mixpanel accepted, if the outbox is set to keep them.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
@@ -53,8 +51,18 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_accepted (
     accepted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     body        json        NOT NULL
 );
-CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_kind_at
-    ON public.mixpanel_outbox_accepted (kind, accepted_at);
+
+-- Only if they are missing: CREATE INDEX locks the table before it looks, until the migration ends, and all relays would wait.
+DO $do$ BEGIN
+    IF pg_catalog.to_regclass('public.mixpanel_outbox_rejected_kind_at') IS NULL THEN
+        CREATE INDEX IF NOT EXISTS mixpanel_outbox_rejected_kind_at
+            ON public.mixpanel_outbox_rejected (kind, rejected_at);
+    END IF;
+    IF pg_catalog.to_regclass('public.mixpanel_outbox_accepted_kind_at') IS NULL THEN
+        CREATE INDEX IF NOT EXISTS mixpanel_outbox_accepted_kind_at
+            ON public.mixpanel_outbox_accepted (kind, accepted_at);
+    END IF;
+END $do$;
 
 -- How much waits of each kind is the sum of these rows. Each statement on mixpanel_outbox adds one, so no two wait for each other;
 -- relays and publishers merge them.
@@ -246,7 +254,7 @@ BEGIN
         SELECT CASE WHEN new.of_group IS NULL THEN 'event' ELSE 'update' END, new.body::json
         FROM unnest(bodies, groups) WITH ORDINALITY AS new (body, of_group, n) ORDER BY new.n;
     IF notify THEN
-        PERFORM pg_notify('public.mixpanel_outbox', '');
+        PERFORM pg_notify('public/mixpanel_outbox', '');
     END IF;
 END $function$;
 

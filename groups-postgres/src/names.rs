@@ -50,11 +50,13 @@ impl Names {
     }
 
     /// Returns SQL that is written for the default names and for updates, with these names in it and for this kind. The
-    /// schema is quoted, because it may be a reserved word; behind its dot, the table may be one too.
+    /// schema is quoted, because it may be a reserved word; behind its dot, the table may be one too. In the name of the
+    /// channel, which is text and has a slash, it is not quoted, so that this is the same for the default names.
     pub(crate) fn apply_to(&self, sql: &str) -> String {
         let sql = sql
             .replace("mixpanel_outbox", &self.table)
-            .replace("public.", &format!("\"{}\".", self.schema));
+            .replace("public.", &format!("\"{}\".", self.schema))
+            .replace("public/", &format!("{}/", self.schema));
         if self.is_of_events {
             sql.replace("kind = 'update'", "kind = 'event'")
         } else {
@@ -64,7 +66,6 @@ impl Names {
 
     /// Returns the statement that subscribes to the notifications of publishers.
     pub(crate) fn listen(&self) -> String {
-        let channel = self.apply_to("public.mixpanel_outbox");
-        format!("LISTEN \"{}\"", channel.replace('"', "\"\""))
+        self.apply_to("LISTEN \"public/mixpanel_outbox\"")
     }
 }

@@ -228,7 +228,8 @@ impl PostgresOutbox {
     }
 
     /// Creates the tables, functions and views, if they do not exist. Several processes may call it at a time; it waits
-    /// for up to a minute.
+    /// for up to a minute, such as for a transaction that has read a view. If they exist, neither publishers nor relays wait
+    /// for it meanwhile.
     ///
     /// # Errors
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does not exist or
@@ -305,11 +306,10 @@ impl PostgresOutbox {
         if records.is_empty() {
             return Ok(());
         }
-        let (runtime, writer) = (self.0.runtime()?, Arc::clone(&self.0.writer));
-        let queued = writer.queue(records, UNLIMITED)?;
-        let time = self.0.settings.timeout;
-        let append = async move { writer.append(queued, time).await.map(drop) };
-        runtime.join(time, append).await
+        let (runtime, time) = (self.0.runtime()?, self.0.settings.timeout);
+        let writer = &self.0.writer;
+        let queued = writer.queue(runtime.handle(), records, UNLIMITED, time)?;
+        runtime.join(time, Writer::written(queued)).await.map(drop)
     }
 }
 
@@ -397,12 +397,11 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         if updates.is_empty() {
             return Ok(true);
         }
-        let writer = Arc::clone(&self.0.writer);
+        let (runtime, time) = (self.0.runtime()?, self.0.timeout());
         let records = updates.iter().cloned().map(Into::into).collect();
-        let queued = writer.queue(records, capacity)?;
-        let time = self.0.timeout();
-        let append = async move { writer.append(queued, time).await };
-        self.0.wait(time, append)
+        let writer = &self.0.writer;
+        let queued = writer.queue(runtime.handle(), records, capacity, time)?;
+        runtime.wait(time, Writer::written(queued))
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
@@ -443,7 +442,7 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     }
 
     /// Removes some more than necessary, a thousandth of the capacity. The removed updates may be among those that
-    /// another process has taken, which are sent all the same.
+    /// another process has taken, or that this one reads at that moment: these are sent all the same.
     ///
     /// Where more waits than twice the capacity, other processes have a larger one, or publish in
     /// transactions: then nothing is removed.

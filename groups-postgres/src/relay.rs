@@ -22,6 +22,10 @@ const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// The most bytes of JSON that a `take` reads. A single update may exceed it.
 const MAX_BYTES: i64 = 32 << 20;
 
+/// The most bytes of a row that is read whole: Mixpanel accepts 1 MB, which is up to three times as long with escapes for all
+/// that is not ASCII.
+const MAX_ROW: i32 = 4_000_000;
+
 /// The most rows that a `take` reads, of which half are tried if one is not UTF-8.
 const MAX_TAKEN: i64 = 1 << 20;
 
@@ -54,8 +58,8 @@ pub(crate) struct Relay {
     settings: OutboxSettings,
     /// The beginning of the holder's name in the database.
     process: String,
-    /// The whole name, another one for each lease: a statement that is executed after it was given up then ends none that
-    /// was taken since.
+    /// The whole name, another one for each lease, of which later ones are greater: a statement that is executed after it was
+    /// given up then neither ends nor replaces one that was taken since.
     holder: String,
     leases: u64,
     /// Until when the lease is held, as far as is known.
@@ -139,7 +143,7 @@ impl Relay {
             self.until = None;
             self.may_hold = true;
             self.leases += 1;
-            self.holder = format!("{}/{}", self.process, self.leases);
+            self.holder = format!("{}/{:020}", self.process, self.leases);
             let until = HeldUntil::after(first);
             let first = seconds(first);
             let params: &Params<'_> = &[
@@ -173,7 +177,7 @@ impl Relay {
     }
 
     /// Reads the oldest rows. One that is not UTF-8, in a database of another encoding, comes alone, as one that cannot be
-    /// read.
+    /// read. So does the beginning of one that is far too large.
     async fn oldest<R: OutboxRecord>(
         &mut self,
         what: &str,
@@ -185,20 +189,23 @@ impl Relay {
         let portion = attempt.portion.min(self.settles);
         let (mut most, bytes) = (portion.of(most), portion.of(MAX_BYTES));
         let entries = loop {
-            let params: &Params<'_> = &[(&most, Type::INT8), (&bytes, Type::INT8)];
+            let params: &Params<'_> = &[
+                (&most, Type::INT8),
+                (&bytes, Type::INT8),
+                (&MAX_ROW, Type::INT4),
+            ];
             let rows = match self.connection.query(what, READ, params).await {
                 Err(error) if has_code(&error, &OF_ENCODING) && most > 1 => {
                     most /= 2;
                     continue;
                 }
                 Err(error) if has_code(&error, &OF_ENCODING) => {
-                    let row = self.connection.query(what, READ_BYTES, &[]).await?;
+                    let params: &Params<'_> = &[(&MAX_ROW, Type::INT4)];
+                    let row = self.connection.query(what, READ_BYTES, params).await?;
                     let unreadable = |row: &Row| {
-                        Ok(OutboxEntry::unreadable(
-                            row.try_get(0)?,
-                            row.try_get::<_, &str>(1)?,
-                            "it is not UTF-8",
-                        ))
+                        let reason = too_large(row)?.unwrap_or_else(|| "it is not UTF-8".into());
+                        let text: &str = row.try_get(1)?;
+                        Ok(OutboxEntry::unreadable(row.try_get(0)?, text, reason))
                     };
                     break row.iter().map(unreadable).collect::<Result<Vec<_>, _>>();
                 }
@@ -361,7 +368,18 @@ impl Relay {
 }
 
 fn read<R: OutboxRecord>(row: &Row) -> Result<OutboxEntry<R>, tokio_postgres::Error> {
-    Ok(OutboxEntry::read(row.try_get(0)?, row.try_get(1)?))
+    let (id, json) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(match too_large(row)? {
+        Some(reason) => OutboxEntry::unreadable(id, json, reason),
+        None => OutboxEntry::read(id, json),
+    })
+}
+
+/// Returns why a row was not read whole, if it was not.
+fn too_large(row: &Row) -> Result<Option<String>, tokio_postgres::Error> {
+    let bytes: i32 = row.try_get(2)?;
+    let reason = || format!("record is {bytes} bytes; the limit is 1000000");
+    Ok((bytes > MAX_ROW).then(reason))
 }
 
 /// Returns the numbers of the first row.
@@ -442,7 +460,8 @@ const TAKE: &str = concat!(
     "WITH taken AS (
          UPDATE public.mixpanel_outbox_lease
          SET holder = $1, since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
-         WHERE kind = 'update' AND (holder IS NULL OR pg_catalog.split_part(holder, '/', 1) = $3 OR until <= pg_catalog.clock_timestamp()
+         WHERE kind = 'update' AND (holder IS NULL OR until <= pg_catalog.clock_timestamp()
+                OR pg_catalog.split_part(holder, '/', 1) = $3 AND holder COLLATE \"C\" < $1
                 OR pg_catalog.clock_timestamp() < since - interval '10 seconds')
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
@@ -451,20 +470,25 @@ const TAKE: &str = concat!(
         (SELECT pg_catalog.count(*) FROM (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) AS oldest)"
 );
 
-const READ: &str = "SELECT id, body::text FROM (
-         SELECT first.*, pg_catalog.sum(bytes) OVER (ORDER BY id) AS total FROM (
+/// Of a row that is too large, this reads the beginning.
+const READ: &str = "SELECT id, CASE WHEN bytes <= $3 THEN body::text ELSE pg_catalog.left(body::text, 1000) END, bytes FROM (
+         SELECT first.*, pg_catalog.sum(LEAST(bytes, $3)) OVER (ORDER BY id) AS total FROM (
              SELECT id, body, bytes FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT $1
          ) AS first
-     ) AS summed WHERE total - bytes < $2 ORDER BY id";
+     ) AS summed WHERE total - LEAST(bytes, $3) < $2 ORDER BY id";
 
 /// The oldest row, with escapes in place of bytes beyond ASCII.
-const READ_BYTES: &str = "SELECT id, pg_catalog.encode(pg_catalog.convert_to(body::text, pg_catalog.getdatabaseencoding()), 'escape')
+const READ_BYTES: &str = "SELECT id, pg_catalog.encode(pg_catalog.convert_to(
+         CASE WHEN bytes <= $1 THEN body::text ELSE pg_catalog.left(body::text, 1000) END,
+         pg_catalog.getdatabaseencoding()), 'escape'), bytes
      FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1";
 
+/// One that is executed late does not shorten the lease, unless the clock was set back since.
 const HOLD: &str = concat!(
     "WITH held AS (
          UPDATE public.mixpanel_outbox_lease
-         SET since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
+         SET since = pg_catalog.clock_timestamp(), until = GREATEST(pg_catalog.clock_timestamp() + $2 * interval '1 second',
+             CASE WHEN since <= pg_catalog.clock_timestamp() THEN until END)
          WHERE kind = 'update' AND holder = $1 RETURNING ",
     durably!(),
     ") SELECT pg_catalog.count(*) FROM held"

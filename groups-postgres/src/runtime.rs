@@ -45,6 +45,11 @@ impl Runtime {
         Ok(Self { handle, end })
     }
 
+    /// Returns the way to start jobs on the thread.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Runs a job on the thread, for which no one waits.
     pub(crate) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
         drop(self.handle.spawn(job));

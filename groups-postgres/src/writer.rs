@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
@@ -64,6 +65,8 @@ struct Append {
     records: Vec<EncodedRecord>,
     bytes: usize,
     capacity: Capacity,
+    /// How long its caller waits for it.
+    time: Duration,
     reply: oneshot::Sender<Result<bool, Arc<Error>>>,
 }
 
@@ -102,11 +105,16 @@ impl Writer {
         state.connection.batch(what, &statements).await
     }
 
-    /// Queues records for the next transaction, which `append` writes.
+    /// Queues records for the next transaction.
+    ///
+    /// While calls wait, there is one job that writes the first of them, and none while none wait: the first that is queued
+    /// starts it, and a job that leaves some starts the next.
     pub(crate) fn queue(
-        &self,
+        self: &Arc<Self>,
+        runtime: &Handle,
         records: Vec<EncodedRecord>,
         capacity: Capacity,
+        time: Duration,
     ) -> Result<Reply, Error> {
         let (reply, outcome) = oneshot::channel();
         let mut pending = self.pending();
@@ -114,21 +122,43 @@ impl Writer {
             let message = format!("{MAX_WAITING} calls wait for the outbox's database");
             return Err(Error::new(ErrorKind::Full, message));
         }
+        let is_first = pending.is_empty();
         pending.push(Append {
             bytes: records.iter().map(EncodedRecord::len).sum(),
             records,
             capacity,
+            time,
             reply,
         });
+        drop(pending);
+        if is_first {
+            Arc::clone(self).spawn_job(runtime);
+        }
         Ok(outcome)
     }
 
-    /// Takes the first calls that wait, at least one, and others up to a size. Each of those that stay has a job that writes
-    /// it later, or finds it written.
+    /// Starts a job that writes the first calls that wait. It has all of their time: a call that is given up takes none from
+    /// those whose updates are in the same transaction.
+    fn spawn_job(self: Arc<Self>, runtime: &Handle) {
+        runtime.spawn(async move {
+            let mut state = self.state.lock().await;
+            let (mut batch, leaves_some) = self.take_pending(state.last_calls).await;
+            if leaves_some {
+                Arc::clone(&self).spawn_job(&Handle::current());
+            }
+            batch.retain(|append| !append.reply.is_closed());
+            if let Some(time) = batch.iter().map(|append| append.time).max() {
+                state.last_calls = batch.len();
+                drop(timeout(time, self.write(&mut state, batch)).await);
+            }
+        });
+    }
+
+    /// Takes the first calls that wait, at least one, and others up to a size. Returns whether it leaves some.
     ///
     /// The threads of the last transaction are likely to be back in a moment, so this yields to them first; otherwise it
     /// would write one alone and make the others wait for the next transaction.
-    async fn take_pending(&self, last_calls: usize) -> Vec<Append> {
+    async fn take_pending(&self, last_calls: usize) -> (Vec<Append>, bool) {
         let start = Instant::now();
         while self.pending().len() < last_calls && start.elapsed() < YIELD {
             std::thread::yield_now();
@@ -142,28 +172,12 @@ impl Writer {
             records <= MAX_RECORDS && bytes <= MAX_BYTES
         });
         let number = fit.count().max(1).min(pending.len());
-        pending.drain(..number).collect()
+        let batch = pending.drain(..number).collect();
+        (batch, !pending.is_empty())
     }
 
-    /// Appends what was queued. Returns `false` if there is no room for it.
-    ///
-    /// It is written in a job of its own, which has all of the time: a call that is given up takes none from those whose
-    /// updates are in the same transaction.
-    pub(crate) async fn append(
-        self: Arc<Self>,
-        outcome: Reply,
-        time: Duration,
-    ) -> Result<bool, Error> {
-        tokio::spawn(async move {
-            let mut state = self.state.lock().await;
-            // Another job may have written this one meanwhile. Otherwise this one writes it, or what waits before it.
-            let mut batch = self.take_pending(state.last_calls).await;
-            batch.retain(|append| !append.reply.is_closed());
-            if !batch.is_empty() {
-                state.last_calls = batch.len();
-                drop(timeout(time, self.write(&mut state, batch, time)).await);
-            }
-        });
+    /// Waits until what was queued is written. Returns `false` if there is no room for it.
+    pub(crate) async fn written(outcome: Reply) -> Result<bool, Error> {
         let broken_off = |_| {
             let message = "the database was too slow: updates may have been published or not";
             Arc::new(Error::new(ErrorKind::Timeout, message))
@@ -179,11 +193,12 @@ impl Writer {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes those for which there is room, in one transaction. The time is that of all of it.
-    async fn write(&self, state: &mut WriterState, batch: Vec<Append>, time: Duration) {
+    /// Writes those for which there is room, in one transaction.
+    async fn write(&self, state: &mut WriterState, batch: Vec<Append>) {
         let (mut bodies, mut replies) = (Vec::new(), Vec::new());
-        // A measurement that is too slow must leave time to publish.
-        let mut measure = Some(MEASURE_TIMEOUT.min(time / 4));
+        // A measurement that is too slow must leave each call time to publish.
+        let least = batch.iter().map(|append| append.time / 4).min();
+        let mut measure = Some(MEASURE_TIMEOUT.min(least.unwrap_or_default()));
         let mut bytes = 0;
         for append in batch {
             let all = bodies.len() + append.records.len();

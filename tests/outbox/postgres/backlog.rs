@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use mixpanel_groups::Outbox;
 use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups::{Client, Outbox};
+use mixpanel_groups_emulator::Emulator;
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::NoTls;
 
-use common::eventually;
-use common::postgres::{Harness, NO_LIMIT, drain, ids, stored};
+use common::postgres::{Harness, NO_LIMIT, Proxy, drain, ids, stored};
+use common::{LONG, eventually};
 
 /// As many as the worker takes at once.
 const MOST: usize = 20_000;
@@ -107,4 +108,34 @@ fn what_takes_too_long_to_drop_is_dropped_in_parts() {
     });
     harness.client().batch_execute(FAST_TO_DELETE).unwrap();
     assert_eq!(drain(&harness.outbox)[0], ("acme".to_owned(), 200));
+}
+
+/// The function that publishes does not check sizes.
+#[test]
+fn a_row_that_takes_too_long_to_read_is_rejected_and_holds_no_other_up() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let sql = "SELECT mixpanel_outbox_publish(json_build_object('$group_key', 'company', '$group_id', 'acme',
+                   '$set', json_build_object('large', repeat('x', 12000000)))::text)";
+    harness.client().batch_execute(sql).unwrap();
+    let update = [stored("acme", 1)];
+    assert!(harness.outbox.append(&update, NO_LIMIT).unwrap());
+    // Six seconds for the large one.
+    let proxy = Proxy::slow(&harness.config, 2_000_000);
+    let outbox = PostgresOutbox::builder(proxy.config(&harness.config), NoTls)
+        .schema(&harness.schema)
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
+    let relay = client.build().unwrap().buffered();
+    let relay = relay.outbox(outbox).start().unwrap();
+    let ended = relay.shutdown(LONG);
+    assert_eq!((ended.stats.accepted, ended.stats.rejected), (1, 1));
+    let sql = "SELECT message, length(body::text) FROM mixpanel_outbox_rejected";
+    let rejected = harness.client().query_one(sql, &[]).unwrap();
+    assert!(rejected.get::<_, &str>(0).contains("limit is 1000000"));
+    assert!(rejected.get::<_, i32>(1) > 12_000_000, "it is kept whole");
 }

@@ -174,6 +174,65 @@ fn many_calls_are_several_transactions() {
     assert_eq!(last, [Some(23_997), Some(23_998), Some(23_999)]);
 }
 
+/// However many calls shared a transaction, nothing is left of them that what comes next would wait for.
+#[test]
+fn calls_that_were_written_leave_nothing_behind() {
+    const CALLS: u64 = 9_000;
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = patient(&harness, "");
+    let mut client = harness.client();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    for _ in 0..5 {
+        let mut holder = client.transaction().unwrap();
+        outbox.publish_in(&mut holder, seats("acme", 0)).unwrap();
+        let mut calls: Vec<_> = (0..CALLS)
+            .map(|number| Box::pin(outbox.publish_async([seats("acme", number)])))
+            .collect();
+        for call in &mut calls {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(call.as_mut().poll(&mut context).is_pending());
+        }
+        holder.commit().unwrap();
+        for call in calls {
+            runtime.block_on(call).unwrap();
+        }
+    }
+    assert!(outbox.set_timeout(Duration::from_secs(5)));
+    assert_eq!(outbox.drop_oldest(1, 1, NO_LIMIT).unwrap(), 0);
+}
+
+/// A transaction that has read a view holds up the migration, which holds up nothing meanwhile.
+#[test]
+fn migrating_again_holds_up_no_relay() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let outbox = &harness.outbox;
+    assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
+    let taken = outbox.take(1).unwrap();
+    let mut client = harness.client();
+    let mut reader = client.transaction().unwrap();
+    reader
+        .batch_execute("SELECT FROM mixpanel_outbox_waiting")
+        .unwrap();
+    let migrating = patient(&harness, "");
+    thread::scope(|scope| {
+        let migrate = scope.spawn(|| migrating.migrate());
+        eventually_locked(&harness);
+        let settled = outbox.settle(&ids(&taken), &[]);
+        let appended = outbox.append(&[stored("acme", 2)], NO_LIMIT);
+        let waiting = outbox.take(10);
+        // Before an assertion may fail, for the other thread to end.
+        reader.commit().unwrap();
+        migrate.join().unwrap().unwrap();
+        settled.unwrap();
+        assert!(appended.unwrap());
+        assert_eq!(waiting.unwrap().len(), 1);
+    });
+}
+
 /// Also with transactions of the application that do not lock in the order of the others.
 #[test]
 fn a_deadlock_fails_neither_side() {

@@ -1,5 +1,6 @@
 //! Several hosts and addresses, of which the first is dead, and a network that is slow to connect.
 
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -115,6 +116,47 @@ fn through_a_network_that_connects_more_slowly_than_a_call_may_take() {
         .build()
         .unwrap();
     all_reach_it(&outbox);
+}
+
+/// An attempt goes on when its call is given up. What it failed for later is not the error of the next call.
+#[test]
+fn after_an_attempt_that_failed_when_no_call_waited() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new();
+    config
+        .host("127.0.0.1")
+        .port(silent.local_addr().unwrap().port())
+        .user(harness.config.get_user().unwrap())
+        .dbname(harness.config.get_dbname().unwrap())
+        .connect_timeout(Duration::from_secs(2));
+    let outbox = PostgresOutbox::builder(config, NoTls)
+        .schema(&harness.schema)
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    let append = || outbox.append(&[stored("acme", 1)], NO_LIMIT);
+    assert!(append().unwrap_err().is_timeout());
+    // When the attempt fails, it closes its connection.
+    let (mut attempt, _) = silent.accept().unwrap();
+    attempt.read_to_end(&mut Vec::new()).unwrap();
+    let _proxy = Proxy::on(silent, &harness.config, Duration::ZERO, None);
+    assert!(append().unwrap());
+}
+
+/// Until the next attempt, errors have what the last one failed for as their source.
+#[test]
+fn an_error_between_two_attempts_names_the_last_failure() {
+    let mut config = Config::new();
+    config.user("u").host("127.0.0.1").port(1);
+    let outbox = PostgresOutbox::new(config, NoTls).unwrap();
+    eventually("waits for the next attempt", || {
+        let error = outbox.take(1).unwrap_err();
+        assert!(format!("{error:#}").contains("refused"), "{error:#}");
+        error.to_string().contains("due soon")
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! what the database has given to another.
 
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use mixpanel_groups::Outbox;
@@ -95,56 +96,110 @@ fn a_relay_takes_and_holds_again_after_a_reply_that_is_lost() {
     assert!(!one.hold(REQUEST).unwrap());
 }
 
-/// A statement that the relay gave up does not end the lease that it has taken since.
+/// A relay that waits for a second at most, and whose connection has the name of the schema.
+fn impatient(harness: &Harness) -> PostgresOutbox {
+    let mut config = harness.config.clone();
+    config.application_name(&harness.schema);
+    PostgresOutbox::builder(config, NoTls)
+        .schema(&harness.schema)
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap()
+}
+
+/// The server's process of such a relay's connection.
+struct Backend(String);
+
+impl Backend {
+    fn of(harness: &Harness) -> Self {
+        let sql = "SELECT pid::text FROM pg_stat_activity WHERE application_name = $1";
+        let row = harness.client().query_one(sql, &[&harness.schema]);
+        Self(row.unwrap().get(0))
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.0]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn stop(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it execute what it got, and waits until it has.
+    fn go_on(&self, harness: &Harness) {
+        self.signal("-CONT");
+        let mut client = harness.client();
+        eventually("has executed it", || {
+            let sql = "SELECT FROM pg_stat_activity WHERE pid::text = $1";
+            client.query(sql, &[&self.0]).unwrap().is_empty()
+        });
+    }
+}
+
+/// The relay has what it holds for longer than any lease that it has not asked for.
+fn keeps_its_lease(harness: &Harness, one: &PostgresOutbox) {
+    let other = harness.another();
+    for _ in 0..15 {
+        assert_eq!(numbers(&other), [0; 0]);
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(one.hold(REQUEST).unwrap());
+}
+
+/// A statement that the relay gave up neither ends nor shortens the lease that it has taken since.
 #[test]
 fn a_statement_that_is_executed_late_does_not_end_a_later_lease() {
     let Some(harness) = local_server() else {
         return;
     };
-    let mut client = harness.client();
-    for is_settle in [true, false] {
+    for late in ["settle", "release", "take"] {
         append(&harness, 1);
-        let mut config = harness.config.clone();
-        config.application_name(&harness.schema);
-        let one = PostgresOutbox::builder(config, NoTls)
-            .schema(&harness.schema)
-            .timeout(Duration::from_secs(1))
-            .build()
-            .unwrap();
+        let one = impatient(&harness);
         let taken = ids(&one.take(10).unwrap());
         assert!(one.hold(REQUEST).unwrap());
-        let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
-        let pid: i32 = client.query_one(sql, &[&harness.schema]).unwrap().get(0);
-        let signal = |signal: &str| {
-            let pid = pid.to_string();
-            let status = Command::new("kill").args([signal, &pid]).status();
-            assert!(status.unwrap().success());
-        };
-        signal("-STOP");
-        let given_up = if is_settle {
-            one.settle(&taken, &[])
-        } else {
-            one.release()
+        if late == "take" {
+            one.release().unwrap();
+        }
+        let backend = Backend::of(&harness);
+        backend.stop();
+        let given_up = match late {
+            "settle" => one.settle(&taken, &[]),
+            "release" => one.release(),
+            _ => one.take(10).map(drop),
         };
         assert!(given_up.is_err());
         eventually("takes again", || {
             one.take(10).is_ok_and(|taken| taken.len() == 1)
         });
         assert!(one.hold(REQUEST).unwrap());
-        signal("-CONT");
-        eventually("has executed it", || {
-            let sql = "SELECT FROM pg_stat_activity WHERE pid = $1";
-            client.query(sql, &[&pid]).unwrap().is_empty()
-        });
+        backend.go_on(&harness);
         append(&harness, 2);
-        assert_eq!(numbers(&harness.another()), [0; 0]);
-        assert!(one.hold(REQUEST).unwrap());
-        assert_eq!(numbers(&one), [1, 2]);
+        keeps_its_lease(&harness, &one);
+        assert_eq!(numbers(&one), [1, 2], "{late}");
         one.settle(&ids(&one.take(10).unwrap()), &[]).unwrap();
         drop(one);
+        let mut client = harness.client();
         let sql = "SELECT FROM pg_stat_activity WHERE application_name = $1";
         eventually("has ended", || {
             client.query(sql, &[&harness.schema]).unwrap().is_empty()
         });
     }
+}
+
+/// Nor does one that holds for a shorter time.
+#[test]
+fn a_hold_that_is_executed_late_does_not_shorten_the_lease() {
+    let Some(harness) = local_server() else {
+        return;
+    };
+    append(&harness, 1);
+    let one = impatient(&harness);
+    assert_eq!(numbers(&one), [1]);
+    let backend = Backend::of(&harness);
+    backend.stop();
+    assert!(one.hold(Duration::from_secs(1)).is_err());
+    eventually("holds", || one.hold(REQUEST).is_ok_and(|is_held| is_held));
+    backend.go_on(&harness);
+    keeps_its_lease(&harness, &one);
 }

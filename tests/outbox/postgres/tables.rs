@@ -76,6 +76,50 @@ fn the_migration_runs_as_it_is_printed() {
     transaction.rollback().unwrap();
 }
 
+/// Where another tool ran the migration as it is printed, a relay listens to what it notifies.
+#[test]
+fn a_relay_is_woken_where_the_migration_ran_as_it_is_printed() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let database = format!("{}_printed", harness.schema);
+    let mut server = harness.client();
+    server
+        .batch_execute(&format!("CREATE DATABASE {database}"))
+        .unwrap();
+    let mut config = harness.config.clone();
+    config.dbname(&database);
+    let mut client = config.connect(NoTls).unwrap();
+    client.batch_execute(PostgresOutbox::MIGRATION).unwrap();
+    let outbox = PostgresOutbox::new(config, NoTls).unwrap();
+    let is_woken = woken_by(&outbox);
+    eventually("listens", || is_woken(1));
+    outbox.publish_in(&mut client, seats("acme", 1)).unwrap();
+    eventually("is woken by a publisher", || is_woken(2));
+    drop((outbox, client));
+    server
+        .batch_execute(&format!("DROP DATABASE {database} WITH (FORCE)"))
+        .unwrap();
+}
+
+/// Listens, and returns a function that returns whether the outbox has woken so many times.
+fn woken_by(outbox: &PostgresOutbox) -> impl Fn(usize) -> bool + use<> {
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
+    outbox.on_append(Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    move |times| woken.load(Ordering::Relaxed) >= times
+}
+
+#[test]
+fn a_timeout_of_zero_is_an_error() {
+    let builder = PostgresOutbox::builder(Config::new(), NoTls);
+    let error = builder.timeout(Duration::ZERO).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("timeout"), "{error}");
+}
+
 #[test]
 fn names_are_plain() {
     let build = |schema: &str, table: &str| {
@@ -109,12 +153,7 @@ fn names_may_be_reserved_words() {
         .unwrap();
     outbox.migrate().unwrap();
     assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
-    let woken = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&woken);
-    outbox.on_append(Arc::new(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-    }));
-    let is_woken = |times| woken.load(Ordering::Relaxed) >= times;
+    let is_woken = woken_by(&outbox);
     eventually("listens", || is_woken(1));
     outbox.publish_in(&mut client, seats("acme", 2)).unwrap();
     eventually("is woken by a publisher", || is_woken(2));
