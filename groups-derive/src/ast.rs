@@ -174,6 +174,8 @@ impl<'a> Field<'a> {
         }
         let is_flat = attrs.flatten.is_given();
         let unset_none = attrs.unset_none.is_given() || struct_attrs.unset_none.is_given();
+        // An empty list under `union` adds nothing. That serde leaves it out does not mean that the property is to go.
+        let is_empty_list = attrs.union.is_given() && attrs.skip_if.is_emptiness_of_serde();
         Some(Property {
             member: self.member.clone(),
             ty: ungroup(&self.source.ty),
@@ -188,7 +190,7 @@ impl<'a> Field<'a> {
             doc: doc(&self.source.attrs),
             skip_if: attrs.skip_if.value().cloned(),
             with: attrs.with.value().cloned(),
-            unset_none: unset_none && !is_flat,
+            unset_none: unset_none && !is_flat && !is_empty_list,
         })
     }
 

@@ -89,23 +89,27 @@ impl StructAttrs {
     }
 }
 
+impl Key<ExprPath> {
+    /// Returns whether it is serde's `skip_serializing_if` with a function such as `Vec::is_empty`.
+    pub(crate) fn is_emptiness_of_serde(&self) -> bool {
+        let function = self
+            .value()
+            .and_then(|function| function.path.segments.last());
+        function.is_some_and(|last| last.ident == "is_empty")
+            && self.ident().is_some_and(|key| key == "skip_serializing_if")
+    }
+}
+
 impl FieldAttrs {
     /// Adds what `#[serde(…)]` holds and `#[mixpanel(…)]` does not contradict.
     pub(crate) fn read_serde(&mut self, attrs: &[Attribute]) {
         let is_property = self.given().next().is_some();
         let is_named = self.rename.is_given();
         let is_flat = self.flatten.is_given();
-        let is_union = self.union.is_given();
         read_serde(attrs, |key, input| match key.to_string().as_str() {
             "rename" if !is_flat => self.rename.or_from_serde(key, serialize_string(input)),
             "skip" | "skip_serializing" if !is_property => self.skip.or_from_serde(key, Some(())),
-            "skip_serializing_if" => {
-                let function = serialize_path(input);
-                // An empty list adds nothing to the profile's, and `skip_if` would count as `null`.
-                if !(is_union && function.as_ref().is_some_and(is_emptiness)) {
-                    self.skip_if.or_from_serde(key, function);
-                }
-            }
+            "skip_serializing_if" => self.skip_if.or_from_serde(key, serialize_path(input)),
             "flatten" if !is_named => self.flatten.or_from_serde(key, Some(())),
             "serialize_with" => self.with.or_from_serde(key, serialize_path(input)),
             "with" => {
@@ -123,12 +127,6 @@ impl FieldAttrs {
     pub(crate) fn is_id(&self) -> bool {
         self.group_id.is_given() || self.company_id.is_given()
     }
-}
-
-/// Returns whether it is a function such as `Vec::is_empty`.
-fn is_emptiness(function: &ExprPath) -> bool {
-    let last = function.path.segments.last();
-    last.is_some_and(|last| last.ident == "is_empty")
 }
 
 /// Reads every `#[mixpanel(…)]` of one place.

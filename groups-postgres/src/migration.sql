@@ -150,7 +150,7 @@ EXCEPTION WHEN data_exception OR feature_not_supported THEN
 END $function$;
 
 -- Checks that a text is an update or an event. Returns the group of an update, key and id, and NULL for an event. The
--- settings are those of the function that calls it.
+-- settings are those of the function that calls it. What errors show of the text ends before a token.
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_group_of(body text) RETURNS text
 LANGUAGE plpgsql AS $function$
 DECLARE
@@ -185,13 +185,13 @@ BEGIN
                 RETURN NULL;
             END IF;
             RAISE invalid_parameter_value USING
-                MESSAGE = 'not an event for the outbox: ' || left(body, 200),
+                MESSAGE = 'not an event for the outbox: ' || left(split_part(body, 'token', 1), 200),
                 HINT = 'Expected an object with event as text that is not empty, and properties with time as an integer, '
                     || 'distinct_id as text, and $insert_id as text that is not empty, by which Mixpanel keeps an event '
                     || 'once that is sent twice.';
         END IF;
         RAISE invalid_parameter_value USING
-            MESSAGE = 'not an update for the outbox: ' || coalesce(left(body, 200), 'NULL'),
+            MESSAGE = 'not an update for the outbox: ' || coalesce(left(split_part(body, 'token', 1), 200), 'NULL'),
             HINT = 'Expected an object with $group_key and $group_id as text that is not empty, exactly one of $set, '
                 || '$set_once, $union, $unset, $remove and $delete, and no $token.';
     END IF;

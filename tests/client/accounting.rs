@@ -75,11 +75,11 @@ fn what_is_not_an_update_says_why() {
         ),
         (
             r#"{"$group_key":"company","$group_id":"a","$set":{"a":1},"$set":{"a":2}}"#,
-            "not an update: duplicate key `$set`",
+            r#"not an update: duplicate key "$set""#,
         ),
         (
             r#"{"$group_key":"company","$group_id":"a","$set":{},"plan":"free"}"#,
-            "not an update: unknown key `plan`",
+            r#"not an update: unknown key "plan""#,
         ),
         (
             r#"{"$token":"T","$group_key":"company","$group_id":"a","$set":{}}"#,

@@ -260,12 +260,20 @@ fn an_empty_list_under_union_that_serde_leaves_out_removes_nothing() {
         #[serde(skip_serializing_if = "Option::is_none")]
         #[mixpanel(union)]
         tags: Option<Vec<u8>>,
+        // What is written of an empty text is not an empty list.
+        #[serde(skip_serializing_if = "String::is_empty", serialize_with = "split")]
+        #[mixpanel(union)]
+        regions: String,
+    }
+    fn split<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(text.split(','))
     }
     let company = Company {
         id: 7,
         integrations: vec![],
         owners: vec![],
         tags: None,
+        regions: String::new(),
     };
     assert_eq!(all(&company), json!({"$unset": ["owners", "tags"]}));
 }

@@ -78,10 +78,12 @@ pub(super) fn problem(error: &io::Error) -> Option<&'static str> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     let certificate = match error {
         rustls::Error::InvalidCertificate(certificate) => certificate,
-        // A damaged record, and what a load balancer says while it is restarted.
+        // A damaged message in either direction, and what a load balancer says while it is restarted.
         rustls::Error::DecryptError
         | rustls::Error::AlertReceived(
-            AlertDescription::InternalError | AlertDescription::UserCanceled,
+            AlertDescription::BadRecordMac
+            | AlertDescription::InternalError
+            | AlertDescription::UserCanceled,
         ) => return None,
         _ => return Some("no secure connection"),
     };

@@ -4,6 +4,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::group::Id;
+use crate::util::printable::Message;
 
 /// The group that an update is for: its key, its id and, with Hierarchical Groups, its company's id.
 ///
@@ -115,6 +116,6 @@ impl<'a> From<&'a Group<'_>> for Group<'a> {
 /// Key and id: `company "acme"`.
 impl fmt::Display for Group<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.key, self.id)
+        write!(f, "{} {:?}", Message(&self.key), self.id)
     }
 }

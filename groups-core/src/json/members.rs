@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_core::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_core::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::json::EncodeError;
@@ -12,9 +12,14 @@ use crate::json::EncodeError;
 pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
-    /// Parses a JSON object.
+    /// Parses a JSON object. The error does not quote a text in the place of the object, which may hold a token.
     pub(crate) fn parse(json: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json)
+        serde_json::from_str(json).map_err(|error| {
+            if error.is_data() && json.trim_start().starts_with('"') {
+                return de::Error::custom("invalid type: string, expected an object");
+            }
+            error
+        })
     }
 
     /// Returns a name that more than one member has.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::record::Rejection;
 use crate::record::{Report, Undelivered};
+use crate::util::printable::Message;
 
 /// An error of this library.
 ///
@@ -220,14 +221,14 @@ pub(crate) fn outcome(result: &Result<Report, Error>) -> (Option<&Report>, &Unde
 /// [`source`](std::error::Error::source); the alternate form (`{error:#}`) writes the chain of causes too.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
+        write!(f, "{}", Message(&self.0.message))?;
         if !self.0.undelivered.is_empty() {
             write!(f, " ({} undelivered)", self.0.undelivered.len())?;
         }
         if f.alternate() {
             let mut source = self.source();
             while let Some(cause) = source {
-                write!(f, ": {cause}")?;
+                write!(f, ": {}", Message(&cause.to_string()))?;
                 source = cause.source();
             }
         }

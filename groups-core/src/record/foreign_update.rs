@@ -9,6 +9,7 @@ use crate::json::object::check_name;
 use crate::json::{EncodeError, list};
 use crate::record::encode::write_update_with;
 use crate::record::{Encoded, Rejection};
+use crate::util::printable::Name;
 
 /// The keys that Mixpanel's SDKs send beside the operation, by themselves or for a caller.
 const EXTRAS: [&str; 7] = [
@@ -33,7 +34,7 @@ impl<'a> ForeignUpdate<'a> {
     /// Sorts the members of an update. Returns a message if they are not those of an update.
     pub(super) fn read(members: &'a Members<'_>) -> Result<Self, String> {
         if let Some(name) = members.repeated() {
-            return Err(format!("duplicate key `{name}`"));
+            return Err(format!("duplicate key {}", Name(name)));
         }
         let (mut key, mut id, mut company) = (None, None, None);
         let (mut extras, mut operation) = (Vec::new(), None);
@@ -49,7 +50,7 @@ impl<'a> ForeignUpdate<'a> {
                     (Some(found), Some((other, _))) => {
                         return Err(format!("two operations, {other} and {found}"));
                     }
-                    (None, _) => return Err(format!("unknown key `{name}`")),
+                    (None, _) => return Err(format!("unknown key {}", Name(name))),
                 },
             }
         }
@@ -215,13 +216,13 @@ mod tests {
             ),
             (
                 r#""$group_id":"2","$delete":"""#,
-                "duplicate key `$group_id`",
+                r#"duplicate key "$group_id""#,
             ),
             (
                 r#""$company_id":1,"$delete":"""#,
                 "`$company_id` is not text: 1",
             ),
-            (r#""a":1,"$delete":"""#, "unknown key `a`"),
+            (r#""a":1,"$delete":"""#, r#"unknown key "a""#),
             (r#""$ip":0"#, "missing operation"),
         ] {
             let error = read(members);

@@ -68,7 +68,7 @@ impl RecordRef {
     /// a token.
     #[must_use]
     pub fn unreadable(json: &str) -> Self {
-        let public = json.split(r#"token""#).next().unwrap_or_default();
+        let public = json.split("token").next().unwrap_or_default();
         let excerpt = public.chars().take(EXCERPT).collect();
         Self::Unreadable { excerpt }
     }
@@ -192,7 +192,9 @@ impl fmt::Display for RecordRef {
         match self {
             Self::Update { group, operation } => write!(f, "{operation} of {group}"),
             Self::Unreadable { excerpt } => write!(f, "unreadable {excerpt:?}"),
-            Self::Event { name, insert_id } => write!(f, "event {name:?} {insert_id}"),
+            Self::Event { name, insert_id } => {
+                write!(f, "event {name:?} {}", printable::Message(insert_id))
+            }
         }
     }
 }

@@ -17,17 +17,15 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// A message whose line breaks and other control characters are written as escapes.
+/// A message with spaces in the place of line breaks, and other control characters as escapes.
 pub(crate) struct Message<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| {
-            if c.is_control() {
-                write!(f, "{}", c.escape_debug())
-            } else {
-                f.write_char(c)
-            }
+        self.0.chars().try_for_each(|c| match c {
+            '\n' | '\r' | '\t' => f.write_char(' '),
+            _ if c.is_control() => write!(f, "{}", c.escape_debug()),
+            _ => f.write_char(c),
         })
     }
 }
@@ -47,6 +45,6 @@ mod tests {
             format!("\"{long}\"…")
         );
         assert_eq!(Message("no \"é\"").to_string(), "no \"é\"");
-        assert_eq!(Message("a\r\nb\u{1b}").to_string(), r"a\r\nb\u{1b}");
+        assert_eq!(Message("a\nb\u{1b}").to_string(), r"a b\u{1b}");
     }
 }

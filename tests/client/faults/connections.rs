@@ -195,20 +195,22 @@ fn a_tls_failure_stops() {
     assert_eq!(undelivered(&error), [0, 1, 2]);
 }
 
-/// A damaged record, or a load balancer that is restarted.
+/// A message that arrived damaged, or a load balancer that is restarted.
 #[test]
 fn a_tls_failure_that_passes_is_retried() {
-    // A fatal alert: an internal error.
-    const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
-    let raw = Raw::start(|mut stream, _| {
-        let mut hello = [0; 5];
-        stream.read_exact(&mut hello).unwrap();
-        stream.write_all(&ALERT).unwrap();
-    });
-    let endpoint = raw.endpoint.replace("http:", "https:");
-    let error = error_after_two_attempts(&endpoint);
-    assert_eq!(error.kind(), ErrorKind::Network, "{error:#}");
-    assert!(format!("{error:#}").contains("InternalError"), "{error:#}");
+    for (alert, name) in [(20, "BadRecordMac"), (80, "InternalError")] {
+        let raw = Raw::start(move |mut stream, _| {
+            let mut hello = [0; 5];
+            stream.read_exact(&mut hello).unwrap();
+            // Fatal.
+            let message = [0x15, 3, 3, 0, 2, 2, alert];
+            stream.write_all(&message).unwrap();
+        });
+        let endpoint = raw.endpoint.replace("http:", "https:");
+        let error = error_after_two_attempts(&endpoint);
+        assert_eq!(error.kind(), ErrorKind::Network, "{error:#}");
+        assert!(format!("{error:#}").contains(name), "{error:#}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{env, fs, process, thread};
 
 use postgres::{Client, Config, NoTls};
 
-use crate::say_missing;
+use crate::{say_missing, say_skipped};
 
 /// A connection string in this variable names the server.
 pub const VARIABLE: &str = "MIXPANEL_TEST_POSTGRES";
@@ -44,6 +44,27 @@ fn find_or_start() -> Result<String, String> {
     }
     let programs = programs().ok_or("no PostgreSQL 15 or newer is installed")?;
     start(&programs)
+}
+
+/// Whether the server is one of this machine that the tests have started: they know its processes, and how to log in. If it
+/// is another one, says what is skipped.
+pub fn is_ours(what: &str) -> bool {
+    let is_ours = env::var_os(VARIABLE).is_none();
+    if !is_ours {
+        say_skipped(format_args!("{what}: {VARIABLE} is set"));
+    }
+    is_ours
+}
+
+/// The same as [`programs`]; if there are none, says so. On CI that is a failure.
+pub fn programs_for(what: &str) -> Option<PathBuf> {
+    let programs = programs();
+    if programs.is_none() {
+        say_missing(format_args!(
+            "{what}: no PostgreSQL 15 or newer is installed"
+        ));
+    }
+    programs
 }
 
 /// Where the newest server's programs are.

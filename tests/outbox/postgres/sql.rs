@@ -81,7 +81,10 @@ fn what_is_not_an_update_is_an_error() {
     let mut publish = |body: Option<&str>| {
         client
             .execute("SELECT mixpanel_outbox_publish($1)", &[&body])
-            .map_err(|error| error.code().unwrap().code().to_owned())
+            .map_err(|error| {
+                assert!(!format!("{error:?}").contains("A_SECRET"), "{error:?}");
+                error.code().unwrap().code().to_owned()
+            })
     };
     for invalid in [
         Some(r#"["$group_key"]"#),
@@ -91,7 +94,8 @@ fn what_is_not_an_update_is_an_error() {
         Some(r#"{"$group_key":null,"$group_id":"acme","$set":{}}"#),
         Some(r#"{"$group_key":"company","$group_id":"acme"}"#),
         Some(r#"{"$group_key":"company","$group_id":"acme","$set":{},"$union":{}}"#),
-        Some(r#"{"$group_key":"company","$group_id":"acme","$set":{},"$token":"T"}"#),
+        Some(r#"{"$group_key":"company","$group_id":"acme","$set":{},"$token":"A_SECRET"}"#),
+        Some(r#"{"event":"Signup","properties":{"token":"A_SECRET","time":1}}"#),
         None,
     ] {
         assert_eq!(publish(invalid), Err("22023".to_owned()), "{invalid:?}");

@@ -22,6 +22,7 @@ use crate::record::Record;
 use crate::record::encoded_update::text;
 use crate::record::group_hash::hash;
 use crate::record::{RecordRef, Rejection};
+use crate::util::printable::Name;
 use crate::util::random::uuid;
 
 /// An event: something that a user did, linked to the groups that it concerns.
@@ -300,7 +301,7 @@ impl Event {
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
         let Parts { name, properties } = Parts::parse(json)?;
         if let Some(name) = properties.repeated() {
-            return Err(format!("two properties have the name `{name}`"));
+            return Err(format!("two properties have the name {}", Name(name)));
         }
         let mut event = Self::new(name);
         let (mut time, mut insert_id) = (None::<i64>, None);
@@ -354,7 +355,7 @@ impl<'a> Parts<'a> {
         let members =
             Members::parse(json).map_err(|error| format!("not a JSON object: {error}"))?;
         if let Some(name) = members.repeated() {
-            return Err(format!("duplicate key `{name}`"));
+            return Err(format!("duplicate key {}", Name(name)));
         }
         let (mut name, mut properties) = (None, None);
         for (member, value) in members.0 {
@@ -364,7 +365,7 @@ impl<'a> Parts<'a> {
                     let parsed = Members::parse(value.get());
                     properties = Some(parsed.map_err(|_| "`properties` is not an object")?);
                 }
-                other => return Err(format!("unknown key `{other}`")),
+                other => return Err(format!("unknown key {}", Name(other))),
             }
         }
         Ok(Self {
