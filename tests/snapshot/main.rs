@@ -2,6 +2,7 @@
 
 mod files;
 mod kill;
+mod lists;
 mod model;
 mod project;
 mod set_once;
