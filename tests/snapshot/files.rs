@@ -52,6 +52,27 @@ fn files_of_others_beside_it_keep_what_they_have() {
 }
 
 #[test]
+fn after_an_interrupted_write_all_groups_are_sent_again_also_if_the_next_run_ends_early() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let mut companies = [1, 2].map(company);
+    run(&folder, &client, &companies).into_result().unwrap();
+    companies[0].plan = 2;
+    assert_eq!(run(&folder, &client, &companies).accepted, 1);
+    let file = fs::File::options().write(true).open(folder.file()).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    drop(file);
+
+    let rows = [Ok(&companies[0]), Err("the cursor failed")];
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let error = snapshot.try_sync(&client, rows).unwrap_err();
+    assert_eq!(error.report().unwrap().accepted, 3);
+    drop(snapshot);
+    assert_eq!(run(&folder, &client, &companies).accepted, 3);
+    assert_eq!(run(&folder, &client, &companies), Report::default());
+}
+
+#[test]
 fn a_file_beside_it_that_is_not_needed_is_removed() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);

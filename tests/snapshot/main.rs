@@ -3,6 +3,7 @@
 mod files;
 mod kill;
 mod lists;
+mod logged;
 mod model;
 mod project;
 mod set_once;
