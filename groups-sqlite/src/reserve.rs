@@ -85,6 +85,10 @@ impl Reserve {
 /// once, others than random ones would need little. They are the same each time: another may be writing them too.
 fn fill(path: &Path, size: usize) -> io::Result<File> {
     const CHUNK: usize = 1 << 20;
+    // A link that somebody put there is not followed.
+    if fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink()) {
+        fs::remove_file(path)?;
+    }
     // Not truncated: another may be filling it, and a reserve without a byte is one that was spent.
     let mut file = File::options()
         .write(true)

@@ -299,6 +299,21 @@ fn a_reserve_that_is_missing_is_made_again() {
     assert!(!reserve.exists());
 }
 
+/// In a folder that others can write, too.
+#[test]
+fn a_link_where_the_reserve_is_filled_is_not_followed() {
+    let (folder, path) = folder();
+    let other = folder.path().join("other");
+    fs::write(&other, "another program's").unwrap();
+    let link = path.with_extension("db-reserve-new");
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    let _outbox = SqliteOutbox::open(&path).unwrap();
+    assert_eq!(fs::read_to_string(&other).unwrap(), "another program's");
+    let reserve = path.with_extension("db-reserve");
+    let reserve = fs::symlink_metadata(reserve).unwrap();
+    assert!(reserve.is_file() && reserve.len() == 8 << 20);
+}
+
 /// Nothing is left beside an outbox that was removed.
 #[test]
 fn the_reserve_of_an_outbox_that_was_removed_is_not_made_again() {
