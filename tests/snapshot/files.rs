@@ -33,7 +33,8 @@ fn files_of_others_beside_it_keep_what_they_have() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let lock = folder.0.join("companies.snapshot.lock");
     fs::write(&lock, "4711\n").unwrap();
-    run(&folder, &client(&emulator), &[company(1)]);
+    let report = run(&folder, &client(&emulator), &[company(1)]);
+    assert_eq!(report.accepted, 3);
     assert_eq!(fs::read_to_string(&lock).unwrap(), "4711\n");
 
     // A link that somebody put where the file is written anew.
