@@ -92,7 +92,8 @@ impl Failure {
                 Damaged,
                 format!(
                     "the outbox {at} has tables of version {other}: expected {VERSION}, as this version of \
-                     mixpanel-groups-sqlite uses"
+                     mixpanel-groups-sqlite uses; let the version that created them send what waits, and drop the \
+                     tables"
                 ),
             ),
             Self::Damaged => (

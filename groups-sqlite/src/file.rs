@@ -23,7 +23,7 @@ use crate::schema::{SCHEMA, Tables};
 /// The longest wait for another connection that writes to the file, unless the client says otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of the write-ahead log that stay when it is empty.
-const MAX_JOURNAL: i64 = 4 << 20;
+pub(crate) const MAX_JOURNAL: i64 = 4 << 20;
 
 /// The file and one queue in it, which several connections of this process share.
 pub(crate) struct OutboxFile {
@@ -138,9 +138,7 @@ pub(crate) fn version(db: &Connection) -> rusqlite::Result<Option<i64>> {
 /// Creates the tables, if they are missing.
 pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     let deadline = Some(Instant::now() + BUSY_TIMEOUT);
-    patiently(deadline, || {
-        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
-    })?;
+    turn_on_wal(db, deadline)?;
     let transaction = begin(db, deadline)?;
     if version(db)?.is_none() {
         transaction.execute_batch(SCHEMA)?;
@@ -148,6 +146,13 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     // A file that cannot be written is an error now, not when something is published.
     transaction.execute("UPDATE mixpanel_outbox_state SET version = version", [])?;
     transaction.commit()
+}
+
+/// Turns on WAL mode, in which one connection can write while others read. The file stays in it. Until then, connections that
+/// read are in the way, too. Where SQLite cannot use WAL mode, the file stays as it is, without an error.
+pub(crate) fn turn_on_wal(db: &Connection, deadline: Option<Instant>) -> rusqlite::Result<()> {
+    let turn_on = || db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()));
+    patiently(deadline, turn_on)
 }
 
 /// Creates the tables, also on a full disk.

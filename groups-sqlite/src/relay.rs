@@ -14,6 +14,8 @@ use crate::schema::Tables;
 const MAX_BYTES: usize = 16 << 20;
 /// How often it is tried to fill the reserve: on a full disk each try fills what is left of it.
 const REFILL_EVERY: Duration = Duration::from_secs(60);
+/// How often, if it is missing: the disk may be too small for it.
+const REPLACE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// In how many parts to settle on a full disk what is too much at once.
 const PARTS: usize = 8;
 /// A thousand years: no lease is longer than the longest time.
@@ -304,11 +306,19 @@ impl Relay {
         Ok(())
     }
 
-    /// Keeps room for sending again, when nothing is taken and the room was needed before.
+    /// Keeps room for sending again, when nothing is taken and the room was needed before or the reserve is missing.
     fn refill_reserve(&mut self) {
-        let is_due = self.refilled.is_none_or(|at| at.elapsed() >= REFILL_EVERY);
-        if is_due && !self.lease.is_held() && self.file.reserve.is_spent() {
-            self.file.reserve.refill();
+        let reserve = &self.file.reserve;
+        let every = if reserve.is_spent() {
+            REFILL_EVERY
+        } else if reserve.is_missing() && self.file.check().is_ok() {
+            REPLACE_EVERY
+        } else {
+            return;
+        };
+        let is_due = self.refilled.is_none_or(|at| at.elapsed() >= every);
+        if is_due && !self.lease.is_held() {
+            reserve.refill();
             self.refilled = Some(Instant::now());
         }
     }

@@ -24,10 +24,15 @@ impl Reserve {
 
     /// Fills it if it is new.
     pub(crate) fn prepare(&self) {
-        let file = fs::metadata(&self.0);
-        if file.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        if self.is_missing() {
             self.refill();
         }
+    }
+
+    /// Returns whether there is no file: it is new, there was no room for it, or somebody has removed it.
+    pub(crate) fn is_missing(&self) -> bool {
+        let file = fs::metadata(&self.0);
+        file.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Returns whether it was emptied and not filled again.
@@ -76,17 +81,31 @@ impl Reserve {
     }
 }
 
-/// Writes that many bytes, since a file with holes needs no room.
+/// Writes that many bytes, since a file with holes needs no room. On a file system that compresses them, or keeps equal parts
+/// once, others than random ones would need little. They are the same each time: another may be writing them too.
 fn fill(path: &Path, size: usize) -> io::Result<File> {
     const CHUNK: usize = 1 << 20;
+    // A link that somebody put there is not followed.
+    if fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink()) {
+        fs::remove_file(path)?;
+    }
     // Not truncated: another may be filling it, and a reserve without a byte is one that was spent.
     let mut file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .open(path)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut random = 1_u64;
     for _ in 0..size / CHUNK {
-        file.write_all(&vec![0x6d; CHUNK])?;
+        for bytes in chunk.chunks_exact_mut(8) {
+            // Marsaglia's xorshift.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            bytes.copy_from_slice(&random.to_le_bytes());
+        }
+        file.write_all(&chunk)?;
     }
     Ok(file)
 }

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -8,7 +8,7 @@ use mixpanel_groups::Error;
 use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
 
 use crate::failure::failed;
-use crate::file;
+use crate::file::{self, MAX_JOURNAL, turn_on_wal};
 use crate::lock::Lock;
 
 /// The table of a snapshot. Numbers are not used again after their rows are removed.
@@ -41,8 +41,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// A second snapshot of the same file is refused, in this process or in another one on this machine, as long as the
 /// first one is open. For that, it locks an empty file beside it, whose name ends with `-snapshot`. The lock ends with the
-/// process, and the file stays. Your own connections wait only while rows are written. In a container, mount the folder,
-/// not the file alone: SQLite's own files are beside it, too.
+/// process, and the file stays. In a container, mount the folder, not the file alone: SQLite's own files are beside it, too.
+///
+/// # Beside your own queries and transactions
+/// The file is in [WAL mode](https://www.sqlite.org/wal.html) from then on, so it cannot be on a network file system. Queries
+/// of your own go on while rows are written, and the groups may come from a cursor on the same file. Transactions of your own
+/// that write wait while rows are written, and rows wait while a transaction of your own writes: do not keep one open during a
+/// run.
 pub struct SqliteSnapshot {
     path: PathBuf,
     db: Connection,
@@ -59,13 +64,17 @@ impl SqliteSnapshot {
     /// - [`ErrorKind::Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be read and written, or a snapshot of it is
     ///   open.
     /// - [`ErrorKind::Timeout`](mixpanel_groups::ErrorKind::Timeout) if another connection writes to it for 10 seconds. A
-    ///   run can end with it, too.
+    ///   run can end with it, too. As long as the file is not in WAL mode, also if another connection reads for so long: call
+    ///   this before a query begins.
     /// - [`ErrorKind::Damaged`](mixpanel_groups::ErrorKind::Damaged) if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (db, path) = file::open(path.as_ref(), WHAT)?;
         let set_up = || {
+            // In the other modes, nothing can be committed while a query is half read, perhaps that of the groups.
+            turn_on_wal(&db, Instant::now().checked_add(BUSY_TIMEOUT))?;
             db.busy_timeout(BUSY_TIMEOUT)?;
-            // A power loss may undo with `FULL` what was committed last, unless the file is in WAL mode.
+            db.pragma_update_and_check(None, "journal_size_limit", MAX_JOURNAL, |_| Ok(()))?;
+            // A power loss may undo with `FULL` what was committed last, where SQLite cannot use WAL mode.
             db.pragma_update(None, "synchronous", "EXTRA")?;
             // On macOS, a plain `fsync` does not reach the disk.
             db.pragma_update(None, "fullfsync", true)?;
@@ -169,6 +178,27 @@ impl fmt::Debug for SqliteSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The program has begun to read the groups, and would wait for itself.
+    #[test]
+    fn a_query_that_is_half_read_when_wal_mode_is_turned_on_is_an_error_and_no_deadlock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.db");
+        let own = Connection::open(&path).unwrap();
+        own.execute_batch("CREATE TABLE companies (id); INSERT INTO companies VALUES (1), (2)")
+            .unwrap();
+        let mut select = own.prepare("SELECT id FROM companies").unwrap();
+        let mut rows = select.query([]).unwrap();
+        assert!(rows.next().unwrap().is_some());
+        let db = file::connect(&path).unwrap();
+        let error = turn_on_wal(&db, Some(Instant::now())).unwrap_err();
+        let error = failed(WHAT, &path, "open", error);
+        assert_eq!(error.kind(), mixpanel_groups::ErrorKind::Timeout);
+        while rows.next().unwrap().is_some() {}
+        turn_on_wal(&db, Some(Instant::now())).unwrap();
+        let mode = db.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+        assert_eq!(mode.as_deref(), Ok("wal"));
+    }
 
     /// Without WAL mode, a transaction is undone if its journal is there after a power loss. `FULL` does not wait until the
     /// journal's removal is on the disk.

@@ -2,6 +2,8 @@
 
 mod files;
 mod kill;
+mod lists;
+mod logged;
 mod model;
 mod project;
 mod set_once;

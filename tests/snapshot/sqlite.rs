@@ -91,6 +91,24 @@ fn a_second_run_is_refused_and_other_tables_can_be_written() {
     assert_eq!(open(&folder.file()).len(), 1);
 }
 
+/// Outside WAL mode, a query that is not read to its end would keep the rows from being committed.
+#[test]
+fn the_groups_may_come_from_a_cursor_on_the_same_file() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let db = Connection::open(folder.file()).unwrap();
+    db.execute_batch("CREATE TABLE companies (id INTEGER)")
+        .unwrap();
+    for id in 0..50 {
+        let insert = "INSERT INTO companies VALUES (?1)";
+        db.execute(insert, [id]).unwrap();
+    }
+    let mut select = db.prepare("SELECT id FROM companies").unwrap();
+    let mut snapshot = open(&folder.file());
+    let rows = select.query_map([], |row| row.get(0).map(company)).unwrap();
+    let report = snapshot.try_sync(&client(&emulator), rows).unwrap();
+    assert_eq!(report.accepted, 50 * 3);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_second_run_is_refused_by_whatever_name() {

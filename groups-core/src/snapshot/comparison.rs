@@ -86,6 +86,11 @@ impl KnownComparison<'_> {
             (Trace::List(_), Some(Trace::Uncertain(Some(may_be)))) => {
                 self.differences.change_list(key, value, "", may_be);
             }
+            (Trace::List(_), Some(Trace::Uncertain(None))) => {
+                // Not by `$set`: another property of it may be what is rejected each time.
+                self.differences.unset(key);
+                self.differences.change_list(key, value, "", "");
+            }
             (Trace::List(_), None) => self.differences.change_list(key, value, "", ""),
             // `$union` leaves a value alone that is not a list: the property had another operation.
             (Trace::List(_), Some(_)) => self.differences.set_list(key, value),

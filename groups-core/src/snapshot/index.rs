@@ -88,8 +88,10 @@ impl Index {
             None => return Err(damaged(what, "its state is missing")),
         }
         if !index.state.open.is_empty() {
-            log::warn!("a run with {what} was killed: what it had begun is sent again");
             index.close_runs(is_whole);
+        }
+        if !index.state.open.is_empty() {
+            log::warn!("a run with {what} was killed: what it had begun is sent again");
         }
         Ok(index)
     }
@@ -111,16 +113,18 @@ impl Index {
         }
     }
 
-    /// Forgets open runs that no group is of. Where later rows may be missing, every group may be in another state.
+    /// Forgets open runs that no group is of. Where later rows may be missing, every group may be in another state: the runs of
+    /// all groups are open again, and stay so in the next state that is written.
     fn close_runs(&mut self, is_whole: bool) {
-        let open = &mut self.state.open;
+        // The rows of no run, 0, say what is not known already.
+        let runs = self.entries.iter().map(|entry| entry.run);
+        let mut runs: Vec<u32> = runs.filter(|run| *run != 0).collect();
+        runs.sort_unstable();
+        runs.dedup();
         if is_whole {
-            let mut runs: Vec<u32> = self.entries.iter().map(|entry| entry.run).collect();
-            runs.sort_unstable();
-            open.retain(|run| runs.binary_search(run).is_ok());
-        } else if let [first, ..] = open[..] {
-            self.entries.iter_mut().for_each(|entry| entry.run = first);
+            runs.retain(|run| self.state.open.contains(run));
         }
+        self.state.open = runs;
     }
 
     /// Sets what is known of a group, in its slot if it has one.
@@ -401,8 +405,12 @@ mod tests {
 
     #[test]
     fn a_run_without_groups_is_forgotten_and_where_rows_may_be_missing_no_group_is_certain() {
-        let heads = [head(0), Head { run: 5, ..head(1) }];
-        for (is_whole, open, certain) in [(true, vec![5], 1), (false, vec![4, 5, 6], 0)] {
+        let of = |run, number| Head {
+            run,
+            ..head(number)
+        };
+        let heads = [of(1, 0), of(5, 1), of(1, 2), of(0, 3)];
+        for (is_whole, open, certain) in [(true, vec![5], 3), (false, vec![1, 5], 1)] {
             let mut index = filled(&heads);
             index.state.open = vec![4, 5, 6];
             index.close_runs(is_whole);

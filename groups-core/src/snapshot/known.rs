@@ -3,6 +3,9 @@ use std::collections::BTreeMap;
 use crate::client::mutable_list::union;
 use crate::json::item::{Item, parse_items};
 
+/// How many items may be in a list beside twice as many as it was to have.
+const FEW: usize = 50;
+
 /// Group key and id.
 pub(super) type GroupName = (String, String);
 
@@ -49,12 +52,25 @@ pub(super) fn uncertain(one: Option<&Known>, other: Option<&Known>) -> Known {
             Trace::List(items) | Trace::Uncertain(Some(items)) => Some(union(&all, items)),
             _ => None,
         });
+        let items = items.filter(|items| is_worth_removing(items, &traces));
         (name, Trace::Uncertain(items))
     });
     Known {
         company_id: other.or(one).and_then(|known| known.company_id.clone()),
         traces: uncertain.collect(),
     }
+}
+
+/// Returns whether the items that may be in a list are not too many to remove: each that is not in it any more needs an update
+/// of its own. Without a limit they would be more after each night that does not end well.
+fn is_worth_removing(items: &str, traces: &[Option<Trace>]) -> bool {
+    let count = |items: &str| parse_items(items).count();
+    let lists = traces.iter().flatten().filter_map(|trace| match trace {
+        Trace::List(items) => Some(count(items)),
+        _ => None,
+    });
+    let longest = lists.max();
+    longest.is_none_or(|longest| count(items) <= 2 * longest + FEW)
 }
 
 /// Returns the items of a list in an order of their own, each once: equal for equal sets.
@@ -124,6 +140,35 @@ mod tests {
                 }
                 assert_eq!(found, expected, "{one:?} {other:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_list_that_may_have_many_more_items_than_it_was_to_have_may_be_any_value() {
+        let items = |from: u32, to: u32| {
+            let items: Vec<String> = (from..to).map(|item| item.to_string()).collect();
+            format!("[{}]", items.join(","))
+        };
+        let list = |from, to| Some(Trace::List(items(from, to)));
+        let may_be = |from, to| Some(Trace::Uncertain(Some(items(from, to))));
+        for (one, other, is_list) in [
+            (list(0, 1_000), list(1_000, 2_000), true),
+            (may_be(0, 51), list(100, 101), true),
+            (may_be(0, 52), list(100, 101), false),
+            (may_be(0, 150), list(0, 100), true),
+            (may_be(0, 1_000), None, true),
+            (may_be(0, 1_000), may_be(0, 1_000), true),
+        ] {
+            let known = |trace: &Option<Trace>| Known {
+                company_id: None,
+                traces: trace
+                    .iter()
+                    .map(|trace| ("name".to_owned(), trace.clone()))
+                    .collect(),
+            };
+            let found = uncertain(Some(&known(&one)), Some(&known(&other)));
+            let is_any = found.traces["name"] == Trace::Uncertain(None);
+            assert_eq!(!is_any, is_list, "{one:?} {other:?}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! A full disk: publishing fails, and what waits is sent and makes room again.
 
+use std::collections::HashSet;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
@@ -261,6 +263,67 @@ fn a_disk_may_become_full_again_and_again() {
         }
         assert!(outbox.take(1).unwrap().is_empty(), "round {round}");
     }
+}
+
+/// A file system that compresses what is written would keep little room for bytes that are all the same.
+#[test]
+fn the_reserve_cannot_be_compressed() {
+    let (_folder, path) = folder();
+    let _outbox = SqliteOutbox::open(&path).unwrap();
+    let reserve = fs::read(path.with_extension("db-reserve")).unwrap();
+    assert_eq!(reserve.len(), 8 << 20);
+    let level = flate2::Compression::fast();
+    let mut compressed = flate2::write::ZlibEncoder::new(Vec::new(), level);
+    compressed.write_all(&reserve).unwrap();
+    let compressed = compressed.finish().unwrap().len();
+    assert!(compressed > reserve.len() / 10 * 9, "{compressed}");
+    // Nor is a part of it there twice, for those that keep equal parts once.
+    let parts: HashSet<_> = reserve.chunks(1 << 10).collect();
+    assert_eq!(parts.len(), 8 << 10);
+}
+
+/// An operator removes it, for example, to have room on a full disk.
+#[test]
+fn a_reserve_that_is_missing_is_made_again() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let reserve = path.with_extension("db-reserve");
+    fs::remove_file(&reserve).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = ids(&outbox.take(1).unwrap());
+    outbox.settle(&taken, &[]).unwrap();
+    assert_eq!(fs::metadata(&reserve).unwrap().len(), 8 << 20);
+    // Each try needs room for a moment: the next one is an hour later.
+    fs::remove_file(&reserve).unwrap();
+    assert!(outbox.take(1).unwrap().is_empty());
+    assert!(!reserve.exists());
+}
+
+/// In a folder that others can write, too.
+#[test]
+fn a_link_where_the_reserve_is_filled_is_not_followed() {
+    let (folder, path) = folder();
+    let other = folder.path().join("other");
+    fs::write(&other, "another program's").unwrap();
+    let link = path.with_extension("db-reserve-new");
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    let _outbox = SqliteOutbox::open(&path).unwrap();
+    assert_eq!(fs::read_to_string(&other).unwrap(), "another program's");
+    let reserve = path.with_extension("db-reserve");
+    let reserve = fs::symlink_metadata(reserve).unwrap();
+    assert!(reserve.is_file() && reserve.len() == 8 << 20);
+}
+
+/// Nothing is left beside an outbox that was removed.
+#[test]
+fn the_reserve_of_an_outbox_that_was_removed_is_not_made_again() {
+    let (folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    for file in fs::read_dir(&folder).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    assert!(outbox.take(1).unwrap().is_empty());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }
 
 /// Other processes need not wait for the end of a lease that its holder does not use any more.
