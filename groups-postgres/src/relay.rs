@@ -75,7 +75,7 @@ pub(crate) struct Relay {
     is_last_sender: bool,
     /// When old rows are to be removed, and how many at most.
     sweep_at: Instant,
-    sweep: i64,
+    sweeps: Portion,
 }
 
 impl Relay {
@@ -99,7 +99,7 @@ impl Relay {
             merged: None,
             is_last_sender: false,
             sweep_at: Instant::now(),
-            sweep: MAX_SWEPT,
+            sweeps: Portion::ALL,
         }
     }
 
@@ -328,9 +328,10 @@ impl Relay {
         if !self.is_last_sender || self.sweep_at > Instant::now() {
             return;
         }
-        let most = self.sweep;
+        let attempt = self.sweeps.begin(time);
+        let most = attempt.portion.of(MAX_SWEPT);
         // As after a failure: the call may be given up before the end.
-        (self.sweep_at, self.sweep) = (Instant::now() + SWEEP_AGAIN, (most / 2).max(1));
+        self.sweep_at = Instant::now() + SWEEP_AGAIN;
         let rejected = seconds(self.settings.keep_rejected);
         let accepted = seconds(self.settings.keep_accepted);
         let params: &Params<'_> = &[
@@ -343,7 +344,7 @@ impl Relay {
         let swept = swept.map(|rows| rows.and_then(|rows| counts::<1>(what, &rows)));
         let pause = match swept {
             Ok(Ok([swept])) => {
-                self.sweep = (most * 2).min(MAX_SWEPT);
+                self.sweeps.succeed(&attempt);
                 if swept < most {
                     SWEEP_EVERY
                 } else {
