@@ -248,3 +248,16 @@ pub(crate) fn failed(what: &str, error: tokio_postgres::Error) -> Error {
     };
     Error::new(kind, format!("cannot {what}{advice}")).with_source(error)
 }
+
+/// Returns the numbers of the first row.
+pub(crate) fn numbers<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N], Error> {
+    let Some(row) = rows.first() else {
+        let message = format!("cannot {what}: the database returned no row");
+        return Err(Error::new(ErrorKind::Io, message));
+    };
+    let mut numbers = [0; N];
+    for (column, number) in numbers.iter_mut().enumerate() {
+        *number = row.try_get(column).map_err(|error| failed(what, error))?;
+    }
+    Ok(numbers)
+}

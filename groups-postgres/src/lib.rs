@@ -9,7 +9,8 @@
 //
 // Ownership: the clones of a `PostgresOutbox` share the `Writer` (the connection that appends and drops) and the `Relay` (the
 // connection that takes, holds and settles, with what this process has taken). Each has a mutex of its own, so publishers do
-// not wait for the sender. Updates and events share a connection for the depth, which waits for neither.
+// not wait for the sender. The depth waits for neither: it is measured over the relay's connection if that is idle, or else
+// over one that updates and events share.
 //
 // Each statement is a transaction of its own, so no `Connection` keeps anything in its session but `LISTEN`.
 

@@ -156,8 +156,6 @@ struct Shared<R: OutboxRecord> {
     settings: OutboxSettings,
     /// How many milliseconds a call may take.
     timeout: AtomicU64,
-    /// The statement that publishes.
-    publish: String,
     encoding: Arc<Encoding>,
     writer: Arc<Writer>,
     relay: Arc<AsyncMutex<Relay>>,
@@ -283,7 +281,7 @@ impl PostgresOutbox {
         publish(
             transaction,
             &shared.encoding,
-            &shared.publish,
+            &shared.names.apply_to(PUBLISH),
             notify,
             &encoded,
         )?;
@@ -335,7 +333,6 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
         Self(Arc::new(Shared {
             kind: PhantomData,
             events,
-            publish: names.apply_to(PUBLISH),
             names,
             timeout: AtomicU64::new(
                 u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX),

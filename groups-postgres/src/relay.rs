@@ -10,7 +10,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
-use crate::connection::{Connection, Params, failed, has_code, random_bits};
+use crate::connection::{Connection, Params, failed, has_code, numbers, random_bits};
+use crate::depth::{correct_counts, merge_counts};
 use crate::portion::Portion;
 use crate::publish::ascii;
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry, OutboxRecord};
@@ -79,7 +80,7 @@ pub(crate) struct Relay {
     is_last_sender: bool,
     /// When old rows are to be removed, and how many at most.
     sweep_at: Instant,
-    sweep: i64,
+    sweeps: Portion,
 }
 
 impl Relay {
@@ -103,7 +104,7 @@ impl Relay {
             merged: None,
             is_last_sender: false,
             sweep_at: Instant::now(),
-            sweep: MAX_SWEPT,
+            sweeps: Portion::ALL,
         }
     }
 
@@ -152,7 +153,7 @@ impl Relay {
                 (&self.process, Type::TEXT),
             ];
             let rows = self.connection.query(WHAT, TAKE, params);
-            let [is_taken, is_there, is_waiting] = counts(WHAT, &rows.await?)?;
+            let [is_taken, is_there, is_waiting] = numbers(WHAT, &rows.await?)?;
             if is_there == 0 {
                 let message = "the outbox's table of the lease is empty: run `migrate` again";
                 return Err(Error::new(ErrorKind::Damaged, message));
@@ -230,7 +231,7 @@ impl Relay {
             let params: &Params<'_> =
                 &[(&self.holder, Type::TEXT), (&seconds(lease), Type::FLOAT8)];
             let rows = self.connection.query(WHAT, HOLD, params);
-            let [is_held] = counts(WHAT, &rows.await?)?;
+            let [is_held] = numbers(WHAT, &rows.await?)?;
             self.until = (is_held > 0).then_some(until);
             if self.until.is_none() {
                 return Ok(false);
@@ -283,7 +284,7 @@ impl Relay {
                 rows => break rows?,
             }
         };
-        let [is_mine] = counts(WHAT, &rows)?;
+        let [is_mine] = numbers(WHAT, &rows)?;
         self.settles.succeed(&attempt);
         if is_mine == 0 || is_last {
             self.may_hold = false;
@@ -335,9 +336,10 @@ impl Relay {
         if !self.is_last_sender || self.sweep_at > Instant::now() {
             return;
         }
-        let most = self.sweep;
+        let attempt = self.sweeps.begin(time);
+        let most = attempt.portion.of(MAX_SWEPT);
         // As after a failure: the call may be given up before the end.
-        (self.sweep_at, self.sweep) = (Instant::now() + SWEEP_AGAIN, (most / 2).max(1));
+        self.sweep_at = Instant::now() + SWEEP_AGAIN;
         let rejected = seconds(self.settings.keep_rejected);
         let accepted = seconds(self.settings.keep_accepted);
         let params: &Params<'_> = &[
@@ -347,10 +349,10 @@ impl Relay {
         ];
         let what = "delete old rejected and accepted updates of the outbox";
         let swept = timeout(time, self.connection.query(what, SWEEP, params)).await;
-        let swept = swept.map(|rows| rows.and_then(|rows| counts::<1>(what, &rows)));
+        let swept = swept.map(|rows| rows.and_then(|rows| numbers::<1>(what, &rows)));
         let pause = match swept {
             Ok(Ok([swept])) => {
-                self.sweep = (most * 2).min(MAX_SWEPT);
+                self.sweeps.succeed(&attempt);
                 if swept < most {
                     SWEEP_EVERY
                 } else {
@@ -382,19 +384,6 @@ fn too_large(row: &Row) -> Result<Option<String>, tokio_postgres::Error> {
     Ok((bytes > MAX_ROW).then(reason))
 }
 
-/// Returns the numbers of the first row.
-pub(crate) fn counts<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N], Error> {
-    let Some(row) = rows.first() else {
-        let message = format!("cannot {what}: the database returned no row");
-        return Err(Error::new(ErrorKind::Io, message));
-    };
-    let mut counts = [0; N];
-    for (column, count) in counts.iter_mut().enumerate() {
-        *count = row.try_get(column).map_err(|error| failed(what, error))?;
-    }
-    Ok(counts)
-}
-
 /// A thousand years: no lease is longer than the longest time, and longer ones overflow in SQL.
 const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
@@ -402,47 +391,6 @@ const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 fn seconds(time: Duration) -> f64 {
     time.min(FOREVER).as_secs_f64()
 }
-
-/// Merges the rows that count, if they are many. What fails is done later: the sum is the same.
-pub(crate) async fn merge_counts(connection: &mut Connection) {
-    let merged = connection.query("merge the counts of the outbox", MERGE, &[]);
-    if let Err(error) = merged.await {
-        log::warn!("{error:#}");
-    }
-}
-
-/// Sets the counts to zero if nothing waits: a flush would wait for that. What fails is done later.
-async fn correct_counts(connection: &mut Connection) {
-    let corrected = connection.query("correct the counts of the outbox", CORRECT, &[]);
-    if let Err(error) = corrected.await {
-        log::warn!("{error:#}");
-    }
-}
-
-/// One more row corrects the sum, and waits for no transaction that publishes: of each, a snapshot has both the rows and
-/// their counts, or neither. The lock is that of the migration, which corrects too, and each statement of the block sees
-/// what was committed before it. (At a stricter isolation level than PostgreSQL's default, two at a time may correct twice;
-/// the next one corrects that.)
-const CORRECT: &str = "DO $do$ BEGIN
-         IF (SELECT pg_catalog.sum(updates) <> 0 OR pg_catalog.sum(bytes) <> 0 FROM public.mixpanel_outbox_count
-             WHERE kind = 'update') AND NOT EXISTS (SELECT FROM public.mixpanel_outbox WHERE kind = 'update') THEN
-             PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
-             INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
-             SELECT kind, -pg_catalog.sum(updates), -pg_catalog.sum(bytes) FROM public.mixpanel_outbox_count
-             WHERE kind = 'update' AND NOT EXISTS (SELECT FROM public.mixpanel_outbox WHERE kind = 'update')
-             GROUP BY kind HAVING pg_catalog.sum(updates) <> 0 OR pg_catalog.sum(bytes) <> 0;
-         END IF;
-     END $do$";
-
-/// Some at a time.
-const MERGE: &str = "WITH gone AS (
-         DELETE FROM public.mixpanel_outbox_count WHERE id IN (
-             SELECT id FROM public.mixpanel_outbox_count
-             WHERE (SELECT pg_catalog.count(*) FROM (SELECT FROM public.mixpanel_outbox_count LIMIT 101) AS first) > 100
-             ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED
-         ) RETURNING kind, updates, bytes
-     ) INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)
-     SELECT kind, pg_catalog.sum(updates), pg_catalog.sum(bytes) FROM gone GROUP BY kind";
 
 /// A lease must survive a crash of the server. What was settled need not: sent again, it is harmless.
 macro_rules! durably {

@@ -7,11 +7,10 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
 
-use crate::connection::{Connection, Params, failed};
+use crate::connection::{Connection, Params, failed, numbers};
 use crate::depth::{measure, merge_if_many};
 use crate::portion::Portion;
 use crate::publish::{Encoding, PUBLISH};
-use crate::relay::counts;
 use mixpanel_groups::outbox::{Capacity, Depth};
 use mixpanel_groups::record::EncodedRecord;
 use mixpanel_groups::{Error, ErrorKind};
@@ -337,7 +336,7 @@ impl Writer {
                 (&number(excess_bytes), Type::INT8),
             ];
             let gone = state.connection.query(WHAT, DROP, params);
-            let [gone, gone_bytes] = counts(WHAT, &gone.await?)?;
+            let [gone, gone_bytes] = numbers(WHAT, &gone.await?)?;
             state.drops.succeed(&attempt);
             let (gone, gone_bytes) = (usize::try_from(gone), usize::try_from(gone_bytes));
             let (gone, gone_bytes) = (gone.unwrap_or_default(), gone_bytes.unwrap_or_default());

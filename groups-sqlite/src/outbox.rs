@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::file::{self, OutboxFile, insert, now, patiently};
 use crate::group_commit::{GroupCommit, NotWritten};
 use crate::lease::Lease;
-use crate::relay::{RejectedRow, Relay};
+use crate::relay::Relay;
 use crate::schema::{self, Tables, VERSION};
 use mixpanel_groups::Outbox;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry, OutboxRecord};
@@ -287,15 +287,7 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        let rejected: Vec<_> = rejected
-            .iter()
-            .map(|(id, rejection)| RejectedRow {
-                id: *id,
-                field: rejection.field.clone(),
-                message: rejection.message.clone(),
-            })
-            .collect();
-        let settled = self.relay().settle(accepted, &rejected);
+        let settled = self.relay().settle(accepted, rejected);
         settled.map_err(|failure| self.failed("remove from", failure))
     }
 
@@ -379,7 +371,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             file: Arc::clone(&file),
             lease: Lease::new(file.tables),
             refilled: None,
-            set_aside: None,
+            unreported: None,
         };
         Ok(Self {
             path: path.to_owned(),

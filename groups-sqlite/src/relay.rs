@@ -9,6 +9,7 @@ use crate::file::{OutboxFile, begin, delete, patiently};
 use crate::lease::Lease;
 use crate::reserve::with_reserve;
 use crate::schema::Tables;
+use mixpanel_groups::Rejection;
 
 /// The most bytes of JSON that are taken at once, unless one update has more.
 const MAX_BYTES: usize = 16 << 20;
@@ -31,18 +32,11 @@ pub(crate) struct Relay {
     /// When it was last tried to fill the reserve again.
     pub(crate) refilled: Option<Instant>,
     /// What was set aside by a `settle` that succeeded then: the next `take` reports it.
-    pub(crate) set_aside: Option<Failure>,
-}
-
-/// A row to move to `mixpanel_outbox_rejected`.
-pub(crate) struct RejectedRow {
-    pub(crate) id: i64,
-    pub(crate) field: Option<String>,
-    pub(crate) message: String,
+    pub(crate) unreported: Option<Failure>,
 }
 
 /// A row whose fate is known: its id, and why it was rejected, if it was.
-type Settled<'a> = (i64, Option<&'a RejectedRow>);
+type Settled<'a> = (i64, Option<&'a Rejection>);
 
 /// An id, and the text in its row.
 type TakenRow = (i64, rusqlite::Result<String>);
@@ -69,7 +63,7 @@ impl Relay {
 
     /// Takes the oldest rows, at most `most`. Returns none while the lease is another's.
     pub(crate) fn take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
-        if let Some(failure) = self.set_aside.take() {
+        if let Some(failure) = self.unreported.take() {
             return Err(failure);
         }
         let taken = self.try_take(most);
@@ -201,11 +195,9 @@ impl Relay {
     pub(crate) fn settle(
         &mut self,
         accepted: &[i64],
-        rejected: &[RejectedRow],
+        rejected: &[(i64, &Rejection)],
     ) -> Result<(), Failure> {
-        let rejected = rejected
-            .iter()
-            .map(|rejected| (rejected.id, Some(rejected)));
+        let rejected = rejected.iter().map(|(id, why)| (*id, Some(*why)));
         let mut settled: Vec<Settled<'_>> = accepted
             .iter()
             .map(|id| (*id, None))
@@ -218,7 +210,7 @@ impl Relay {
         {
             let failure = self.set_aside(failure.clone());
             result = if let Failure::SetAside(_) = failure {
-                self.set_aside = Some(failure);
+                self.unreported = Some(failure);
                 self.settle_in_parts(&settled)
             } else {
                 Err(failure)
@@ -277,8 +269,8 @@ impl Relay {
             let [(first, rejected), ..] = run else {
                 continue;
             };
-            if let Some(rejected) = rejected {
-                rejected.copy(&transaction, file.tables)?;
+            if let Some(rejection) = rejected {
+                copy(&transaction, file.tables, *first, rejection)?;
                 is_any_rejected = true;
             }
             let last = run.last().map_or(first, |(last, _)| last);
@@ -324,13 +316,11 @@ impl Relay {
     }
 }
 
-impl RejectedRow {
-    /// Copies the row to `mixpanel_outbox_rejected`.
-    fn copy(&self, db: &Connection, tables: Tables) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO mixpanel_outbox_rejected (id, since, body, field, message)
-                   SELECT id, since, body, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
-        let mut copy = tables.prepare(db, sql)?;
-        copy.execute((self.id, &self.field, &self.message))
-            .map(drop)
-    }
+/// Copies a rejected row to `mixpanel_outbox_rejected`.
+fn copy(db: &Connection, tables: Tables, id: i64, rejection: &Rejection) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO mixpanel_outbox_rejected (id, since, body, field, message)
+               SELECT id, since, body, ?2, ?3 FROM mixpanel_outbox WHERE id = ?1";
+    let mut copy = tables.prepare(db, sql)?;
+    let row = (id, &rejection.field, &rejection.message);
+    copy.execute(row).map(drop)
 }

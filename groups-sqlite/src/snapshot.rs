@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use mixpanel_groups::Error;
 use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
@@ -103,9 +103,7 @@ fn append(transaction: &Transaction<'_>, row: &[u8]) -> rusqlite::Result<u64> {
 
 fn read(db: &Connection, place: u64) -> rusqlite::Result<Vec<u8>> {
     let mut select = db.prepare_cached("SELECT row FROM mixpanel_snapshot WHERE id = ?1")?;
-    let row = select.query_row(params![id(place)], |row| row.get(0));
-    row.optional()
-        .and_then(|row| row.ok_or(rusqlite::Error::QueryReturnedNoRows))
+    select.query_row(params![id(place)], |row| row.get(0))
 }
 
 /// Converts a number: SQLite's are signed. Negative ones are of another program.

@@ -25,7 +25,6 @@ use crate::record::{Error, ErrorKind, Undelivered, Update};
 pub struct Batch {
     /// The beginning of each record; a secret.
     opening: Vec<u8>,
-    limits: Limits,
     records: Records,
 }
 
@@ -43,7 +42,6 @@ impl Batch {
     pub fn new(token: &str) -> Self {
         Self {
             opening: opening(token),
-            limits: Limits::default(),
             records: Records::default(),
         }
     }
@@ -55,11 +53,11 @@ impl Batch {
     /// [`InvalidUpdate`](ErrorKind::InvalidUpdate) if the update cannot be sent, and [`Full`](ErrorKind::Full) if it does not
     /// fit. The latter gives the update [back](Error::undelivered), for the next batch. The batch is unchanged.
     pub fn push<'u>(&mut self, update: impl Into<Update<'u>>) -> Result<(), Error> {
-        let (position, opening) = (self.records.len(), &self.opening);
+        let (position, opening, limits) = (self.records.len(), &self.opening, Limits::default());
         self.records
-            .push(position, opening, &update.into(), self.limits)
+            .push(position, opening, &update.into(), limits)
             .map_err(|rejection| Error::invalid(&rejection))?;
-        if self.records.fits(self.limits) {
+        if self.records.fits(limits) {
             return Ok(());
         }
         let (last, opening) = (self.records.len() - 1, self.opening.len());
@@ -112,7 +110,7 @@ impl Batch {
     /// # Ok::<(), mixpanel_groups::Error>(())
     /// ```
     pub fn coalesce(&mut self) -> usize {
-        let most = self.limits.most_bytes_a_record();
+        let most = Limits::default().most_bytes_a_record();
         coalesce(&mut self.records, self.opening.len(), most)
     }
 

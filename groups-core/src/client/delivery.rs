@@ -109,7 +109,7 @@ pub(crate) struct Resources {
     pub(crate) buffers: Vec<Records>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Resources {
     pub(crate) fn of(connections: Vec<Arc<dyn Transport>>) -> Self {
         Self {

@@ -72,13 +72,7 @@ impl Endpoint {
 
     /// Returns the endpoint of a client that sends nothing.
     pub(crate) fn nowhere() -> Self {
-        Self {
-            base: "http://localhost".to_owned(),
-            host: "localhost".to_owned(),
-            port: 80,
-            https: false,
-            loopback: true,
-        }
+        Self::parse("http://localhost", false).expect("it is valid")
     }
 
     pub(crate) fn is_loopback(&self) -> bool {

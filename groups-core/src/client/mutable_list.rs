@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 
-use crate::json::close;
-use crate::json::item::{Item, parse_items};
+use crate::json::item::{Item, bracket, parse_items};
 
 /// A JSON value that `$union` and `$remove` change if it is a list: item by item, however long it is.
 pub(crate) enum MutableList<'a> {
@@ -78,11 +77,7 @@ impl<'a> MutableList<'a> {
                     out.push(b',');
                     out.extend_from_slice(json.as_bytes());
                 }
-                if out.len() == start {
-                    out.extend_from_slice(b"[]");
-                } else {
-                    close(out, start, *b"[]");
-                }
+                bracket(out, start, *b"[]");
             }
         }
     }

@@ -101,7 +101,7 @@ impl RetryPolicy {
 
     /// Decides what to do after the attempt of that number, counted from 1, failed.
     ///
-    /// `random` is in 0..1; `elapsed` is the time since the first attempt.
+    /// `random` is in 0..=1; `elapsed` is the time since the first attempt.
     pub(crate) fn step(
         &self,
         attempt: u32,
@@ -121,12 +121,12 @@ impl RetryPolicy {
             (Failure::Breakage, _) => attempt.checked_sub(2),
         };
         let wait = match doublings {
-            None => times(self.base_delay, random.clamp(0.0, 1.0) / 10.0),
+            None => times(self.base_delay, random / 10.0),
             Some(doublings) => {
                 let doubled = self
                     .base_delay
                     .saturating_mul(2_u32.saturating_pow(doublings));
-                let jitter = times(self.base_delay, 0.5 + 2.0 * random.clamp(0.0, 1.0));
+                let jitter = times(self.base_delay, 0.5 + 2.0 * random);
                 doubled.min(self.max_delay).saturating_add(jitter)
             }
         };
@@ -250,9 +250,14 @@ mod tests {
             .base_delay(secs(1 << 40))
             .max_delay(Duration::MAX)
             .deadline(Duration::MAX);
-        for attempt in [1, 2, 33, u32::MAX - 1] {
+        for (attempt, wait) in [
+            (1, secs(7 << 39)),
+            (2, secs(9 << 39)),
+            (33, Duration::MAX),
+            (u32::MAX - 1, Duration::MAX),
+        ] {
             let step = retry.step(attempt, Failure::Overload, None, Duration::MAX, 1.0);
-            assert!(matches!(step, Step::After(_) | Step::GiveUp));
+            assert_eq!(step, Step::After(wait), "{attempt}");
         }
     }
 }

@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Puts brackets around items, of which there may be none.
-fn bracket(out: &mut Vec<u8>, start: usize, brackets: [u8; 2]) {
+pub(crate) fn bracket(out: &mut Vec<u8>, start: usize, brackets: [u8; 2]) {
     if out.len() == start {
         out.extend_from_slice(&brackets);
     } else {

@@ -37,8 +37,12 @@ impl EncodedUpdate {
             let Some(encoded) = written.map_err(|rejection| Error::invalid(&rejection))? else {
                 return Ok(None);
             };
-            let json = std::str::from_utf8(json).map_err(not_text)?.into();
-            Self { json, encoded }.within_limit().map(Some)
+            let json = std::str::from_utf8(json).map_err(not_text)?;
+            check_limit::<Self>(json)?;
+            Ok(Some(Self {
+                json: json.into(),
+                encoded,
+            }))
         })
     }
 
@@ -67,19 +71,13 @@ impl EncodedUpdate {
         Ok(Self { json, encoded })
     }
 
-    /// Returns the update as `hook` leaves its JSON object; `None` if the hook returns `false`.
+    /// Returns the update as `hook` leaves its JSON object, of any size; `None` if the hook returns `false`.
     pub(crate) fn edit(
         &self,
         hook: impl FnOnce(&mut Map<String, Value>) -> bool,
     ) -> Result<Option<Self>, Error> {
         let edited = super::edit::edit(&self.json, hook);
-        let json = edited.map(|json| Self::from_json(&json)?.within_limit());
-        json.transpose()
-    }
-
-    /// Returns an error if the update is too large to be sent.
-    fn within_limit(self) -> Result<Self, Error> {
-        check_limit::<Self>(&self.json).map(|()| self)
+        edited.map(|json| Self::from_json(&json)).transpose()
     }
 
     /// Returns the update as it is sent, without `$token`.

@@ -43,7 +43,7 @@ pub use self::into::{IntoEvents, IntoRecord, IntoRecords, IntoUpdates};
 pub use self::mixpanel_group::{MixpanelGroup, ThreadSafe};
 pub use self::rejection::{RecordRef, Rejection};
 pub use self::report::Report;
-pub use self::undelivered::{Undelivered, UndeliveredUpdates};
+pub use self::undelivered::Undelivered;
 pub use self::update::{Update, Updates};
 
 pub(crate) use self::encode::Encoded;

@@ -62,13 +62,9 @@ impl Undelivered {
         self.entries.is_empty()
     }
 
-    /// Returns the updates, in the caller's order.
-    #[must_use]
-    pub fn updates(&self) -> UndeliveredUpdates<'_> {
-        UndeliveredUpdates {
-            undelivered: self,
-            rest: self.entries.iter(),
-        }
+    /// Iterates over the updates, in the caller's order.
+    pub fn updates(&self) -> impl Iterator<Item = Update<'_>> {
+        self.positions().map(|(_, update)| update)
     }
 
     /// Iterates over the events that an `import` did not deliver. They keep their times and insert ids, so Mixpanel
@@ -171,22 +167,6 @@ impl<R: Into<EncodedRecord>> FromIterator<R> for Undelivered {
     }
 }
 
-/// An iterator over updates that borrow from [`Undelivered`].
-#[derive(Clone)]
-pub struct UndeliveredUpdates<'a> {
-    undelivered: &'a Undelivered,
-    rest: std::slice::Iter<'a, UndeliveredRecord>,
-}
-
-impl<'a> Iterator for UndeliveredUpdates<'a> {
-    type Item = Update<'a>;
-
-    fn next(&mut self) -> Option<Update<'a>> {
-        let next = self.rest.find(|entry| entry.is_update());
-        next.map(|entry| self.undelivered.update(entry))
-    }
-}
-
 // Not `IntoIterator`: an iterator of updates would leave the events out wherever both can be passed.
 
 /// The updates: see [`Undelivered::updates`].
@@ -233,12 +213,6 @@ impl IntoRecord for Either<'_> {
     }
 }
 
-impl fmt::Debug for UndeliveredUpdates<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
-    }
-}
-
 impl fmt::Debug for Undelivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = f.debug_list();
@@ -274,9 +248,7 @@ mod tests {
             (position, update)
         });
         assert_eq!(positions.collect::<Vec<_>>(), [(0, one), (7, two)]);
-        let updates = undelivered.updates();
-        assert!(format!("{updates:?}").contains("company"));
-        assert_eq!(updates.count(), 2);
+        assert_eq!(undelivered.updates().count(), 2);
         assert_eq!(Undelivered::default().len(), 0);
     }
 }

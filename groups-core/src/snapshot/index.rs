@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use super::row::{DELETED, Head, STATE, State, damaged};
 use super::store::SnapshotStore;
@@ -14,7 +13,7 @@ pub(super) struct Index {
     /// The groups, by their slots: the order in which their first rows were appended.
     entries: Vec<Entry>,
     /// The slot of each group by its name, once it is needed.
-    slots: Option<HashMap<u128, u32, BuildHasherDefault<NameHasher>>>,
+    slots: Option<HashMap<u128, u32>>,
     /// Where the next group may be: behind the last one, and behind the last one that was found by its name.
     next: [usize; 2],
     pub(super) state: State,
@@ -247,31 +246,8 @@ fn slot(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// Names are hashes already.
-#[derive(Default)]
-pub(super) struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    #[allow(clippy::cast_possible_truncation)] // Half of the bits are as random as all.
-    fn write_u128(&mut self, name: u128) {
-        self.0 = name as u64;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher as _;
-
     use super::*;
     use crate::snapshot::EachRow;
     use crate::snapshot::known::Known;
@@ -486,17 +462,5 @@ mod tests {
                 assert!(error.contains(why), "{error}");
             }
         });
-    }
-
-    #[test]
-    fn names_are_hashes_already() {
-        let hasher = BuildHasherDefault::<NameHasher>::default();
-        assert_eq!(hasher.hash_one(7_u128 << 64 | 3), 3);
-        // Of other keys, every byte counts.
-        let texts = ["ab", "ba", "a", "b", "abcdefghi", "ibcdefghi"];
-        let of_text = texts.map(|key| hasher.hash_one(key));
-        for (at, hash) in of_text.iter().enumerate() {
-            assert!(!of_text[..at].contains(hash));
-        }
     }
 }

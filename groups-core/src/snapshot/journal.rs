@@ -79,9 +79,10 @@ impl<'s> Journal<'s> {
         std::mem::take(&mut self.rows().placed)
     }
 
-    /// Returns whether anything was added.
-    pub(super) fn has_begun(&self) -> bool {
-        self.rows().begin.is_none()
+    /// Returns whether anything was added, and nothing failed.
+    pub(super) fn needs_end(&self) -> bool {
+        let rows = self.rows();
+        rows.begin.is_none() && rows.failed.is_none()
     }
 
     /// Returns why the run could not continue.
@@ -182,9 +183,9 @@ mod tests {
             let store = Store::default();
             let mut same = store.clone();
             let journal = Journal::new(&mut same, state());
-            assert!(journal.write() && !journal.has_begun());
+            assert!(journal.write() && !journal.needs_end());
             assert_eq!(store.writes(), [0; 0], "there is nothing to write");
-            assert!(journal.add(Some(7), vec![1]) && journal.has_begun());
+            assert!(journal.add(Some(7), vec![1]) && journal.needs_end());
             assert!(journal.add(None, vec![2]));
             assert_eq!(store.writes(), [0; 0]);
             assert!(journal.write());
@@ -218,6 +219,7 @@ mod tests {
             assert!(journal.add(Some(7), vec![1]));
             assert!(!journal.write());
             assert!(!journal.add(Some(7), vec![1]) && !journal.write());
+            assert!(!journal.needs_end());
             assert_eq!(store.writes(), [2]);
             journal.fail(Error::new(ErrorKind::Io, "a later one"));
             let failed = journal.into_failed().map(|error| error.to_string());

@@ -24,7 +24,6 @@ pub(super) struct Run<'r, 's> {
     number: u32,
     /// Whether nothing is really sent, so that nothing is kept.
     is_dry: bool,
-    has_failed: bool,
     /// Which group's the updates are, by the position of its first one; `None` if they cannot be sent.
     positions: Vec<(usize, Option<u32>)>,
     next_position: usize,
@@ -40,8 +39,8 @@ struct Before {
     may_be: Known,
 }
 
-/// The store failed; the journal has the error.
-struct Failed;
+/// The store failed, so that nothing more can be sent; the journal has the error.
+pub(super) struct Failed;
 
 impl<'r, 's> Run<'r, 's> {
     pub(super) fn new<T: MixpanelGroup>(
@@ -59,23 +58,20 @@ impl<'r, 's> Run<'r, 's> {
             index,
             journal,
             is_dry,
-            has_failed: false,
             positions: Vec::new(),
             next_position: 0,
         }
     }
 
-    /// Returns whether the store failed, so that nothing more can be sent.
-    pub(super) fn has_failed(&self) -> bool {
-        self.has_failed
-    }
-
     /// Returns the updates of what has changed of a group, after adding it to the journal.
-    pub(super) fn updates<T: MixpanelGroup>(&mut self, group: &T) -> Vec<Update<'static>> {
+    pub(super) fn updates<T: MixpanelGroup>(
+        &mut self,
+        group: &T,
+    ) -> Result<Vec<Update<'static>>, Failed> {
         let target = group.group();
         let fingerprint = self.fingerprints.of(group, &target);
         if fingerprint.is_some_and(|fingerprint| self.index.is_next(fingerprint)) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let name = self.fingerprints.name(target.key(), target.id().as_str());
         let slot = self.index.find(name);
@@ -84,13 +80,9 @@ impl<'r, 's> Run<'r, 's> {
             fingerprint == Some(entry.fingerprint) && self.index.is_certain(entry)
         });
         if is_unchanged {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let updates = self.changes(group, &target, (name, slot), fingerprint);
-        updates.unwrap_or_else(|Failed| {
-            self.has_failed = true;
-            Vec::new()
-        })
+        self.changes(group, &target, (name, slot), fingerprint)
     }
 
     fn changes<T: MixpanelGroup>(
@@ -148,18 +140,10 @@ impl<'r, 's> Run<'r, 's> {
     }
 
     /// Returns the update that deletes a group, if it is of this group key.
-    pub(super) fn delete(&mut self, slot: u32, key: &str) -> Option<Update<'static>> {
-        let deleted = self.try_delete(slot, key);
-        deleted.unwrap_or_else(|Failed| {
-            self.has_failed = true;
-            None
-        })
-    }
-
-    fn try_delete(&mut self, slot: u32, key: &str) -> Result<Option<Update<'static>>, Failed> {
+    pub(super) fn delete(&mut self, slot: u32, key: &str) -> Result<Vec<Update<'static>>, Failed> {
         let Before { name, may_be, .. } = self.before(slot)?;
         if name.0 != key {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let mut group = Group::new(&*name.0, &*name.1);
         if let Some(company_id) = may_be.company_id.as_deref() {
@@ -180,7 +164,7 @@ impl<'r, 's> Run<'r, 's> {
         };
         self.add(&head, &row)?;
         self.count(Some(slot), std::slice::from_ref(&update));
-        Ok(Some(update.into_owned()))
+        Ok(vec![update.into_owned()])
     }
 
     /// Returns what is known of a group from before.
@@ -251,7 +235,7 @@ impl<'r, 's> Run<'r, 's> {
     /// Ends the run. Groups with updates that were not accepted may be as they were or as they were to be.
     pub(super) fn end(mut self, result: &Result<Report, Error>) {
         self.index.state.next_run = self.number + 1;
-        if self.has_failed || !self.journal.has_begun() {
+        if !self.journal.needs_end() {
             return;
         }
         let (report, undelivered) = outcome(result);

@@ -219,11 +219,10 @@ impl Snapshot {
         // Each step yields the updates of one group, those that are gone last. When nothing more is sent, the groups that
         // are left stay as they are known.
         let steps = std::iter::from_fn(|| {
-            if run.has_failed() {
-                return None;
-            }
             match groups.next() {
-                Some(Ok(group)) => return may_continue().then(|| run.updates(&group)),
+                Some(Ok(group)) => {
+                    return may_continue().then(|| run.updates(&group).ok()).flatten();
+                }
                 Some(Err(error)) => {
                     failed = Some(error.into());
                     return None;
@@ -233,7 +232,9 @@ impl Snapshot {
             }
             let gone = gone.get_or_insert_with(|| run.gone().into_iter());
             let slot = gone.next()?;
-            may_continue().then(|| run.delete(slot, T::GROUP_KEY).into_iter().collect())
+            may_continue()
+                .then(|| run.delete(slot, T::GROUP_KEY).ok())
+                .flatten()
         });
         let permit = |_| journal.write();
         let sending = via.permit(&permit).note_stop(&is_stopped);
