@@ -61,6 +61,7 @@ fn a_run_is_killed_at_each_request_and_the_next_one_mends_it() {
         while emulator.requests().len() < before + request && child.try_wait().unwrap().is_none() {
             thread::yield_now();
         }
+        assert_eq!(emulator.requests().len(), before + request, "it ended");
         child.kill().unwrap();
         child.wait().unwrap();
         emulator.recover();
