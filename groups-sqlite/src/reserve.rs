@@ -31,18 +31,25 @@ impl Reserve {
 
     /// Returns whether there is no file: it is new, there was no room for it, or somebody has removed it.
     pub(crate) fn is_missing(&self) -> bool {
-        let file = fs::metadata(&self.0);
+        let file = fs::symlink_metadata(&self.0);
         file.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Returns whether it was emptied and not filled again.
     pub(crate) fn is_spent(&self) -> bool {
-        fs::metadata(&self.0).is_ok_and(|file| file.len() == 0)
+        self.has_length(0)
     }
 
-    /// Gives its room to the sender. Returns whether that is more room than there was.
+    /// Returns whether it has that length, and is not a link.
+    fn has_length(&self, length: usize) -> bool {
+        let file = fs::symlink_metadata(&self.0);
+        file.is_ok_and(|file| file.is_file() && file.len() == length as u64)
+    }
+
+    /// Gives its room to the sender. Returns whether that is more room than there was. What is not a full reserve is left
+    /// alone: it may be another program's.
     pub(crate) fn spend(&self) -> bool {
-        if !fs::metadata(&self.0).is_ok_and(|file| file.len() > 0) {
+        if !self.has_length(SIZE) {
             return false;
         }
         let emptied = File::options().write(true).open(&self.0);
@@ -118,5 +125,29 @@ pub(crate) fn with_reserve<R>(
     match call() {
         Err(failure) if failure.is_full() && reserve.spend() => call(),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_reserve_is_spent() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = Reserve::of(&folder.path().join("outbox.db"));
+        assert!(reserve.is_missing() && !reserve.spend());
+        fs::write(&reserve.0, "another program's").unwrap();
+        assert!(!reserve.spend() && !reserve.is_spent());
+        assert_eq!(fs::read_to_string(&reserve.0).unwrap(), "another program's");
+        fs::remove_file(&reserve.0).unwrap();
+        reserve.prepare();
+        #[cfg(unix)]
+        {
+            let link = Reserve::of(&folder.path().join("other.db"));
+            std::os::unix::fs::symlink(&reserve.0, &link.0).unwrap();
+            assert!(!link.spend() && !reserve.is_spent());
+        }
+        assert!(reserve.spend() && reserve.is_spent());
     }
 }

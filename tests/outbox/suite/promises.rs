@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::faulty::Faulty;
 use common::LONG;
+use common::faulty::Faulty;
 use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{Client, EncodedUpdate, ErrorKind, Group, Outbox, Rejection, Update};
