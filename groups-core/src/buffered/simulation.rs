@@ -51,14 +51,18 @@ fn depth(oldest: Option<Duration>) -> Depth {
 }
 
 #[test]
-fn a_flush_is_over_when_what_is_left_is_newer() {
+fn a_task_is_over_when_what_is_left_is_newer() {
     simulate_rule(|| {
         let shared = Shared::new();
         let timer = shared.take_task(Duration::ZERO, false);
-        assert!(!timer.is_awaited && !timer.is_flush());
+        assert!(!timer.is_awaited);
+        sleep(SECOND);
+        assert!(!timer.is_older_than(depth(Some(SECOND))));
+        let nanosecond = Duration::from_nanos(1);
+        assert!(timer.is_older_than(depth(Some(SECOND - nanosecond))));
         let flush = shared.request_flush();
         let task = shared.take_task(HOUR, false);
-        assert!(task.is_awaited && task.is_flush());
+        assert!(task.is_awaited);
         sleep(SECOND);
         assert!(task.is_older_than(Depth::default()));
         assert!(!task.is_older_than(depth(None)), "it may be older");
@@ -66,7 +70,7 @@ fn a_flush_is_over_when_what_is_left_is_newer() {
         assert!(task.is_older_than(depth(Some(SECOND / 2))));
         let resolution = Duration::from_millis(20);
         assert!(!task.is_older_than(depth(Some(SECOND - resolution))));
-        let just_newer = SECOND - resolution - Duration::from_nanos(1);
+        let just_newer = SECOND - resolution - nanosecond;
         assert!(task.is_older_than(depth(Some(just_newer))));
 
         assert!(shared.finish_task(&task, true), "the worker goes on");
@@ -75,10 +79,11 @@ fn a_flush_is_over_when_what_is_left_is_newer() {
 
         shared.close();
         let last = shared.take_task(HOUR, false);
-        assert!(last.is_awaited && !last.is_flush());
+        assert!(last.is_awaited);
         sleep(SECOND);
-        assert!(!last.is_older_than(depth(Some(SECOND / 2))), "all is sent");
-        assert!(last.is_older_than(Depth::default()));
+        assert!(!last.is_older_than(depth(Some(SECOND))), "all is sent");
+        let newer = depth(Some(SECOND / 2));
+        assert!(last.is_older_than(newer), "another process published it");
         assert!(shared.finish_task(&last, false), "it is tried again");
         assert!(!shared.finish_task(&last, true), "nothing follows");
     });

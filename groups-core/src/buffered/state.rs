@@ -87,16 +87,22 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const RESOLUTION: Duration = Duration::from_millis(20);
 
 impl Task {
-    /// Returns whether a flush waits for it, which does not wait for what is published later.
-    pub(super) fn is_flush(&self) -> bool {
-        self.is_awaited && !self.is_last
+    /// Returns how long ago it was taken.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Returns whether nothing waits that was published before the task started.
     pub(super) fn is_older_than(&self, depth: Depth) -> bool {
-        let age = self.started.elapsed();
-        let is_newer = |oldest: Duration| oldest.saturating_add(RESOLUTION) < age;
-        depth.updates == 0 || (!self.is_last && depth.oldest.is_some_and(is_newer))
+        let age = self.age();
+        // What nobody waits for may as well be sent by the next task.
+        let doubt = if self.is_awaited {
+            RESOLUTION
+        } else {
+            Duration::ZERO
+        };
+        let is_newer = |oldest: Duration| oldest.saturating_add(doubt) < age;
+        depth.updates == 0 || depth.oldest.is_some_and(is_newer)
     }
 }
 

@@ -77,20 +77,20 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
         if !shared.finish_task(&task, outcome == Outcome::Done) {
             return;
         }
-        pause = interval.saturating_mul(2_u32.saturating_pow(failures));
-        pause = pause.min(LONGEST_PAUSE.max(interval));
-        match outcome {
-            Outcome::Elsewhere => pause = pause.min(LOOK_AGAIN),
-            Outcome::Failed(Some(requested)) => {
-                pause = pause.max(requested.min(LONGEST_REQUESTED_PAUSE));
-            }
-            Outcome::Done | Outcome::Failed(None) | Outcome::TimedOut => {}
-        }
+        let longer = interval.saturating_mul(2_u32.saturating_pow(failures));
+        let longer = longer.min(LONGEST_PAUSE.max(interval));
+        pause = match outcome {
+            // What was published while it sent has waited since then.
+            Outcome::Done => interval.saturating_sub(task.age()),
+            Outcome::Elsewhere => interval.min(LOOK_AGAIN),
+            Outcome::Failed(Some(requested)) => longer.max(requested.min(LONGEST_REQUESTED_PAUSE)),
+            Outcome::Failed(None) | Outcome::TimedOut => longer,
+        };
     }
 }
 
-/// Sends what is queued, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
-/// however much is published meanwhile.
+/// Sends what is queued, until nothing is left from before the task: so a task ends, however much is published meanwhile,
+/// and what is published meanwhile waits for others to share its request.
 fn send_all<R: Kind>(
     publisher: &Publisher<R>,
     task: &Task,
@@ -121,16 +121,15 @@ fn send_all<R: Kind>(
                 }
             }
         }
-        if taken.is_empty() || task.is_flush() {
-            match publisher.outbox.depth() {
-                Ok(depth) if task.is_older_than(depth) => return Outcome::Done,
-                Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
-                Ok(_) => {}
-                Err(error) => {
-                    publisher.notify(&DeliveryEvent::Outbox(&error));
-                    return Outcome::Failed(None);
-                }
+        match publisher.outbox.depth() {
+            Ok(depth) if task.is_older_than(depth) => return Outcome::Done,
+            Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
+            Err(error) if task.is_awaited => {
+                publisher.notify(&DeliveryEvent::Outbox(&error));
+                return Outcome::Failed(None);
             }
+            // What is left may be as old. Where nobody waits, the depth matters no more than that.
+            Ok(_) | Err(_) => {}
         }
     }
     Outcome::Failed(None)

@@ -16,6 +16,8 @@ use crate::util::simulated::{Instant, simulate_rule, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 const FOREVER: Duration = Duration::MAX;
+/// So many updates that several deliveries are not enough.
+const MANY: u64 = 150;
 
 /// What an outbox does, shared by its handles.
 #[derive(Default)]
@@ -28,6 +30,8 @@ struct Script {
     calls: Mutex<Vec<(&'static str, Instant)>>,
     /// Another process has taken what waits.
     is_elsewhere: AtomicBool,
+    /// All that waits is taken at once, and a delivery takes time, a tenth of a second.
+    is_slow: AtomicBool,
 }
 
 impl Script {
@@ -58,9 +62,9 @@ impl Script {
     }
 }
 
-/// An outbox that gives one update at a time.
+/// An outbox that gives one update at a time, unless it is slow.
 struct Scripted {
-    inner: MemoryOutbox,
+    inner: Arc<MemoryOutbox>,
     script: Arc<Script>,
     is_durable: bool,
 }
@@ -77,11 +81,15 @@ impl Outbox for Scripted {
             return Ok(Vec::new());
         }
         // A shutdown takes all that is left.
-        self.inner.take(if most == usize::MAX { most } else { 1 })
+        let is_all = most == usize::MAX || self.script.is_slow.load(Ordering::Relaxed);
+        self.inner.take(if is_all { most } else { 1 })
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
         self.script.call("settle");
+        if self.script.is_slow.load(Ordering::Relaxed) {
+            sleep(SECOND / 10);
+        }
         self.inner.settle(accepted, rejected)
     }
 
@@ -114,8 +122,17 @@ impl Outbox for Scripted {
 
 /// Returns a client that sends to nowhere, at once, when it is asked to.
 fn client(script: &Arc<Script>, is_durable: bool) -> BufferedClientBuilder {
+    client_over(&Arc::default(), script, is_durable)
+}
+
+/// Returns the same over what may be the outbox of others too.
+fn client_over(
+    inner: &Arc<MemoryOutbox>,
+    script: &Arc<Script>,
+    is_durable: bool,
+) -> BufferedClientBuilder {
     let outbox = Scripted {
-        inner: MemoryOutbox::new(),
+        inner: Arc::clone(inner),
         script: Arc::clone(script),
         is_durable,
     };
@@ -155,6 +172,84 @@ fn a_flush_goes_on_until_all_that_waited_is_settled_however_little_is_taken_at_o
         }
         drop(calls);
         assert!(format!("{buffered:?}").contains("accepted: 5"));
+    });
+}
+
+/// Publishes every fiftieth of a second, so often at most, and returns whether the wait was over before that.
+fn ends_while_others_publish(publish: impl Fn(u64) + Send + 'static, wait: impl FnOnce()) -> bool {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_over);
+    let others = thread::spawn(move || {
+        (0..MANY).any(|number| {
+            publish(number);
+            sleep(SECOND / 50);
+            ends.load(Ordering::Relaxed)
+        })
+    });
+    wait();
+    is_over.store(true, Ordering::Relaxed);
+    others.join().unwrap()
+}
+
+#[test]
+fn a_flush_during_a_delivery_ends_while_others_publish() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let buffered = client(&script, false).flush_interval(SECOND);
+        let buffered = buffered.start().unwrap();
+        let publisher = buffered.clone();
+        let publish = move |number| publisher.publish(update(number)).unwrap();
+        let ends = ends_while_others_publish(publish, || {
+            while script.calls("settle").is_empty() {
+                thread::yield_now();
+            }
+            let _ = buffered.flush(FOREVER);
+        });
+        assert!(ends);
+    });
+}
+
+#[test]
+fn a_shutdown_ends_while_other_processes_publish() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let shared = Arc::<MemoryOutbox>::default();
+        let buffered = client_over(&shared, &script, true).start().unwrap();
+        let append = move |number| {
+            let update = EncodedUpdate::new(&update(number)).unwrap().unwrap();
+            assert!(shared.append(&[update], Capacity::default()).unwrap());
+        };
+        let mut own = 0;
+        let ends = ends_while_others_publish(append, || {
+            for number in 0..5 {
+                buffered.publish(update(number)).unwrap();
+            }
+            let outcome = buffered.shutdown(FOREVER);
+            own = outcome.stats.accepted;
+        });
+        assert!(ends && own >= 5, "{own} accepted");
+    });
+}
+
+#[test]
+fn what_is_published_during_a_delivery_waits_for_the_interval_too() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let buffered = client(&script, false).flush_interval(SECOND);
+        let buffered = buffered.start().unwrap();
+        let start = Instant::now();
+        for number in 0..MANY {
+            buffered.publish(update(number)).unwrap();
+            sleep(SECOND / 50);
+        }
+        let time = start.elapsed();
+        let deliveries = script.calls("settle").len();
+        // With a delivery after the other, there are some more.
+        let most = time.as_secs();
+        assert!(deliveries as u64 <= most, "{deliveries} in {time:?}");
     });
 }
 
