@@ -177,13 +177,14 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
 impl<R> Drop for GuardedOutbox<R> {
     fn drop(&mut self) {
         let outbox = self.outbox.take();
-        if let Err(message) = catch(|| drop(outbox)) {
-            log::error!("the outbox panicked when it was dropped: {message}");
-        }
+        let dropped = catch(|| drop(outbox));
         // The thread drops it last then, since that may take time too.
         if let Some(calls) = &self.calls {
             calls.queue().is_closed = true;
             calls.arrived.notify_one();
+        }
+        if let Err(message) = dropped {
+            log::error!("the outbox panicked when it was dropped: {message}");
         }
     }
 }

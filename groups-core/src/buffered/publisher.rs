@@ -186,10 +186,11 @@ impl<R: Kind> Publisher<R> {
         if IS_NOTIFYING.replace(true) {
             return;
         }
-        if let Err(message) = catch(|| hook(event)) {
+        let called = catch(|| hook(event));
+        IS_NOTIFYING.set(false);
+        if let Err(message) = called {
             log::error!("`on_error` panicked: {message}");
         }
-        IS_NOTIFYING.set(false);
     }
 
     /// Returns what an outbox that ends with the process still holds, after a shutdown.

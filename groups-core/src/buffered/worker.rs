@@ -54,10 +54,12 @@ enum Outcome {
 /// Runs the worker until it ends: the body of its thread.
 pub(super) fn run<R: Kind>(publisher: &Publisher<R>) {
     publisher.shared.begin();
-    if let Err(message) = catch(|| work(publisher)) {
+    let ended = catch(|| work(publisher));
+    publisher.shared.end();
+    // The logger may be what panicked, and do so again.
+    if let Err(message) = ended {
         log::error!("the worker panicked, and queued records are not sent: {message}");
     }
-    publisher.shared.end();
 }
 
 fn work<R: Kind>(publisher: &Publisher<R>) {
