@@ -22,9 +22,10 @@ use crate::util::sync::thread;
 /// [`publish`](Self::publish) appends to a bounded outbox. With the outbox in memory, that takes about a microsecond.
 /// Two worker threads deliver, one for updates and one for events, so neither kind waits for the other.
 ///
-/// A batch is sent when 2,000 updates or 2,000,000 bytes are queued, or after the flush interval. A failed delivery is
-/// retried until it succeeds; if nothing was accepted in time, with less at once. [`OverflowPolicy`] sets what happens when
-/// the outbox is full.
+/// A batch is sent when 2,000 updates or 2,000,000 bytes are queued, or half of the capacity if that is less, or after the
+/// flush interval. What is published while a batch is sent waits in the same way. A failed delivery is retried until it
+/// succeeds; if nothing was accepted in time, with less at once. [`OverflowPolicy`] sets what happens when the outbox is
+/// full.
 ///
 /// A group's updates are sent in the order in which they were published. Events have no order; Mixpanel keeps each once,
 /// however often it is sent. A request that the server applies late can still change the order: see [`Client::send`].
@@ -83,6 +84,9 @@ impl BufferedClientBuilder {
     }
 
     /// Sets how long an update waits at most for others to share its request; default 1 s.
+    ///
+    /// The interval begins with each delivery, so under a steady load there is one in each interval, of all that waits. A
+    /// delivery that takes longer is followed by the next one at once.
     ///
     /// After a failed delivery, which the client's [`RetryPolicy`](crate::RetryPolicy) has given up, the wait is twice as
     /// long. It doubles with each further failure, up to a minute, or this interval if that is longer. A `Retry-After` that

@@ -12,6 +12,7 @@ use crate::buffered::settings::Settings;
 use crate::buffered::state::Shared;
 use crate::buffered::{DeliveryEvent, OverflowPolicy, Stats};
 use crate::client::Client;
+use crate::client::records::Limits;
 use crate::outbox::{Depth, Outbox, OutboxEntry, total_bytes};
 use crate::record::{Error, ErrorKind};
 use crate::util::panic::catch;
@@ -100,9 +101,8 @@ impl<R: Kind> Publisher<R> {
                 if self.is_too_late(updates)? {
                     return Err(closed());
                 }
-                let limits = R::route(&self.client).limits;
-                self.shared
-                    .count_published(updates.len(), total_bytes(updates), limits);
+                let (count, bytes) = (updates.len(), total_bytes(updates));
+                self.shared.count_published(count, bytes, self.full_batch());
                 return Ok(());
             }
             let started = started.get_or_insert_with(Instant::now);
@@ -134,6 +134,16 @@ impl<R: Kind> Publisher<R> {
                     self.shared.wait_for_room(left);
                 }
             }
+        }
+    }
+
+    /// Returns how much is sent without waiting for the interval: a request, or half of the capacity if that is less. Then
+    /// there is room left for what is published while it is sent.
+    fn full_batch(&self) -> Limits {
+        let (limits, capacity) = (R::route(&self.client).limits, self.settings.capacity);
+        Limits {
+            records: limits.records.min(capacity.updates.div_ceil(2)),
+            bytes: limits.bytes.min(capacity.bytes.div_ceil(2)),
         }
     }
 

@@ -292,6 +292,8 @@ fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
             .capacity(1, 1_000)
             .on_error(move |_| _ = notes.fetch_add(1, Ordering::Relaxed));
         let buffered = buffered.start().unwrap();
+        // What is being sent is not dropped.
+        script.hang(&["take"]);
         buffered.publish(update(0)).unwrap();
         buffered.publish(update(1)).unwrap();
         assert_eq!(script.calls("append").len(), 3, "without room, and with it");
@@ -307,6 +309,7 @@ fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
             (buffered.stats().dropped, dropped.load(Ordering::Relaxed)),
             (1, 1)
         );
+        script.hang(&[]);
     });
 }
 

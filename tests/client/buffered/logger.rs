@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::faulty::Faulty;
 use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::ErrorKind;
 use mixpanel_groups::buffered::OverflowPolicy;
@@ -23,7 +24,10 @@ impl log::Log for Panicking {
 
     fn log(&self, record: &log::Record<'_>) {
         let is_such = record.args().to_string().contains(self.0);
-        assert!(!self.enabled(record.metadata()) || !is_such, "a broken pipe");
+        assert!(
+            !self.enabled(record.metadata()) || !is_such,
+            "a broken pipe"
+        );
     }
 
     fn flush(&self) {}
@@ -68,10 +72,14 @@ fn a_callback_that_panics_before_it_does_is_called_again() {
     }
     install(&Panicking("`on_error` panicked"));
     let emulator = Emulator::start().unwrap();
+    // What is being sent is not dropped.
+    let outbox = Faulty::in_memory();
+    outbox.faults.hang(&["take"]);
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let buffered = buffered(&emulator)
         .flush_interval(Duration::from_secs(3_600))
+        .outbox(outbox.clone())
         .capacity(1, 1 << 20)
         .overflow(OverflowPolicy::DropOldest)
         .on_error(move |_| {
@@ -86,4 +94,5 @@ fn a_callback_that_panics_before_it_does_is_called_again() {
         assert_eq!(calls.load(Ordering::Relaxed), dropped);
         buffered.publish(set(dropped, 0)).unwrap();
     }
+    outbox.faults.hang(&[]);
 }
