@@ -240,6 +240,8 @@ impl BufferedClient {
     /// after the timeout at the latest. (Ending a request in progress, or an outbox that hangs, may add some tenths of a
     /// second, and a `PostgresOutbox` whose database does not respond two seconds.)
     ///
+    /// With an outbox to which other processes publish, it does not wait for what they publish meanwhile: that stays for them.
+    ///
     /// After the timeout, the request in progress is aborted and its updates are returned. Mixpanel may have applied
     /// them, or may still do so: no client can know.
     ///
