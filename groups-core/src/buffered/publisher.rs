@@ -55,8 +55,6 @@ impl<R: Kind> Publisher<R> {
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
-        let lost = Arc::clone(&shared);
-        outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
         Ok(Self {
             client: client.clone(),
             outbox: guarded,

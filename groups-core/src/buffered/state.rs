@@ -65,7 +65,7 @@ enum Request {
     None,
     /// Send, but keep the pause after a failure: a batch is full, or a publisher waits for room.
     Send,
-    /// Send now: a flush, a shutdown, or a delivery that was aborted.
+    /// Send now: a flush or a shutdown.
     SendNow,
 }
 
@@ -311,21 +311,10 @@ impl Shared {
         !(is_done && task.is_last) && state.phase < Phase::BrokenOff
     }
 
-    /// Aborts the delivery in progress. What is queued is taken again.
-    pub(super) fn break_off_delivery(&self) {
-        let mut state = self.state();
-        self.cancel.store(true, Ordering::Relaxed);
-        self.request(&mut state, Request::SendNow);
-    }
-
     /// Starts a delivery and returns the flag that aborts it, or `None` if there is no time for another.
     pub(super) fn start_delivery(&self) -> Option<&AtomicBool> {
-        let state = self.state();
-        if state.phase >= Phase::BrokenOff {
-            return None;
-        }
-        self.cancel.store(false, Ordering::Relaxed);
-        Some(&self.cancel)
+        let is_over = self.state().phase >= Phase::BrokenOff;
+        (!is_over).then_some(&self.cancel)
     }
 
     /// Waits for the turn to settle or to take back, that long at most if a time is given: an outbox may hang in the turn

@@ -126,8 +126,8 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
         drop(wake);
     }
 
-    /// Sets a function to call when another process may have taken the same updates: the worker then aborts its requests.
-    /// By default it is not called.
+    // Nothing calls it any more; for outboxes that were written before.
+    #[doc(hidden)]
     fn on_loss(&self, stop: Arc<dyn Fn() + Send + Sync>) {
         drop(stop);
     }
