@@ -234,7 +234,6 @@ impl Queues {
             (timeout, GRACE)
         };
         self.states().for_each(Shared::close);
-        self.states().for_each(|state| state.drain(left(wait)));
         self.states()
             .for_each(|state| state.wait_until_drained(left(wait)));
         self.states().for_each(Shared::break_off);

@@ -222,14 +222,7 @@ impl Shared {
         }
     }
 
-    /// Waits until no publisher is appending, for that time at most, and requests the worker to send what is left.
-    pub(super) fn drain(&self, time: Duration) {
-        let state = self.state();
-        let mut state = Self::wait(&self.progress, state, time, |_| self.is_gate_empty());
-        self.enter(&mut state, Phase::Draining);
-    }
-
-    /// Waits until the worker has sent what was left, for that time at most.
+    /// Waits until nobody appends any more and the worker has sent what was left, for that time at most.
     pub(super) fn wait_until_drained(&self, time: Duration) {
         drop(Self::wait(&self.progress, self.state(), time, |state| {
             state.phase >= Phase::BrokenOff
