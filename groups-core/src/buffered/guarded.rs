@@ -88,8 +88,12 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
     }
 
     /// Returns how long to wait for a thread that calls the outbox: without an end, if it keeps its timeout.
-    pub(super) fn patience(&self, otherwise: Duration) -> Option<Duration> {
-        self.calls.is_some().then_some(otherwise)
+    pub(super) fn patience(&self, otherwise: Duration) -> Duration {
+        if self.keeps_its_timeout() {
+            Duration::MAX
+        } else {
+            otherwise
+        }
     }
 
     /// Calls the outbox on this thread, however long it takes.

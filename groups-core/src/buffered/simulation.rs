@@ -317,22 +317,20 @@ fn a_worker_that_ended_by_itself_lets_nobody_publish_and_was_not_shut_down() {
 fn one_thread_at_a_time_has_the_turn() {
     simulate_rule(|| {
         let shared = Arc::new(Shared::new());
-        for time in [None, Some(FOREVER)] {
-            let turn = shared.turn(None).expect("nobody has it");
-            let waited = time_of(|| assert!(shared.turn(Some(SECOND)).is_none()));
-            assert_eq!(waited, SECOND);
-            assert!(!turn.is_taken_back());
-            let waited = time_of_wait_until(
-                &shared,
-                move |shared| assert!(shared.turn(time).is_some()),
-                |_| drop(turn),
-            );
-            assert_eq!(waited, SECOND);
-        }
-        let turn = shared.turn(None).expect("nobody has it");
+        let turn = shared.turn(FOREVER).expect("nobody has it");
+        let waited = time_of(|| assert!(shared.turn(SECOND).is_none()));
+        assert_eq!(waited, SECOND);
+        assert!(!turn.is_taken_back());
+        let waited = time_of_wait_until(
+            &shared,
+            |shared| assert!(shared.turn(FOREVER).is_some()),
+            |_| drop(turn),
+        );
+        assert_eq!(waited, SECOND);
+        let turn = shared.turn(FOREVER).expect("nobody has it");
         turn.set_taken_back();
         drop(turn);
-        assert!(shared.turn(None).expect("nobody has it").is_taken_back());
+        assert!(shared.turn(FOREVER).expect("nobody has it").is_taken_back());
     });
 }
 

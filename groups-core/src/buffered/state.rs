@@ -38,7 +38,7 @@ struct State {
     /// The thread of the worker, once it runs.
     worker: Option<thread::ThreadId>,
     /// A thread is settling or taking back.
-    is_emptied: bool,
+    is_turn_taken: bool,
     /// A shutdown has taken back what was left.
     is_taken_back: bool,
 }
@@ -123,7 +123,7 @@ impl Shared {
                 flushes_done: 0,
                 stats: Stats::default(),
                 worker: None,
-                is_emptied: false,
+                is_turn_taken: false,
                 is_taken_back: false,
             }),
             work: Condvar::new(),
@@ -310,22 +310,11 @@ impl Shared {
         (!is_over).then_some(&self.cancel)
     }
 
-    /// Waits for the turn to settle or to take back, that long at most if a time is given: an outbox may hang in the turn
-    /// of another.
-    pub(super) fn turn(&self, time: Option<Duration>) -> Option<Turn<'_>> {
-        let mut state = self.state();
-        match time {
-            Some(time) => {
-                state = Self::wait(&self.progress, state, time, |state| !state.is_emptied);
-            }
-            None => {
-                while state.is_emptied {
-                    let waited = self.progress.wait(state);
-                    state = waited.unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-        (!std::mem::replace(&mut state.is_emptied, true)).then(|| Turn(self))
+    /// Waits for the turn to settle or to take back, that long at most: an outbox may hang in the turn of another.
+    pub(super) fn turn(&self, time: Duration) -> Option<Turn<'_>> {
+        let is_free = |state: &State| !state.is_turn_taken;
+        let mut state = Self::wait(&self.progress, self.state(), time, is_free);
+        (!std::mem::replace(&mut state.is_turn_taken, true)).then(|| Turn(self))
     }
 
     /// Records that this thread is the worker.
@@ -385,7 +374,7 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.state().is_emptied = false;
+        self.0.state().is_turn_taken = false;
         self.0.progress.notify_all();
     }
 }

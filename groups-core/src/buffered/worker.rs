@@ -257,7 +257,7 @@ fn settle<R: Kind>(
         }
     }
     let (settled, is_settled) = {
-        let turn = publisher.shared.turn(None);
+        let turn = publisher.shared.turn(Duration::MAX);
         let is_taken_back = turn.as_ref().is_none_or(Turn::is_taken_back);
         // What a shutdown has handed back is its caller's, delivered or not.
         let settled = (!is_taken_back).then(|| publisher.outbox.settle(&accepted, &rejected));
