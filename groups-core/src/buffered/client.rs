@@ -310,7 +310,6 @@ impl fmt::Debug for BufferedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferedClient")
             .field("client", &self.queues.updates.client)
-            .field("counts", &self.queues.counts())
             .finish_non_exhaustive()
     }
 }

@@ -230,14 +230,6 @@ impl<R: Kind> Publisher<R> {
         }
     }
 
-    /// Returns the counts since the start, without what is queued.
-    pub(super) fn counts(&self) -> Stats {
-        if self.is_forked() {
-            return Stats::default();
-        }
-        self.shared.stats()
-    }
-
     /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.
     fn take_back(&self, time: Duration) -> Vec<R> {
         let Some(turn) = self.shared.turn(self.outbox.patience(time)) else {

@@ -273,12 +273,6 @@ impl Queues {
         self.updates.shared.is_shut_down()
     }
 
-    /// Returns the counts of updates and events since the start, without what is queued.
-    pub(super) fn counts(&self) -> [Stats; 2] {
-        let events = self.events.as_ref().map(|events| events.counts());
-        [self.updates.counts(), events.unwrap_or_else(Stats::nothing)]
-    }
-
     /// Returns what is known of the updates.
     pub(super) fn stats(&self) -> Stats {
         self.updates.stats()
