@@ -370,6 +370,9 @@ fn as_text_it_and_its_builder_name_their_client() {
         let start = "BufferedClientBuilder { client: Client {";
         assert!(text.starts_with(start), "{text}");
         let text = format!("{:?}", builder.start().unwrap());
-        assert!(text.starts_with("BufferedClient { client: Client {"), "{text}");
+        assert!(
+            text.starts_with("BufferedClient { client: Client {"),
+            "{text}"
+        );
     });
 }
