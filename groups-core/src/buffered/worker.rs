@@ -130,7 +130,7 @@ fn send_all<R: Kind>(
                 publisher.notify(&DeliveryEvent::Outbox(&error));
                 return Outcome::Failed(None);
             }
-            // What is left may be as old. Where nobody waits, the depth matters no more than that.
+            // There may be more. If the depth is not known, and nobody waits for it, the next take shows what is left.
             Ok(_) | Err(_) => {}
         }
     }

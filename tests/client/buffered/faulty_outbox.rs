@@ -8,7 +8,7 @@ use common::LONG;
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::{Capacity, OutboxEntry};
 use mixpanel_groups::{EncodedUpdate, Outbox};
-use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
 use common::faulty::{Faulty, METHODS};
