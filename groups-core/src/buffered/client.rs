@@ -85,8 +85,8 @@ impl BufferedClientBuilder {
 
     /// Sets how long an update waits at most for others to share its request; default 1 s.
     ///
-    /// The interval begins with each delivery, so under a steady load there is one in each interval, of all that waits. A
-    /// delivery that takes longer is followed by the next one at once.
+    /// Under a steady load there is one delivery in each interval, of all that waits. If a delivery takes longer, what was
+    /// published meanwhile has waited for long enough, and follows at once.
     ///
     /// After a failed delivery, which the client's [`RetryPolicy`](crate::RetryPolicy) has given up, the wait is twice as
     /// long. It doubles with each further failure, up to a minute, or this interval if that is longer. A `Retry-After` that

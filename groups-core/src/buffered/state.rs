@@ -87,14 +87,9 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const RESOLUTION: Duration = Duration::from_millis(20);
 
 impl Task {
-    /// Returns how long ago it was taken.
-    pub(super) fn age(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     /// Returns whether nothing waits that was published before the task started.
     pub(super) fn is_older_than(&self, depth: Depth) -> bool {
-        let age = self.age();
+        let age = self.started.elapsed();
         // What nobody waits for may as well be sent by the next task.
         let doubt = if self.is_awaited {
             RESOLUTION

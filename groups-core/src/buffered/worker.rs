@@ -41,8 +41,8 @@ const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(3600);
 /// The outcome of a turn of the worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// All that had been published before is settled.
-    Done,
+    /// All that had been published before is settled. The oldest of what is left has waited for so long.
+    Done(Duration),
     /// Another process has taken what a flush or a shutdown waits for.
     Elsewhere,
     /// Something failed; the pause is the one that the server requested, if any.
@@ -74,16 +74,15 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
         let outcome = send_all(publisher, &task, &mut portion, &mut suspects);
         failures = match outcome {
             Outcome::Failed(_) | Outcome::TimedOut => failures.saturating_add(1),
-            Outcome::Done | Outcome::Elsewhere => 0,
+            Outcome::Done(_) | Outcome::Elsewhere => 0,
         };
-        if !shared.finish_task(&task, outcome == Outcome::Done) {
+        if !shared.finish_task(&task, matches!(outcome, Outcome::Done(_))) {
             return;
         }
         let longer = interval.saturating_mul(2_u32.saturating_pow(failures));
         let longer = longer.min(LONGEST_PAUSE.max(interval));
         pause = match outcome {
-            // What was published while it sent has waited since then.
-            Outcome::Done => interval.saturating_sub(task.age()),
+            Outcome::Done(waited) => interval.saturating_sub(waited),
             Outcome::Elsewhere => interval.min(LOOK_AGAIN),
             Outcome::Failed(Some(requested)) => longer.max(requested.min(LONGEST_REQUESTED_PAUSE)),
             Outcome::Failed(None) | Outcome::TimedOut => longer,
@@ -109,11 +108,11 @@ fn send_all<R: Kind>(
         };
         // What another process has taken concerns a flush or a shutdown alone.
         if taken.is_empty() && !(publisher.outbox.is_durable() && task.is_awaited) {
-            return Outcome::Done;
+            return Outcome::Done(Duration::ZERO);
         }
         if !taken.is_empty() {
             match send(publisher, &taken, cancel, suspects) {
-                Outcome::Done => portion.succeeded(),
+                Outcome::Done(_) => portion.succeeded(),
                 // There is a line, only not for so much.
                 Outcome::TimedOut if portion.timed_out(taken.len()) => {}
                 Outcome::TimedOut => return Outcome::TimedOut,
@@ -124,7 +123,9 @@ fn send_all<R: Kind>(
             }
         }
         match publisher.outbox.depth() {
-            Ok(depth) if task.is_older_than(depth) => return Outcome::Done,
+            Ok(depth) if task.is_older_than(depth) => {
+                return Outcome::Done(depth.oldest.unwrap_or_default());
+            }
             Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
             Err(error) if task.is_awaited => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
@@ -225,7 +226,7 @@ fn send<R: Kind>(
         suspects.explain(known.chain(refused.copied()), taken, &fates)
     };
     match (&result, &settled) {
-        (Ok(_), Ok(())) => Outcome::Done,
+        (Ok(_), Ok(())) => Outcome::Done(Duration::ZERO),
         (Ok(_), Err(_)) => Outcome::Failed(None),
         // A page about the text of updates does not stop the others, whatever it requests. A ban is the same to each
         // delivery, the next one at the latest.

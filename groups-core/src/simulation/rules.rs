@@ -246,8 +246,9 @@ fn what_is_published_during_a_delivery_waits_for_the_interval_too() {
         }
         let time = start.elapsed();
         let deliveries = script.calls("settle").len();
-        // With a delivery after the other, there are some more.
-        let most = time.as_secs();
+        // Where the clock moved before a publisher had appended, there is one more. With one delivery after the other, there
+        // are twice as many.
+        let most = time.as_secs() * 3 / 2;
         assert!(deliveries as u64 <= most, "{deliveries} in {time:?}");
     });
 }
