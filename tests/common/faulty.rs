@@ -31,7 +31,6 @@ pub struct Faulty<R = EncodedUpdate> {
     pub is_durable: bool,
     pub keeps_events: bool,
     pub on_append: Arc<OnceLock<Hook>>,
-    pub on_loss: Arc<OnceLock<Hook>>,
 }
 
 impl<R> Faulty<R> {
@@ -43,7 +42,6 @@ impl<R> Faulty<R> {
             is_durable: false,
             keeps_events: false,
             on_append: Arc::default(),
-            on_loss: Arc::default(),
         }
     }
 }
@@ -84,7 +82,6 @@ impl<R> Clone for Faulty<R> {
             faults: Arc::clone(&self.faults),
             take: Arc::clone(&self.take),
             on_append: Arc::clone(&self.on_append),
-            on_loss: Arc::clone(&self.on_loss),
             is_durable: self.is_durable,
             keeps_events: self.keeps_events,
         }
@@ -229,10 +226,6 @@ impl<R> Outbox<R> for Faulty<R> {
 
     fn on_append(&self, wake: Hook) {
         let _ = self.on_append.set(wake);
-    }
-
-    fn on_loss(&self, stop: Hook) {
-        let _ = self.on_loss.set(stop);
     }
 }
 

@@ -22,9 +22,10 @@ use crate::util::sync::thread;
 /// [`publish`](Self::publish) appends to a bounded outbox. With the outbox in memory, that takes about a microsecond.
 /// Two worker threads deliver, one for updates and one for events, so neither kind waits for the other.
 ///
-/// A batch is sent when 2,000 updates or 2,000,000 bytes are queued, or after the flush interval. A failed delivery is
-/// retried until it succeeds; if nothing was accepted in time, with less at once. [`OverflowPolicy`] sets what happens when
-/// the outbox is full.
+/// A batch is sent when 2,000 updates or 2,000,000 bytes are queued, or half of the capacity if that is less, or after the
+/// flush interval. What is published while a batch is sent waits in the same way. A failed delivery is retried until it
+/// succeeds; if nothing was accepted in time, with less at once. [`OverflowPolicy`] sets what happens when the outbox is
+/// full.
 ///
 /// A group's updates are sent in the order in which they were published. Events have no order; Mixpanel keeps each once,
 /// however often it is sent. A request that the server applies late can still change the order: see [`Client::send`].
@@ -83,6 +84,9 @@ impl BufferedClientBuilder {
     }
 
     /// Sets how long an update waits at most for others to share its request; default 1 s.
+    ///
+    /// Under a steady load there is one delivery in each interval, of all that waits. If a delivery takes longer, what was
+    /// published meanwhile has waited for long enough, and follows at once.
     ///
     /// After a failed delivery, which the client's [`RetryPolicy`](crate::RetryPolicy) has given up, the wait is twice as
     /// long. It doubles with each further failure, up to a minute, or this interval if that is longer. A `Retry-After` that
@@ -236,6 +240,8 @@ impl BufferedClient {
     /// after the timeout at the latest. (Ending a request in progress, or an outbox that hangs, may add some tenths of a
     /// second, and a `PostgresOutbox` whose database does not respond two seconds.)
     ///
+    /// With an outbox to which other processes publish, it does not wait for what they publish meanwhile: that stays for them.
+    ///
     /// After the timeout, the request in progress is aborted and its updates are returned. Mixpanel may have applied
     /// them, or may still do so: no client can know.
     ///
@@ -304,7 +310,6 @@ impl fmt::Debug for BufferedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferedClient")
             .field("client", &self.queues.updates.client)
-            .field("counts", &self.queues.counts())
             .finish_non_exhaustive()
     }
 }

@@ -88,8 +88,12 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
     }
 
     /// Returns how long to wait for a thread that calls the outbox: without an end, if it keeps its timeout.
-    pub(super) fn patience(&self, otherwise: Duration) -> Option<Duration> {
-        self.calls.is_some().then_some(otherwise)
+    pub(super) fn patience(&self, otherwise: Duration) -> Duration {
+        if self.keeps_its_timeout() {
+            Duration::MAX
+        } else {
+            otherwise
+        }
     }
 
     /// Calls the outbox on this thread, however long it takes.
@@ -177,13 +181,14 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
 impl<R> Drop for GuardedOutbox<R> {
     fn drop(&mut self) {
         let outbox = self.outbox.take();
-        if let Err(message) = catch(|| drop(outbox)) {
-            log::error!("the outbox panicked when it was dropped: {message}");
-        }
+        let dropped = catch(|| drop(outbox));
         // The thread drops it last then, since that may take time too.
         if let Some(calls) = &self.calls {
             calls.queue().is_closed = true;
             calls.arrived.notify_one();
+        }
+        if let Err(message) = dropped {
+            log::error!("the outbox panicked when it was dropped: {message}");
         }
     }
 }

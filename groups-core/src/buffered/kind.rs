@@ -8,9 +8,6 @@ use crate::record::{EncodedEvent, EncodedUpdate, Record};
 
 /// A kind of records, which has a queue of its own.
 pub(super) trait Kind: OutboxRecord + Record {
-    /// Whether records of one group can be coalesced.
-    const CAN_COALESCE: bool;
-
     /// Returns where the client sends them.
     fn route(client: &Client) -> &Route;
 
@@ -19,8 +16,6 @@ pub(super) trait Kind: OutboxRecord + Record {
 }
 
 impl Kind for EncodedUpdate {
-    const CAN_COALESCE: bool = true;
-
     fn route(client: &Client) -> &Route {
         client.groups_route()
     }
@@ -31,8 +26,6 @@ impl Kind for EncodedUpdate {
 }
 
 impl Kind for EncodedEvent {
-    const CAN_COALESCE: bool = false;
-
     fn route(client: &Client) -> &Route {
         client.import_route()
     }

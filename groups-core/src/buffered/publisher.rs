@@ -12,6 +12,7 @@ use crate::buffered::settings::Settings;
 use crate::buffered::state::Shared;
 use crate::buffered::{DeliveryEvent, OverflowPolicy, Stats};
 use crate::client::Client;
+use crate::client::records::Limits;
 use crate::outbox::{Depth, Outbox, OutboxEntry, total_bytes};
 use crate::record::{Error, ErrorKind};
 use crate::util::panic::catch;
@@ -54,8 +55,6 @@ impl<R: Kind> Publisher<R> {
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
         outbox.on_append(Arc::new(move || appended.request_send()));
-        let lost = Arc::clone(&shared);
-        outbox.on_loss(Arc::new(move || lost.break_off_delivery()));
         Ok(Self {
             client: client.clone(),
             outbox: guarded,
@@ -100,9 +99,8 @@ impl<R: Kind> Publisher<R> {
                 if self.is_too_late(updates)? {
                     return Err(closed());
                 }
-                let limits = R::route(&self.client).limits;
-                self.shared
-                    .count_published(updates.len(), total_bytes(updates), limits);
+                let (count, bytes) = (updates.len(), total_bytes(updates));
+                self.shared.count_published(count, bytes, self.full_batch());
                 return Ok(());
             }
             let started = started.get_or_insert_with(Instant::now);
@@ -134,6 +132,16 @@ impl<R: Kind> Publisher<R> {
                     self.shared.wait_for_room(left);
                 }
             }
+        }
+    }
+
+    /// Returns how much is sent without waiting for the interval: a request, or half of the capacity if that is less. Then
+    /// there is room left for what is published while it is sent.
+    fn full_batch(&self) -> Limits {
+        let (limits, capacity) = (R::route(&self.client).limits, self.settings.capacity);
+        Limits {
+            records: limits.records.min(capacity.updates.div_ceil(2)),
+            bytes: limits.bytes.min(capacity.bytes.div_ceil(2)),
         }
     }
 
@@ -186,10 +194,11 @@ impl<R: Kind> Publisher<R> {
         if IS_NOTIFYING.replace(true) {
             return;
         }
-        if let Err(message) = catch(|| hook(event)) {
+        let called = catch(|| hook(event));
+        IS_NOTIFYING.set(false);
+        if let Err(message) = called {
             log::error!("`on_error` panicked: {message}");
         }
-        IS_NOTIFYING.set(false);
     }
 
     /// Returns what an outbox that ends with the process still holds, after a shutdown.
@@ -219,14 +228,6 @@ impl<R: Kind> Publisher<R> {
             oldest: depth.and_then(|depth| depth.oldest),
             ..self.shared.stats()
         }
-    }
-
-    /// Returns the counts since the start, without what is queued.
-    pub(super) fn counts(&self) -> Stats {
-        if self.is_forked() {
-            return Stats::default();
-        }
-        self.shared.stats()
     }
 
     /// Empties an outbox that ends with the process, and returns what was in it. What cannot be read is rejected.

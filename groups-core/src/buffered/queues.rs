@@ -234,7 +234,6 @@ impl Queues {
             (timeout, GRACE)
         };
         self.states().for_each(Shared::close);
-        self.states().for_each(|state| state.drain(left(wait)));
         self.states()
             .for_each(|state| state.wait_until_drained(left(wait)));
         self.states().for_each(Shared::break_off);
@@ -272,12 +271,6 @@ impl Queues {
 
     pub(super) fn is_shut_down(&self) -> bool {
         self.updates.shared.is_shut_down()
-    }
-
-    /// Returns the counts of updates and events since the start, without what is queued.
-    pub(super) fn counts(&self) -> [Stats; 2] {
-        let events = self.events.as_ref().map(|events| events.counts());
-        [self.updates.counts(), events.unwrap_or_else(Stats::nothing)]
     }
 
     /// Returns what is known of the updates.

@@ -22,8 +22,7 @@ pub enum OverflowPolicy {
     /// Publishing returns an error, which gives the update [back](Error::undelivered).
     Reject,
     /// The oldest updates are dropped, counted and reported to [`on_error`], except for those that are being sent. If the
-    /// others are too few to make room, publishing returns an error, as with `Reject`. The capacity should be well above the
-    /// 2,000 updates that are sent at once: a smaller one can be full before the flush interval is over.
+    /// others are too few to make room, publishing returns an error, as with `Reject`.
     ///
     /// [`on_error`]: crate::buffered::BufferedClientBuilder::on_error
     DropOldest,

@@ -51,14 +51,18 @@ fn depth(oldest: Option<Duration>) -> Depth {
 }
 
 #[test]
-fn a_flush_is_over_when_what_is_left_is_newer() {
+fn a_task_is_over_when_what_is_left_is_newer() {
     simulate_rule(|| {
         let shared = Shared::new();
         let timer = shared.take_task(Duration::ZERO, false);
-        assert!(!timer.is_awaited && !timer.is_flush());
+        assert!(!timer.is_awaited);
+        sleep(SECOND);
+        assert!(!timer.is_older_than(depth(Some(SECOND))));
+        let nanosecond = Duration::from_nanos(1);
+        assert!(timer.is_older_than(depth(Some(SECOND - nanosecond))));
         let flush = shared.request_flush();
         let task = shared.take_task(HOUR, false);
-        assert!(task.is_awaited && task.is_flush());
+        assert!(task.is_awaited);
         sleep(SECOND);
         assert!(task.is_older_than(Depth::default()));
         assert!(!task.is_older_than(depth(None)), "it may be older");
@@ -66,7 +70,7 @@ fn a_flush_is_over_when_what_is_left_is_newer() {
         assert!(task.is_older_than(depth(Some(SECOND / 2))));
         let resolution = Duration::from_millis(20);
         assert!(!task.is_older_than(depth(Some(SECOND - resolution))));
-        let just_newer = SECOND - resolution - Duration::from_nanos(1);
+        let just_newer = SECOND - resolution - nanosecond;
         assert!(task.is_older_than(depth(Some(just_newer))));
 
         assert!(shared.finish_task(&task, true), "the worker goes on");
@@ -75,10 +79,11 @@ fn a_flush_is_over_when_what_is_left_is_newer() {
 
         shared.close();
         let last = shared.take_task(HOUR, false);
-        assert!(last.is_awaited && !last.is_flush());
+        assert!(last.is_awaited);
         sleep(SECOND);
-        assert!(!last.is_older_than(depth(Some(SECOND / 2))), "all is sent");
-        assert!(last.is_older_than(Depth::default()));
+        assert!(!last.is_older_than(depth(Some(SECOND))), "all is sent");
+        let newer = depth(Some(SECOND / 2));
+        assert!(last.is_older_than(newer), "another process published it");
         assert!(shared.finish_task(&last, false), "it is tried again");
         assert!(!shared.finish_task(&last, true), "nothing follows");
     });
@@ -114,8 +119,6 @@ fn after_a_failure_only_who_waits_ends_the_pause() {
         assert!(time_of(|| drop(shared.take_task(SECOND, true))) == SECOND);
         shared.request_flush();
         shared.request_send();
-        assert!(time_of(|| drop(shared.take_task(SECOND, true))).is_zero());
-        shared.break_off_delivery();
         assert!(time_of(|| drop(shared.take_task(SECOND, true))).is_zero());
         assert!(time_of(|| drop(shared.take_task(SECOND, false))) == SECOND);
 
@@ -242,10 +245,9 @@ fn a_shutdown_waits_for_who_appends_and_lets_nobody_else_in() {
             thread::yield_now();
         }
         shared.close();
-        shared.drain(FOREVER);
-        assert_eq!(start.elapsed(), SECOND);
+        let task = shared.take_task(FOREVER, true);
+        assert!(start.elapsed() == SECOND && task.is_awaited);
         assert!(inside.join().unwrap().is_some());
-        assert!(shared.take_task(Duration::ZERO, false).is_awaited);
     });
 }
 
@@ -255,7 +257,8 @@ fn the_time_to_drain_ends_though_a_publisher_hangs() {
         let shared = Arc::new(Shared::new());
         let hung = shared.while_open(|| {
             shared.close();
-            assert_eq!(time_of(|| shared.drain(SECOND)), SECOND);
+            assert_eq!(time_of(|| shared.wait_until_drained(SECOND)), SECOND);
+            shared.break_off();
             assert!(shared.take_task(Duration::ZERO, false).is_awaited);
             shared.end();
             assert!(time_of(|| shared.wait_until_drained(SECOND)).is_zero());
@@ -268,24 +271,13 @@ fn the_time_to_drain_ends_though_a_publisher_hangs() {
 }
 
 #[test]
-fn a_delivery_is_aborted_by_a_loss_or_at_the_end_and_not_by_a_shutdown() {
+fn a_delivery_is_aborted_at_the_end_and_not_by_a_shutdown() {
     simulate_rule(|| {
         let shared = Arc::new(Shared::new());
-        let is_aborted = |shared: &Shared| {
-            shared
-                .start_delivery()
-                .map(|flag| flag.load(Ordering::Relaxed))
-        };
-        let delivery = shared.start_delivery().expect("it is open");
-        assert!(!delivery.load(Ordering::Relaxed));
-        shared.break_off_delivery();
-        assert!(delivery.load(Ordering::Relaxed));
-        assert_eq!(is_aborted(&shared), Some(false), "the next one is not");
-
         let delivery = shared.start_delivery().expect("it is open");
         shared.close();
         assert!(!delivery.load(Ordering::Relaxed), "it may take its time");
-        assert_eq!(is_aborted(&shared), Some(false));
+        assert!(shared.start_delivery().is_some());
         assert_eq!(time_of(|| shared.wait_until_drained(SECOND)), SECOND);
         let waited = time_of_wait_until(
             &shared,
@@ -293,6 +285,7 @@ fn a_delivery_is_aborted_by_a_loss_or_at_the_end_and_not_by_a_shutdown() {
             Shared::break_off,
         );
         assert_eq!(waited, SECOND);
+        assert!(delivery.load(Ordering::Relaxed));
         assert!(shared.start_delivery().is_none());
         assert!(!shared.has_ended());
         assert_eq!(time_of(|| shared.wait_until_ended(SECOND)), SECOND);
@@ -324,22 +317,20 @@ fn a_worker_that_ended_by_itself_lets_nobody_publish_and_was_not_shut_down() {
 fn one_thread_at_a_time_has_the_turn() {
     simulate_rule(|| {
         let shared = Arc::new(Shared::new());
-        for time in [None, Some(FOREVER)] {
-            let turn = shared.turn(None).expect("nobody has it");
-            let waited = time_of(|| assert!(shared.turn(Some(SECOND)).is_none()));
-            assert_eq!(waited, SECOND);
-            assert!(!turn.is_taken_back());
-            let waited = time_of_wait_until(
-                &shared,
-                move |shared| assert!(shared.turn(time).is_some()),
-                |_| drop(turn),
-            );
-            assert_eq!(waited, SECOND);
-        }
-        let turn = shared.turn(None).expect("nobody has it");
+        let turn = shared.turn(FOREVER).expect("nobody has it");
+        let waited = time_of(|| assert!(shared.turn(SECOND).is_none()));
+        assert_eq!(waited, SECOND);
+        assert!(!turn.is_taken_back());
+        let waited = time_of_wait_until(
+            &shared,
+            |shared| assert!(shared.turn(FOREVER).is_some()),
+            |_| drop(turn),
+        );
+        assert_eq!(waited, SECOND);
+        let turn = shared.turn(FOREVER).expect("nobody has it");
         turn.set_taken_back();
         drop(turn);
-        assert!(shared.turn(None).expect("nobody has it").is_taken_back());
+        assert!(shared.turn(FOREVER).expect("nobody has it").is_taken_back());
     });
 }
 

@@ -38,7 +38,7 @@ struct State {
     /// The thread of the worker, once it runs.
     worker: Option<thread::ThreadId>,
     /// A thread is settling or taking back.
-    is_emptied: bool,
+    is_turn_taken: bool,
     /// A shutdown has taken back what was left.
     is_taken_back: bool,
 }
@@ -65,7 +65,7 @@ enum Request {
     None,
     /// Send, but keep the pause after a failure: a batch is full, or a publisher waits for room.
     Send,
-    /// Send now: a flush, a shutdown, or a delivery that was aborted.
+    /// Send now: a flush or a shutdown.
     SendNow,
 }
 
@@ -87,16 +87,17 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const RESOLUTION: Duration = Duration::from_millis(20);
 
 impl Task {
-    /// Returns whether a flush waits for it, which does not wait for what is published later.
-    pub(super) fn is_flush(&self) -> bool {
-        self.is_awaited && !self.is_last
-    }
-
     /// Returns whether nothing waits that was published before the task started.
     pub(super) fn is_older_than(&self, depth: Depth) -> bool {
         let age = self.started.elapsed();
-        let is_newer = |oldest: Duration| oldest.saturating_add(RESOLUTION) < age;
-        depth.updates == 0 || (!self.is_last && depth.oldest.is_some_and(is_newer))
+        // What nobody waits for may as well be sent by the next task.
+        let doubt = if self.is_awaited {
+            RESOLUTION
+        } else {
+            Duration::ZERO
+        };
+        let is_newer = |oldest: Duration| oldest.saturating_add(doubt) < age;
+        depth.updates == 0 || depth.oldest.is_some_and(is_newer)
     }
 }
 
@@ -117,7 +118,7 @@ impl Shared {
                 flushes_done: 0,
                 stats: Stats::default(),
                 worker: None,
-                is_emptied: false,
+                is_turn_taken: false,
                 is_taken_back: false,
             }),
             work: Condvar::new(),
@@ -216,14 +217,7 @@ impl Shared {
         }
     }
 
-    /// Waits until no publisher is appending, for that time at most, and requests the worker to send what is left.
-    pub(super) fn drain(&self, time: Duration) {
-        let state = self.state();
-        let mut state = Self::wait(&self.progress, state, time, |_| self.is_gate_empty());
-        self.enter(&mut state, Phase::Draining);
-    }
-
-    /// Waits until the worker has sent what was left, for that time at most.
+    /// Waits until nobody appends any more and the worker has sent what was left, for that time at most.
     pub(super) fn wait_until_drained(&self, time: Duration) {
         drop(Self::wait(&self.progress, self.state(), time, |state| {
             state.phase >= Phase::BrokenOff
@@ -305,39 +299,17 @@ impl Shared {
         !(is_done && task.is_last) && state.phase < Phase::BrokenOff
     }
 
-    /// Aborts the delivery in progress. What is queued is taken again.
-    pub(super) fn break_off_delivery(&self) {
-        let mut state = self.state();
-        self.cancel.store(true, Ordering::Relaxed);
-        self.request(&mut state, Request::SendNow);
-    }
-
     /// Starts a delivery and returns the flag that aborts it, or `None` if there is no time for another.
     pub(super) fn start_delivery(&self) -> Option<&AtomicBool> {
-        let state = self.state();
-        if state.phase >= Phase::BrokenOff {
-            return None;
-        }
-        self.cancel.store(false, Ordering::Relaxed);
-        Some(&self.cancel)
+        let is_over = self.state().phase >= Phase::BrokenOff;
+        (!is_over).then_some(&self.cancel)
     }
 
-    /// Waits for the turn to settle or to take back, that long at most if a time is given: an outbox may hang in the turn
-    /// of another.
-    pub(super) fn turn(&self, time: Option<Duration>) -> Option<Turn<'_>> {
-        let mut state = self.state();
-        match time {
-            Some(time) => {
-                state = Self::wait(&self.progress, state, time, |state| !state.is_emptied);
-            }
-            None => {
-                while state.is_emptied {
-                    let waited = self.progress.wait(state);
-                    state = waited.unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-        (!std::mem::replace(&mut state.is_emptied, true)).then(|| Turn(self))
+    /// Waits for the turn to settle or to take back, that long at most: an outbox may hang in the turn of another.
+    pub(super) fn turn(&self, time: Duration) -> Option<Turn<'_>> {
+        let is_free = |state: &State| !state.is_turn_taken;
+        let mut state = Self::wait(&self.progress, self.state(), time, is_free);
+        (!std::mem::replace(&mut state.is_turn_taken, true)).then(|| Turn(self))
     }
 
     /// Records that this thread is the worker.
@@ -397,7 +369,7 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.state().is_emptied = false;
+        self.0.state().is_turn_taken = false;
         self.0.progress.notify_all();
     }
 }

@@ -37,7 +37,7 @@ impl TakenBatch {
                 refused.push(rejection);
             }
         }
-        let coalesce = coalesce.filter(|_| R::CAN_COALESCE && has_a_group_twice(taken));
+        let coalesce = coalesce.filter(|_| has_a_group_twice(taken));
         let Some(most) = coalesce else {
             return Some(Self {
                 merged: None,
@@ -72,6 +72,7 @@ pub(super) fn readable<R: Kind>(taken: &[OutboxEntry<R>]) -> impl Iterator<Item 
     updates.filter_map(|(position, update)| Some((position, update?)))
 }
 
+/// Returns `false` for events, which have no group.
 fn has_a_group_twice<R: Kind>(taken: &[OutboxEntry<R>]) -> bool {
     let mut seen = HashSet::with_capacity(taken.len());
     let mut groups = readable(taken).filter_map(|(_, update)| update.group_bytes());

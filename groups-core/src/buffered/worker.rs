@@ -41,8 +41,8 @@ const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(3600);
 /// The outcome of a turn of the worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// All that had been published before is settled.
-    Done,
+    /// All that had been published before is settled. The oldest of what is left has waited for so long.
+    Done(Duration),
     /// Another process has taken what a flush or a shutdown waits for.
     Elsewhere,
     /// Something failed; the pause is the one that the server requested, if any.
@@ -54,10 +54,12 @@ enum Outcome {
 /// Runs the worker until it ends: the body of its thread.
 pub(super) fn run<R: Kind>(publisher: &Publisher<R>) {
     publisher.shared.begin();
-    if let Err(message) = catch(|| work(publisher)) {
+    let ended = catch(|| work(publisher));
+    publisher.shared.end();
+    // The logger may be what panicked, and do so again.
+    if let Err(message) = ended {
         log::error!("the worker panicked, and queued records are not sent: {message}");
     }
-    publisher.shared.end();
 }
 
 fn work<R: Kind>(publisher: &Publisher<R>) {
@@ -72,25 +74,24 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
         let outcome = send_all(publisher, &task, &mut portion, &mut suspects);
         failures = match outcome {
             Outcome::Failed(_) | Outcome::TimedOut => failures.saturating_add(1),
-            Outcome::Done | Outcome::Elsewhere => 0,
+            Outcome::Done(_) | Outcome::Elsewhere => 0,
         };
-        if !shared.finish_task(&task, outcome == Outcome::Done) {
+        if !shared.finish_task(&task, matches!(outcome, Outcome::Done(_))) {
             return;
         }
-        pause = interval.saturating_mul(2_u32.saturating_pow(failures));
-        pause = pause.min(LONGEST_PAUSE.max(interval));
-        match outcome {
-            Outcome::Elsewhere => pause = pause.min(LOOK_AGAIN),
-            Outcome::Failed(Some(requested)) => {
-                pause = pause.max(requested.min(LONGEST_REQUESTED_PAUSE));
-            }
-            Outcome::Done | Outcome::Failed(None) | Outcome::TimedOut => {}
-        }
+        let longer = interval.saturating_mul(2_u32.saturating_pow(failures));
+        let longer = longer.min(LONGEST_PAUSE.max(interval));
+        pause = match outcome {
+            Outcome::Done(waited) => interval.saturating_sub(waited),
+            Outcome::Elsewhere => interval.min(LOOK_AGAIN),
+            Outcome::Failed(Some(requested)) => longer.max(requested.min(LONGEST_REQUESTED_PAUSE)),
+            Outcome::Failed(None) | Outcome::TimedOut => longer,
+        };
     }
 }
 
-/// Sends what is queued, until nothing is left, or nothing from before the task that a flush waits for: so a flush ends,
-/// however much is published meanwhile.
+/// Sends what is queued, until nothing is left from before the task: so a task ends, however much is published meanwhile,
+/// and what is published meanwhile waits for others to share its request.
 fn send_all<R: Kind>(
     publisher: &Publisher<R>,
     task: &Task,
@@ -107,11 +108,11 @@ fn send_all<R: Kind>(
         };
         // What another process has taken concerns a flush or a shutdown alone.
         if taken.is_empty() && !(publisher.outbox.is_durable() && task.is_awaited) {
-            return Outcome::Done;
+            return Outcome::Done(Duration::ZERO);
         }
         if !taken.is_empty() {
             match send(publisher, &taken, cancel, suspects) {
-                Outcome::Done => portion.succeeded(),
+                Outcome::Done(_) => portion.succeeded(),
                 // There is a line, only not for so much.
                 Outcome::TimedOut if portion.timed_out(taken.len()) => {}
                 Outcome::TimedOut => return Outcome::TimedOut,
@@ -121,16 +122,17 @@ fn send_all<R: Kind>(
                 }
             }
         }
-        if taken.is_empty() || task.is_flush() {
-            match publisher.outbox.depth() {
-                Ok(depth) if task.is_older_than(depth) => return Outcome::Done,
-                Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
-                Ok(_) => {}
-                Err(error) => {
-                    publisher.notify(&DeliveryEvent::Outbox(&error));
-                    return Outcome::Failed(None);
-                }
+        match publisher.outbox.depth() {
+            Ok(depth) if task.is_older_than(depth) => {
+                return Outcome::Done(depth.oldest.unwrap_or_default());
             }
+            Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
+            Err(error) if task.is_awaited => {
+                publisher.notify(&DeliveryEvent::Outbox(&error));
+                return Outcome::Failed(None);
+            }
+            // There may be more. If the depth is not known, and nobody waits for it, the next take shows what is left.
+            Ok(_) | Err(_) => {}
         }
     }
     Outcome::Failed(None)
@@ -224,7 +226,7 @@ fn send<R: Kind>(
         suspects.explain(known.chain(refused.copied()), taken, &fates)
     };
     match (&result, &settled) {
-        (Ok(_), Ok(())) => Outcome::Done,
+        (Ok(_), Ok(())) => Outcome::Done(Duration::ZERO),
         (Ok(_), Err(_)) => Outcome::Failed(None),
         // A page about the text of updates does not stop the others, whatever it requests. A ban is the same to each
         // delivery, the next one at the latest.
@@ -256,7 +258,7 @@ fn settle<R: Kind>(
         }
     }
     let (settled, is_settled) = {
-        let turn = publisher.shared.turn(None);
+        let turn = publisher.shared.turn(Duration::MAX);
         let is_taken_back = turn.as_ref().is_none_or(Turn::is_taken_back);
         // What a shutdown has handed back is its caller's, delivered or not.
         let settled = (!is_taken_back).then(|| publisher.outbox.settle(&accepted, &rejected));

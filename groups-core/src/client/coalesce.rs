@@ -298,7 +298,7 @@ impl History {
     }
 
     /// Returns whether an operation changes nothing after the earlier ones.
-    fn is_said_already(&self, last: Option<Operation>, operation: Operation, value: &str) -> bool {
+    fn is_redundant(&self, last: Option<Operation>, operation: Operation, value: &str) -> bool {
         use Operation::{Remove, Set, SetOnce, Union, Unset};
         match (last, operation) {
             // There is a value, whatever it is; or there is no list, or the item is not in it.
@@ -344,12 +344,12 @@ impl<'a> Segment<'a> {
             };
         }
         for (name, value) in update.entries {
-            self.say(update.operation, &name, value, index);
+            self.add_operation(update.operation, &name, value, index);
         }
     }
 
     /// Adds one operation of a record on one property.
-    fn say(&mut self, operation: Operation, name: &str, value: &'a str, record: usize) {
+    fn add_operation(&mut self, operation: Operation, name: &str, value: &'a str, record: usize) {
         use Operation::{Remove, Set, Union, Unset};
         if !self.properties.contains_key(name) {
             self.properties.insert(name.to_owned(), History::default());
@@ -365,12 +365,12 @@ impl<'a> Segment<'a> {
             (_, Unset) => return self.replace(Some(Unset), name, value, record),
             // The value is known: it becomes another one. Or it is a list of items to add.
             (Some(Set | Union), Union) | (Some(Set), Remove) => {
-                let slot = &mut self.slots[last_slot.expect("something was said")];
-                let value_said = slot.values.get_mut(name).expect("it was said there");
+                let slot = &mut self.slots[last_slot.expect("it has an operation")];
+                let earlier = slot.values.get_mut(name).expect("it is there");
                 if operation == Union {
-                    value_said.add(value);
+                    earlier.add(value);
                 } else {
-                    value_said.remove(value);
+                    earlier.remove(value);
                 }
                 history.last_step()
             }
@@ -380,10 +380,10 @@ impl<'a> Segment<'a> {
             (Some(Remove), Union) if joins(history, &mut self.slots, name, value) => {
                 history.before_removed()
             }
-            _ if history.is_said_already(last, operation, value) => history.last_step(),
+            _ if history.is_redundant(last, operation, value) => history.last_step(),
             _ => {
                 let from = last_slot.map_or(0, |slot| slot + 1);
-                return self.put(from, operation, name, value, vec![record]);
+                return self.append(from, operation, name, value, vec![record]);
             }
         };
         match step {
@@ -411,13 +411,13 @@ impl<'a> Segment<'a> {
         }
         records.push(record);
         match operation {
-            Some(operation) => self.put(0, operation, name, value, records),
+            Some(operation) => self.append(0, operation, name, value, records),
             None => absorb(&mut self.slots[0].members, records),
         }
     }
 
-    /// Puts the property into the first slot of that operation from `from` on, or into a new one.
-    fn put(
+    /// Appends the property to the first slot of that operation from `from` on, or into a new one.
+    fn append(
         &mut self,
         from: usize,
         operation: Operation,

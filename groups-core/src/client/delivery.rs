@@ -257,17 +257,11 @@ impl<'a> Delivery<'a> {
         &'s self,
         mut state: MutexGuard<'s, State>,
         lane: usize,
-        time: Option<Duration>,
+        time: Duration,
     ) -> MutexGuard<'s, State> {
         state.lanes[lane].waits = true;
-        let signal = &self.lanes[lane];
-        let mut state = if let Some(time) = time {
-            let waited = signal.wait_timeout(state, time);
-            waited.unwrap_or_else(PoisonError::into_inner).0
-        } else {
-            let waited = signal.wait(state);
-            waited.unwrap_or_else(PoisonError::into_inner)
-        };
+        let waited = self.lanes[lane].wait_timeout(state, time);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.lanes[lane].waits = false;
         state
     }
@@ -392,7 +386,7 @@ impl<'a> Delivery<'a> {
             if state.closed {
                 return None;
             }
-            state = self.wait_in_lane(state, lane, None);
+            state = self.wait_in_lane(state, lane, Duration::MAX);
         }
     }
 }

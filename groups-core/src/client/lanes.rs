@@ -69,7 +69,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         let route = self.delivery.route();
         let lanes = self.filling.len();
         for (position, record) in records.enumerate() {
-            self.look();
+            self.check_caller();
             let lane = if lanes > 1 {
                 lane_of(record.group_hash(), lanes)
             } else {
@@ -204,11 +204,11 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
 
     fn wait(&mut self) {
         self.delivery.wait(LOOK_EVERY);
-        self.look();
+        self.check_caller();
     }
 
     /// Checks for cancellation and reports progress.
-    fn look(&mut self) {
+    fn check_caller(&mut self) {
         if !self.cancelled
             && self
                 .sending

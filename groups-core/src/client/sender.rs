@@ -390,7 +390,7 @@ impl<'a> Sender<'a> {
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 return Ok(());
             };
-            state = self.delivery.wait_in_lane(state, self.lane, Some(left));
+            state = self.delivery.wait_in_lane(state, self.lane, left);
         }
     }
 

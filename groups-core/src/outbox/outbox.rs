@@ -90,7 +90,8 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     fn drop_oldest(&self, updates: usize, bytes: usize, capacity: Capacity)
     -> Result<usize, Error>;
 
-    /// Returns how much the outbox holds, with the [age of the oldest](Depth::oldest), on which a flush relies.
+    /// Returns how much the outbox holds, with the [age of the oldest](Depth::oldest), on which the worker relies. It calls
+    /// this after each delivery.
     ///
     /// # Errors
     /// If the outbox cannot be read.
@@ -125,8 +126,8 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
         drop(wake);
     }
 
-    /// Sets a function to call when another process may have taken the same updates: the worker then aborts its requests.
-    /// By default it is not called.
+    // Nothing calls it any more; for outboxes that were written before.
+    #[doc(hidden)]
     fn on_loss(&self, stop: Arc<dyn Fn() + Send + Sync>) {
         drop(stop);
     }
@@ -231,8 +232,9 @@ pub struct Depth {
     pub bytes: usize,
     /// The age of the oldest, if it is known.
     ///
-    /// A flush ends when the oldest is younger than the flush. Without it, a flush ends only when nothing waits at all: while
-    /// others publish all the time, it takes all of its timeout.
+    /// A flush ends when the oldest is younger than the flush; so does a shutdown. Without it, they end only when nothing waits
+    /// at all: while others publish all the time, they take all of their timeout. And the worker sends as long as anything
+    /// waits, without a pause of the flush interval.
     pub oldest: Option<Duration>,
 }
 

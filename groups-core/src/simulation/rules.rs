@@ -16,6 +16,8 @@ use crate::util::simulated::{Instant, simulate_rule, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 const FOREVER: Duration = Duration::MAX;
+/// So many updates that several deliveries are not enough.
+const MANY: u64 = 150;
 
 /// What an outbox does, shared by its handles.
 #[derive(Default)]
@@ -28,6 +30,8 @@ struct Script {
     calls: Mutex<Vec<(&'static str, Instant)>>,
     /// Another process has taken what waits.
     is_elsewhere: AtomicBool,
+    /// All that waits is taken at once, and a delivery takes time, a tenth of a second.
+    is_slow: AtomicBool,
 }
 
 impl Script {
@@ -58,9 +62,9 @@ impl Script {
     }
 }
 
-/// An outbox that gives one update at a time.
+/// An outbox that gives one update at a time, unless it is slow.
 struct Scripted {
-    inner: MemoryOutbox,
+    inner: Arc<MemoryOutbox>,
     script: Arc<Script>,
     is_durable: bool,
 }
@@ -77,11 +81,15 @@ impl Outbox for Scripted {
             return Ok(Vec::new());
         }
         // A shutdown takes all that is left.
-        self.inner.take(if most == usize::MAX { most } else { 1 })
+        let is_all = most == usize::MAX || self.script.is_slow.load(Ordering::Relaxed);
+        self.inner.take(if is_all { most } else { 1 })
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
         self.script.call("settle");
+        if self.script.is_slow.load(Ordering::Relaxed) {
+            sleep(SECOND / 10);
+        }
         self.inner.settle(accepted, rejected)
     }
 
@@ -114,8 +122,17 @@ impl Outbox for Scripted {
 
 /// Returns a client that sends to nowhere, at once, when it is asked to.
 fn client(script: &Arc<Script>, is_durable: bool) -> BufferedClientBuilder {
+    client_over(&Arc::default(), script, is_durable)
+}
+
+/// Returns the same over what may be the outbox of others too.
+fn client_over(
+    inner: &Arc<MemoryOutbox>,
+    script: &Arc<Script>,
+    is_durable: bool,
+) -> BufferedClientBuilder {
     let outbox = Scripted {
-        inner: MemoryOutbox::new(),
+        inner: Arc::clone(inner),
         script: Arc::clone(script),
         is_durable,
     };
@@ -154,7 +171,85 @@ fn a_flush_goes_on_until_all_that_waited_is_settled_however_little_is_taken_at_o
             assert!(!is_pause, "it does not pause before it takes more");
         }
         drop(calls);
-        assert!(format!("{buffered:?}").contains("accepted: 5"));
+    });
+}
+
+/// Publishes every fiftieth of a second, so often at most, and returns whether the wait was over before that.
+fn ends_while_others_publish(publish: impl Fn(u64) + Send + 'static, wait: impl FnOnce()) -> bool {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_over);
+    let others = thread::spawn(move || {
+        (0..MANY).any(|number| {
+            publish(number);
+            sleep(SECOND / 50);
+            ends.load(Ordering::Relaxed)
+        })
+    });
+    wait();
+    is_over.store(true, Ordering::Relaxed);
+    others.join().unwrap()
+}
+
+#[test]
+fn a_flush_during_a_delivery_ends_while_others_publish() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let buffered = client(&script, false).flush_interval(SECOND);
+        let buffered = buffered.start().unwrap();
+        let publisher = buffered.clone();
+        let publish = move |number| publisher.publish(update(number)).unwrap();
+        let ends = ends_while_others_publish(publish, || {
+            while script.calls("settle").is_empty() {
+                thread::yield_now();
+            }
+            let _ = buffered.flush(FOREVER);
+        });
+        assert!(ends);
+    });
+}
+
+#[test]
+fn a_shutdown_ends_while_other_processes_publish() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let shared = Arc::<MemoryOutbox>::default();
+        let buffered = client_over(&shared, &script, true).start().unwrap();
+        let append = move |number| {
+            let update = EncodedUpdate::new(&update(number)).unwrap().unwrap();
+            assert!(shared.append(&[update], Capacity::default()).unwrap());
+        };
+        let mut own = 0;
+        let ends = ends_while_others_publish(append, || {
+            for number in 0..5 {
+                buffered.publish(update(number)).unwrap();
+            }
+            let outcome = buffered.shutdown(FOREVER);
+            own = outcome.stats.accepted;
+        });
+        assert!(ends && own >= 5, "{own} accepted");
+    });
+}
+
+#[test]
+fn what_is_published_during_a_delivery_waits_for_the_interval_too() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let buffered = client(&script, false).flush_interval(SECOND);
+        let buffered = buffered.start().unwrap();
+        let start = Instant::now();
+        for number in 0..MANY {
+            buffered.publish(update(number)).unwrap();
+            sleep(SECOND / 50);
+        }
+        let time = start.elapsed();
+        let deliveries = script.calls("settle").len();
+        // Where the clock moved before a publisher had appended, there is one more. With one delivery after the other, there
+        // are twice as many.
+        let most = time.as_secs() * 3 / 2;
+        assert!(deliveries as u64 <= most, "{deliveries} in {time:?}");
     });
 }
 
@@ -197,6 +292,8 @@ fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
             .capacity(1, 1_000)
             .on_error(move |_| _ = notes.fetch_add(1, Ordering::Relaxed));
         let buffered = buffered.start().unwrap();
+        // What is being sent is not dropped.
+        script.hang(&["take"]);
         buffered.publish(update(0)).unwrap();
         buffered.publish(update(1)).unwrap();
         assert_eq!(script.calls("append").len(), 3, "without room, and with it");
@@ -212,6 +309,7 @@ fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
             (buffered.stats().dropped, dropped.load(Ordering::Relaxed)),
             (1, 1)
         );
+        script.hang(&[]);
     });
 }
 
@@ -266,11 +364,15 @@ fn dropping_a_client_that_was_shut_down_calls_nothing() {
 }
 
 #[test]
-fn the_builder_as_text_names_its_client() {
+fn as_text_it_and_its_builder_name_their_client() {
     simulate_rule(|| {
-        let text = format!("{:?}", client(&Arc::default(), false));
+        let builder = client(&Arc::default(), false);
+        let text = format!("{builder:?}");
+        let start = "BufferedClientBuilder { client: Client {";
+        assert!(text.starts_with(start), "{text}");
+        let text = format!("{:?}", builder.start().unwrap());
         assert!(
-            text.starts_with("BufferedClientBuilder { client: Client {"),
+            text.starts_with("BufferedClient { client: Client {"),
             "{text}"
         );
     });

@@ -1,15 +1,14 @@
-//! An outbox that fails, panics or yields garbage for a while, and one that wakes the worker or reports a loss.
+//! An outbox that fails, panics or yields garbage for a while, and one that wakes the worker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use common::LONG;
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::{Capacity, OutboxEntry};
 use mixpanel_groups::{EncodedUpdate, Outbox};
-use mixpanel_groups_emulator::{Emulator, Fault};
+use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
 use common::faulty::{Faulty, METHODS};
@@ -158,34 +157,4 @@ fn an_outbox_wakes_the_worker() {
     outbox.on_append.get().unwrap()();
     let arrived = emulator.wait_for(LONG, |emulator| emulator.profile("company", "1"));
     arrived.expect("the outbox called its hook");
-}
-
-#[test]
-fn a_loss_breaks_off_the_delivery_and_what_is_left_is_taken_again() {
-    for shuts_down in [false, true] {
-        let emulator = Emulator::start().unwrap();
-        emulator.fail_next(Fault::Delay(Duration::from_secs(3600)));
-        let outbox = Faulty::durable();
-        let hour = Duration::from_secs(3600);
-        let buffered = buffered(&emulator)
-            .flush_interval(hour)
-            .outbox(outbox.clone());
-        let buffered = buffered.start().unwrap();
-        buffered.publish(set(1, 1)).unwrap();
-        let outcome = thread::scope(|scope| {
-            let waiting = scope.spawn(|| {
-                if shuts_down {
-                    buffered.shutdown(LONG)
-                } else {
-                    buffered.flush(LONG)
-                }
-            });
-            let received = emulator.wait_for(LONG, |emulator| emulator.requests().pop());
-            received.expect("the request is under way");
-            outbox.on_loss.get().unwrap()();
-            waiting.join().unwrap()
-        });
-        assert!(outcome.is_complete(), "{outcome:?}");
-        assert_eq!(outcome.stats.accepted, 1);
-    }
 }

@@ -52,7 +52,6 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
             }
             let stats = buffered.stats();
             assert!(stats.queued.is_none() || !hanging.contains(&"depth"));
-            assert!(!format!("{buffered:?}").is_empty());
             let _ = buffered.flush(SHORT);
             let _ = buffered.shutdown(SHORT);
             let _ = buffered.shutdown(SHORT);

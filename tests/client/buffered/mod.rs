@@ -4,6 +4,7 @@ mod delivery;
 mod events;
 mod faulty_outbox;
 mod guarded_outbox;
+mod logger;
 mod model;
 mod overflow;
 mod rejected;

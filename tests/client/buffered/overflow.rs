@@ -1,11 +1,14 @@
 //! A full queue: its bounds, what each policy does at them, and publishers that wait for room.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::LONG;
+use common::{LONG, eventually};
 use mixpanel_groups::buffered::OverflowPolicy;
-use mixpanel_groups::{Client, ErrorKind, Group, RetryPolicy};
+use mixpanel_groups::outbox::Capacity;
+use mixpanel_groups::{Client, EncodedUpdate, ErrorKind, Group, Outbox, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
@@ -39,8 +42,18 @@ fn a_full_queue_follows_its_policy() {
     assert_eq!(error.kind(), ErrorKind::Full);
     assert_eq!(blocking.shutdown(Duration::ZERO).undelivered.len(), 10);
 
-    let dropping = start(OverflowPolicy::DropOldest);
-    fill(&dropping, 15);
+    // What is being sent is not dropped, so a failure comes first, and an hour without another.
+    let failures = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&failures);
+    let dropping = buffered(&emulator)
+        .flush_interval(hour)
+        .capacity(10, 1 << 20)
+        .overflow(OverflowPolicy::DropOldest)
+        .on_error(move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+    let dropping = dropping.start().unwrap();
+    fill(&dropping, 5);
+    eventually("failed", || failures.load(Ordering::Relaxed) > 0);
+    (5..15).for_each(|id| dropping.publish(set(id, id)).unwrap());
     let outcome = dropping.shutdown(Duration::ZERO);
     assert_eq!(outcome.stats.dropped, 5);
     let left: Vec<_> = outcome
@@ -159,11 +172,17 @@ fn what_is_being_sent_leaves_room_for_the_newest() {
 fn a_queue_that_refuses_is_sent_at_once() {
     let emulator = Emulator::start().unwrap();
     let hour = Duration::from_secs(3_600);
+    let outbox = Faulty::durable();
     let buffered = buffered(&emulator)
         .flush_interval(hour)
+        .outbox(outbox.clone())
         .capacity(10, 1 << 20);
     let buffered = buffered.overflow(OverflowPolicy::Reject).start().unwrap();
-    fill(&buffered, 10);
+    // Another process fills it.
+    let ten: Vec<_> = (0..10).map(|id| set(id, id)).collect();
+    let ten: Vec<_> = ten.iter().map(EncodedUpdate::new).collect();
+    let ten: Vec<_> = ten.into_iter().map(|one| one.unwrap().unwrap()).collect();
+    assert!(outbox.append(&ten, Capacity::default()).unwrap());
     assert_eq!(
         buffered.publish(set(10, 10)).unwrap_err().kind(),
         ErrorKind::Full
@@ -172,6 +191,30 @@ fn a_queue_that_refuses_is_sent_at_once() {
         (emulator.profiles().len() == 10).then_some(())
     });
     sent.expect("there is room again");
+}
+
+/// Otherwise the oldest would be dropped, or publishers wait, before the interval is over.
+#[test]
+fn a_small_queue_is_sent_when_it_is_half_full() {
+    let large = Group::new("company", 1_u8).set(json!({"text": "x".repeat(5_000)}));
+    for (capacity, updates) in [
+        ((9, 1 << 20), (0..5).map(|id| set(id, id)).collect()),
+        ((1_000, 10_000), vec![large]),
+    ] {
+        let emulator = Emulator::start().unwrap();
+        let buffered = buffered(&emulator)
+            .flush_interval(Duration::from_secs(3_600))
+            .capacity(capacity.0, capacity.1)
+            .overflow(OverflowPolicy::DropOldest);
+        let buffered = buffered.start().unwrap();
+        for update in &updates {
+            buffered.publish(update).unwrap();
+        }
+        let arrived = emulator.wait_for(LONG, |emulator| {
+            (emulator.profiles().len() == updates.len()).then_some(())
+        });
+        arrived.expect("half of the capacity is used");
+    }
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Who sends, and when: the lease, how it passes on, and clocks that are set back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{LONG, said};
-use mixpanel_groups::{Client, Outbox};
+use common::{LONG, eventually, said};
+use mixpanel_groups::{Client, Group, Outbox};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use mixpanel_groups_sqlite::SqliteOutbox;
 use rusqlite::Connection;
+use serde_json::json;
 
 use super::{ROOM, folder, ids, spawn, take_when_free, update};
 
@@ -152,6 +155,35 @@ fn a_flush_waits_for_what_another_process_sends() {
         assert!(flush.join().unwrap().is_complete());
     });
     assert_eq!(buffered.stats().accepted, 0, "the other sent it");
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_what_others_publish_meanwhile() {
+    let (_folder, path) = folder();
+    let [other, mine] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Delay(Duration::from_millis(50)));
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let buffered = client.build().unwrap().buffered().outbox(mine);
+    let buffered = buffered.start().unwrap();
+    let own = Group::new("company", "own").set(json!({"number": 1}));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                other.append(&[update(0, 0)], ROOM).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        buffered.publish(own).unwrap();
+        eventually("sent", || !emulator.requests().is_empty());
+        let start = Instant::now();
+        let outcome = buffered.shutdown(LONG);
+        let time = start.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(time < LONG, "{outcome}");
+    });
+    assert!(emulator.profile("company", "own").is_some());
 }
 
 #[test]
