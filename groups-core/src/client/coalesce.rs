@@ -218,6 +218,8 @@ struct Segment<'a> {
     fresh: bool,
     /// The last update that created the group and became superfluous otherwise.
     creator: Option<Creator<'a>>,
+    /// The properties of all such updates.
+    created_by: HashSet<String>,
 }
 
 /// One update that is left.
@@ -401,6 +403,9 @@ impl<'a> Segment<'a> {
             let slot = &mut self.slots[at];
             let value = slot.values.remove(name).expect("the slot has the property");
             if creates(slot.operation) {
+                if !self.created_by.contains(name) {
+                    self.created_by.insert(name.to_owned());
+                }
                 self.creator = Some(Creator {
                     operation: slot.operation,
                     name: name.to_owned(),
@@ -444,19 +449,17 @@ impl<'a> Segment<'a> {
         history.has_created |= matches!(operation, Operation::SetOnce | Operation::Union);
     }
 
-    /// Returns the records that concern the property of the creator: those that made its value are among them.
+    /// Returns the records that concern the properties of what created the group and became superfluous otherwise. Where what
+    /// creates it now is refused, each of them counts again.
     fn creators(&self) -> Vec<usize> {
-        let Some(creator) = &self.creator else {
-            return Vec::new();
-        };
-        match self.properties.get(&creator.name) {
-            Some(History { steps, .. }) if !steps.is_empty() => {
-                let records = steps.iter().flat_map(|(_, records)| records);
-                records.copied().collect()
-            }
-            // It was removed after the group was deleted.
-            _ => self.slots[0].members.clone(),
+        let histories = || self.created_by.iter().map(|name| &self.properties[name]);
+        let steps = histories().flat_map(|history| &history.steps);
+        let mut creators: Vec<usize> = steps.flat_map(|(_, records)| records).copied().collect();
+        // Of those without a step, the property was removed after the group was deleted.
+        if histories().any(|history| history.steps.is_empty()) {
+            creators.extend(&self.slots[0].members);
         }
+        creators
     }
 
     /// Writes the updates that are left. If one of the originals creates the group, so does one of these.
@@ -617,7 +620,7 @@ mod tests {
         let set = |value: i32| acme.set(json!({"a": value}));
         let union = |item: i32| acme.union(json!({"a": [item]}));
         let remove = |item: i32| acme.remove("a", item);
-        let rows: [(&[Update<'_>], &[&str]); 13] = [
+        let rows: [(&[Update<'_>], &[&str]); 14] = [
             (&[set(1), set(2)], &[r#""$set":{"a":2}} [0, 1]"#]),
             // There was a list, so there is one: it cannot be set.
             (
@@ -660,6 +663,18 @@ mod tests {
                     r#""$union":{"a":[1]}} [0]"#,
                     r#""$remove":{"a":1}} [1]"#,
                     r#""$union":{"a":[1]}} [2]"#,
+                ],
+            ),
+            (
+                &[
+                    acme.set_once(json!({"b": 1})),
+                    acme.unset(["b"]),
+                    set(1),
+                    set(2),
+                ],
+                &[
+                    r#""$unset":["b"]} [0, 1]"#,
+                    r#""$set":{"a":2}} [0, 1, 2, 3]"#,
                 ],
             ),
             (
