@@ -148,11 +148,41 @@ pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Turns on WAL mode, in which one connection can write while others read. The file stays in it. Until then, connections that
-/// read are in the way, too. Where SQLite cannot use WAL mode, the file stays as it is, without an error.
-pub(crate) fn turn_on_wal(db: &Connection, deadline: Option<Instant>) -> rusqlite::Result<()> {
-    let turn_on = || db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()));
-    patiently(deadline, turn_on)
+/// Returns whether the file is in the mode in which connections that read and one that writes do not wait for each other.
+pub(crate) fn is_in_wal_mode(db: &Connection) -> rusqlite::Result<bool> {
+    db.pragma_query_value(None, "journal_mode", |row| {
+        Ok(row.get_ref(0)?.as_str() == Ok("wal"))
+    })
+}
+
+/// Turns on WAL mode, in which the file stays.
+///
+/// Where there is no shared memory, as on some network file systems, SQLite notices that at the next reading only, and then
+/// nobody can read the file any more. It may be an application's: so it gets its old mode back.
+fn turn_on_wal(db: &Connection, deadline: Option<Instant>) -> rusqlite::Result<()> {
+    if patiently(deadline, || is_in_wal_mode(db))? {
+        return Ok(());
+    }
+    // A connection of its own, since only one that is closed stops using the shared memory.
+    let path = Path::new(db.path().unwrap_or_default());
+    let turn_on = || {
+        let db = connect(path)?;
+        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    };
+    patiently(deadline, turn_on).inspect_err(|error| {
+        if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) {
+            // An error of this would hide the cause. Where another connection is open, it is one.
+            let _ = turn_off_wal(path);
+        }
+    })
+}
+
+/// Takes the file out of WAL mode without shared memory, if no other connection is open.
+fn turn_off_wal(path: &Path) -> rusqlite::Result<()> {
+    let db = connect(path)?;
+    db.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+    db.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))
 }
 
 /// Creates the tables, also on a full disk.
@@ -260,4 +290,26 @@ pub(crate) fn insert(db: &Connection, tables: Tables) -> rusqlite::Result<Cached
 /// Prepares the statement that deletes rows, from the first id and the last.
 pub(crate) fn delete(db: &Connection, tables: Tables) -> rusqlite::Result<CachedStatement<'_>> {
     tables.prepare(db, "DELETE FROM mixpanel_outbox WHERE id BETWEEN ?1 AND ?2")
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_is_no_shared_memory_the_application_can_still_read_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.db");
+        let own = Connection::open(&path).unwrap();
+        own.execute_batch("CREATE TABLE companies (id); INSERT INTO companies VALUES (7)")
+            .unwrap();
+        drop(own);
+        // SQLite follows no link there.
+        std::os::unix::fs::symlink("nowhere", folder.path().join("shop.db-shm")).unwrap();
+        assert!(create_tables(&connect(&path).unwrap()).is_err());
+        let own = Connection::open(&path).unwrap();
+        let id = own.query_row("SELECT id FROM companies", [], |row| row.get::<_, u8>(0));
+        assert_eq!(id, Ok(7));
+        assert_eq!(is_in_wal_mode(&own), Ok(false));
+    }
 }

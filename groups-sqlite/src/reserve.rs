@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -37,19 +38,22 @@ impl Reserve {
 
     /// Returns whether it was emptied and not filled again.
     pub(crate) fn is_spent(&self) -> bool {
-        self.has_length(0)
+        self.has_length(0..=0)
     }
 
-    /// Returns whether it has that length, and is not a link.
-    fn has_length(&self, length: usize) -> bool {
+    /// Returns whether it has such a length, and is not a link.
+    fn has_length(&self, lengths: RangeInclusive<usize>) -> bool {
         let file = fs::symlink_metadata(&self.0);
-        file.is_ok_and(|file| file.is_file() && file.len() == length as u64)
+        file.is_ok_and(|file| {
+            file.is_file() && usize::try_from(file.len()).is_ok_and(|len| lengths.contains(&len))
+        })
     }
 
     /// Gives its room to the sender. Returns whether that is more room than there was. What is not a full reserve is left
     /// alone: it may be another program's.
     pub(crate) fn spend(&self) -> bool {
-        if !self.has_length(SIZE) {
+        // It is longer where another process was still filling it, and was killed.
+        if !self.has_length(SIZE..=2 * SIZE) {
             return false;
         }
         let emptied = File::options().write(true).open(&self.0);
@@ -148,6 +152,8 @@ mod tests {
             std::os::unix::fs::symlink(&reserve.0, &link.0).unwrap();
             assert!(!link.spend() && !reserve.is_spent());
         }
+        let file = File::options().write(true).open(&reserve.0).unwrap();
+        file.set_len(SIZE as u64 + (4 << 20)).unwrap();
         assert!(reserve.spend() && reserve.is_spent());
     }
 }

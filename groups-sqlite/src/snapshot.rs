@@ -1,14 +1,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
-use mixpanel_groups::Error;
 use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
+use mixpanel_groups::{Error, ErrorKind};
 
 use crate::failure::failed;
-use crate::file::{self, MAX_JOURNAL, turn_on_wal};
+use crate::file::{self, MAX_JOURNAL, is_in_wal_mode};
 use crate::lock::Lock;
 
 /// The table of a snapshot. Numbers are not used again after their rows are removed.
@@ -44,10 +44,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// process, and the file stays. In a container, mount the folder, not the file alone: SQLite's own files are beside it, too.
 ///
 /// # Beside your own queries and transactions
-/// The file is in [WAL mode](https://www.sqlite.org/wal.html) from then on, so it cannot be on a network file system. Queries
-/// of your own go on while rows are written, and the groups may come from a cursor on the same file. Transactions of your own
-/// that write wait while rows are written, and rows wait while a transaction of your own writes: do not keep one open during a
-/// run.
+/// Transactions of your own that write wait while rows are written, and rows wait while a transaction of your own writes: do
+/// not keep one open during a run.
+///
+/// The journal mode of a database stays as it is. In SQLite's default mode, rows wait for queries too: one that is half read,
+/// such as a cursor that the groups come from, would keep the run from writing, and it ends with
+/// [`Timeout`](mixpanel_groups::ErrorKind::Timeout). In [WAL mode](https://www.sqlite.org/wal.html) queries and rows do not
+/// wait for each other: set it (`PRAGMA journal_mode = WAL`, once) where the groups come from a cursor on the same file, or
+/// collect them before the run.
 pub struct SqliteSnapshot {
     path: PathBuf,
     db: Connection,
@@ -63,18 +67,16 @@ impl SqliteSnapshot {
     ///   keeps nothing, or begins with `file:`, which is a URI to SQLite.
     /// - [`ErrorKind::Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be read and written, or a snapshot of it is
     ///   open.
-    /// - [`ErrorKind::Timeout`](mixpanel_groups::ErrorKind::Timeout) if another connection writes to it for 10 seconds. A
-    ///   run can end with it, too. As long as the file is not in WAL mode, also if another connection reads for so long: call
-    ///   this before a query begins.
+    /// - [`ErrorKind::Timeout`](mixpanel_groups::ErrorKind::Timeout) if another connection writes to it for 10 seconds, or,
+    ///   unless it is in WAL mode, reads from it for so long. A run can end with it, too.
     /// - [`ErrorKind::Damaged`](mixpanel_groups::ErrorKind::Damaged) if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (db, path) = file::open(path.as_ref(), WHAT)?;
         let set_up = || {
-            // In the other modes, nothing can be committed while a query is half read, perhaps that of the groups.
-            turn_on_wal(&db, Instant::now().checked_add(BUSY_TIMEOUT))?;
             db.busy_timeout(BUSY_TIMEOUT)?;
+            // In WAL mode, the log grows while a query is half read.
             db.pragma_update_and_check(None, "journal_size_limit", MAX_JOURNAL, |_| Ok(()))?;
-            // A power loss may undo with `FULL` what was committed last, where SQLite cannot use WAL mode.
+            // A power loss may undo with `FULL` what was committed last, unless the file is in WAL mode.
             db.pragma_update(None, "synchronous", "EXTRA")?;
             // On macOS, a plain `fsync` does not reach the disk.
             db.pragma_update(None, "fullfsync", true)?;
@@ -91,6 +93,20 @@ impl SqliteSnapshot {
 
     fn failed(&self, verb: &str, error: rusqlite::Error) -> Error {
         failed(WHAT, &self.path, verb, error)
+    }
+
+    fn cannot_write(&self, error: rusqlite::Error) -> Error {
+        if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy)
+            || is_in_wal_mode(&self.db) == Ok(true)
+        {
+            return self.failed("write", error);
+        }
+        let message = format!(
+            "cannot write the snapshot {}: another connection writes to the database, or a query is half read, perhaps that of \
+             the groups; for that, set WAL mode (`PRAGMA journal_mode = WAL`)",
+            self.path.display()
+        );
+        Error::new(ErrorKind::Timeout, message).with_source(error)
     }
 }
 
@@ -144,7 +160,7 @@ impl SnapshotStore for SqliteSnapshot {
             transaction.commit()?;
             Ok(places)
         };
-        write().map_err(|error| self.failed("write", error))
+        write().map_err(|error| self.cannot_write(error))
     }
 
     fn retain(&mut self, places: &[u64]) -> Result<(), Error> {
@@ -161,7 +177,7 @@ impl SnapshotStore for SqliteSnapshot {
             transaction.execute(delete, params![last.unwrap_or_default()])?;
             transaction.commit()
         };
-        write().map_err(|error| self.failed("write", error))
+        write().map_err(|error| self.cannot_write(error))
     }
 }
 
@@ -179,23 +195,25 @@ mod tests {
 
     /// The program has begun to read the groups, and would wait for itself.
     #[test]
-    fn a_query_that_is_half_read_when_wal_mode_is_turned_on_is_an_error_and_no_deadlock() {
+    fn a_query_that_is_half_read_is_in_the_way_outside_wal_mode_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shop.db");
         let own = Connection::open(&path).unwrap();
         own.execute_batch("CREATE TABLE companies (id); INSERT INTO companies VALUES (1), (2)")
             .unwrap();
-        let mut select = own.prepare("SELECT id FROM companies").unwrap();
-        let mut rows = select.query([]).unwrap();
-        assert!(rows.next().unwrap().is_some());
-        let db = file::connect(&path).unwrap();
-        let error = turn_on_wal(&db, Some(Instant::now())).unwrap_err();
-        let error = failed(WHAT, &path, "open", error);
-        assert_eq!(error.kind(), mixpanel_groups::ErrorKind::Timeout);
-        while rows.next().unwrap().is_some() {}
-        turn_on_wal(&db, Some(Instant::now())).unwrap();
-        let mode = db.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
-        assert_eq!(mode.as_deref(), Ok("wal"));
+        let mut store = SqliteSnapshot::open(&path).unwrap();
+        store.db.busy_timeout(Duration::ZERO).unwrap();
+        let mut append_meanwhile = || {
+            let mut select = own.prepare("SELECT id FROM companies").unwrap();
+            let mut rows = select.query([]).unwrap();
+            assert!(rows.next().unwrap().is_some());
+            store.append(&[vec![1]])
+        };
+        let error = append_meanwhile().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().contains("WAL mode"), "{error}");
+        own.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        assert_eq!(append_meanwhile().unwrap().len(), 1);
     }
 
     /// Without WAL mode, a transaction is undone if its journal is there after a power loss. `FULL` does not wait until the

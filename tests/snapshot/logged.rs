@@ -1,12 +1,14 @@
 //! What is logged of a run that was killed.
 
+use std::fs;
 use std::sync::Mutex;
 
 use common::is_own_process;
+use mixpanel_groups::Snapshot;
 use mixpanel_groups_emulator::Emulator;
 
 use crate::store::Memory;
-use crate::{client, company};
+use crate::{Company, Folder, client, company, run};
 
 struct Logged(Mutex<Vec<String>>);
 
@@ -48,4 +50,19 @@ fn a_run_that_was_killed_is_logged_until_its_groups_are_sent_again() {
     assert_eq!((times(), report.accepted), (2, 3));
     drop(store.open());
     assert_eq!(times(), 2);
+
+    // After a write that was interrupted, a group that the data no longer has is never sent again.
+    let folder = Folder::new();
+    drop(run(&folder, &client, &[company(1), company(2)]));
+    let changed = Company {
+        plan: 2,
+        ..company(1)
+    };
+    drop(run(&folder, &client, &[changed]));
+    let file = fs::read(folder.file()).unwrap();
+    fs::write(folder.file(), &file[..file.len() - 1]).unwrap();
+    drop(run(&folder, &client, &[company(1)]));
+    assert_eq!(times(), 3);
+    drop(Snapshot::open(folder.file()).unwrap());
+    assert_eq!(times(), 3);
 }

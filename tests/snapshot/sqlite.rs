@@ -91,12 +91,12 @@ fn a_second_run_is_refused_and_other_tables_can_be_written() {
     assert_eq!(open(&folder.file()).len(), 1);
 }
 
-/// Outside WAL mode, a query that is not read to its end would keep the rows from being committed.
+/// Only in WAL mode: else, a query that is not read to its end would keep the rows from being committed.
 #[test]
 fn the_groups_may_come_from_a_cursor_on_the_same_file() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let db = Connection::open(folder.file()).unwrap();
-    db.execute_batch("CREATE TABLE companies (id INTEGER)")
+    db.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE companies (id INTEGER)")
         .unwrap();
     for id in 0..50 {
         let insert = "INSERT INTO companies VALUES (?1)";

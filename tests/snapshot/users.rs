@@ -32,9 +32,8 @@ fn child() {
 fn a_second_run_is_refused_also_if_both_are_of_another_user() {
     let folder = Folder::new();
     fs::set_permissions(&folder.0, Permissions::from_mode(0o777)).unwrap();
-    fs::write(folder.file(), "").unwrap();
+    let own = SqliteSnapshot::open(folder.file()).unwrap();
     fs::set_permissions(folder.file(), Permissions::from_mode(0o666)).unwrap();
-    let own = SqliteSnapshot::open(folder.file()).unwrap(); // SQLite's files beside it will be as it is.
     // Another user may not reach the folder of this program.
     let (program, copy) = (again(child), folder.0.join("program"));
     fs::copy(program.get_program(), &copy).unwrap();

@@ -86,10 +86,12 @@ impl Index {
             None if index.rows == 0 => {}
             None => return Err(damaged(what, "its state is missing")),
         }
+        let last = index.state.next_run.wrapping_sub(1);
+        let was_killed = index.state.open.contains(&last);
         if !index.state.open.is_empty() {
             index.close_runs(is_whole);
         }
-        if !index.state.open.is_empty() {
+        if was_killed && !index.state.open.is_empty() {
             log::warn!("a run with {what} was killed: what it had begun is sent again");
         }
         Ok(index)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file_store::FileStore;
-use super::index::{Index, WAITING};
+use super::index::Index;
 use super::journal::Journal;
 use super::row::Project;
 use super::run::Run;
@@ -251,10 +251,14 @@ impl Snapshot {
             let message = "the data ended early: what came before the error was sent";
             Error::new(ErrorKind::Source, message).with_source(error)
         });
+        let has_written = journal.needs_end();
         let store_failed = journal.into_failed();
         if store_failed.is_none() {
             self.is_loaded = true;
-            self.tidy();
+            // Else what is known of the runs before may not be in the file, whose state would be kept.
+            if has_written {
+                self.tidy();
+            }
         }
         match store_failed.or(failed) {
             Some(error) => Err(with_outcome(error, result)),
@@ -299,9 +303,7 @@ impl Snapshot {
 
     /// Removes outdated rows when they are more than half of all.
     fn tidy(&mut self) {
-        // A run that begins anew and writes nothing leaves the rows as they are.
-        let is_written = self.index.state_place != WAITING;
-        if is_written && is_mostly_outdated(self.index.rows, self.index.len()) {
+        if is_mostly_outdated(self.index.rows, self.index.len()) {
             self.is_loaded = false;
             if let Err(error) = self.store.retain(&self.index.places()) {
                 log::warn!("{} keeps outdated rows: {error:#}", self.name);
