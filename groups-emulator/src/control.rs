@@ -9,6 +9,9 @@ use crate::memory::Memory;
 use crate::reply::Reply;
 use crate::service::Service;
 
+pub(crate) const UNKNOWN_PATH: &str = "unknown path: expected /emulator/snapshot, /emulator/fail_next, \
+    /emulator/fail_always, /emulator/recover or /emulator/reset";
+
 /// Returns the reply to a request for this path below `/emulator/`, or `None` if it is not one of these.
 pub(crate) fn reply(name: &str, method: &Method, body: &[u8], service: &Service) -> Option<Reply> {
     Some(match (name, method) {

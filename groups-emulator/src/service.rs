@@ -106,6 +106,27 @@ impl Service {
         true
     }
 
+    /// Waits for `time`, or until `is_over` or the server stops. Returns whether it has waited for the whole time.
+    fn pause(
+        &self,
+        time: Duration,
+        lifecycle: &Lifecycle,
+        is_over: impl Fn(&Memory) -> bool,
+    ) -> bool {
+        let waiting = |memory: &mut Memory| !lifecycle.is_stopped() && !is_over(memory);
+        let waited = self
+            .changed
+            .wait_timeout_while(self.memory(), time, waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Wakes the threads that wait, after the server has stopped.
+    pub(crate) fn wake(&self) {
+        // A thread that holds the lock may have seen the server as running, and be about to wait.
+        drop(self.memory());
+        self.changed.notify_all();
+    }
+
     pub(crate) fn reset(&self) {
         self.memory().reset();
         self.changed.notify_all();
@@ -219,10 +240,9 @@ impl Service {
             drop(memory);
             self.changed.notify_all();
             connection.close();
-            let is_stopped = lifecycle.pause(time);
-            let late = self.memory().late.take(number);
-            if let (Some(late), false) = (late, is_stopped) {
-                self.apply_late(late);
+            if self.pause(time, lifecycle, |memory| !memory.late.contains(number)) {
+                let late = self.memory().late.take(number);
+                late.into_iter().for_each(|late| self.apply_late(late));
             }
             return Ok(false);
         }
@@ -253,12 +273,15 @@ impl Service {
             _ => received.status = Some(reply.status.as_u16()),
         }
         memory.keep_request(received);
+        let epoch = memory.epoch.clone();
         drop(memory);
         self.changed.notify_all();
+        if let Some(Fault::Delay(time)) = fault {
+            self.pause(time, lifecycle, |memory| memory.epoch != epoch);
+        }
         match fault {
             Some(Fault::CloseAfter) => Ok(false),
             Some(Fault::CloseMidResponse) => connection.send_half(pending, &reply).map(|()| false),
-            Some(Fault::Delay(time)) if lifecycle.pause(time) => Ok(false),
             _ => connection.send(pending, &reply),
         }
     }
@@ -269,13 +292,13 @@ impl Service {
         self.settings.max_body.unwrap_or_else(documented)
     }
 
-    /// Applies a request whose connection is gone.
+    /// Applies a request whose connection is gone, and is no longer among the late ones.
     pub(crate) fn apply_late(&self, late: LateRequest) {
         let json = late.json.map(Cow::Owned);
         if let Ok(records) = self.read(&late.request, json, None) {
             records.apply(&mut self.memory(), late.format, late.number);
-            self.changed.notify_all();
         }
+        self.changed.notify_all();
     }
 
     /// Reads the records of a request. `json` is that of its body, or the reply that refuses it.

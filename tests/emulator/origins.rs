@@ -172,6 +172,7 @@ fn what_no_browser_sends_cannot_be_allowed() {
         "http://app.example.com:80800",
         "http://::1",
         "http://[::1",
+        "capacitor://localhost:",
     ] {
         let error = Emulator::builder()
             .allow_origin(origin)
