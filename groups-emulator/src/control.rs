@@ -43,7 +43,8 @@ fn snapshot(service: &Service) -> Reply {
 fn inject(body: &[u8], service: &Service, inject: fn(&mut Memory, Fault)) -> Reply {
     let fault = serde_json::from_slice(body).ok();
     let Some(fault) = fault.and_then(|fault| Fault::from_json(&fault)) else {
-        let message = format!("not a fault: expected one of {}", Fault::FORMS.join("; "));
+        let forms = Fault::FORMS.join("; ");
+        let message = format!("not a fault that can be carried out: expected one of {forms}");
         return Reply::error(StatusCode::BAD_REQUEST, &message);
     };
     inject(&mut service.memory(), fault);

@@ -51,8 +51,8 @@ pub enum Fault {
     Delay(Duration),
     /// Reads the whole request, closes the connection without a reply, and applies the request after
     /// this time, or when [`apply_late`](crate::Emulator::apply_late) is called. The client may have
-    /// sent the request again by then, and later ones as well. An emulator that is dropped earlier never
-    /// applies it.
+    /// sent the request again by then, and later ones as well. An emulator that is dropped or reset
+    /// earlier never applies it.
     ApplyLate(Duration),
     /// Refuses the records at these positions, counted from 0, and applies the others.
     Reject(Vec<usize>),

@@ -67,8 +67,8 @@ pub(crate) fn check_page(request: &Request<()>, allowed: &Allowed) -> Result<(),
     if is_own || is_link {
         return Ok(());
     }
-    let reason = "a web page must not read or control the emulator, except its own: send this from a program, such as \
-                  the test's runner";
+    let reason = "a web page other than the emulator's own must not read or control it: send this from a program, such \
+                  as the test's runner";
     Err(reason.to_owned())
 }
 

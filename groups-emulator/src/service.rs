@@ -292,12 +292,13 @@ impl Service {
         self.settings.max_body.unwrap_or_else(documented)
     }
 
-    /// Applies a request whose connection is gone, and is no longer among the late ones.
+    /// Applies a request that was taken from the late ones. Its connection is gone.
     pub(crate) fn apply_late(&self, late: LateRequest) {
         let json = late.json.map(Cow::Owned);
         if let Ok(records) = self.read(&late.request, json, None) {
             records.apply(&mut self.memory(), late.format, late.number);
         }
+        // Also for the thread that waits until its time has come.
         self.changed.notify_all();
     }
 

@@ -133,7 +133,9 @@ fn the_forms_of_faults_are_documented() {
     let sender = Sender::new(&emulator);
     let error = command(&sender, "fail_next", &json!("")).json();
     let error = error["error"].as_str().unwrap();
-    let forms = error.strip_prefix("not a fault: expected one of ").unwrap();
+    let forms = error
+        .strip_prefix("not a fault that can be carried out: expected one of ")
+        .unwrap();
     let readme = include_str!("../../groups-emulator/README.md");
     let forms: Vec<_> = forms.split("; ").collect();
     assert_eq!(forms.len(), 12);
@@ -246,7 +248,7 @@ fn pages_cannot_control_the_emulator() {
             let reason = if who.contains("evil") {
                 "the host"
             } else {
-                "a web page must not"
+                "a web page other than the emulator's own must not"
             };
             assert!(reply.contains(reason), "{who} {reply}");
         }

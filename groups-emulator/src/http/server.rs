@@ -8,8 +8,8 @@ use mixpanel_groups::{Error, ErrorKind};
 
 /// The longest time that opening a connection takes, and another one until it has been accepted and served.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a look at open connections takes at least. Each takes a port of the machine, which is free again after 2 minutes
-/// at most: so a loop uses 12,000 of the 16,384 that some systems have.
+/// The shortest time between two looks of a loop that waits for open connections to close. Each look takes a port of the
+/// machine, for up to about 2 minutes: so the loop takes 12,000 of the 16,384 that some systems have.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The longest time that stopping takes.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
