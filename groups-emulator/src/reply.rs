@@ -258,11 +258,10 @@ impl Reply {
         let endpoint = endpoint.unwrap_or(Endpoint::Groups);
         let faulty = |status| Self::faulty(status, endpoint, max_body);
         let reply = match fault {
-            Fault::Status(status) => faulty(*status),
             Fault::RetryAfter { status, after } if is_header(after) => {
                 faulty(*status).with_header(header::RETRY_AFTER, after.as_str())
             }
-            Fault::RetryAfter { status, .. } => faulty(*status),
+            Fault::Status(status) | Fault::RetryAfter { status, .. } => faulty(*status),
             Fault::Response { status, body } => {
                 Self::new(status_or_500(*status), "application/json", body.as_str())
             }

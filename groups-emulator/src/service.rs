@@ -242,7 +242,9 @@ impl Service {
             connection.close();
             if self.pause(time, lifecycle, |memory| !memory.late.contains(number)) {
                 let late = self.memory().late.take(number);
-                late.into_iter().for_each(|late| self.apply_late(late));
+                if let Some(late) = late {
+                    self.apply_late(late);
+                }
             }
             return Ok(false);
         }
