@@ -44,7 +44,7 @@ use mixpanel_groups::{Error, ErrorKind, Profile};
 /// ```
 pub struct Emulator {
     server: HttpServer,
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     file: Option<MemoryFile>,
 }
 

@@ -424,3 +424,42 @@ fn store_events(batch: ParsedBatch<Value>, memory: &mut Memory, format: ReplyFor
 fn closed_by(fault: &Fault) -> String {
     format!("a fault of the emulator, as requested: {fault:?}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use crate::{Emulator, Fault};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Each thread has the memory, and a test program may have many emulators.
+    #[test]
+    fn threads_that_hold_a_request_end_with_the_emulator() {
+        for fault in [Fault::Delay(Duration::MAX), Fault::ApplyLate(Duration::MAX)] {
+            let emulator = Emulator::start().unwrap();
+            let service = Arc::downgrade(&emulator.service);
+            emulator.fail_next(fault.clone());
+            let address = emulator.endpoint().replace("http://", "");
+            let mut client = TcpStream::connect(address).unwrap();
+            let request =
+                b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]";
+            client.write_all(request).unwrap();
+            emulator
+                .wait_for(PATIENCE, |it| it.requests().pop())
+                .unwrap();
+            // By then the thread waits, most of the time.
+            thread::sleep(Duration::from_millis(50));
+            drop(emulator);
+            let dropped = Instant::now();
+            while service.strong_count() > 0 {
+                assert!(dropped.elapsed() < PATIENCE, "{fault:?}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
