@@ -9,6 +9,9 @@ use crate::memory::Memory;
 use crate::reply::Reply;
 use crate::service::Service;
 
+pub(crate) const UNKNOWN_PATH: &str = "unknown path: expected /emulator/snapshot, /emulator/fail_next, \
+    /emulator/fail_always, /emulator/recover or /emulator/reset";
+
 /// Returns the reply to a request for this path below `/emulator/`, or `None` if it is not one of these.
 pub(crate) fn reply(name: &str, method: &Method, body: &[u8], service: &Service) -> Option<Reply> {
     Some(match (name, method) {
@@ -40,7 +43,8 @@ fn snapshot(service: &Service) -> Reply {
 fn inject(body: &[u8], service: &Service, inject: fn(&mut Memory, Fault)) -> Reply {
     let fault = serde_json::from_slice(body).ok();
     let Some(fault) = fault.and_then(|fault| Fault::from_json(&fault)) else {
-        let message = format!("not a fault: expected one of {}", Fault::FORMS.join("; "));
+        let forms = Fault::FORMS.join("; ");
+        let message = format!("not a fault that can be carried out: expected one of {forms}");
         return Reply::error(StatusCode::BAD_REQUEST, &message);
     };
     inject(&mut service.memory(), fault);

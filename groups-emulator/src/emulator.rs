@@ -44,7 +44,7 @@ use mixpanel_groups::{Error, ErrorKind, Profile};
 /// ```
 pub struct Emulator {
     server: HttpServer,
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     file: Option<MemoryFile>,
 }
 
@@ -151,7 +151,7 @@ impl EmulatorBuilder {
     /// # Errors
     /// - [`Config`](mixpanel_groups::ErrorKind::Config) if no request could ever match the settings: a
     ///   largest body of 0 bytes, an empty token, secret or file name, a host that is not a name, an
-    ///   origin without a scheme or with a path or a wildcard.
+    ///   origin without a scheme, or with a path, a wildcard or the scheme's default port.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
     ///   the file to [`keep`](Self::keep), or if another emulator keeps it.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
@@ -192,13 +192,13 @@ impl EmulatorBuilder {
         let allowed = &self.settings.allowed;
         if !allowed.hosts.iter().all(|host| is_host(host)) {
             return fail(
-                "the allowed host is not a name: expected one such as host.docker.internal",
+                "the allowed host is not a name: expected one such as host.docker.internal, in a call or option of its own",
             );
         }
         if !allowed.origins.iter().all(|origin| is_origin(origin)) {
             return fail(
                 "the allowed origin is not what a browser sends: expected one such as https://app.example.com, \
-                 without a path or wildcard",
+                 without a path, a wildcard, or the default port of its scheme",
             );
         }
         self.settings.credentials.check()
@@ -362,7 +362,8 @@ impl Emulator {
     }
 
     /// Forgets profiles, events, requests and faults, as if the emulator had just been started. Requests
-    /// keep being numbered from where they were. The page has a button for this.
+    /// keep being numbered from where they were. Requests that [`Fault::ApplyLate`] has put off are never applied, and those
+    /// that [`Fault::Delay`] holds get their reply. The page has a button for this.
     pub fn reset(&self) {
         self.service.reset();
     }
@@ -410,7 +411,7 @@ impl Emulator {
     /// that its client has aborted was applied, or never will be.
     ///
     /// It waits until the connections that were opened before are accepted. If that takes more than 5 seconds, it
-    /// returns at least 1.
+    /// returns at least 1. Where connections are open, it takes at least 10 ms, so it can be called in a loop.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.server.open_connections()
@@ -451,6 +452,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         // What was replied to is in the memory. While the file is written, nothing more is replied to.
         self.server.stop();
+        self.service.wake();
         if let Err(error) = self.save() {
             log::warn!("the state of the emulator is lost: {error:#}");
         }

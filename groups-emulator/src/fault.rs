@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use ureq_proto::http::{HeaderValue, StatusCode};
 
 /// A fault that the emulator injects into one request, by
 /// [`fail_next`](crate::Emulator::fail_next), or into every request, by
@@ -15,14 +16,15 @@ pub enum Fault {
     /// With 401, 413 and 429 the body is the one that Mixpanel documents, on `/import` another 401 than on
     /// `/groups`. With other statuses it is JSON of the same form, with a message of the emulator.
     ///
-    /// In this and the next two variants, a number that is not a status counts as 500, and a status that
-    /// allows no body, such as 204, comes without one.
+    /// In this and the next two variants, a number that is not the status of a final response (200 to 999) counts as 500, and
+    /// a status that allows no body, such as 204, comes without one.
     Status(u16),
     /// Responds with this status and a `Retry-After` header. Nothing is applied.
     RetryAfter {
         /// The status, usually 429 or 503.
         status: u16,
-        /// The header's value: seconds, an HTTP date, or anything else that a client should survive.
+        /// The header's value: seconds, an HTTP date, or anything else that a client should survive. What a header cannot have
+        /// is left out together with the header: control characters, such as a line break, and more than 32 KiB.
         after: String,
     },
     /// Responds with this status and body, as `application/json`. Nothing is applied.
@@ -49,8 +51,8 @@ pub enum Fault {
     Delay(Duration),
     /// Reads the whole request, closes the connection without a reply, and applies the request after
     /// this time, or when [`apply_late`](crate::Emulator::apply_late) is called. The client may have
-    /// sent the request again by then, and later ones as well. An emulator that is dropped earlier never
-    /// applies it.
+    /// sent the request again by then, and later ones as well. An emulator that is dropped or reset
+    /// earlier never applies it.
     ApplyLate(Duration),
     /// Refuses the records at these positions, counted from 0, and applies the others.
     Reject(Vec<usize>),
@@ -62,6 +64,20 @@ pub enum Fault {
     Answer { status: u16, body: String },
     #[doc(hidden)]
     CloseMidAnswer,
+}
+
+/// The largest `Retry-After`: a reply's whole head has at most 64 KiB.
+const MAX_HEADER: usize = 32 * 1024;
+
+/// Returns the status of a reply. One below 200 is not: it comes before the reply.
+pub(crate) fn final_status(status: u16) -> Option<StatusCode> {
+    let status = StatusCode::from_u16(status).ok();
+    status.filter(|status| !status.is_informational())
+}
+
+/// Returns whether a header can have this value.
+pub(crate) fn is_header(value: &str) -> bool {
+    value.len() <= MAX_HEADER && HeaderValue::from_str(value).is_ok()
 }
 
 impl Fault {
@@ -88,7 +104,10 @@ impl Fault {
             Value::Object(members) if members.len() == 1 => members.iter().next()?,
             _ => return None,
         };
-        let status = |value: &Value| u16::try_from(value.as_u64()?).ok();
+        let status = |value: &Value| {
+            let status = u16::try_from(value.as_u64()?).ok();
+            status.filter(|status| final_status(*status).is_some())
+        };
         let number = |value: &Value| usize::try_from(value.as_u64()?).ok();
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let time = || value.as_u64().map(Duration::from_millis);
@@ -96,7 +115,7 @@ impl Fault {
             "status" => Self::Status(status(value)?),
             "retry_after" => Self::RetryAfter {
                 status: status(&value["status"])?,
-                after: text(&value["after"])?,
+                after: text(&value["after"]).filter(|after| is_header(after))?,
             },
             "response" => Self::Response {
                 status: status(&value["status"])?,

@@ -67,7 +67,9 @@ pub(crate) fn check_page(request: &Request<()>, allowed: &Allowed) -> Result<(),
     if is_own || is_link {
         return Ok(());
     }
-    Err("this is for the emulator's own page".to_owned())
+    let reason = "a web page other than the emulator's own must not read or control it: send this from a program, such \
+                  as the test's runner";
+    Err(reason.to_owned())
 }
 
 /// Returns whether the browser asks for permission to send a request.
@@ -161,16 +163,34 @@ pub(crate) fn without_slash(origin: String) -> String {
 
 /// Returns whether a browser can send this as an origin.
 pub(crate) fn is_origin(text: &str) -> bool {
-    match text.split_once("://") {
-        // That of a page from a file has no host.
-        Some((scheme, host)) => is_host(scheme) && (host.is_empty() || is_host(host)),
-        None => text.eq_ignore_ascii_case("null"),
+    let Some((scheme, host)) = text.split_once("://") else {
+        return text.eq_ignore_ascii_case("null");
+    };
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Some("80"),
+        "https" => Some("443"),
+        _ => None,
+    };
+    if host.is_empty() {
+        // As that of a page from a file.
+        return is_made_of(scheme, b"+-.") && default_port.is_none();
     }
+    let name = name_of(host);
+    let is_port = |port: &str| {
+        Some(port) != default_port && !port.starts_with('0') && port.parse::<u16>().is_ok()
+    };
+    is_made_of(scheme, b"+-.")
+        && is_host(name)
+        && host[name.len()..].strip_prefix(':').is_none_or(is_port)
 }
 
-/// Returns whether this can be a host, with or without a port.
+/// Returns whether this can be a host, without a port.
 pub(crate) fn is_host(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte);
+    is_made_of(text, b"-._") || address(text).is_some()
+}
+
+fn is_made_of(text: &str, marks: &[u8]) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
     !text.is_empty() && text.bytes().all(is_part)
 }
 

@@ -115,7 +115,9 @@ impl ReceivedRequest {
         let dropped = dropped.map(|record| 64 + record.field.len() + record.message.len());
         let headers = self.headers.iter();
         let headers = headers.map(|(name, value)| name.len() + value.len());
-        self.body.len() + self.query.len() + dropped.sum::<usize>() + headers.sum::<usize>()
+        let error = self.error.as_ref().map_or(0, String::len);
+        let line = self.method.len() + self.path.len() + self.query.len();
+        line + headers.sum::<usize>() + self.body.len() + dropped.sum::<usize>() + error
     }
 }
 

@@ -18,7 +18,7 @@
 use serde_json::{Value, json};
 use ureq_proto::http::{Response, StatusCode, header};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, final_status, is_header};
 use crate::received::DroppedRecord;
 
 const NO_RECORDS: &str = "no data objects in the body";
@@ -101,8 +101,7 @@ impl FailedRecord {
 
 impl Reply {
     fn new(status: StatusCode, content_type: &'static str, body: impl Into<String>) -> Self {
-        let has_body = !status.is_informational()
-            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         Self {
             status,
             content_type,
@@ -259,10 +258,10 @@ impl Reply {
         let endpoint = endpoint.unwrap_or(Endpoint::Groups);
         let faulty = |status| Self::faulty(status, endpoint, max_body);
         let reply = match fault {
-            Fault::Status(status) => faulty(*status),
-            Fault::RetryAfter { status, after } => {
+            Fault::RetryAfter { status, after } if is_header(after) => {
                 faulty(*status).with_header(header::RETRY_AFTER, after.as_str())
             }
+            Fault::Status(status) | Fault::RetryAfter { status, .. } => faulty(*status),
             Fault::Response { status, body } => {
                 Self::new(status_or_500(*status), "application/json", body.as_str())
             }
@@ -300,9 +299,9 @@ impl Reply {
     }
 }
 
-/// Converts a number to a status; one that is not a status becomes 500.
+/// Converts a number to a status; one that is not that of a reply becomes 500.
 fn status_or_500(status: u16) -> StatusCode {
-    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    final_status(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Returns Mixpanel's name of the status, which for 413 is not that of the current RFC.

@@ -106,6 +106,27 @@ impl Service {
         true
     }
 
+    /// Waits for `time`, or until `is_over` or the server stops. Returns whether it has waited for the whole time.
+    fn pause(
+        &self,
+        time: Duration,
+        lifecycle: &Lifecycle,
+        is_over: impl Fn(&Memory) -> bool,
+    ) -> bool {
+        let waiting = |memory: &mut Memory| !lifecycle.is_stopped() && !is_over(memory);
+        let waited = self
+            .changed
+            .wait_timeout_while(self.memory(), time, waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Wakes the threads that wait, after the server has stopped.
+    pub(crate) fn wake(&self) {
+        // A thread that holds the lock may have seen the server as running, and be about to wait.
+        drop(self.memory());
+        self.changed.notify_all();
+    }
+
     pub(crate) fn reset(&self) {
         self.memory().reset();
         self.changed.notify_all();
@@ -219,10 +240,11 @@ impl Service {
             drop(memory);
             self.changed.notify_all();
             connection.close();
-            let is_stopped = lifecycle.pause(time);
-            let late = self.memory().late.take(number);
-            if let (Some(late), false) = (late, is_stopped) {
-                self.apply_late(late);
+            if self.pause(time, lifecycle, |memory| !memory.late.contains(number)) {
+                let late = self.memory().late.take(number);
+                if let Some(late) = late {
+                    self.apply_late(late);
+                }
             }
             return Ok(false);
         }
@@ -253,12 +275,15 @@ impl Service {
             _ => received.status = Some(reply.status.as_u16()),
         }
         memory.keep_request(received);
+        let epoch = memory.epoch.clone();
         drop(memory);
         self.changed.notify_all();
+        if let Some(Fault::Delay(time)) = fault {
+            self.pause(time, lifecycle, |memory| memory.epoch != epoch);
+        }
         match fault {
             Some(Fault::CloseAfter) => Ok(false),
             Some(Fault::CloseMidResponse) => connection.send_half(pending, &reply).map(|()| false),
-            Some(Fault::Delay(time)) if lifecycle.pause(time) => Ok(false),
             _ => connection.send(pending, &reply),
         }
     }
@@ -269,13 +294,14 @@ impl Service {
         self.settings.max_body.unwrap_or_else(documented)
     }
 
-    /// Applies a request whose connection is gone.
+    /// Applies a request that was taken from the late ones. Its connection is gone.
     pub(crate) fn apply_late(&self, late: LateRequest) {
         let json = late.json.map(Cow::Owned);
         if let Ok(records) = self.read(&late.request, json, None) {
             records.apply(&mut self.memory(), late.format, late.number);
-            self.changed.notify_all();
         }
+        // Also for the thread that waits until its time has come.
+        self.changed.notify_all();
     }
 
     /// Reads the records of a request. `json` is that of its body, or the reply that refuses it.
@@ -397,4 +423,43 @@ fn store_events(batch: ParsedBatch<Value>, memory: &mut Memory, format: ReplyFor
 /// Returns why a request that is received has no whole reply.
 fn closed_by(fault: &Fault) -> String {
     format!("a fault of the emulator, as requested: {fault:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use crate::{Emulator, Fault};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Each thread has the memory, and a test program may have many emulators.
+    #[test]
+    fn threads_that_hold_a_request_end_with_the_emulator() {
+        for fault in [Fault::Delay(Duration::MAX), Fault::ApplyLate(Duration::MAX)] {
+            let emulator = Emulator::start().unwrap();
+            let service = Arc::downgrade(&emulator.service);
+            emulator.fail_next(fault.clone());
+            let address = emulator.endpoint().replace("http://", "");
+            let mut client = TcpStream::connect(address).unwrap();
+            let request =
+                b"POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]";
+            client.write_all(request).unwrap();
+            emulator
+                .wait_for(PATIENCE, |it| it.requests().pop())
+                .unwrap();
+            // By then the thread waits, most of the time.
+            thread::sleep(Duration::from_millis(50));
+            drop(emulator);
+            let dropped = Instant::now();
+            while service.strong_count() > 0 {
+                assert!(dropped.elapsed() < PATIENCE, "{fault:?}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
 }

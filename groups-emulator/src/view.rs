@@ -80,7 +80,11 @@ pub(crate) fn reply(request: &Request<()>, body: Option<&[u8]>, service: &Servic
     let is_known = since == Some(version);
     let mut view = match (request.uri().path(), request.method()) {
         ("/", _) => return Reply::html(PAGE).with_header(header::X_FRAME_OPTIONS, "DENY"),
-        _ if !only_looks(request) => return Reply::method_not_allowed("GET, HEAD"),
+        ("/emulator/groups" | "/emulator/group" | "/emulator/requests", _)
+            if !only_looks(request) =>
+        {
+            return Reply::method_not_allowed("GET, HEAD");
+        }
         ("/emulator/groups" | "/emulator/group" | "/emulator/requests", _) if is_known => json!({}),
         ("/emulator/groups", _) => {
             let before = parameter("before").parse().unwrap_or(u64::MAX);
@@ -96,6 +100,9 @@ pub(crate) fn reply(request: &Request<()>, body: Option<&[u8]>, service: &Servic
             changed.unwrap_or_else(|| group(service, key, id))
         }
         ("/emulator/requests", _) => requests(service, since),
+        (path, _) if path.starts_with("/emulator/") => {
+            return Reply::error(StatusCode::NOT_FOUND, control::UNKNOWN_PATH);
+        }
         (path, _) => return Reply::not_found(path),
     };
     view["version"] = format!("{epoch}-{version}").into();

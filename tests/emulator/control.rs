@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::{Value, json};
 
 use crate::wire::{JSON, Response, Sender, raw, update};
@@ -133,7 +133,9 @@ fn the_forms_of_faults_are_documented() {
     let sender = Sender::new(&emulator);
     let error = command(&sender, "fail_next", &json!("")).json();
     let error = error["error"].as_str().unwrap();
-    let forms = error.strip_prefix("not a fault: expected one of ").unwrap();
+    let forms = error
+        .strip_prefix("not a fault that can be carried out: expected one of ")
+        .unwrap();
     let readme = include_str!("../../groups-emulator/README.md");
     let forms: Vec<_> = forms.split("; ").collect();
     assert_eq!(forms.len(), 12);
@@ -159,6 +161,14 @@ fn what_is_not_a_fault_is_refused() {
         json!({"status": 503, "delay_ms": 5}),
         json!({"html": 5}),
         json!({"retry_after": {"status": 429}}),
+        json!({"retry_after": {"status": 429, "after": "2\n"}}),
+        json!({"retry_after": {"status": 429, "after": "\u{0}"}}),
+        json!({"retry_after": {"status": 429, "after": "2".repeat(100_000)}}),
+        json!({"retry_after": {"status": 199, "after": "2"}}),
+        json!({"status": 100}),
+        json!({"status": 0}),
+        json!({"status": 1_000}),
+        json!({"response": {"status": 101, "body": "1"}}),
         json!({"response": {"body": "1"}}),
         json!({"reject": [-1]}),
         json!({"reject": 1}),
@@ -179,6 +189,39 @@ fn what_is_not_a_fault_is_refused() {
     }
     assert_eq!(command(&sender, "snapshot", &json!(null)).status, 405);
     assert_eq!(set(&sender, "free").body, "1", "no fault is left");
+}
+
+/// A test that ignores the status would go on without its fault.
+#[test]
+fn an_unknown_path_is_not_found() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::Status(500));
+    let sender = Sender::new(&emulator);
+    for name in ["fail-next", "fail_next/", "apply_late", "", "page/groups"] {
+        let missing = command(&sender, name, &json!({"status": 503}));
+        assert_eq!(missing.status, 404, "{name}");
+        let error = missing.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains("/emulator/fail_next"), "{error}");
+        assert_eq!(sender.get(&format!("/emulator/{name}")).status, 404);
+    }
+    // What is there, but for the page.
+    assert_eq!(command(&sender, "groups", &json!(null)).status, 405);
+    assert_eq!(emulator.requests().len(), 0);
+    assert_eq!(set(&sender, "free").status, 500, "the fault is still there");
+}
+
+#[test]
+fn head_of_the_snapshot_is_without_its_body() {
+    let emulator = Emulator::start().unwrap();
+    let head = "HEAD /emulator/snapshot HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let reply = raw(&emulator, head.as_bytes());
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+    let len = r#"{"groups":{},"events":[]}"#.len();
+    assert!(
+        reply.contains(&format!("\r\ncontent-length: {len}\r\n")),
+        "{reply}"
+    );
+    assert!(reply.ends_with("\r\n\r\n"), "{reply}");
 }
 
 /// Pages of other sites and ports may send updates at most.
@@ -202,6 +245,12 @@ fn pages_cannot_control_the_emulator() {
             );
             let reply = raw(&emulator, request.as_bytes());
             assert!(reply.starts_with("HTTP/1.1 403 "), "{who} {reply}");
+            let reason = if who.contains("evil") {
+                "the host"
+            } else {
+                "a web page other than the emulator's own must not"
+            };
+            assert!(reply.contains(reason), "{who} {reply}");
         }
     }
     assert_eq!(set(&Sender::new(&emulator), "free").body, "1");

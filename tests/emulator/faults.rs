@@ -1,6 +1,7 @@
 //! Each fault, as a client sees it.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,7 +72,15 @@ fn statuses_as_documented() {
 
 #[test]
 fn statuses_of_any_number() {
-    for (status, seen) in [(204, 204), (304, 304), (0, 500), (1000, 500), (599, 599)] {
+    for (status, seen) in [
+        (204, 204),
+        (304, 304),
+        (0, 500),
+        (1000, 500),
+        (599, 599),
+        (100, 500),
+        (199, 500),
+    ] {
         let (_emulator, sender) = emulator(Fault::Status(status));
         assert_eq!(sender.send("", &updates(&["acme"])).status, seen);
         assert_recovered(&sender);
@@ -88,6 +97,21 @@ fn retry_after() {
         let response = sender.send("", &updates(&["acme"]));
         assert_eq!(response.status, 429);
         assert_eq!(response.retry_after.as_deref(), Some(after));
+        assert!(emulator.profiles().is_empty());
+        assert_recovered(&sender);
+    }
+}
+
+/// The rest of the fault is as requested.
+#[test]
+fn retry_after_that_cannot_be_a_header() {
+    for after in ["2\n", "\u{0}", &"2".repeat(100_000)] {
+        let (emulator, sender) = emulator(Fault::RetryAfter {
+            status: 429,
+            after: after.to_owned(),
+        });
+        let response = sender.send("", &updates(&["acme"]));
+        assert_eq!((response.status, response.retry_after), (429, None));
         assert!(emulator.profiles().is_empty());
         assert_recovered(&sender);
     }
@@ -189,17 +213,23 @@ fn too_large() {
     assert_eq!(emulator.profiles().len(), 2);
 }
 
+/// A connection over which these updates were sent, and no response was read.
+fn start(emulator: &Emulator, body: &Value) -> TcpStream {
+    let mut stream = connect(emulator);
+    let body = body.to_string();
+    let len = body.len();
+    let request =
+        format!("POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
 #[test]
 fn delay_is_after_the_request_is_applied_and_delays_no_other() {
     let emulator = Emulator::start().unwrap();
     // Longer than any test may take: the response never comes.
     emulator.fail_next(Fault::Delay(Duration::from_hours(1)));
-    let mut stalled = connect(&emulator);
-    let body = updates(&["slow"]).to_string();
-    let len = body.len();
-    let request =
-        format!("POST /groups HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len}\r\n\r\n{body}");
-    stalled.write_all(request.as_bytes()).unwrap();
+    let stalled = start(&emulator, &updates(&["slow"]));
     while emulator.profile("company", "slow").is_none() {
         thread::yield_now();
     }
@@ -312,6 +342,47 @@ fn apply_late_by_itself_when_the_time_is_over() {
         thread::yield_now();
     }
     assert_eq!(emulator.apply_late(), 0);
+}
+
+/// Else a thread and a connection would stay until the time is over.
+#[test]
+fn what_was_put_off_ends_when_it_is_applied_or_forgotten() {
+    let emulator = Emulator::start().unwrap();
+    let late = Fault::ApplyLate(Duration::from_hours(1));
+    let delay = Fault::Delay(Duration::from_hours(1));
+    let apply: fn(&Emulator) = |emulator| assert_eq!(emulator.apply_late(), 1);
+    for (fault, end) in [
+        (late.clone(), apply),
+        (late, Emulator::reset),
+        (delay, Emulator::reset),
+    ] {
+        emulator.fail_next(fault.clone());
+        let aborted = start(&emulator, &plan("free"));
+        let arrived = emulator.wait_for(PATIENCE, |e| e.requests().pop());
+        arrived.unwrap();
+        drop(aborted);
+        end(&emulator);
+        let started = Instant::now();
+        while emulator.open_connections() > 0 {
+            assert!(started.elapsed() < PATIENCE, "{fault:?}");
+        }
+        emulator.reset();
+    }
+}
+
+#[test]
+fn reset_ends_a_delay_with_the_reply() {
+    let (emulator, sender) = emulator(Fault::Delay(Duration::from_hours(1)));
+    let mut delayed = start(&emulator, &plan("free"));
+    let arrived = emulator.wait_for(PATIENCE, |e| e.profile("company", "acme"));
+    arrived.unwrap();
+    // Other requests do not end it.
+    assert_recovered(&sender);
+    delayed.set_nonblocking(true).unwrap();
+    assert!(delayed.peek(&mut [0]).is_err());
+    delayed.set_nonblocking(false).unwrap();
+    emulator.reset();
+    assert!(read_response(&mut delayed).ends_with("\r\n\r\n1"));
 }
 
 /// What cannot be applied is not applied late either, and a stopping emulator waits for nothing.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::ErrorKind;
 use mixpanel_groups_emulator::Emulator;
@@ -143,6 +143,19 @@ fn debug_shows_no_token() {
     let emulator = builder.start().unwrap();
     let debug = format!("{emulator:?}");
     assert!(debug.contains(&emulator.endpoint()) && !debug.contains("SECRET"));
+}
+
+/// Each look takes a port of the machine for up to some minutes, and a loop must not take them all.
+#[test]
+fn a_loop_that_waits_for_connections_to_close_is_slow() {
+    let emulator = Emulator::start().unwrap();
+    let open = connect(&emulator);
+    let started = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(emulator.open_connections(), 1);
+    }
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    drop(open);
 }
 
 /// Also of a connection that is still to be accepted.

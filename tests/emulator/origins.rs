@@ -129,10 +129,18 @@ fn an_allowed_origin() {
     assert!(post(&emulator, other).starts_with("HTTP/1.1 403 "));
 }
 
-/// An app that loads its page from a file, and one whose page has no origin.
+/// Also that of an app that loads its page from a file, and one whose page has no origin.
 #[test]
-fn an_allowed_origin_without_a_host() {
-    for origin in ["file://", "null", "capacitor://localhost"] {
+fn each_form_of_an_origin_can_be_allowed() {
+    for origin in [
+        "file://",
+        "null",
+        "capacitor://localhost",
+        "http://app.example:443",
+        "https://app.example:80",
+        "http://[fd00::1]:3000",
+        "http://my_app",
+    ] {
         let emulator = Emulator::builder().allow_origin(origin).start().unwrap();
         let reply = post(&emulator, &format!("{LOCAL}origin: {origin}\r\n"));
         let expected = format!("\r\naccess-control-allow-origin: {origin}\r\n");
@@ -153,6 +161,18 @@ fn what_no_browser_sends_cannot_be_allowed() {
         "https://*.example.com",
         "https://user@app.example.com",
         "https://app.example.com https://b.example",
+        "https://app.example.com,https://b.example",
+        "https://",
+        "https://:3000",
+        "https://app.example.com:",
+        "https://app.example.com:443",
+        "HTTP://app.example.com:80",
+        "http://app.example.com:http",
+        "http://app.example.com:08080",
+        "http://app.example.com:80800",
+        "http://::1",
+        "http://[::1",
+        "capacitor://localhost:",
     ] {
         let error = Emulator::builder()
             .allow_origin(origin)
@@ -164,7 +184,18 @@ fn what_no_browser_sends_cannot_be_allowed() {
             "{error}"
         );
     }
-    for host in ["*", "*.example.com", "a b", "user@mixpanel", "münchen"] {
+    for host in [
+        "*",
+        "*.example.com",
+        "a b",
+        "user@mixpanel",
+        "münchen",
+        "a.example,b.example",
+        "::1",
+        "mixpanel:http",
+        "[mixpanel]",
+        ":8080",
+    ] {
         let error = Emulator::builder().allow_host(host).start().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{host}");
     }

@@ -233,6 +233,36 @@ fn the_last_request_is_kept_whatever_its_size() {
     assert_eq!(kept(), [2, 3]);
 }
 
+/// The error of a request that gets a fault has the whole fault in it.
+#[test]
+fn the_log_is_bounded_whatever_part_of_a_request_is_long() {
+    const MIB: usize = 1024 * 1024;
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    let kept = || -> usize {
+        let requests = emulator.requests();
+        let requests = requests.iter();
+        requests
+            .map(|r| r.method.len() + r.path.len() + r.error.as_ref().map_or(0, String::len))
+            .sum()
+    };
+    emulator.fail_always(Fault::Response {
+        status: 502,
+        body: "x".repeat(MIB),
+    });
+    for _ in 0..40 {
+        assert_eq!(sender.send("", &json!([])).status, 502);
+    }
+    assert!(kept() <= 16 * MIB, "{}", kept());
+
+    emulator.reset();
+    let path = format!("/{}", "x".repeat(60_000));
+    for _ in 0..300 {
+        assert_eq!(sender.get(&path).status, 404);
+    }
+    assert!(kept() <= 16 * MIB, "{}", kept());
+}
+
 /// As of `requests.post(url, json=json.dumps(data))`, which encodes twice.
 #[test]
 fn requests_without_a_valid_record_have_failed() {

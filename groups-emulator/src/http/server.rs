@@ -8,6 +8,9 @@ use mixpanel_groups::{Error, ErrorKind};
 
 /// The longest time that opening a connection takes, and another one until it has been accepted and served.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The shortest time between two looks of a loop that waits for open connections to close. Each look takes a port of the
+/// machine, for up to about 2 minutes: so the loop takes 12,000 of the 16,384 that some systems have.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The longest time that stopping takes.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -68,12 +71,12 @@ impl HttpServer {
     /// They are accepted in order. So it opens one more, and waits until that one has been served, or counts it.
     pub(crate) fn open_connections(&self) -> usize {
         let is_served = self.open_and_close().is_ok();
-        let state = self.lifecycle.lock();
-        let connections = state.connections.iter();
-        let open = connections
-            .filter(|stream| stream.strong_count() > 0)
-            .count();
-        open.max(usize::from(!is_served))
+        let open = self.lifecycle.open_connections();
+        if open == 0 {
+            return usize::from(!is_served);
+        }
+        self.lifecycle.pause(LOOK_EVERY); // Only what is open makes a caller look again.
+        open
     }
 
     fn open_and_close(&self) -> io::Result<()> {
@@ -116,8 +119,12 @@ impl Drop for HttpServer {
 }
 
 impl Lifecycle {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().is_stopped
+    }
+
     /// Sleeps for `time`, or until the server stops. Returns whether it has stopped.
-    pub(crate) fn pause(&self, time: Duration) -> bool {
+    fn pause(&self, time: Duration) -> bool {
         self.wait(time, |state| state.is_stopped)
     }
 
@@ -135,6 +142,14 @@ impl Lifecycle {
         state.connections.retain(|other| other.strong_count() > 0);
         state.connections.push(Arc::downgrade(stream));
         !state.is_stopped
+    }
+
+    fn open_connections(&self) -> usize {
+        let state = self.lock();
+        let connections = state.connections.iter();
+        connections
+            .filter(|stream| stream.strong_count() > 0)
+            .count()
     }
 
     fn lock(&self) -> MutexGuard<'_, LifecycleState> {

@@ -27,6 +27,11 @@ impl LateRequests {
         self.0.remove(&number)
     }
 
+    /// Returns whether the request of this number is still to be applied.
+    pub(crate) fn contains(&self, number: usize) -> bool {
+        self.0.contains_key(&number)
+    }
+
     /// Removes the oldest request.
     pub(crate) fn take_first(&mut self) -> Option<LateRequest> {
         self.0.pop_first().map(|(_, request)| request)

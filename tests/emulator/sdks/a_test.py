@@ -25,6 +25,13 @@ try:
 except MixpanelException:
     pass
 
+# The SDK repeats a 5xx over https only, unless told so as the README says.
+s = consumer._session
+s.mount("http://", s.get_adapter("https://"))
+emulator("fail_next", {"status": 503})
+mixpanel.group_set("company", "globex", {"plan": "free"})
+assert json.loads(emulator("snapshot"))["groups"]["company"] == {"globex": {"plan": "free"}}
+
 # What becomes of the profile?
 mixpanel.group_set("company", "acme", {"plan": "free", "seats": 5})
 mixpanel.group_unset("company", "acme", ["seats"])

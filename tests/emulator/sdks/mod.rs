@@ -133,6 +133,15 @@ fn a_test_in_python() {
     let emulator = Emulator::start().unwrap();
     let program = folder.join("venv/bin/python");
     run(&program, &folder, &emulator, "a_test.py", &[]);
+    // The README has its lines.
+    let script = include_str!("a_test.py");
+    let readme = include_str!("../../../groups-emulator/README.md");
+    for line in [
+        "s = consumer._session",
+        r#"s.mount("http://", s.get_adapter("https://"))"#,
+    ] {
+        assert!(script.contains(line) && readme.contains(line), "{line}");
+    }
     assert!(emulator.profiles().is_empty(), "it has reset the emulator");
 }
 
