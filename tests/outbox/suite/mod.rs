@@ -55,17 +55,7 @@ fn postgres(test: &dyn Fn(Open<'_>)) {
 type Block = Box<dyn std::any::Any>;
 
 mod deadlines {
-    use super::{Block, memory, own, promises, sqlite_at};
-
-    #[test]
-    fn of_memory() {
-        memory(&|open| promises::calls_end_by_their_timeout(open, &|| Block::from(Box::new(()))));
-    }
-
-    #[test]
-    fn of_own() {
-        own(&|open| promises::calls_end_by_their_timeout(open, &|| Block::from(Box::new(()))));
-    }
+    use super::{promises, sqlite_at};
 
     #[test]
     fn of_sqlite() {
