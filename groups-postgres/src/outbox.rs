@@ -1,10 +1,9 @@
-use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::process;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use std::{fmt, mem, process};
 
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Socket};
@@ -552,7 +551,10 @@ async fn listen(relay: Weak<AsyncMutex<Relay>>, statement: String, wake: Wake) {
 impl<R: OutboxRecord> Drop for Shared<R> {
     fn drop(&mut self) {
         if self.is_forked() {
-            return;
+            // Dropping a connection would wake its thread, and take locks for that.
+            let (relay, writer) = (Arc::clone(&self.relay), Arc::clone(&self.writer));
+            let (meter, runtime) = (Arc::clone(&self.meter), Arc::clone(&self.runtime));
+            return mem::forget((relay, writer, meter, runtime));
         }
         let runtime = self.runtime.lock();
         if runtime.is_ok_and(|runtime| runtime.is_none()) {

@@ -2,8 +2,11 @@
 
 use std::future::Future as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mixpanel_groups::{Error, ErrorKind, Outbox};
 
@@ -28,8 +31,24 @@ fn fork(child: impl FnOnce(), parent: impl FnOnce()) {
         }
         fork::Fork::Parent(child) => {
             parent();
-            assert_eq!(fork::waitpid(child).unwrap(), 0, "the child's exit status");
+            assert_eq!(status(child), 0, "the child's exit status");
         }
+    }
+}
+
+/// Waits for a child. One that does not end is killed, since its output would keep this process waiting.
+fn status(child: i32) -> i32 {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = fork::waitpid_nohang(child).unwrap() {
+            return status;
+        }
+        if start.elapsed() > LONG {
+            let pid = child.to_string();
+            let killed = Command::new("kill").args(["-KILL", &pid]).status();
+            assert!(killed.unwrap().success());
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -104,4 +123,33 @@ fn in_a_child_each_call_of_the_parents_outbox_is_an_error() {
     fork(child, || ());
     outbox.settle(&ids(&taken), &[]).unwrap();
     assert_eq!(drain(&outbox), [("acme".to_owned(), 3)]);
+}
+
+/// A connection that is dropped wakes the thread, which has locks for that.
+#[test]
+fn a_child_ends_whatever_its_parent_was_doing() {
+    const CHILDREN: usize = 1_000;
+    let Some(harness) = start(a_child_ends_whatever_its_parent_was_doing) else {
+        return;
+    };
+    let outbox = harness.another();
+    let update = [stored("acme", 1)];
+    assert!(outbox.append(&update, NO_LIMIT).unwrap());
+    assert_eq!(outbox.take(1).unwrap().len(), 1);
+    // Nothing else has this handle. The events have the same thread, which is busy.
+    let events = outbox.events().unwrap();
+    let mut outbox = Some(outbox);
+    for _ in 0..4 {
+        let events = Arc::clone(&events);
+        // Until the end of this process.
+        thread::spawn(move || {
+            while events.release().is_ok() {
+                thread::yield_now();
+            }
+        });
+    }
+    for _ in 0..CHILDREN {
+        fork(|| drop(outbox.take()), || ());
+    }
+    assert!(outbox.unwrap().hold(LONG).unwrap());
 }
