@@ -150,7 +150,8 @@ EXCEPTION WHEN data_exception OR feature_not_supported THEN
 END $function$;
 
 -- Checks that a text is an update or an event. Returns the group of an update, key and id, and NULL for an event. The
--- settings are those of the function that calls it. What errors show of the text ends before a token.
+-- settings are those of the function that calls it. What its own errors show of the text ends before a token. (That of
+-- PostgreSQL for text that is not JSON shows what is around the mistake.)
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_group_of(body text) RETURNS text
 LANGUAGE plpgsql AS $function$
 DECLARE

@@ -1,9 +1,9 @@
-use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use std::{fmt, mem, process};
 
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Config, Socket};
@@ -21,7 +21,7 @@ use crate::runtime::Runtime;
 use crate::writer::{UNLIMITED, Writer};
 use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry, OutboxRecord};
 use mixpanel_groups::record::{EncodedEvent, EncodedRecord, IntoRecord, IntoRecords};
-use mixpanel_groups::{EncodedUpdate, Error, Outbox, Rejection};
+use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Outbox, Rejection};
 
 /// The longest time for the depth, and for the release in a drop.
 const SHORT: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19: see [TLS](crate#tls). The
 /// configuration's callback for notices, if it has one, is not called. The outbox opens a connection when it needs one:
 /// none for `publish_in`, one to publish otherwise, one to relay, and as many for events; and one for the depth of both.
-/// Breaking off a statement opens another one for a moment.
+/// `migrate` opens another one while it runs, and breaking off a statement one for a moment.
 ///
 /// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
 /// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
@@ -87,6 +87,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// # In async programs
 /// The outbox has a thread of its own for its connections. All methods may be called within any runtime: they wait for
 /// the database, and block the thread that calls them meanwhile. [`publish_async`](Self::publish_async) does not.
+///
+/// A fork has neither that thread nor connections of its own. So an outbox belongs to the process that built it. In a child,
+/// all calls that need the database fail with [`Closed`](mixpanel_groups::ErrorKind::Closed), except `publish_in`, which uses
+/// the application's connection: build another outbox after the fork.
 ///
 /// # Order
 /// The updates of a group are sent in the order in which their transactions committed, also when transactions overlap;
@@ -150,11 +154,15 @@ impl<R: OutboxRecord> Clone for PostgresOutbox<R> {
 /// What the clones share: one queue.
 struct Shared<R: OutboxRecord> {
     kind: PhantomData<fn(R)>,
+    /// The process that built it. A fork has the same sockets and the name of the same relay, no thread of the connections,
+    /// and locks that are perhaps never released.
+    process: u32,
+    connect: Arc<dyn Connect>,
     /// Beside updates.
     events: Option<PostgresOutbox<EncodedEvent>>,
     names: Names,
     settings: OutboxSettings,
-    /// How many milliseconds a call may take.
+    /// How many nanoseconds a call may take.
     timeout: AtomicU64,
     encoding: Arc<Encoding>,
     writer: Arc<Writer>,
@@ -233,11 +241,19 @@ impl PostgresOutbox {
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if they cannot be created, for instance because the schema does not exist or
     ///   the role lacks the privilege.
     /// - [`Timeout`](mixpanel_groups::ErrorKind::Timeout) after that minute.
+    /// - [`Closed`](mixpanel_groups::ErrorKind::Closed) if this process is a fork of the one that built the outbox.
     pub fn migrate(&self) -> Result<(), Error> {
         const TIMEOUT: Duration = Duration::from_secs(60);
-        let (writer, migration) = (Arc::clone(&self.0.writer), self.migration());
-        self.0
-            .wait(TIMEOUT, async move { writer.migrate(&migration).await })
+        // One process at a time.
+        const LOCK: &str =
+            "SELECT pg_advisory_xact_lock(hashtext('mixpanel-groups'), hashtext('migrate'));";
+        let statements = [LOCK, &self.migration()].concat();
+        let mut connection = Connection::new(&self.0.connect, &self.0.names);
+        let migrate = async move {
+            let what = "create the outbox's tables";
+            connection.batch(what, &statements).await
+        };
+        self.0.wait(TIMEOUT, migrate)
     }
 
     /// Publishes an update or an event as part of a transaction: it is sent once the transaction commits. An empty
@@ -299,6 +315,7 @@ impl PostgresOutbox {
     ///   if it does not respond in [time](PostgresOutboxBuilder::timeout). In either case they may be published all the same,
     ///   and after `Timeout` even after later ones of the same group.
     /// - [`Full`](mixpanel_groups::ErrorKind::Full) if 10,000 calls wait already.
+    /// - [`Closed`](mixpanel_groups::ErrorKind::Closed) if this process is a fork of the one that built the outbox.
     pub async fn publish_async(&self, records: impl IntoRecords) -> Result<(), Error> {
         let records = encode(records)?;
         if records.is_empty() {
@@ -332,11 +349,11 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
         let writer = Writer::new(connection(), &encoding, names.kind(), settings.notify);
         Self(Arc::new(Shared {
             kind: PhantomData,
+            process: process::id(),
+            connect: Arc::clone(connect),
             events,
             names,
-            timeout: AtomicU64::new(
-                u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX),
-            ),
+            timeout: AtomicU64::new(nanos(settings.timeout)),
             settings: settings.clone(),
             encoding,
             writer: Arc::new(writer),
@@ -348,13 +365,25 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
     }
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl<R: OutboxRecord> Shared<R> {
     fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
+        Duration::from_nanos(self.timeout.load(Ordering::Relaxed))
+    }
+
+    fn is_forked(&self) -> bool {
+        self.process != process::id()
     }
 
     /// Returns the thread of the connections, starting it if necessary.
     fn runtime(&self) -> Result<Arc<Runtime>, Error> {
+        if self.is_forked() {
+            let message = "the outbox belongs to the parent process: build one after the fork";
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
         let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*runtime {
             return Ok(Arc::clone(runtime));
@@ -476,8 +505,7 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
     /// Returns `true`: no call takes longer, nor longer than the builder's timeout.
     fn set_timeout(&self, timeout: Duration) -> bool {
         let timeout = timeout.min(self.0.settings.timeout);
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        self.0.timeout.store(millis, Ordering::Relaxed);
+        self.0.timeout.store(nanos(timeout), Ordering::Relaxed);
         true
     }
 
@@ -522,6 +550,12 @@ async fn listen(relay: Weak<AsyncMutex<Relay>>, statement: String, wake: Wake) {
 /// Lets another process send at once.
 impl<R: OutboxRecord> Drop for Shared<R> {
     fn drop(&mut self) {
+        if self.is_forked() {
+            // Dropping a connection would wake its thread, and take locks for that.
+            let (relay, writer) = (Arc::clone(&self.relay), Arc::clone(&self.writer));
+            let (meter, runtime) = (Arc::clone(&self.meter), Arc::clone(&self.runtime));
+            return mem::forget((relay, writer, meter, runtime));
+        }
         let runtime = self.runtime.lock();
         if runtime.is_ok_and(|runtime| runtime.is_none()) {
             return;

@@ -94,16 +94,6 @@ impl Writer {
         }
     }
 
-    /// Runs the migration in a transaction, one process at a time.
-    pub(crate) async fn migrate(&self, migration: &str) -> Result<(), Error> {
-        let lock =
-            "SELECT pg_advisory_xact_lock(hashtext('mixpanel-groups'), hashtext('migrate'));";
-        let mut state = self.state.lock().await;
-        let statements = [lock, migration].concat();
-        let what = "create the outbox's tables";
-        state.connection.batch(what, &statements).await
-    }
-
     /// Queues records for the next transaction.
     ///
     /// While calls wait, there is one job that writes the first of them, and none while none wait: the first that is queued

@@ -121,11 +121,11 @@ fn a_row_that_takes_too_long_to_read_is_rejected_and_holds_no_other_up() {
     harness.client().batch_execute(sql).unwrap();
     let update = [stored("acme", 1)];
     assert!(harness.outbox.append(&update, NO_LIMIT).unwrap());
-    // Six seconds for the large one.
-    let proxy = Proxy::slow(&harness.config, 2_000_000);
+    // Twelve seconds for the large one.
+    let proxy = Proxy::slow(&harness.config, 1_000_000);
     let outbox = PostgresOutbox::builder(proxy.config(&harness.config), NoTls)
         .schema(&harness.schema)
-        .timeout(Duration::from_secs(1))
+        .timeout(Duration::from_secs(3))
         .build()
         .unwrap();
     let emulator = Emulator::start().unwrap();

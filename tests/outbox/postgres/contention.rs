@@ -27,13 +27,16 @@ fn patient(harness: &Harness, options: &str) -> PostgresOutbox {
         .unwrap()
 }
 
-/// Waits until the outbox waits for a lock.
-fn eventually_locked(harness: &Harness) {
+/// Waits until the outbox waits for a lock of that kind: `relation`, or `transactionid` for a row. Each migration also takes
+/// one that all tests share, so any lock would not do.
+fn eventually_locked(harness: &Harness, kind: &str) {
     let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE application_name = $1 AND wait_event_type = 'Lock'";
+                   WHERE application_name = $1 AND wait_event_type = 'Lock' AND wait_event = $2";
     let mut observer = harness.client();
     eventually("waits for a lock", || {
-        let row = observer.query_one(waiting, &[&harness.schema]).unwrap();
+        let row = observer
+            .query_one(waiting, &[&harness.schema, &kind])
+            .unwrap();
         row.get::<_, i64>(0) > 0
     });
 }
@@ -103,7 +106,7 @@ fn the_depth_waits_for_no_publisher() {
     outbox.publish_in(&mut holder, seats("acme", 1)).unwrap();
     thread::scope(|scope| {
         let append = scope.spawn(|| outbox.append(&[stored("acme", 2)], NO_LIMIT));
-        eventually_locked(&harness);
+        eventually_locked(&harness, "transactionid");
         let depth = outbox.depth();
         let events = outbox.events().unwrap().depth();
         // Before an assertion may fail, for the other thread to end.
@@ -148,7 +151,7 @@ fn many_calls_are_several_transactions() {
         let mut context = Context::from_waker(Waker::noop());
         assert!(call.as_mut().poll(&mut context).is_pending());
         if number == 0 {
-            eventually_locked(&harness);
+            eventually_locked(&harness, "transactionid");
         }
     }
     holder.commit().unwrap();
@@ -205,7 +208,7 @@ fn calls_that_were_written_leave_nothing_behind() {
 
 /// A transaction that has read a view holds up the migration, which holds up nothing meanwhile.
 #[test]
-fn migrating_again_holds_up_no_relay() {
+fn migrating_again_holds_up_neither_relays_nor_publishers() {
     let Some(harness) = Harness::new() else {
         return;
     };
@@ -220,16 +223,19 @@ fn migrating_again_holds_up_no_relay() {
     let migrating = patient(&harness, "");
     thread::scope(|scope| {
         let migrate = scope.spawn(|| migrating.migrate());
-        eventually_locked(&harness);
+        eventually_locked(&harness, "relation");
         let settled = outbox.settle(&ids(&taken), &[]);
         let appended = outbox.append(&[stored("acme", 2)], NO_LIMIT);
+        assert!(migrating.set_timeout(Duration::from_secs(5)));
+        let of_its_own = migrating.append(&[stored("acme", 3)], NO_LIMIT);
         let waiting = outbox.take(10);
         // Before an assertion may fail, for the other thread to end.
         reader.commit().unwrap();
         migrate.join().unwrap().unwrap();
         settled.unwrap();
         assert!(appended.unwrap());
-        assert_eq!(waiting.unwrap().len(), 1);
+        assert!(of_its_own.unwrap());
+        assert_eq!(waiting.unwrap().len(), 2);
     });
 }
 
@@ -256,7 +262,7 @@ fn a_deadlock_fails_neither_side() {
             let both = [stored(&low, 2), stored(&high, 2)];
             let outbox = &outbox;
             let append = scope.spawn(move || outbox.append(&both, NO_LIMIT));
-            eventually_locked(&harness);
+            eventually_locked(&harness, "transactionid");
             outbox.publish_in(&mut transaction, seats(&low, 1)).unwrap();
             transaction.commit().unwrap();
             assert!(append.join().unwrap().unwrap());

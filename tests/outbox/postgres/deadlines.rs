@@ -97,6 +97,26 @@ fn a_server_that_accepts_and_says_nothing() {
     assert!(start.elapsed() < SOON);
 }
 
+#[test]
+fn a_timeout_below_a_millisecond_is_not_zero() {
+    const TIMEOUT: Duration = Duration::from_micros(500);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new();
+    config
+        .host("127.0.0.1")
+        .port(silent.local_addr().unwrap().port())
+        .user("u");
+    let builder = PostgresOutbox::builder(config.clone(), NoTls);
+    let built = builder.timeout(TIMEOUT).build().unwrap();
+    let set = PostgresOutbox::new(config, NoTls).unwrap();
+    assert!(set.set_timeout(TIMEOUT));
+    for outbox in [built, set] {
+        let error = outbox.take(1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().contains("within 500µs"), "{error}");
+    }
+}
+
 /// The connect timeout ends before that of the call.
 #[test]
 fn a_server_that_is_too_slow_to_connect_to() {

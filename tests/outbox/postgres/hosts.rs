@@ -137,10 +137,10 @@ fn after_an_attempt_that_failed_when_no_call_waited() {
         .port(silent.local_addr().unwrap().port())
         .user(harness.config.get_user().unwrap())
         .dbname(harness.config.get_dbname().unwrap())
-        .connect_timeout(Duration::from_secs(2));
+        .connect_timeout(Duration::from_secs(3));
     let outbox = PostgresOutbox::builder(config, NoTls)
         .schema(&harness.schema)
-        .timeout(Duration::from_secs(1))
+        .timeout(Duration::from_secs(2))
         .build()
         .unwrap();
     let append = || outbox.append(&[stored("acme", 1)], NO_LIMIT);

@@ -8,6 +8,8 @@ mod deadlines;
 mod encodings;
 mod events;
 mod examples;
+#[cfg(unix)]
+mod forks;
 mod hosts;
 mod housekeeping;
 mod lost_replies;
