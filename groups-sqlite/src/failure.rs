@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Busy,
     /// The disk was too slow for a deadline.
     Slow,
+    /// This process is a fork of the one that opened the outbox.
+    Forked,
     /// Another process has taken over.
     TakenOver,
     /// Something cannot be read.
@@ -57,7 +59,7 @@ impl Failure {
 
     /// Returns the error for the user: what cannot be done with the outbox at that path.
     pub(crate) fn of(self, path: &Path, verb: &str) -> Error {
-        use ErrorKind::{Damaged, Io, Timeout};
+        use ErrorKind::{Closed, Damaged, Io, Timeout};
         let at = path.display();
         let (kind, message) = match self {
             Self::Sqlite(error) => return failed("outbox", path, verb, error),
@@ -81,6 +83,12 @@ impl Failure {
             Self::Slow => (
                 Timeout,
                 format!("cannot {verb} the outbox {at} in time: its disk is too slow"),
+            ),
+            Self::Forked => (
+                Closed,
+                format!(
+                    "the outbox {at} belongs to the parent process: open another one after the fork"
+                ),
             ),
             Self::TakenOver => (
                 Io,

@@ -1,11 +1,16 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::process;
 
 use mixpanel_groups::{Error, ErrorKind};
 
 /// The lock of a snapshot, as long as this is not dropped and the process has not ended.
-pub(crate) struct Lock(File);
+pub(crate) struct Lock {
+    file: File,
+    /// The process that locked it.
+    process: u32,
+}
 
 impl Lock {
     /// Locks the snapshot by a file beside it. SQLite's own locks would not do: on a file that another user may only read,
@@ -26,7 +31,10 @@ impl Lock {
         };
         let file = file.map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
+            Ok(()) => Ok(Self {
+                file,
+                process: process::id(),
+            }),
             Err(TryLockError::WouldBlock) => {
                 let path = snapshot.display();
                 let message =
@@ -39,9 +47,12 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
+    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do. Nor may
+    /// a fork remove it, which is dropping what its parent still uses.
     fn drop(&mut self) {
-        // An error would leave the lock to the end of the process: the next run reports it.
-        let _ = self.0.unlock();
+        if self.process == process::id() {
+            // An error would leave the lock to the end of the process: the next run reports it.
+            let _ = self.file.unlock();
+        }
     }
 }

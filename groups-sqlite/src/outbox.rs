@@ -1,7 +1,7 @@
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fmt, mem, process};
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -91,6 +91,10 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///   fail, and the error says how to copy what can be read to a new file. (That does not copy `PRAGMA user_version`, which
 ///   your application may use.)
 ///
+/// # Forks
+/// A fork may not use the connections of its parent: in a child, every call is [`ErrorKind::Closed`]. Open another outbox after
+/// the fork.
+///
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
 /// among those that another process is sending. Where more waits than twice its capacity, others have a larger one, or
@@ -98,11 +102,17 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 pub struct SqliteOutbox<R: OutboxRecord = EncodedUpdate> {
     path: PathBuf,
     file: Arc<OutboxFile>,
+    connections: Arc<Connections<R>>,
+    /// The process that opened it. SQLite's connections cannot be carried over a fork, not even to close them.
+    process: u32,
+    /// Beside updates.
+    events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
+}
+
+struct Connections<R> {
     appender: GroupCommit<Appender, Append<R>, Result<bool, Failure>>,
     relay: Mutex<Relay>,
     reader: Mutex<Connection>,
-    /// Beside updates.
-    events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
 }
 
 impl SqliteOutbox {
@@ -263,7 +273,11 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
         let write = |appender: &mut Appender, take: &mut dyn FnMut() -> Vec<Append<R>>| {
             appender.append_all(deadline, take).map_err(Err)
         };
-        let written = match self.appender.join(append, deadline, write) {
+        let written = match self
+            .connections("write to")?
+            .appender
+            .join(append, deadline, write)
+        {
             Ok(written) => written,
             Err(NotWritten::TimedOut) => Err(Failure::Busy),
             Err(NotWritten::Panicked) => {
@@ -277,7 +291,7 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
-        let rows = self.relay().take(most);
+        let rows = self.relay("take from")?.take(most);
         let rows = rows.map_err(|failure| self.failed("take from", failure))?;
         let entries = rows.into_iter().map(|(id, json)| match json {
             Ok(json) => OutboxEntry::read(id, &json),
@@ -287,17 +301,17 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        let settled = self.relay().settle(accepted, rejected);
+        let settled = self.relay("remove from")?.settle(accepted, rejected);
         settled.map_err(|failure| self.failed("remove from", failure))
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
-        let held = self.relay().hold(time);
+        let held = self.relay("write to")?.hold(time);
         held.map_err(|failure| self.failed("write to", failure))
     }
 
     fn release(&self) -> Result<(), Error> {
-        let released = self.relay().release();
+        let released = self.relay("write to")?.release();
         released.map_err(|failure| self.failed("write to", failure))
     }
 
@@ -308,7 +322,7 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
         capacity: Capacity,
     ) -> Result<usize, Error> {
         let deadline = self.file.deadline();
-        let dropped = match self.appender.lead(deadline) {
+        let dropped = match self.connections("remove from")?.appender.lead(deadline) {
             Some(appender) => appender.drop_oldest(updates, bytes, capacity, deadline),
             None => Err(Failure::Busy),
         };
@@ -317,7 +331,8 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
 
     /// Does not wait for writers.
     fn depth(&self) -> Result<Depth, Error> {
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = &self.connections("read")?.reader;
+        let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
         let depth = patiently(self.file.deadline(), || {
             file::depth(&reader, self.file.tables)
         });
@@ -338,6 +353,10 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
 /// Lets another process send at once, unless the file is busy: that one need not wait long either.
 impl<R: OutboxRecord> Drop for SqliteOutbox<R> {
     fn drop(&mut self) {
+        if self.process != process::id() {
+            // They are the parent's, and so is the lease: they stay open as long as this process lives.
+            return mem::forget(Arc::clone(&self.connections));
+        }
         self.file.set_timeout(Duration::from_millis(100));
         if let Err(error) = self.release() {
             log::warn!(
@@ -373,18 +392,30 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             refilled: None,
             unreported: None,
         };
-        Ok(Self {
-            path: path.to_owned(),
-            file,
+        let connections = Connections {
             appender: GroupCommit::new(appender),
             relay: Mutex::new(relay),
             reader: Mutex::new(reader),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            connections: Arc::new(connections),
+            process: process::id(),
             events,
         })
     }
 
-    fn relay(&self) -> MutexGuard<'_, Relay> {
-        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self, verb: &str) -> Result<&Connections<R>, Error> {
+        if self.process != process::id() {
+            return Err(self.failed(verb, Failure::Forked));
+        }
+        Ok(&self.connections)
+    }
+
+    fn relay(&self, verb: &str) -> Result<MutexGuard<'_, Relay>, Error> {
+        let relay = self.connections(verb)?.relay.lock();
+        Ok(relay.unwrap_or_else(PoisonError::into_inner))
     }
 
     fn failed(&self, verb: &str, failure: Failure) -> Error {

@@ -5,6 +5,8 @@ pub mod careless;
 mod chance;
 mod example;
 pub mod faulty;
+#[cfg(unix)]
+mod forks;
 mod mount;
 pub mod postgres;
 mod says;
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 pub use again::{again, is_own_process, said, say};
 pub use chance::Chance;
 pub use example::{Ended, Example};
+#[cfg(unix)]
+pub use forks::in_child;
 pub use mount::Mount;
 pub use says::{all, says};
 

@@ -6,8 +6,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::Mount;
+#[cfg(unix)]
+use common::{in_child, is_own_process};
 use mixpanel_groups::{Client, ErrorKind, Report, Snapshot};
 use mixpanel_groups_emulator::Emulator;
+#[cfg(unix)]
+use mixpanel_groups_sqlite::SqliteSnapshot;
 
 use crate::{Company, Folder, client, company, run};
 
@@ -50,6 +54,28 @@ fn files_of_others_beside_it_keep_what_they_have() {
         let file = fs::symlink_metadata(folder.file()).unwrap();
         assert!(file.is_file());
     }
+}
+
+/// A fork shares the locked file with its parent.
+#[test]
+#[cfg(unix)]
+fn a_child_that_drops_a_snapshot_leaves_it_locked() {
+    if !is_own_process(a_child_that_drops_a_snapshot_leaves_it_locked, &[]) {
+        return;
+    }
+    let folder = Folder::new();
+    let shop = folder.0.join("shop.db");
+    let mut file = Some(Snapshot::open(folder.file()).unwrap());
+    let mut table = Some(SqliteSnapshot::open(&shop).unwrap());
+    in_child(|| drop((file.take(), table.take())), || ());
+    for error in [
+        Snapshot::open(folder.file()).unwrap_err(),
+        SqliteSnapshot::open(&shop).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+    drop((file, table));
+    drop(Snapshot::open(folder.file()).unwrap());
 }
 
 #[test]

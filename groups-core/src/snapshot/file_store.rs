@@ -80,7 +80,7 @@ impl FileStore {
             matches!(scanned, Ok(Scanned { is_whole: true, .. }))
         };
         let file = self.file.as_ref();
-        if !file.is_some_and(|Locked(file)| is_whole(file))
+        if !file.is_some_and(|Locked { file, .. }| is_whole(file))
             && File::open(&other).is_ok_and(|file| is_whole(&file))
         {
             return self.put(&other);
@@ -189,7 +189,7 @@ impl FileStore {
 
 /// Returns the file, which another program may have removed before it could be opened.
 fn opened(file: &mut Option<Locked>) -> io::Result<&mut File> {
-    let Some(Locked(file)) = file else {
+    let Some(Locked { file, .. }) = file else {
         return Err(io::ErrorKind::NotFound.into());
     };
     Ok(file)
@@ -200,7 +200,7 @@ impl SnapshotStore for FileStore {
         (self.end, self.has_rest) = (0, false);
         self.open_file()?;
         self.recover()?;
-        let Some(Locked(file)) = &self.file else {
+        let Some(Locked { file, .. }) = &self.file else {
             return Ok(true);
         };
         let scanned = scan(file, each).map_err(|error| self.explain(error))?;

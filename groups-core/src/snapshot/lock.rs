@@ -1,19 +1,27 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::process;
 
 use super::file_store::io_error;
 use crate::record::{Error, ErrorKind};
 use crate::util::atomic_file::beside;
 
 /// A file that is locked as long as this is not dropped and the process has not ended.
-pub(super) struct Locked(pub(super) File);
+pub(super) struct Locked {
+    pub(super) file: File,
+    /// The process that locked it.
+    process: u32,
+}
 
 impl Drop for Locked {
-    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
+    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do. Nor may
+    /// a fork remove it, which is dropping what its parent still uses.
     fn drop(&mut self) {
-        // An error would leave the lock to the end of the process: the next run reports it.
-        let _ = self.0.unlock();
+        if self.process == process::id() {
+            // An error would leave the lock to the end of the process: the next run reports it.
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -24,7 +32,7 @@ impl Locked {
     /// On Windows, such a lock would keep all others from reading the file, for a backup, so it does nothing.
     pub(super) fn new(file: File, path: &Path) -> Result<Self, Error> {
         if cfg!(windows) {
-            return Ok(Self(file));
+            return Ok(of_this_process(file));
         }
         try_lock(file, path)
     }
@@ -55,9 +63,14 @@ impl Locked {
     }
 }
 
+fn of_this_process(file: File) -> Locked {
+    let process = process::id();
+    Locked { file, process }
+}
+
 fn try_lock(file: File, path: &Path) -> Result<Locked, Error> {
     match file.try_lock() {
-        Ok(()) => Ok(Locked(file)),
+        Ok(()) => Ok(of_this_process(file)),
         Err(TryLockError::WouldBlock) => {
             let message = format!(
                 "the snapshot {} is in use by another run: wait for its end",
@@ -78,7 +91,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
         let first = Locked::beside(&path).unwrap().unwrap();
-        let shared = first.0.try_clone().unwrap();
+        let shared = first.file.try_clone().unwrap();
         assert!(Locked::beside(&path).is_err());
         drop(first);
         drop(Locked::beside(&path).unwrap());

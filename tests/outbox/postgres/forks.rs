@@ -1,18 +1,16 @@
 //! Processes that fork. Each test has a process of its own, since a fork also keeps the connections of other tests open.
 
 use std::future::Future as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mixpanel_groups::{Error, ErrorKind, Outbox};
 
 use common::postgres::server::{VARIABLE, connection_string};
 use common::postgres::{Harness, NO_LIMIT, drain, ids, seats, stored};
-use common::{LONG, eventually, is_own_process};
+use common::{LONG, eventually, in_child, is_own_process};
 
 /// An outbox in a process of its own, where a server runs.
 fn start<F: Fn()>(test: F) -> Option<Harness> {
@@ -20,36 +18,6 @@ fn start<F: Fn()>(test: F) -> Option<Harness> {
     is_own_process(test, &[(VARIABLE, &server)])
         .then(Harness::new)
         .flatten()
-}
-
-/// Runs one part in a child, and meanwhile the other here.
-fn fork(child: impl FnOnce(), parent: impl FnOnce()) {
-    match fork::fork().unwrap() {
-        fork::Fork::Child => {
-            let has_panicked = catch_unwind(AssertUnwindSafe(child)).is_err();
-            std::process::exit(i32::from(has_panicked));
-        }
-        fork::Fork::Parent(child) => {
-            parent();
-            assert_eq!(status(child), 0, "the child's exit status");
-        }
-    }
-}
-
-/// Waits for a child. One that does not end is killed, since its output would keep this process waiting.
-fn status(child: i32) -> i32 {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = fork::waitpid_nohang(child).unwrap() {
-            return status;
-        }
-        if start.elapsed() > LONG {
-            let pid = child.to_string();
-            let killed = Command::new("kill").args(["-KILL", &pid]).status();
-            assert!(killed.unwrap().success());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// A holder's name is that of one process, also if the outbox was built before there were two.
@@ -61,7 +29,7 @@ fn a_child_takes_nothing_that_its_parent_has_taken() {
     let update = [stored("acme", 1)];
     assert!(harness.outbox.append(&update, NO_LIMIT).unwrap());
     let outbox = harness.another();
-    fork(
+    in_child(
         || {
             let held = "mixpanel_outbox_lease WHERE until > now() + interval '1 hour'";
             eventually("held", || harness.count(held) == 1);
@@ -120,7 +88,7 @@ fn in_a_child_each_call_of_the_parents_outbox_is_an_error() {
             .publish_in(&mut application, seats("acme", 3))
             .unwrap();
     };
-    fork(child, || ());
+    in_child(child, || ());
     outbox.settle(&ids(&taken), &[]).unwrap();
     assert_eq!(drain(&outbox), [("acme".to_owned(), 3)]);
 }
@@ -149,7 +117,7 @@ fn a_child_ends_whatever_its_parent_was_doing() {
         });
     }
     for _ in 0..CHILDREN {
-        fork(|| drop(outbox.take()), || ());
+        in_child(|| drop(outbox.take()), || ());
     }
     assert!(outbox.unwrap().hold(LONG).unwrap());
 }

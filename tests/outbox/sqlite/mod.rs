@@ -5,6 +5,8 @@ mod counts;
 mod crash;
 mod damage;
 mod file;
+#[cfg(unix)]
+mod forks;
 mod full_disk;
 mod processes;
 mod relays;
