@@ -252,6 +252,21 @@ fn a_shutdown_waits_for_who_appends_and_lets_nobody_else_in() {
 }
 
 #[test]
+fn who_is_refused_does_not_end_the_pause_after_a_failure() {
+    simulate_rule(|| {
+        let shared = Shared::new();
+        shared.close();
+        assert!(is_requested(&shared), "the worker is to send the rest");
+        assert_eq!(shared.while_open(|| ()), None);
+        assert_eq!(time_of(|| drop(shared.take_task(SECOND, true))), SECOND);
+        shared.close();
+        assert_eq!(time_of(|| drop(shared.take_task(SECOND, true))), SECOND);
+        shared.break_off();
+        assert!(time_of(|| drop(shared.take_task(SECOND, true))).is_zero());
+    });
+}
+
+#[test]
 fn the_time_to_drain_ends_though_a_publisher_hangs() {
     simulate_rule(|| {
         let shared = Arc::new(Shared::new());

@@ -249,11 +249,14 @@ impl Shared {
     }
 
     fn enter(&self, state: &mut State, phase: Phase) {
-        state.phase = state.phase.max(phase);
-        if state.phase == Phase::BrokenOff {
-            self.cancel.store(true, Ordering::Relaxed);
+        // A publisher that is refused leaves the gate too, and ends no pause.
+        if phase > state.phase {
+            state.phase = phase;
+            if phase == Phase::BrokenOff {
+                self.cancel.store(true, Ordering::Relaxed);
+            }
+            self.request(state, Request::SendNow);
         }
-        self.request(state, Request::SendNow);
         self.progress.notify_all();
     }
 
