@@ -122,8 +122,9 @@ fn send_all<R: Kind>(
                 }
             }
         }
+        let age = task.age();
         match publisher.outbox.depth() {
-            Ok(depth) if task.is_older_than(depth) => {
+            Ok(depth) if task.is_older_than(depth, age) => {
                 return Outcome::Done(depth.oldest.unwrap_or_default());
             }
             Ok(_) if taken.is_empty() => return Outcome::Elsewhere,

@@ -32,6 +32,10 @@ struct Script {
     is_elsewhere: AtomicBool,
     /// All that waits is taken at once, and a delivery takes time, a tenth of a second.
     is_slow: AtomicBool,
+    /// The depth is read at once and returned late, after a tenth of a second.
+    is_slow_to_count: AtomicBool,
+    /// The depth is not known.
+    fails_to_count: AtomicBool,
 }
 
 impl Script {
@@ -108,7 +112,14 @@ impl Outbox for Scripted {
 
     fn depth(&self) -> Result<Depth, Error> {
         self.script.call("depth");
-        self.inner.depth()
+        if self.script.fails_to_count.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Io, "the depth is not known"));
+        }
+        let depth = self.inner.depth();
+        if self.script.is_slow_to_count.load(Ordering::Relaxed) {
+            sleep(SECOND / 10);
+        }
+        depth
     }
 
     fn set_timeout(&self, _timeout: Duration) -> bool {
@@ -146,6 +157,10 @@ fn update(id: u64) -> Update<'static> {
     Group::new("company", id).delete()
 }
 
+fn encoded(id: u64) -> EncodedUpdate {
+    EncodedUpdate::new(&update(id)).unwrap().unwrap()
+}
+
 #[test]
 fn a_flush_goes_on_until_all_that_waited_is_settled_however_little_is_taken_at_once() {
     simulate_rule(|| {
@@ -157,8 +172,7 @@ fn a_flush_goes_on_until_all_that_waited_is_settled_however_little_is_taken_at_o
             (stats.queued, stats.oldest),
             (Some(5), Some(Duration::ZERO))
         );
-        let json = EncodedUpdate::new(&update(0)).unwrap().unwrap();
-        assert_eq!(stats.queued_bytes, Some(5 * json.as_json().len()));
+        assert_eq!(stats.queued_bytes, Some(5 * encoded(0).as_json().len()));
         let outcome = buffered.flush(FOREVER);
         assert!(outcome.is_complete(), "{outcome}");
         assert_eq!(outcome.stats.accepted, 5);
@@ -217,8 +231,11 @@ fn a_shutdown_ends_while_other_processes_publish() {
         let shared = Arc::<MemoryOutbox>::default();
         let buffered = client_over(&shared, &script, true).start().unwrap();
         let append = move |number| {
-            let update = EncodedUpdate::new(&update(number)).unwrap().unwrap();
-            assert!(shared.append(&[update], Capacity::default()).unwrap());
+            assert!(
+                shared
+                    .append(&[encoded(number)], Capacity::default())
+                    .unwrap()
+            );
         };
         let mut own = 0;
         let ends = ends_while_others_publish(append, || {
@@ -278,6 +295,20 @@ fn a_flush_waits_for_what_another_process_sends_and_looks_now_and_then() {
         let tenth = SECOND / 10;
         let is_apart = looked.windows(3).all(|three| three[0] + tenth <= three[2]);
         assert!(is_apart, "{looked:?}");
+    });
+}
+
+#[test]
+fn a_flush_waits_for_what_is_older_however_late_the_depth_is_known() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_elsewhere.store(true, Ordering::Relaxed);
+        script.is_slow_to_count.store(true, Ordering::Relaxed);
+        let buffered = client(&script, true).start().unwrap();
+        buffered.publish(update(0)).unwrap();
+        let start = Instant::now();
+        let _ = buffered.flush(SECOND);
+        assert!(start.elapsed() >= SECOND, "another process may still fail");
     });
 }
 
