@@ -128,12 +128,14 @@ fn send_all<R: Kind>(
                 return Outcome::Done(depth.oldest.unwrap_or_default());
             }
             Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
-            Err(error) if task.is_awaited => {
+            Ok(_) => {}
+            // The next take shows what is left. If it is nothing, a flush or a shutdown waits for the depth.
+            Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
-                return Outcome::Failed(None);
+                if taken.is_empty() {
+                    return Outcome::Failed(None);
+                }
             }
-            // There may be more. If the depth is not known, and nobody waits for it, the next take shows what is left.
-            Ok(_) | Err(_) => {}
         }
     }
     Outcome::Failed(None)

@@ -313,6 +313,24 @@ fn a_flush_waits_for_what_is_older_however_late_the_depth_is_known() {
 }
 
 #[test]
+fn a_shutdown_sends_what_it_can_though_the_depth_is_not_known() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.fails_to_count.store(true, Ordering::Relaxed);
+        let errors = Arc::new(AtomicUsize::new(0));
+        let notes = Arc::clone(&errors);
+        // A pause would be one without an end.
+        let buffered = client(&script, false)
+            .flush_interval(FOREVER)
+            .on_error(move |_| _ = notes.fetch_add(1, Ordering::Relaxed));
+        let buffered = buffered.start().unwrap();
+        buffered.publish_all((0..5).map(update)).unwrap();
+        assert_eq!(buffered.shutdown(FOREVER).stats.accepted, 5);
+        assert!(errors.load(Ordering::Relaxed) >= 5);
+    });
+}
+
+#[test]
 fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
     simulate_rule(|| {
         let script = Arc::<Script>::default();
