@@ -331,6 +331,28 @@ fn a_shutdown_sends_what_it_can_though_the_depth_is_not_known() {
 }
 
 #[test]
+fn where_the_oldest_are_dropped_the_rest_is_sent_at_once() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        let shared = Arc::<MemoryOutbox>::default();
+        let buffered = client_over(&shared, &script, true)
+            .overflow(OverflowPolicy::DropOldest)
+            .capacity(10, 1 << 20);
+        let buffered = buffered.start().unwrap();
+        // Other processes fill it.
+        let ten: Vec<_> = (0..10).map(encoded).collect();
+        assert!(shared.append(&ten, Capacity::default()).unwrap());
+        buffered.publish(update(10)).unwrap();
+        assert_eq!(buffered.stats().dropped, 1);
+        let is_sent = (0..MANY).any(|_| {
+            sleep(SECOND);
+            script.calls("settle").len() == 10
+        });
+        assert!(is_sent);
+    });
+}
+
+#[test]
 fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
     simulate_rule(|| {
         let script = Arc::<Script>::default();
