@@ -32,6 +32,26 @@ fn most_taken(settings: &Settings) -> usize {
     }
 }
 
+/// Takes what is sent next. With [`OverflowPolicy::DropOldest`], that is half of the capacity at most, also in bytes.
+fn take<R: Kind>(publisher: &Publisher<R>, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
+    let taken = publisher.outbox.take(most)?;
+    if publisher.settings.overflow != OverflowPolicy::DropOldest {
+        return Ok(taken);
+    }
+    let mut left = publisher.settings.capacity.bytes / 2;
+    let fits = taken.iter().take_while(|entry| {
+        let rest = left.checked_sub(entry.json().len());
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    });
+    let fits = fits.count().max(1);
+    if fits >= taken.len() {
+        return Ok(taken);
+    }
+    publisher.outbox.release()?;
+    publisher.outbox.take(fits)
+}
+
 /// The longest pause after failures, unless the flush interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -99,7 +119,7 @@ fn send_all<R: Kind>(
     suspects: &mut Suspects,
 ) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {
-        let taken = match publisher.outbox.take(portion.now()) {
+        let taken = match take(publisher, portion.now()) {
             Ok(taken) => taken,
             Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));

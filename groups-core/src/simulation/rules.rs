@@ -353,6 +353,34 @@ fn where_the_oldest_are_dropped_the_rest_is_sent_at_once() {
 }
 
 #[test]
+fn what_is_being_sent_leaves_room_for_as_many_bytes() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let shared = Arc::<MemoryOutbox>::default();
+        let ten: Vec<_> = (10..20).map(encoded).collect();
+        let bytes = ten[0].as_json().len();
+        let buffered = client_over(&shared, &script, false)
+            .overflow(OverflowPolicy::DropOldest)
+            .capacity(1_000, 10 * bytes);
+        let buffered = buffered.start().unwrap();
+        assert!(shared.append(&ten, Capacity::default()).unwrap());
+        script.hang(&["settle"]);
+        let _ = buffered.flush(Duration::ZERO);
+        while script.calls("settle").is_empty() {
+            thread::yield_now();
+        }
+        for id in 20..30 {
+            buffered.publish(update(id)).unwrap();
+        }
+        assert_eq!(buffered.stats().dropped, 10);
+        script.hang(&[]);
+        let outcome = buffered.shutdown(FOREVER);
+        assert_eq!(outcome.stats.accepted, 10);
+    });
+}
+
+#[test]
 fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
     simulate_rule(|| {
         let script = Arc::<Script>::default();
