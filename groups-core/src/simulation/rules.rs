@@ -299,6 +299,32 @@ fn a_flush_waits_for_what_another_process_sends_and_looks_now_and_then() {
 }
 
 #[test]
+fn what_was_published_during_a_delivery_has_waited_for_a_part_of_the_interval() {
+    simulate_rule(|| {
+        let waits_since_it_was_published = || {
+            let script = Arc::<Script>::default();
+            script.is_slow.store(true, Ordering::Relaxed);
+            let buffered = client(&script, false).flush_interval(SECOND);
+            let buffered = buffered.start().unwrap();
+            buffered.publish(update(0)).unwrap();
+            while script.calls("settle").is_empty() {
+                thread::yield_now();
+            }
+            sleep(SECOND / 20);
+            buffered.publish(update(1)).unwrap();
+            let published = Instant::now();
+            while script.calls("take").len() < 2 {
+                thread::yield_now();
+            }
+            let is_during = published < script.calls("depth")[0];
+            is_during && script.calls("take")[1] == published + SECOND
+        };
+        // The clock may move before a thread has done what it woke for.
+        assert!((0..100).any(|_| waits_since_it_was_published()));
+    });
+}
+
+#[test]
 fn a_flush_waits_for_what_is_older_however_late_the_depth_is_known() {
     simulate_rule(|| {
         let script = Arc::<Script>::default();
