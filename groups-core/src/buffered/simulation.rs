@@ -256,7 +256,7 @@ fn a_shutdown_waits_for_who_appends_and_lets_nobody_else_in() {
 }
 
 #[test]
-fn who_is_refused_does_not_end_the_pause_after_a_failure() {
+fn a_refused_publisher_does_not_end_the_pause_after_a_failure() {
     simulate_rule(|| {
         let shared = Shared::new();
         shared.close();

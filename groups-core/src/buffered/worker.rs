@@ -32,7 +32,8 @@ fn most_taken(settings: &Settings) -> usize {
     }
 }
 
-/// Takes what is sent next. With [`OverflowPolicy::DropOldest`], that is half of the capacity at most, also in bytes.
+/// Takes what is sent next. With [`OverflowPolicy::DropOldest`], that is half of the bytes of the capacity at most, so that
+/// as many can be dropped. An outbox takes by number: what is too much is released, and taken again without the rest.
 fn take<R: Kind>(publisher: &Publisher<R>, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
     let taken = publisher.outbox.take(most)?;
     if publisher.settings.overflow != OverflowPolicy::DropOldest {

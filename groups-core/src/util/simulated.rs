@@ -35,7 +35,7 @@ struct Clock {
     began: Duration,
     /// The moments that threads wait for.
     timers: Vec<(Duration, Arc<Waiter>)>,
-    /// The scenario is over: who still runs waits for nothing any more.
+    /// The scenario is over: a wait of a thread that still runs ends at once.
     is_over: bool,
 }
 
