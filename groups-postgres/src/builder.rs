@@ -89,9 +89,10 @@ impl PostgresOutboxBuilder {
         self
     }
 
-    /// Sets whether publishing wakes relays at once, by `NOTIFY` and `LISTEN`. The default is `true`. Without it, a
-    /// relay polls once in a
-    /// [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval).
+    /// Sets whether publishing wakes relays at once, by `NOTIFY` and `LISTEN`. The default is `true`: an update is sent some
+    /// milliseconds after its commit, and under a steady load one delivery follows the other. Without it, a relay polls once
+    /// in a [flush interval](mixpanel_groups::buffered::BufferedClientBuilder::flush_interval), so that more updates share a
+    /// request.
     ///
     /// PostgreSQL commits transactions that notify one after the other. With thousands of publishing
     /// transactions a second that costs throughput: turn it off there, and shorten the flush interval. Turn it

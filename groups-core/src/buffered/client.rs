@@ -86,7 +86,9 @@ impl BufferedClientBuilder {
     /// Sets how long an update waits at most for others to share its request; default 1 s.
     ///
     /// Under a steady load there is one delivery in each interval, of all that waits. If a delivery takes longer, what was
-    /// published meanwhile has waited for long enough, and follows at once.
+    /// published meanwhile has waited for long enough, and follows at once. An outbox that
+    /// [reports](Outbox::on_append) what is appended, as `PostgresOutbox` does by default, is sent at once: nothing waits
+    /// for the interval, except after a failed delivery.
     ///
     /// After a failed delivery, which the client's [`RetryPolicy`](crate::RetryPolicy) has given up, the wait is twice as
     /// long. It doubles with each further failure, up to a minute, or this interval if that is longer. A `Retry-After` that

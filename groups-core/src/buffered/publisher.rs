@@ -112,11 +112,10 @@ impl<R: Kind> Publisher<R> {
             if !Depth::default().has_room(updates.len(), bytes, self.settings.capacity) {
                 return full(); // Not even an empty outbox has room for them.
             }
+            // What fills it may be rows of other processes, or of an earlier run, which are not counted here.
+            self.shared.request_send();
             match self.settings.overflow {
-                OverflowPolicy::Reject => {
-                    self.shared.request_send();
-                    return full();
-                }
+                OverflowPolicy::Reject => return full(),
                 OverflowPolicy::DropOldest => {
                     let left = most.saturating_sub(started.elapsed()).min(outbox_timeout);
                     if left.is_zero() || self.drop_oldest(left, updates.len(), bytes)? == 0 {

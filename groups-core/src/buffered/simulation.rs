@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shuttle::thread;
 
-use crate::buffered::state::{LOOK_AGAIN, Shared};
+use crate::buffered::state::{LOOK_AGAIN, Shared, Task};
 use crate::client::records::{Limits, MAX_RECORDS};
 use crate::outbox::Depth;
 use crate::record::Report;
@@ -44,6 +44,10 @@ fn time_of_wait_until(
     waiting.join().unwrap()
 }
 
+fn is_older(task: &Task, depth: Depth) -> bool {
+    task.is_older_than(depth, task.age())
+}
+
 fn depth(oldest: Option<Duration>) -> Depth {
     let mut depth = Depth::new(1, 1);
     depth.oldest = oldest;
@@ -57,21 +61,21 @@ fn a_task_is_over_when_what_is_left_is_newer() {
         let timer = shared.take_task(Duration::ZERO, false);
         assert!(!timer.is_awaited);
         sleep(SECOND);
-        assert!(!timer.is_older_than(depth(Some(SECOND))));
+        assert!(!is_older(&timer, depth(Some(SECOND))));
         let nanosecond = Duration::from_nanos(1);
-        assert!(timer.is_older_than(depth(Some(SECOND - nanosecond))));
+        assert!(is_older(&timer, depth(Some(SECOND - nanosecond))));
         let flush = shared.request_flush();
         let task = shared.take_task(HOUR, false);
         assert!(task.is_awaited);
         sleep(SECOND);
-        assert!(task.is_older_than(Depth::default()));
-        assert!(!task.is_older_than(depth(None)), "it may be older");
-        assert!(!task.is_older_than(depth(Some(2 * SECOND))));
-        assert!(task.is_older_than(depth(Some(SECOND / 2))));
+        assert!(is_older(&task, Depth::default()));
+        assert!(!is_older(&task, depth(None)), "it may be older");
+        assert!(!is_older(&task, depth(Some(2 * SECOND))));
+        assert!(is_older(&task, depth(Some(SECOND / 2))));
         let resolution = Duration::from_millis(20);
-        assert!(!task.is_older_than(depth(Some(SECOND - resolution))));
+        assert!(!is_older(&task, depth(Some(SECOND - resolution))));
         let just_newer = SECOND - resolution - nanosecond;
-        assert!(task.is_older_than(depth(Some(just_newer))));
+        assert!(is_older(&task, depth(Some(just_newer))));
 
         assert!(shared.finish_task(&task, true), "the worker goes on");
         assert!(time_of(|| shared.wait_for_flush(flush, HOUR)).is_zero());
@@ -81,9 +85,9 @@ fn a_task_is_over_when_what_is_left_is_newer() {
         let last = shared.take_task(HOUR, false);
         assert!(last.is_awaited);
         sleep(SECOND);
-        assert!(!last.is_older_than(depth(Some(SECOND))), "all is sent");
+        assert!(!is_older(&last, depth(Some(SECOND))), "all is sent");
         let newer = depth(Some(SECOND / 2));
-        assert!(last.is_older_than(newer), "another process published it");
+        assert!(is_older(&last, newer), "another process published it");
         assert!(shared.finish_task(&last, false), "it is tried again");
         assert!(!shared.finish_task(&last, true), "nothing follows");
     });
@@ -248,6 +252,21 @@ fn a_shutdown_waits_for_who_appends_and_lets_nobody_else_in() {
         let task = shared.take_task(FOREVER, true);
         assert!(start.elapsed() == SECOND && task.is_awaited);
         assert!(inside.join().unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_refused_publisher_does_not_end_the_pause_after_a_failure() {
+    simulate_rule(|| {
+        let shared = Shared::new();
+        shared.close();
+        assert!(is_requested(&shared), "the worker is to send the rest");
+        assert_eq!(shared.while_open(|| ()), None);
+        assert_eq!(time_of(|| drop(shared.take_task(SECOND, true))), SECOND);
+        shared.close();
+        assert_eq!(time_of(|| drop(shared.take_task(SECOND, true))), SECOND);
+        shared.break_off();
+        assert!(time_of(|| drop(shared.take_task(SECOND, true))).is_zero());
     });
 }
 

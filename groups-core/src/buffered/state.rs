@@ -87,9 +87,14 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const RESOLUTION: Duration = Duration::from_millis(20);
 
 impl Task {
-    /// Returns whether nothing waits that was published before the task started.
-    pub(super) fn is_older_than(&self, depth: Depth) -> bool {
-        let age = self.started.elapsed();
+    /// Returns how long ago the task started.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Returns whether nothing waits that was published before the task started. The age of the task is one from before the
+    /// depth was requested, which may take long.
+    pub(super) fn is_older_than(&self, depth: Depth, age: Duration) -> bool {
         // What nobody waits for may as well be sent by the next task.
         let doubt = if self.is_awaited {
             RESOLUTION
@@ -249,11 +254,14 @@ impl Shared {
     }
 
     fn enter(&self, state: &mut State, phase: Phase) {
-        state.phase = state.phase.max(phase);
-        if state.phase == Phase::BrokenOff {
-            self.cancel.store(true, Ordering::Relaxed);
+        // A publisher that is refused leaves the gate too, and ends no pause.
+        if phase > state.phase {
+            state.phase = phase;
+            if phase == Phase::BrokenOff {
+                self.cancel.store(true, Ordering::Relaxed);
+            }
+            self.request(state, Request::SendNow);
         }
-        self.request(state, Request::SendNow);
         self.progress.notify_all();
     }
 

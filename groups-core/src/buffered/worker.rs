@@ -32,6 +32,27 @@ fn most_taken(settings: &Settings) -> usize {
     }
 }
 
+/// Takes what is sent next. With [`OverflowPolicy::DropOldest`], that is half of the bytes of the capacity at most, so that
+/// as many can be dropped. An outbox takes by number: what is too much is released, and taken again without the rest.
+fn take<R: Kind>(publisher: &Publisher<R>, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
+    let taken = publisher.outbox.take(most)?;
+    if publisher.settings.overflow != OverflowPolicy::DropOldest {
+        return Ok(taken);
+    }
+    let mut left = publisher.settings.capacity.bytes / 2;
+    let fits = taken.iter().take_while(|entry| {
+        let rest = left.checked_sub(entry.json().len());
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    });
+    let fits = fits.count().max(1);
+    if fits >= taken.len() {
+        return Ok(taken);
+    }
+    publisher.outbox.release()?;
+    publisher.outbox.take(fits)
+}
+
 /// The longest pause after failures, unless the flush interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -99,7 +120,7 @@ fn send_all<R: Kind>(
     suspects: &mut Suspects,
 ) -> Outcome {
     while let Some(cancel) = publisher.shared.start_delivery() {
-        let taken = match publisher.outbox.take(portion.now()) {
+        let taken = match take(publisher, portion.now()) {
             Ok(taken) => taken,
             Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
@@ -122,17 +143,20 @@ fn send_all<R: Kind>(
                 }
             }
         }
+        let age = task.age();
         match publisher.outbox.depth() {
-            Ok(depth) if task.is_older_than(depth) => {
+            Ok(depth) if task.is_older_than(depth, age) => {
                 return Outcome::Done(depth.oldest.unwrap_or_default());
             }
             Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
-            Err(error) if task.is_awaited => {
+            Ok(_) => {}
+            // The next take shows what is left. If it is nothing, a flush or a shutdown waits for the depth.
+            Err(error) => {
                 publisher.notify(&DeliveryEvent::Outbox(&error));
-                return Outcome::Failed(None);
+                if taken.is_empty() {
+                    return Outcome::Failed(None);
+                }
             }
-            // There may be more. If the depth is not known, and nobody waits for it, the next take shows what is left.
-            Ok(_) | Err(_) => {}
         }
     }
     Outcome::Failed(None)

@@ -120,8 +120,8 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
         true
     }
 
-    /// Sets a function to call when another process has appended. By default it is not called, and the worker polls once
-    /// in a flush interval.
+    /// Sets a function to call when another process has appended. The worker then sends at once, without waiting for the
+    /// flush interval. By default it is not called, and the worker polls once in a flush interval.
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         drop(wake);
     }

@@ -32,6 +32,10 @@ struct Script {
     is_elsewhere: AtomicBool,
     /// All that waits is taken at once, and a delivery takes time, a tenth of a second.
     is_slow: AtomicBool,
+    /// The depth is read at once and returned late, after a tenth of a second.
+    is_slow_to_count: AtomicBool,
+    /// The depth is not known.
+    fails_to_count: AtomicBool,
 }
 
 impl Script {
@@ -108,7 +112,14 @@ impl Outbox for Scripted {
 
     fn depth(&self) -> Result<Depth, Error> {
         self.script.call("depth");
-        self.inner.depth()
+        if self.script.fails_to_count.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Io, "the depth is not known"));
+        }
+        let depth = self.inner.depth();
+        if self.script.is_slow_to_count.load(Ordering::Relaxed) {
+            sleep(SECOND / 10);
+        }
+        depth
     }
 
     fn set_timeout(&self, _timeout: Duration) -> bool {
@@ -146,6 +157,10 @@ fn update(id: u64) -> Update<'static> {
     Group::new("company", id).delete()
 }
 
+fn encoded(id: u64) -> EncodedUpdate {
+    EncodedUpdate::new(&update(id)).unwrap().unwrap()
+}
+
 #[test]
 fn a_flush_goes_on_until_all_that_waited_is_settled_however_little_is_taken_at_once() {
     simulate_rule(|| {
@@ -157,8 +172,7 @@ fn a_flush_goes_on_until_all_that_waited_is_settled_however_little_is_taken_at_o
             (stats.queued, stats.oldest),
             (Some(5), Some(Duration::ZERO))
         );
-        let json = EncodedUpdate::new(&update(0)).unwrap().unwrap();
-        assert_eq!(stats.queued_bytes, Some(5 * json.as_json().len()));
+        assert_eq!(stats.queued_bytes, Some(5 * encoded(0).as_json().len()));
         let outcome = buffered.flush(FOREVER);
         assert!(outcome.is_complete(), "{outcome}");
         assert_eq!(outcome.stats.accepted, 5);
@@ -217,8 +231,11 @@ fn a_shutdown_ends_while_other_processes_publish() {
         let shared = Arc::<MemoryOutbox>::default();
         let buffered = client_over(&shared, &script, true).start().unwrap();
         let append = move |number| {
-            let update = EncodedUpdate::new(&update(number)).unwrap().unwrap();
-            assert!(shared.append(&[update], Capacity::default()).unwrap());
+            assert!(
+                shared
+                    .append(&[encoded(number)], Capacity::default())
+                    .unwrap()
+            );
         };
         let mut own = 0;
         let ends = ends_while_others_publish(append, || {
@@ -278,6 +295,114 @@ fn a_flush_waits_for_what_another_process_sends_and_looks_now_and_then() {
         let tenth = SECOND / 10;
         let is_apart = looked.windows(3).all(|three| three[0] + tenth <= three[2]);
         assert!(is_apart, "{looked:?}");
+    });
+}
+
+#[test]
+fn what_was_published_during_a_delivery_has_waited_for_a_part_of_the_interval() {
+    simulate_rule(|| {
+        let waits_since_it_was_published = || {
+            let script = Arc::<Script>::default();
+            script.is_slow.store(true, Ordering::Relaxed);
+            let buffered = client(&script, false).flush_interval(SECOND);
+            let buffered = buffered.start().unwrap();
+            buffered.publish(update(0)).unwrap();
+            while script.calls("settle").is_empty() {
+                thread::yield_now();
+            }
+            sleep(SECOND / 20);
+            buffered.publish(update(1)).unwrap();
+            let published = Instant::now();
+            while script.calls("take").len() < 2 {
+                thread::yield_now();
+            }
+            let is_during = published < script.calls("depth")[0];
+            is_during && script.calls("take")[1] == published + SECOND
+        };
+        // The clock may move before a thread has done what it woke for.
+        assert!((0..100).any(|_| waits_since_it_was_published()));
+    });
+}
+
+#[test]
+fn a_flush_waits_for_what_is_older_however_late_the_depth_is_known() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_elsewhere.store(true, Ordering::Relaxed);
+        script.is_slow_to_count.store(true, Ordering::Relaxed);
+        let buffered = client(&script, true).start().unwrap();
+        buffered.publish(update(0)).unwrap();
+        let start = Instant::now();
+        let _ = buffered.flush(SECOND);
+        assert!(start.elapsed() >= SECOND, "another process may still fail");
+    });
+}
+
+#[test]
+fn a_shutdown_sends_what_it_can_though_the_depth_is_not_known() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.fails_to_count.store(true, Ordering::Relaxed);
+        let errors = Arc::new(AtomicUsize::new(0));
+        let notes = Arc::clone(&errors);
+        // A pause would be one without an end.
+        let buffered = client(&script, false)
+            .flush_interval(FOREVER)
+            .on_error(move |_| _ = notes.fetch_add(1, Ordering::Relaxed));
+        let buffered = buffered.start().unwrap();
+        buffered.publish_all((0..5).map(update)).unwrap();
+        assert_eq!(buffered.shutdown(FOREVER).stats.accepted, 5);
+        assert!(errors.load(Ordering::Relaxed) >= 5);
+    });
+}
+
+#[test]
+fn where_the_oldest_are_dropped_the_rest_is_sent_at_once() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        let shared = Arc::<MemoryOutbox>::default();
+        let buffered = client_over(&shared, &script, true)
+            .overflow(OverflowPolicy::DropOldest)
+            .capacity(10, 1 << 20);
+        let buffered = buffered.start().unwrap();
+        // Other processes fill it.
+        let ten: Vec<_> = (0..10).map(encoded).collect();
+        assert!(shared.append(&ten, Capacity::default()).unwrap());
+        buffered.publish(update(10)).unwrap();
+        assert_eq!(buffered.stats().dropped, 1);
+        let is_sent = (0..MANY).any(|_| {
+            sleep(SECOND);
+            script.calls("settle").len() == 10
+        });
+        assert!(is_sent);
+    });
+}
+
+#[test]
+fn what_is_being_sent_leaves_room_for_as_many_bytes() {
+    simulate_rule(|| {
+        let script = Arc::<Script>::default();
+        script.is_slow.store(true, Ordering::Relaxed);
+        let shared = Arc::<MemoryOutbox>::default();
+        let ten: Vec<_> = (10..20).map(encoded).collect();
+        let bytes = ten[0].as_json().len();
+        let buffered = client_over(&shared, &script, false)
+            .overflow(OverflowPolicy::DropOldest)
+            .capacity(1_000, 10 * bytes);
+        let buffered = buffered.start().unwrap();
+        assert!(shared.append(&ten, Capacity::default()).unwrap());
+        script.hang(&["settle"]);
+        let _ = buffered.flush(Duration::ZERO);
+        while script.calls("settle").is_empty() {
+            thread::yield_now();
+        }
+        for id in 20..30 {
+            buffered.publish(update(id)).unwrap();
+        }
+        assert_eq!(buffered.stats().dropped, 10);
+        script.hang(&[]);
+        let outcome = buffered.shutdown(FOREVER);
+        assert_eq!(outcome.stats.accepted, 10);
     });
 }
 

@@ -35,6 +35,8 @@ struct Clock {
     began: Duration,
     /// The moments that threads wait for.
     timers: Vec<(Duration, Arc<Waiter>)>,
+    /// The scenario is over: a wait of a thread that still runs ends at once.
+    is_over: bool,
 }
 
 thread_local! {
@@ -48,6 +50,7 @@ impl Default for Clock {
             now: Duration::ZERO,
             began: MORNING,
             timers: Vec::new(),
+            is_over: false,
         }
     }
 }
@@ -198,7 +201,10 @@ impl Condvar {
             CLOCK.with_borrow_mut(|clock| {
                 // A wait without an end does not move the clock.
                 let at = clock.now.saturating_add(time);
-                if at < Duration::MAX {
+                if clock.is_over && at < Duration::MAX {
+                    clock.now = at;
+                    waiter.is_woken.store(true, Ordering::Relaxed);
+                } else if at < Duration::MAX {
                     clock.timers.push((at, Arc::clone(&waiter)));
                 }
             });
@@ -274,13 +280,9 @@ fn run(part: u64, scenario: fn()) {
     let runs = usize::try_from(runs).expect("so many can be counted");
     Runner::new(RandomScheduler::new_from_seed(first, runs), config).run(move || {
         CLOCK.take();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let clock = thread::spawn({
-            let is_over = Arc::clone(&is_over);
-            move || run_clock(|| is_over.load(Ordering::Relaxed))
-        });
+        let clock = thread::spawn(run_clock);
         scenario();
-        is_over.store(true, Ordering::Relaxed);
+        CLOCK.with_borrow_mut(|clock| clock.is_over = true);
         clock.join().expect("the clock does not panic");
     });
 }
@@ -292,9 +294,10 @@ pub(crate) fn set_clock(forward: Duration, back: Duration) {
     });
 }
 
-/// Moves the clock to every moment that a thread waits for, until `is_over`: the body of a thread.
-fn run_clock(is_over: impl Fn() -> bool) {
-    while !is_over() {
+/// Moves the clock to every moment that a thread waits for, until the scenario is over and none waits: the body of a
+/// thread.
+fn run_clock() {
+    while CLOCK.with_borrow(|clock| !clock.is_over || !clock.timers.is_empty()) {
         for _ in 0..thread_rng().gen_range(0..MAX_PATIENCE) {
             thread::yield_now();
         }
