@@ -87,7 +87,7 @@ impl Failure {
             Self::Forked => (
                 Closed,
                 format!(
-                    "the outbox {at} belongs to the parent process: open another one after the fork"
+                    "the outbox {at} belongs to the parent process: open it after the fork, in the child alone"
                 ),
             ),
             Self::TakenOver => (

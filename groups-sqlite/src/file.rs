@@ -17,6 +17,7 @@ use mixpanel_groups::{Error, ErrorKind};
 use crate::durability::Durability;
 use crate::failure::{Failure, failed};
 use crate::identity::Identity;
+use crate::opened;
 use crate::reserve::{Reserve, with_reserve};
 use crate::schema::{SCHEMA, Tables};
 
@@ -108,6 +109,7 @@ pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf), Err
         );
         return Err(Error::new(ErrorKind::Config, message));
     }
+    opened::check(path, what)?;
     let db = connect(path).map_err(|error| failed(what, path, "open", error))?;
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Ok((db, resolved))
@@ -136,9 +138,9 @@ pub(crate) fn version(db: &Connection) -> rusqlite::Result<Option<i64>> {
 }
 
 /// Creates the tables, if they are missing.
-pub(crate) fn create_tables(db: &Connection) -> rusqlite::Result<()> {
+fn create_tables(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     let deadline = Some(Instant::now() + BUSY_TIMEOUT);
-    turn_on_wal(db, deadline)?;
+    turn_on_wal(db, path, deadline)?;
     let transaction = begin(db, deadline)?;
     if version(db)?.is_none() {
         transaction.execute_batch(SCHEMA)?;
@@ -159,12 +161,11 @@ pub(crate) fn is_in_wal_mode(db: &Connection) -> rusqlite::Result<bool> {
 ///
 /// Where there is no shared memory, as on some network file systems, SQLite notices that at the next reading only, and then
 /// nobody can read the file any more. It may be an application's: so it gets its old mode back.
-fn turn_on_wal(db: &Connection, deadline: Option<Instant>) -> rusqlite::Result<()> {
+fn turn_on_wal(db: &Connection, path: &Path, deadline: Option<Instant>) -> rusqlite::Result<()> {
     if patiently(deadline, || is_in_wal_mode(db))? {
         return Ok(());
     }
     // A connection of its own, since only one that is closed stops using the shared memory.
-    let path = Path::new(db.path().unwrap_or_default());
     let turn_on = || {
         let db = connect(path)?;
         db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
@@ -188,7 +189,7 @@ fn turn_off_wal(path: &Path) -> rusqlite::Result<()> {
 /// Creates the tables, also on a full disk.
 pub(crate) fn create_tables_in(db: &Connection, path: &Path) -> Result<(), Failure> {
     let reserve = Reserve::of(path);
-    with_reserve(&reserve, || Ok(create_tables(db)?))
+    with_reserve(&reserve, || Ok(create_tables(db, path)?))
 }
 
 /// Sets what holds for one connection only.
@@ -306,10 +307,23 @@ mod tests {
         drop(own);
         // SQLite follows no link there.
         std::os::unix::fs::symlink("nowhere", folder.path().join("shop.db-shm")).unwrap();
-        assert!(create_tables(&connect(&path).unwrap()).is_err());
+        assert!(create_tables(&connect(&path).unwrap(), &path).is_err());
         let own = Connection::open(&path).unwrap();
         let id = own.query_row("SELECT id FROM companies", [], |row| row.get::<_, u8>(0));
         assert_eq!(id, Ok(7));
         assert_eq!(is_in_wal_mode(&own), Ok(false));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_path_of_any_bytes_is_in_wal_mode_too() {
+        use std::os::unix::ffi::OsStrExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"b\xfcro.db");
+        let path = folder.path().join(name);
+        let db = connect(&path).unwrap();
+        create_tables(&db, &path).unwrap();
+        assert_eq!(is_in_wal_mode(&db), Ok(true));
     }
 }

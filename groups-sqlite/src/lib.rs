@@ -21,6 +21,7 @@ mod group_commit;
 mod identity;
 mod lease;
 mod lock;
+mod opened;
 mod outbox;
 mod relay;
 mod reserve;

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::file::{self, OutboxFile, insert, now, patiently};
 use crate::group_commit::{GroupCommit, NotWritten};
 use crate::lease::Lease;
+use crate::opened::Opened;
 use crate::relay::Relay;
 use crate::schema::{self, Tables, VERSION};
 use mixpanel_groups::Outbox;
@@ -92,8 +93,9 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///   your application may use.)
 ///
 /// # Forks
-/// A fork may not use the connections of its parent: in a child, every call is [`ErrorKind::Closed`]. Open another outbox after
-/// the fork.
+/// A fork may not use the connections of its parent, nor open what its parent had open: SQLite's locks are those of one
+/// process. Both are [`ErrorKind::Closed`]. Open the outbox in the children alone, and close connections of your own to the
+/// file before the fork.
 ///
 /// # Several processes and dropping the oldest
 /// A process knows only what it took itself. If it drops the oldest updates to make room, they may be
@@ -113,6 +115,7 @@ struct Connections<R> {
     appender: GroupCommit<Appender, Append<R>, Result<bool, Failure>>,
     relay: Mutex<Relay>,
     reader: Mutex<Connection>,
+    _opened: Opened,
 }
 
 impl SqliteOutbox {
@@ -127,6 +130,7 @@ impl SqliteOutbox {
     ///   [`MemoryOutbox`](mixpanel_groups::outbox::MemoryOutbox) is for that. Also if it begins with `file:`, which is a URI
     ///   to SQLite.
     /// - [`ErrorKind::Io`] if the file cannot be read and written.
+    /// - [`ErrorKind::Closed`] if this process is a fork of one that had it open at the fork.
     /// - [`ErrorKind::Timeout`] if another connection writes to it for 5 seconds.
     /// - [`ErrorKind::Damaged`] if it is not an SQLite database, or has tables of another version of this
     ///   library.
@@ -396,6 +400,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             appender: GroupCommit::new(appender),
             relay: Mutex::new(relay),
             reader: Mutex::new(reader),
+            _opened: Opened::of(&file.path),
         };
         Ok(Self {
             path: path.to_owned(),

@@ -1,6 +1,6 @@
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, mem, process};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
@@ -10,6 +10,7 @@ use mixpanel_groups::{Error, ErrorKind};
 use crate::failure::failed;
 use crate::file::{self, MAX_JOURNAL, is_in_wal_mode};
 use crate::lock::Lock;
+use crate::opened::Opened;
 
 /// The table of a snapshot. Numbers are not used again after their rows are removed.
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS mixpanel_snapshot (
@@ -42,6 +43,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A second snapshot of the same file is refused, in this process or in another one on this machine, as long as the
 /// first one is open. For that, it locks an empty file beside it, whose name ends with `-snapshot`. The lock ends with the
 /// process, and the file stays. In a container, mount the folder, not the file alone: SQLite's own files are beside it, too.
+/// A fork may not open what its parent had open.
 ///
 /// # Beside your own queries and transactions
 /// Transactions of your own that write wait while rows are written, and rows wait while a transaction of your own writes: do
@@ -54,9 +56,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// collect them before the run.
 pub struct SqliteSnapshot {
     path: PathBuf,
-    db: Connection,
+    /// There until it is dropped.
+    db: Option<Connection>,
     /// Locked as long as the store is open.
     _lock: Lock,
+    opened: Option<Opened>,
+    /// The process that opened it: SQLite's connections cannot be carried over a fork, not even to close them.
+    process: u32,
 }
 
 impl SqliteSnapshot {
@@ -85,10 +91,16 @@ impl SqliteSnapshot {
         set_up().map_err(|error| failed(WHAT, &path, "open", error))?;
         let lock = Lock::of(&path)?;
         Ok(Self {
+            opened: Some(Opened::of(&path)),
             path,
-            db,
+            db: Some(db),
             _lock: lock,
+            process: process::id(),
         })
+    }
+
+    fn db(&self) -> &Connection {
+        self.db.as_ref().expect("it is there until it is dropped")
     }
 
     fn failed(&self, verb: &str, error: rusqlite::Error) -> Error {
@@ -97,7 +109,7 @@ impl SqliteSnapshot {
 
     fn cannot_write(&self, error: rusqlite::Error) -> Error {
         if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy)
-            || is_in_wal_mode(&self.db) == Ok(true)
+            || is_in_wal_mode(self.db()) == Ok(true)
         {
             return self.failed("write", error);
         }
@@ -136,7 +148,7 @@ impl SnapshotStore for SqliteSnapshot {
     fn load(&mut self, each: &mut EachRow<'_>) -> Result<bool, Error> {
         let failed = |error| self.failed("read", error);
         let select = "SELECT id, row FROM mixpanel_snapshot ORDER BY id";
-        let mut select = self.db.prepare(select).map_err(failed)?;
+        let mut select = self.db().prepare(select).map_err(failed)?;
         let mut rows = select.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let id: i64 = row.get(0).map_err(failed)?;
@@ -148,13 +160,13 @@ impl SnapshotStore for SqliteSnapshot {
     }
 
     fn read(&mut self, place: u64) -> Result<Vec<u8>, Error> {
-        read(&self.db, place).map_err(|error| self.failed("read", error))
+        read(self.db(), place).map_err(|error| self.failed("read", error))
     }
 
     fn append(&mut self, rows: &[Vec<u8>]) -> Result<Vec<u64>, Error> {
-        let mut write = || {
+        let write = || {
             let behavior = TransactionBehavior::Immediate;
-            let transaction = self.db.transaction_with_behavior(behavior)?;
+            let transaction = Transaction::new_unchecked(self.db(), behavior)?;
             let places = rows.iter().map(|row| append(&transaction, row));
             let places = places.collect::<rusqlite::Result<_>>()?;
             transaction.commit()?;
@@ -164,9 +176,9 @@ impl SnapshotStore for SqliteSnapshot {
     }
 
     fn retain(&mut self, places: &[u64]) -> Result<(), Error> {
-        let mut write = || {
+        let write = || {
             let behavior = TransactionBehavior::Immediate;
-            let transaction = self.db.transaction_with_behavior(behavior)?;
+            let transaction = Transaction::new_unchecked(self.db(), behavior)?;
             let last = "SELECT MAX(id) FROM mixpanel_snapshot";
             let last: Option<i64> = transaction.query_row(last, [], |row| row.get(0))?;
             for place in places {
@@ -178,6 +190,14 @@ impl SnapshotStore for SqliteSnapshot {
             transaction.commit()
         };
         write().map_err(|error| self.cannot_write(error))
+    }
+}
+
+impl Drop for SqliteSnapshot {
+    fn drop(&mut self) {
+        if self.process != process::id() {
+            mem::forget((self.db.take(), self.opened.take()));
+        }
     }
 }
 
@@ -202,7 +222,7 @@ mod tests {
         own.execute_batch("CREATE TABLE companies (id); INSERT INTO companies VALUES (1), (2)")
             .unwrap();
         let mut store = SqliteSnapshot::open(&path).unwrap();
-        store.db.busy_timeout(Duration::ZERO).unwrap();
+        store.db().busy_timeout(Duration::ZERO).unwrap();
         let mut append_meanwhile = || {
             let mut select = own.prepare("SELECT id FROM companies").unwrap();
             let mut rows = select.query([]).unwrap();
@@ -223,7 +243,11 @@ mod tests {
         const EXTRA: u8 = 3;
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteSnapshot::open(folder.path().join("shop.db")).unwrap();
-        let of = |pragma| store.db.pragma_query_value(None, pragma, |row| row.get(0));
+        let of = |pragma| {
+            store
+                .db()
+                .pragma_query_value(None, pragma, |row| row.get(0))
+        };
         assert_eq!(of("synchronous"), Ok(EXTRA));
     }
 }

@@ -67,7 +67,16 @@ fn a_child_that_drops_a_snapshot_leaves_it_locked() {
     let shop = folder.0.join("shop.db");
     let mut file = Some(Snapshot::open(folder.file()).unwrap());
     let mut table = Some(SqliteSnapshot::open(&shop).unwrap());
-    in_child(|| drop((file.take(), table.take())), || ());
+    let emulator = Emulator::start().unwrap();
+    let client = client(&emulator);
+    let child = || {
+        let error = file.as_mut().unwrap().sync(&client, [company(1)]);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Closed);
+        let error = SqliteSnapshot::open(&shop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        drop((file.take(), table.take()));
+    };
+    in_child(child, || ());
     for error in [
         Snapshot::open(folder.file()).unwrap_err(),
         SqliteSnapshot::open(&shop).unwrap_err(),

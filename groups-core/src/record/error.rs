@@ -60,7 +60,7 @@ pub enum ErrorKind {
     /// A batch or an outbox has no room for more.
     Full,
     /// The [`BufferedClient`](crate::BufferedClient) was shut down, its worker has ended, or this process is a fork of the
-    /// one that started it, or that opened the outbox.
+    /// one that started it, or that opened the outbox or the snapshot.
     Closed,
     /// The caller cancelled, or the client was shut down while it was sending.
     Cancelled,

@@ -3,6 +3,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file_store::FileStore;
@@ -67,6 +68,8 @@ pub struct Snapshot {
     delete_gone: bool,
     /// The properties of the struct of each group key that was synced.
     structs: HashMap<&'static str, &'static [Property]>,
+    /// The process that opened it: two would write over each other's rows.
+    process: u32,
 }
 
 impl Snapshot {
@@ -101,6 +104,7 @@ impl Snapshot {
             is_loaded: true,
             delete_gone: false,
             structs: HashMap::new(),
+            process: process::id(),
         })
     }
 
@@ -189,6 +193,13 @@ impl Snapshot {
         T: MixpanelGroup,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
+        if self.process != process::id() {
+            let message = format!(
+                "{} belongs to the parent process: open it after the fork",
+                self.name
+            );
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
         if !self.is_loaded {
             self.index = Index::load(&mut *self.store, &self.name)?;
         }

@@ -1,9 +1,14 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process;
 
 /// A lock that ends when this is dropped, or the process ends.
-pub(crate) struct FileLock(File);
+pub(crate) struct FileLock {
+    file: File,
+    /// The process that locked it.
+    process: u32,
+}
 
 impl FileLock {
     /// Locks a file beside the one at `path`, which is itself replaced with each save. Returns `None` where there
@@ -26,7 +31,10 @@ impl FileLock {
             return Ok(None);
         };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self {
+                file,
+                process: process::id(),
+            })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             // Not every file system has locks.
             Err(TryLockError::Error(_)) => Ok(None),
@@ -50,10 +58,13 @@ pub(super) fn target(path: &Path) -> PathBuf {
 }
 
 impl Drop for FileLock {
-    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do.
+    /// Removes the lock. A child process that is just being started shares the open file, so closing it would not do. Nor may
+    /// a fork remove it, which is dropping what its parent still uses.
     fn drop(&mut self) {
-        // An error would leave the lock to the end of the process.
-        let _ = self.0.unlock();
+        if self.process == process::id() {
+            // An error would leave the lock to the end of the process.
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -64,7 +75,7 @@ mod tests {
     /// Here, since these tests run on other systems too.
     #[test]
     fn a_file_is_locked_once_and_keeps_what_it_has() {
-        let path = std::env::temp_dir().join(format!("emulator-lock-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("emulator-lock-{}", process::id()));
         let lock = path.with_extension("lock");
         fs::write(&lock, "4711").unwrap();
         let first = FileLock::beside(&path).unwrap().expect("a lock");

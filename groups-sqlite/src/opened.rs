@@ -1,0 +1,74 @@
+//! Which files this process has open.
+//!
+//! SQLite keeps one list of its locks for each process. A fork inherits the list without the locks: what it opens that its
+//! parent had open, it would use without locks, and its parent would remove the log from under it.
+
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use mixpanel_groups::{Error, ErrorKind};
+
+/// Each file, by its path without links, and the process that opened it.
+static OPEN: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
+
+/// How long to wait for the list: in a fork, nobody may be left who would give it back.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A file that is open as long as this is not dropped.
+pub(crate) struct Opened(PathBuf);
+
+impl Opened {
+    /// Notes that this process has the file open.
+    pub(crate) fn of(path: &Path) -> Self {
+        if let Some(mut open) = list() {
+            open.push((process::id(), path.to_owned()));
+        }
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let Some(mut open) = list() else { return };
+        let is_this =
+            |(process, path): &(u32, PathBuf)| *process == process::id() && *path == self.0;
+        if let Some(at) = open.iter().position(is_this) {
+            open.swap_remove(at);
+        }
+    }
+}
+
+/// Returns an error if this process is a fork of one that has the file open.
+pub(crate) fn check(path: &Path, what: &str) -> Result<(), Error> {
+    // What does not exist yet is open nowhere.
+    let Ok(resolved) = path.canonicalize() else {
+        return Ok(());
+    };
+    let is_inherited =
+        |(process, path): &(u32, PathBuf)| *process != process::id() && *path == resolved;
+    if list().is_some_and(|open| !open.iter().any(is_inherited)) {
+        return Ok(());
+    }
+    let path = path.display();
+    let message = format!(
+        "cannot open the {what} {path} in a fork: the parent process had it open; open it after the fork alone"
+    );
+    Err(Error::new(ErrorKind::Closed, message))
+}
+
+fn list() -> Option<MutexGuard<'static, Vec<(u32, PathBuf)>>> {
+    let start = Instant::now();
+    loop {
+        match OPEN.try_lock() {
+            Ok(open) => return Some(open),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                sleep(Duration::from_millis(1));
+            }
+            Err(TryLockError::WouldBlock) => return None,
+        }
+    }
+}
