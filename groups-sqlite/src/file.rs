@@ -17,7 +17,7 @@ use mixpanel_groups::{Error, ErrorKind};
 use crate::durability::Durability;
 use crate::failure::{Failure, failed};
 use crate::identity::Identity;
-use crate::opened;
+use crate::opened::{self, Opened};
 use crate::reserve::{Reserve, with_reserve};
 use crate::schema::{SCHEMA, Tables};
 
@@ -97,7 +97,7 @@ fn millis(time: Duration) -> u64 {
 
 /// Opens the file of an outbox or a snapshot, or creates it. Returns its path without symbolic links too, which the names of
 /// other files beside it are made of: SQLite resolves them as well.
-pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf), Error> {
+pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf, Opened), Error> {
     if [Path::new(""), Path::new(":memory:")].contains(&path) {
         let message = format!("path \"{}\" is not a file: name one", path.display());
         return Err(Error::new(ErrorKind::Config, message));
@@ -111,8 +111,9 @@ pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf), Err
     }
     opened::check(path, what)?;
     let db = connect(path).map_err(|error| failed(what, path, "open", error))?;
+    let opened = Opened::of(path);
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Ok((db, resolved))
+    Ok((db, resolved, opened))
 }
 
 /// Opens a connection. SQLite reads a path that begins with `file:` as a URI, also without the flag for that: the bundled

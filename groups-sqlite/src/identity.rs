@@ -7,7 +7,7 @@ use std::path::Path;
 pub(crate) struct Identity([Option<FileId>; 3]);
 
 /// The device and the number of a file there.
-type FileId = (u64, u64);
+pub(crate) type FileId = (u64, u64);
 
 impl Identity {
     /// Returns the files at that path now. The log is there as soon as something was written, until no connection is left.
@@ -26,13 +26,13 @@ impl Identity {
 }
 
 #[cfg(unix)]
-fn file_id(path: &Path) -> Option<FileId> {
+pub(crate) fn file_id(path: &Path) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt as _;
     let file = path.metadata().ok()?;
     Some((file.dev(), file.ino()))
 }
 
 #[cfg(not(unix))]
-fn file_id(_path: &Path) -> Option<FileId> {
+pub(crate) fn file_id(_path: &Path) -> Option<FileId> {
     None
 }

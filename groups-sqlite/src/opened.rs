@@ -3,39 +3,41 @@
 //! SQLite keeps one list of its locks for each process. A fork inherits the list without the locks: what it opens that its
 //! parent had open, it would use without locks, and its parent would remove the log from under it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::identity::{FileId, file_id};
 use mixpanel_groups::{Error, ErrorKind};
 
-/// Each file, by its path without links, and the process that opened it.
-static OPEN: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
+/// Each file that is open, and the process that opened it. SQLite knows files by these numbers too, whatever leads to them.
+static OPEN: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
 
 /// How long to wait for the list: in a fork, nobody may be left who would give it back.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A file that is open as long as this is not dropped.
-pub(crate) struct Opened(PathBuf);
+pub(crate) struct Opened(Option<(u32, FileId)>);
 
 impl Opened {
     /// Notes that this process has the file open.
     pub(crate) fn of(path: &Path) -> Self {
-        if let Some(mut open) = list() {
-            open.push((process::id(), path.to_owned()));
+        let opened = file_id(path).map(|file| (process::id(), file));
+        if let (Some(opened), Some(mut open)) = (opened, list()) {
+            open.push(opened);
         }
-        Self(path.to_owned())
+        Self(opened)
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let Some(mut open) = list() else { return };
-        let is_this =
-            |(process, path): &(u32, PathBuf)| *process == process::id() && *path == self.0;
-        if let Some(at) = open.iter().position(is_this) {
+        let (Some(opened), Some(mut open)) = (self.0, list()) else {
+            return;
+        };
+        if let Some(at) = open.iter().position(|other| *other == opened) {
             open.swap_remove(at);
         }
     }
@@ -44,11 +46,11 @@ impl Drop for Opened {
 /// Returns an error if this process is a fork of one that has the file open.
 pub(crate) fn check(path: &Path, what: &str) -> Result<(), Error> {
     // What does not exist yet is open nowhere.
-    let Ok(resolved) = path.canonicalize() else {
+    let Some(file) = file_id(path) else {
         return Ok(());
     };
     let is_inherited =
-        |(process, path): &(u32, PathBuf)| *process != process::id() && *path == resolved;
+        |(process, other): &(u32, FileId)| *process != process::id() && *other == file;
     if list().is_some_and(|open| !open.iter().any(is_inherited)) {
         return Ok(());
     }
@@ -59,7 +61,7 @@ pub(crate) fn check(path: &Path, what: &str) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Closed, message))
 }
 
-fn list() -> Option<MutexGuard<'static, Vec<(u32, PathBuf)>>> {
+fn list() -> Option<MutexGuard<'static, Vec<(u32, FileId)>>> {
     let start = Instant::now();
     loop {
         match OPEN.try_lock() {

@@ -148,15 +148,15 @@ impl SqliteOutbox {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, durability: Durability) -> Result<Self, Error> {
         let path = path.as_ref();
-        let (reader, resolved) = file::open(path, "outbox")?;
-        Self::set_up(path, &resolved, reader, durability)
+        let (reader, resolved, opened) = file::open(path, "outbox")?;
+        Self::set_up(path, &resolved, (reader, opened), durability)
             .map_err(|failure| failure.of(path, "open"))
     }
 
     fn set_up(
         path: &Path,
         resolved: &Path,
-        reader: Connection,
+        (reader, opened): (Connection, Opened),
         durability: Durability,
     ) -> Result<Self, Failure> {
         let other = file::version(&reader)?.filter(|version| *version != VERSION);
@@ -164,11 +164,12 @@ impl SqliteOutbox {
             return Err(Failure::OtherVersion(other));
         }
         file::create_tables_in(&reader, resolved)?;
-        let second = file::connect(resolved)?;
+        let second = (file::connect(resolved)?, Opened::of(resolved));
         let file = |tables| Arc::new(OutboxFile::of(resolved.to_owned(), tables));
         let events = SqliteOutbox::queue(path, file(Tables::Events), durability, second, None)?;
         let events = Some(Arc::new(events));
-        Self::queue(path, file(Tables::Updates), durability, reader, events)
+        let first = (reader, opened);
+        Self::queue(path, file(Tables::Updates), durability, first, events)
     }
 
     /// Publishes an update or an event in a transaction of your own: it takes effect when the transaction commits,
@@ -376,7 +377,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
         path: &Path,
         file: Arc<OutboxFile>,
         durability: Durability,
-        reader: Connection,
+        (reader, opened): (Connection, Opened),
         events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
     ) -> Result<Self, Failure> {
         let connect = |durability| {
@@ -400,7 +401,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             appender: GroupCommit::new(appender),
             relay: Mutex::new(relay),
             reader: Mutex::new(reader),
-            _opened: Opened::of(&file.path),
+            _opened: opened,
         };
         Ok(Self {
             path: path.to_owned(),

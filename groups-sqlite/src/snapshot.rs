@@ -77,7 +77,7 @@ impl SqliteSnapshot {
     ///   unless it is in WAL mode, reads from it for so long. A run can end with it, too.
     /// - [`ErrorKind::Damaged`](mixpanel_groups::ErrorKind::Damaged) if it is not an SQLite database.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let (db, path) = file::open(path.as_ref(), WHAT)?;
+        let (db, path, opened) = file::open(path.as_ref(), WHAT)?;
         let set_up = || {
             db.busy_timeout(BUSY_TIMEOUT)?;
             // In WAL mode, the log grows while a query is half read.
@@ -91,7 +91,7 @@ impl SqliteSnapshot {
         set_up().map_err(|error| failed(WHAT, &path, "open", error))?;
         let lock = Lock::of(&path)?;
         Ok(Self {
-            opened: Some(Opened::of(&path)),
+            opened: Some(opened),
             path,
             db: Some(db),
             _lock: lock,

@@ -49,6 +49,11 @@ fn take<R: Kind>(publisher: &Publisher<R>, most: usize) -> Result<Vec<OutboxEntr
     if fits >= taken.len() {
         return Ok(taken);
     }
+    // Not while a shutdown takes all of it back.
+    let turn = publisher.shared.turn(Duration::MAX);
+    if turn.as_ref().is_none_or(Turn::is_taken_back) {
+        return Ok(Vec::new());
+    }
     publisher.outbox.release()?;
     publisher.outbox.take(fits)
 }

@@ -81,6 +81,9 @@ impl Snapshot {
     /// - [`ErrorKind::Io`] if it cannot be read, or another snapshot of the same file is open, in this process or in
     ///   another one on this machine: wait for its end. For that, the file is locked, and another one beside it, `….lock`,
     ///   which stays.
+    ///
+    /// A program that forks, to become a daemon for instance, opens it afterwards: in a fork, each run of its parent's snapshot
+    /// is [`ErrorKind::Closed`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let name = format!("the snapshot {}", path.display());

@@ -42,6 +42,12 @@ fn a_child_neither_uses_its_parents_outbox_nor_ends_its_lease() {
         let error = SqliteOutbox::open(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert!(error.to_string().contains("in a fork"), "{error}");
+        // By whatever name.
+        let link = path.with_file_name("link.db");
+        std::fs::hard_link(&path, &link).unwrap();
+        let error = SqliteOutbox::open(&link).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        std::fs::remove_file(link).unwrap();
         let other = path.with_file_name("other.db");
         assert!(
             SqliteOutbox::open(&other)
