@@ -86,6 +86,15 @@ pub(super) fn set_of(list: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A group with this trace of one property, or without a property.
+    fn known(trace: Option<&Trace>) -> Known {
+        let traces = trace.into_iter().cloned();
+        Known {
+            company_id: None,
+            traces: traces.map(|trace| ("name".to_owned(), trace)).collect(),
+        }
+    }
+
     #[test]
     fn what_may_be_in_one_state_or_the_other() {
         let list = |items: &str| Some(Trace::List(items.to_owned()));
@@ -125,15 +134,8 @@ mod tests {
             (list("[1]"), may_be("[2]"), may_be("[1,2]")),
             (list("[1]"), Some(unknown.clone()), Some(unknown)),
         ] {
-            let known = |trace: &Option<Trace>| Known {
-                company_id: None,
-                traces: trace
-                    .iter()
-                    .map(|trace| ("name".to_owned(), trace.clone()))
-                    .collect(),
-            };
             for (one, other) in [(&one, &other), (&other, &one)] {
-                let found = uncertain(Some(&known(one)), Some(&known(other)));
+                let found = uncertain(Some(&known(one.as_ref())), Some(&known(other.as_ref())));
                 let mut found = found.traces.get("name").cloned();
                 if let Some(Trace::Uncertain(Some(items))) = &mut found {
                     *items = set_of(items);
@@ -159,14 +161,7 @@ mod tests {
             (may_be(0, 1_000), None, true),
             (may_be(0, 1_000), may_be(0, 1_000), true),
         ] {
-            let known = |trace: &Option<Trace>| Known {
-                company_id: None,
-                traces: trace
-                    .iter()
-                    .map(|trace| ("name".to_owned(), trace.clone()))
-                    .collect(),
-            };
-            let found = uncertain(Some(&known(&one)), Some(&known(&other)));
+            let found = uncertain(Some(&known(one.as_ref())), Some(&known(other.as_ref())));
             let is_any = found.traces["name"] == Trace::Uncertain(None);
             assert_eq!(!is_any, is_list, "{one:?} {other:?}");
         }

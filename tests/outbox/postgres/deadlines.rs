@@ -82,14 +82,18 @@ fn start(outbox: &PostgresOutbox) -> BufferedClient {
         .unwrap()
 }
 
+/// A server that accepts connections and says nothing, and how to reach it.
+fn silent() -> (TcpListener, Config) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut config = Config::new();
+    config.host("127.0.0.1").port(port).user("u");
+    (listener, config)
+}
+
 #[test]
 fn a_server_that_accepts_and_says_nothing() {
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = Config::new();
-    config
-        .host("127.0.0.1")
-        .port(silent.local_addr().unwrap().port())
-        .user("u");
+    let (_silent, config) = silent();
     let outbox = impatient(&config, "public");
     every_call_ends(&outbox, &start(&outbox));
     let start = Instant::now();
@@ -100,12 +104,7 @@ fn a_server_that_accepts_and_says_nothing() {
 #[test]
 fn a_timeout_below_a_millisecond_is_not_zero() {
     const TIMEOUT: Duration = Duration::from_micros(500);
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = Config::new();
-    config
-        .host("127.0.0.1")
-        .port(silent.local_addr().unwrap().port())
-        .user("u");
+    let (_silent, config) = silent();
     let builder = PostgresOutbox::builder(config.clone(), NoTls);
     let built = builder.timeout(TIMEOUT).build().unwrap();
     let set = PostgresOutbox::new(config, NoTls).unwrap();
@@ -309,12 +308,7 @@ fn a_count_that_is_slow_does_not_fail_the_publish() {
 /// A failing database does not keep a client from being dropped.
 #[test]
 fn a_drop_ends() {
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = Config::new();
-    config
-        .host("127.0.0.1")
-        .port(silent.local_addr().unwrap().port())
-        .user("u");
+    let (_silent, config) = silent();
     let emulator = Emulator::start().unwrap();
     let client = Client::builder("TOKEN").endpoint(emulator.endpoint());
     let buffered = client.build().unwrap().buffered();
