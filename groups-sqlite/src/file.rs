@@ -24,7 +24,7 @@ use crate::schema::{SCHEMA, Tables};
 /// The longest wait for another connection that writes to the file, unless the client says otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of the write-ahead log that stay when it is empty.
-pub(crate) const MAX_JOURNAL: i64 = 4 << 20;
+const MAX_JOURNAL: i64 = 4 << 20;
 
 /// The file and one queue in it, which several connections of this process share.
 pub(crate) struct OutboxFile {

@@ -18,26 +18,39 @@ static OPEN: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
 /// How long to wait for the list: in a fork, nobody may be left who would give it back.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A file that is open as long as this is not dropped.
-pub(crate) struct Opened(Option<(u32, FileId)>);
+/// A file that a process has open: as long as this is not dropped there.
+pub(crate) struct Opened {
+    process: u32,
+    /// Where files have numbers.
+    file: Option<FileId>,
+}
 
 impl Opened {
     /// Notes that this process has the file open.
     pub(crate) fn of(path: &Path) -> Self {
-        let opened = file_id(path).map(|file| (process::id(), file));
-        if let (Some(opened), Some(mut open)) = (opened, list()) {
-            open.push(opened);
+        let (process, file) = (process::id(), file_id(path));
+        if let (Some(file), Some(mut open)) = (file, list()) {
+            open.push((process, file));
         }
-        Self(opened)
+        Self { process, file }
+    }
+
+    /// Returns whether this process is a fork of the one that opened the file. SQLite's connections cannot be carried over a
+    /// fork, not even to close them.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process != process::id()
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let (Some(opened), Some(mut open)) = (self.0, list()) else {
+        if self.is_inherited() {
+            return;
+        }
+        let (Some(file), Some(mut open)) = (self.file, list()) else {
             return;
         };
-        if let Some(at) = open.iter().position(|other| *other == opened) {
+        if let Some(at) = open.iter().position(|other| *other == (self.process, file)) {
             open.swap_remove(at);
         }
     }

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{fmt, mem, process};
+use std::{fmt, mem};
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -105,8 +105,6 @@ pub struct SqliteOutbox<R: OutboxRecord = EncodedUpdate> {
     path: PathBuf,
     file: Arc<OutboxFile>,
     connections: Arc<Connections<R>>,
-    /// The process that opened it. SQLite's connections cannot be carried over a fork, not even to close them.
-    process: u32,
     /// Beside updates.
     events: Option<Arc<SqliteOutbox<EncodedEvent>>>,
 }
@@ -115,7 +113,7 @@ struct Connections<R> {
     appender: GroupCommit<Appender, Append<R>, Result<bool, Failure>>,
     relay: Mutex<Relay>,
     reader: Mutex<Connection>,
-    _opened: Opened,
+    opened: Opened,
 }
 
 impl SqliteOutbox {
@@ -358,7 +356,7 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
 /// Lets another process send at once, unless the file is busy: that one need not wait long either.
 impl<R: OutboxRecord> Drop for SqliteOutbox<R> {
     fn drop(&mut self) {
-        if self.process != process::id() {
+        if self.connections.opened.is_inherited() {
             // They are the parent's, and so is the lease: they stay open as long as this process lives.
             return mem::forget(Arc::clone(&self.connections));
         }
@@ -401,19 +399,18 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             appender: GroupCommit::new(appender),
             relay: Mutex::new(relay),
             reader: Mutex::new(reader),
-            _opened: opened,
+            opened,
         };
         Ok(Self {
             path: path.to_owned(),
             file,
             connections: Arc::new(connections),
-            process: process::id(),
             events,
         })
     }
 
     fn connections(&self, verb: &str) -> Result<&Connections<R>, Error> {
-        if self.process != process::id() {
+        if self.connections.opened.is_inherited() {
             return Err(self.failed(verb, Failure::Forked));
         }
         Ok(&self.connections)

@@ -1,14 +1,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fmt, mem, process};
+use std::{fmt, mem};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use mixpanel_groups::snapshot::{EachRow, SnapshotStore};
 use mixpanel_groups::{Error, ErrorKind};
 
+use crate::durability::Durability;
 use crate::failure::failed;
-use crate::file::{self, MAX_JOURNAL, is_in_wal_mode};
+use crate::file::{self, is_in_wal_mode};
 use crate::lock::Lock;
 use crate::opened::Opened;
 
@@ -60,9 +61,7 @@ pub struct SqliteSnapshot {
     db: Option<Connection>,
     /// Locked as long as the store is open.
     _lock: Lock,
-    opened: Option<Opened>,
-    /// The process that opened it: SQLite's connections cannot be carried over a fork, not even to close them.
-    process: u32,
+    opened: Opened,
 }
 
 impl SqliteSnapshot {
@@ -80,22 +79,18 @@ impl SqliteSnapshot {
         let (db, path, opened) = file::open(path.as_ref(), WHAT)?;
         let set_up = || {
             db.busy_timeout(BUSY_TIMEOUT)?;
-            // In WAL mode, the log grows while a query is half read.
-            db.pragma_update_and_check(None, "journal_size_limit", MAX_JOURNAL, |_| Ok(()))?;
+            file::set_up(&db, Durability::Full)?;
             // A power loss may undo with `FULL` what was committed last, unless the file is in WAL mode.
             db.pragma_update(None, "synchronous", "EXTRA")?;
-            // On macOS, a plain `fsync` does not reach the disk.
-            db.pragma_update(None, "fullfsync", true)?;
             db.execute_batch(SCHEMA)
         };
         set_up().map_err(|error| failed(WHAT, &path, "open", error))?;
         let lock = Lock::of(&path)?;
         Ok(Self {
-            opened: Some(opened),
             path,
             db: Some(db),
             _lock: lock,
-            process: process::id(),
+            opened,
         })
     }
 
@@ -195,8 +190,8 @@ impl SnapshotStore for SqliteSnapshot {
 
 impl Drop for SqliteSnapshot {
     fn drop(&mut self) {
-        if self.process != process::id() {
-            mem::forget((self.db.take(), self.opened.take()));
+        if self.opened.is_inherited() {
+            mem::forget(self.db.take());
         }
     }
 }
