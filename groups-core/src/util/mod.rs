@@ -1,6 +1,6 @@
 //! Tools that do not depend on other modules: random numbers, a buffer for each thread, a keyed hash and a checksum that are
-//! the same in all versions, files that are replaced atomically, panics as values, texts in one line, and the locks and the clock that a
-//! simulation can replace. There are no threads, and the buffers are the only state.
+//! the same in all versions, files that are replaced atomically, panics as values, texts in one line, and the locks and the
+//! clock that a simulation can replace. There are no threads, and the buffers are the only state.
 
 pub(crate) mod atomic_file;
 pub(crate) mod checksum;

@@ -39,7 +39,7 @@
 //! a group id that is not a text, such as a number, a property name that is empty, `$group_key` or
 //! `$group_id`, two objects on one line of a body that has one a line, an event's `time` that is not an
 //! integer, and a record that is nested in more than 122 levels ([`MAX_LEVELS`]). The SDK for Python sends a
-//! group id and a `time` as they were given. So is `$add`, which is documented for groups by its name alone.
+//! group id and a `time` as they were given. `$add` is refused too: it is documented for groups by its name alone.
 //!
 //! A body with a text that is not UTF-8 is refused as a whole. The Import API has an example where such a
 //! record alone fails; there the emulator is stricter.
