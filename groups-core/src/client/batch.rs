@@ -52,10 +52,15 @@ impl Batch {
     /// # Errors
     /// [`InvalidUpdate`](ErrorKind::InvalidUpdate) if the update cannot be sent, and [`Full`](ErrorKind::Full) if it does not
     /// fit. The latter gives the update [back](Error::undelivered), for the next batch. The batch is unchanged.
+    #[inline]
     pub fn push<'u>(&mut self, update: impl Into<Update<'u>>) -> Result<(), Error> {
+        self.push_update(&update.into())
+    }
+
+    fn push_update(&mut self, update: &Update<'_>) -> Result<(), Error> {
         let (position, opening, limits) = (self.records.len(), &self.opening, Limits::default());
         self.records
-            .push(position, opening, &update.into(), limits)
+            .push(position, opening, update, limits)
             .map_err(|rejection| Error::invalid(&rejection))?;
         if self.records.fits(limits) {
             return Ok(());

@@ -10,7 +10,7 @@ pub(super) fn write_integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
 #[inline]
 pub(super) fn write_u64(out: &mut Vec<u8>, value: u64) {
     match u32::try_from(value) {
-        Ok(value) if value < 100_000_000 => {
+        Ok(value) if value < END_OF_DIGITS => {
             let (digits, len) = digits(value);
             let end = out.len() + len;
             out.extend_from_slice(&digits);
@@ -19,6 +19,8 @@ pub(super) fn write_u64(out: &mut Vec<u8>, value: u64) {
         _ => write_integer(out, value),
     }
 }
+
+const END_OF_DIGITS: u32 = 100_000_000;
 
 /// Returns the digits of an integer of at most eight, and how many they are.
 ///
@@ -62,13 +64,27 @@ pub(super) fn write_cents(out: &mut Vec<u8>, value: f64) -> bool {
     if !(1..END).contains(&cents) || cents as f64 / 100.0 != value {
         return false;
     }
-    write_u64(out, cents / 100);
-    let [tenth, hundredth] = [cents / 10, cents].map(|cents| b"0123456789"[(cents % 10) as usize]);
-    if hundredth == b'0' {
-        out.extend_from_slice(&[b'.', tenth]);
-    } else {
-        out.extend_from_slice(&[b'.', tenth, hundredth]);
+    let (whole, part) = (cents / 100, cents % 100);
+    let [tenth, hundredth] = [part / 10, part % 10].map(|digit| b'0' + digit as u8);
+    let ending = [b'.', tenth, hundredth];
+    match u32::try_from(whole) {
+        Ok(whole) if whole < END_OF_DIGITS => {
+            let (digits, len) = digits(whole);
+            let end = out.len() + len + ending.len();
+            let mut text = [0; 11];
+            text[..8].copy_from_slice(&digits);
+            out.extend_from_slice(&text);
+            out.truncate(end);
+            if let Some(last) = out.last_chunk_mut() {
+                *last = ending;
+            }
+        }
+        _ => {
+            write_integer(out, whole);
+            out.extend_from_slice(&ending);
+        }
     }
+    out.truncate(out.len() - usize::from(hundredth == b'0'));
     true
 }
 

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 
 use serde_core::Serialize;
 
-use crate::json::escape::{write_escaped, write_str};
+use crate::json::escape::{write_escaped, write_name, write_str};
 use crate::json::members::{check_depth, check_readable, may_be_deep};
 use crate::json::number::{write_cents, write_float, write_integer, write_u64};
 use crate::json::sink::{Parts, Scalar, Shape, Sink};
@@ -78,7 +78,13 @@ impl<'a> Sink for Json<'a> {
     fn scalar(self, scalar: Scalar) -> Result<Written, EncodeError> {
         let out = self.out;
         match scalar {
-            Scalar::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
+            Scalar::Bool(value) => {
+                // A copy of constant size takes no call of `memcpy`.
+                let (text, length) = if value { (b"true ", 4) } else { (b"false", 5) };
+                let end = out.len() + length;
+                out.extend_from_slice(text);
+                out.truncate(end);
+            }
             Scalar::I64(value) => write_integer(out, value),
             Scalar::U64(value) => write_u64(out, value),
             Scalar::I128(value) => write_integer(out, value),
@@ -114,17 +120,17 @@ impl<'a> Sink for Json<'a> {
             out.push(b':');
         }
         let (open, close) = match shape {
-            Shape::List => ("[", "]"),
-            Shape::Map | Shape::Struct => ("{", "}"),
-            Shape::RawJson => ("", ""),
-            Shape::NewtypeVariant(_) => ("", "}"),
-            Shape::TupleVariant(_) => ("[", "]}"),
-            Shape::StructVariant(_) => ("{", "}}"),
+            Shape::List => (Some(b'['), "]"),
+            Shape::Map | Shape::Struct => (Some(b'{'), "}"),
+            Shape::RawJson => (None, ""),
+            Shape::NewtypeVariant(_) => (None, "}"),
+            Shape::TupleVariant(_) => (Some(b'['), "]}"),
+            Shape::StructVariant(_) => (Some(b'{'), "}}"),
         };
-        out.extend_from_slice(open.as_bytes());
         Ok(Compound {
             start: out.len(),
             out,
+            open,
             close,
             is_raw: matches!(shape, Shape::RawJson),
         })
@@ -134,31 +140,28 @@ impl<'a> Sink for Json<'a> {
 /// A list or an object that is being written.
 pub(crate) struct Compound<'a> {
     out: &'a mut Vec<u8>,
-    /// The position behind the opening bracket, where the first item starts.
+    /// Where the value starts.
     start: usize,
+    /// The bracket before the items. Each is written with a comma before it, and the first comma becomes the bracket.
+    open: Option<u8>,
     /// The closing brackets.
     close: &'static str,
     /// Whether the only field is JSON text.
     is_raw: bool,
 }
 
-impl Compound<'_> {
-    #[inline]
-    fn comma(&mut self) {
-        if self.out.len() > self.start {
-            self.out.push(b',');
-        }
-    }
-
-    /// Writes JSON text, which serde passes as a string: it is written as one, then replaced by its content.
-    fn raw_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        Json { out: self.out }.write(value)?;
-        let text: String = serde_json::from_slice(&self.out[self.start..])?;
-        check_readable(&text).map_err(EncodeError::new)?;
-        self.out.truncate(self.start);
-        self.out.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
+/// Writes JSON text, which serde passes as a string: it is written as one, then replaced by its content.
+fn write_raw<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    start: usize,
+    value: &T,
+) -> Result<(), EncodeError> {
+    Json { out }.write(value)?;
+    let text: String = serde_json::from_slice(&out[start..])?;
+    check_readable(&text).map_err(EncodeError::new)?;
+    out.truncate(start);
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 impl Parts for Compound<'_> {
@@ -167,13 +170,15 @@ impl Parts for Compound<'_> {
 
     #[inline]
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.comma();
+        if self.open.is_some() {
+            self.out.push(b',');
+        }
         Json { out: self.out }.write(value).map(drop)
     }
 
     #[inline]
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
-        self.comma();
+        self.out.push(b',');
         Key { out: self.out }.write(key)
     }
 
@@ -190,21 +195,25 @@ impl Parts for Compound<'_> {
         value: &T,
     ) -> Result<(), EncodeError> {
         if self.is_raw {
-            return self.raw_field(value);
+            return write_raw(self.out, self.start, value);
         }
-        self.comma();
-        write_str(self.out, key);
-        self.out.push(b':');
+        write_name(self.out, key);
         Json { out: self.out }.write(value).map(drop)
     }
 
     #[inline]
     fn end(self) -> Result<Written, EncodeError> {
+        if let Some(open) = self.open {
+            match self.out.get_mut(self.start) {
+                Some(comma) => *comma = open,
+                None => self.out.push(open),
+            }
+        }
         self.out.extend_from_slice(self.close.as_bytes());
         if may_be_deep(self.out.len() - self.start) {
             // A variant has one bracket more than other values.
-            let start = self.start - self.close.len().saturating_sub(1);
-            check_depth(&self.out[start..])?;
+            let outer = usize::from(self.open.is_some()) - (self.close.len().saturating_sub(1));
+            check_depth(&self.out[self.start + outer..])?;
         }
         Ok(match &self.out[self.start..] {
             [] if self.is_raw => return Err(EncodeError::new("JSON text without a text")),
