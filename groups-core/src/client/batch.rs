@@ -2,8 +2,9 @@ use std::fmt;
 
 use crate::client::coalesce::coalesce;
 use crate::client::records::{Limits, Records};
-use crate::json::escape::write_str;
+use crate::json::escape::push_str;
 use crate::record::{Error, ErrorKind, Undelivered, Update};
+use crate::util::Buffer;
 
 /// The body of one request to `/groups`, for programs that send it with an HTTP client of their own.
 ///
@@ -30,10 +31,11 @@ pub struct Batch {
 
 /// Returns the beginning of every update: its bracket and the project's token.
 pub(crate) fn opening(token: &str) -> Vec<u8> {
-    let mut opening = b"{\"$token\":".to_vec();
-    write_str(&mut opening, token);
+    let mut opening = Buffer::default();
+    opening.extend_from_slice(b"{\"$token\":");
+    push_str(&mut opening, token);
     opening.push(b',');
-    opening
+    opening.into_vec()
 }
 
 impl Batch {

@@ -19,8 +19,9 @@ use crate::client::mutable_list::MutableList;
 use crate::client::records::Records;
 use crate::group::Operation;
 use crate::json::close;
-use crate::json::escape::write_str;
+use crate::json::escape::push_str;
 use crate::json::item::{Item, parse_items};
+use crate::util::Buffer;
 
 /// Replaces the records by fewer equivalent ones, group by group. Returns how many were saved: 0 if one of them would have
 /// more than `most` bytes; then they are as they were.
@@ -268,7 +269,7 @@ impl Slot<'_> {
         !self.values.is_empty() || self.operation == Operation::Delete
     }
 
-    fn write(&self, prefix: &[u8], out: &mut Vec<u8>) {
+    fn write(&self, prefix: &[u8], out: &mut Buffer) {
         let operation = self.operation;
         out.extend_from_slice(prefix);
         out.extend_from_slice(operation.key().as_bytes());
@@ -278,7 +279,7 @@ impl Slot<'_> {
         let start = out.len();
         for (name, value) in &self.values {
             out.push(b',');
-            write_str(out, name);
+            push_str(out, name);
             if operation != Operation::Unset {
                 out.push(b':');
                 value.write(out);

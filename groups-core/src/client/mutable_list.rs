@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use crate::json::item::{Item, bracket, parse_items};
+use crate::util::Buffer;
 
 /// A JSON value that `$union` and `$remove` change if it is a list: item by item, however long it is.
 pub(crate) enum MutableList<'a> {
@@ -68,7 +69,7 @@ impl<'a> MutableList<'a> {
         }
     }
 
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Buffer) {
         match self {
             Self::Unchanged(json) => out.extend_from_slice(json.as_bytes()),
             Self::Changed(items) => {
@@ -94,7 +95,7 @@ impl<'a> Items<'a> {
 pub(crate) fn union(value: &str, items: &str) -> String {
     let mut list = MutableList::new(value);
     list.add(items);
-    let mut out = Vec::new();
+    let mut out = Buffer::default();
     list.write(&mut out);
-    String::from_utf8(out).expect("pieces of text")
+    String::from_utf8(out.into_vec()).expect("pieces of text")
 }

@@ -1,6 +1,7 @@
 //! One request's body: records written straight into one byte buffer, within limits.
 
 use crate::record::{MAX_RECORD, Record};
+use crate::util::Buffer;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -42,7 +43,7 @@ impl Limits {
 /// right when a body is taken, so that any run of records is a body without being copied.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Records {
-    buffer: Vec<u8>,
+    buffer: Buffer,
     entries: Vec<RecordSpan>,
 }
 
@@ -63,7 +64,7 @@ pub(crate) struct Written<'a, R> {
 }
 
 impl<R: Record> Record for Written<'_, R> {
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+    fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
         out.extend_from_slice(self.members);
         Ok(Some(self.encoded))
     }
@@ -78,7 +79,7 @@ impl<R: Record> Record for Written<'_, R> {
 }
 
 /// What is written behind the records that end there. Removes it unless it becomes a record, also where a value panics.
-struct Unfinished<'a>(&'a mut Vec<u8>, usize);
+struct Unfinished<'a>(&'a mut Buffer, usize);
 
 impl Unfinished<'_> {
     /// Makes it a record.
@@ -100,7 +101,7 @@ impl Drop for Unfinished<'_> {
 pub(crate) struct Borrowed<'a, R>(pub(crate) &'a R);
 
 impl<R: Record> Record for Borrowed<'_, R> {
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+    fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
         self.0.write(out)
     }
 
@@ -288,7 +289,7 @@ impl Records {
         other: &Self,
         index: usize,
         operation: Option<Operation>,
-        write: impl FnOnce(&mut Vec<u8>),
+        write: impl FnOnce(&mut Buffer),
     ) {
         let start = self.begin();
         write(&mut self.buffer);
@@ -384,14 +385,14 @@ mod tests {
     }
 
     impl Record for Fake {
-        fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+        fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
             let (operation, head) = (None, 1);
             let length = match self {
                 Self::Bytes(length) => *length,
                 Self::Nothing => return Ok(None),
                 Self::Fails | Self::Panics => 5,
             };
-            out.extend(std::iter::repeat_n(b'x', length));
+            out.extend_from_slice(&b"x".repeat(length));
             out.push(b'}');
             match self {
                 // Without the hook, which would print it.

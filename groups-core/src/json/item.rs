@@ -2,8 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use crate::json::escape::write_str;
+use crate::json::escape::push_str;
 use crate::json::members::{check_depth, may_be_deep};
+use crate::util::Buffer;
 
 /// A JSON value in a form that is equal for equal values.
 ///
@@ -20,9 +21,9 @@ impl Item {
         if may_be_deep(json.len()) && check_depth(json.as_bytes()).is_err() {
             return Self(json.to_owned());
         }
-        let mut out = Vec::with_capacity(json.len());
+        let mut out = Buffer::default();
         Reader { json, at: 0 }.value(&mut out);
-        Self(String::from_utf8(out).expect("pieces of text, cut at ASCII"))
+        Self(String::from_utf8(out.into_vec()).expect("pieces of text, cut at ASCII"))
     }
 
     pub(crate) fn into_json(self) -> String {
@@ -60,7 +61,7 @@ impl<'a> Reader<'a> {
         self.json.as_bytes().get(self.at).copied()
     }
 
-    fn value(&mut self, out: &mut Vec<u8>) {
+    fn value(&mut self, out: &mut Buffer) {
         match self.peek() {
             Some(b'{') => self.object(out),
             Some(b'[') => self.list(out),
@@ -92,7 +93,7 @@ impl<'a> Reader<'a> {
         scalar
     }
 
-    fn list(&mut self, out: &mut Vec<u8>) {
+    fn list(&mut self, out: &mut Buffer) {
         self.at += 1;
         let start = out.len();
         while self.peek().is_some_and(|byte| byte != b']') {
@@ -106,18 +107,18 @@ impl<'a> Reader<'a> {
         bracket(out, start, *b"[]");
     }
 
-    fn object(&mut self, out: &mut Vec<u8>) {
+    fn object(&mut self, out: &mut Buffer) {
         self.at += 1;
         let start = out.len();
-        let mut members: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut members: Vec<(Vec<u8>, Buffer)> = Vec::new();
         while self.peek() == Some(b'"') {
-            let (mut name, mut value) = (Vec::new(), Vec::new());
+            let (mut name, mut value) = (Buffer::default(), Buffer::default());
             write_text(&mut name, self.text());
             if self.peek() == Some(b':') {
                 self.at += 1;
             }
             self.value(&mut value);
-            members.push((name, value));
+            members.push((name.into_vec(), value));
             if self.peek() == Some(b',') {
                 self.at += 1;
             }
@@ -135,7 +136,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Puts brackets around items, of which there may be none.
-pub(crate) fn bracket(out: &mut Vec<u8>, start: usize, brackets: [u8; 2]) {
+pub(crate) fn bracket(out: &mut Buffer, start: usize, brackets: [u8; 2]) {
     if out.len() == start {
         out.extend_from_slice(&brackets);
     } else {
@@ -145,18 +146,18 @@ pub(crate) fn bracket(out: &mut Vec<u8>, start: usize, brackets: [u8; 2]) {
 
 /// Writes text with the escapes that this crate writes. Text that is not Unicode, such as half of a surrogate pair,
 /// is equal only if written alike.
-fn write_text(out: &mut Vec<u8>, json: &str) {
+fn write_text(out: &mut Buffer, json: &str) {
     let text: Option<String> = json
         .contains('\\')
         .then(|| serde_json::from_str(json).ok())
         .flatten();
     match text {
-        Some(text) => write_str(out, &text),
+        Some(text) => push_str(out, &text),
         None => out.extend_from_slice(json.as_bytes()),
     }
 }
 
-fn write_scalar(out: &mut Vec<u8>, json: &str) {
+fn write_scalar(out: &mut Buffer, json: &str) {
     let is_number = json.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     let is_float = is_number && json.contains(['.', 'e', 'E']);
     match json.parse::<f64>() {

@@ -1,46 +1,61 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use crate::json::escape::write_str;
-use crate::json::serializer::write_displayed;
-use crate::json::sink::{Parts, Scalar, Sink};
-use crate::json::{EncodeError, Json, Written};
+use serde_core::Serialize;
 
-/// A sink that writes the key of a map as `serde_json` does: text, or a number or boolean in quotes.
+use crate::json::escape::write_str;
+use crate::json::serializer::{is_null_json, write_displayed};
+use crate::json::sink::{Parts, Scalar, Sink};
+use crate::json::{EncodeError, Json};
+use crate::util::Buffer;
+
+/// A sink that writes the key of a map as `serde_json` does: text, or a number or boolean in quotes. Returns where it ends.
 pub(crate) struct Key<'a> {
-    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) out: &'a mut Buffer,
+    pub(crate) at: usize,
+}
+
+/// Appends a key.
+pub(crate) fn push_key<T: Serialize + ?Sized>(
+    out: &mut Buffer,
+    key: &T,
+) -> Result<(), EncodeError> {
+    let at = out.len();
+    let end = Key { out, at }.write(key)?;
+    out.set_len(end);
+    Ok(())
 }
 
 impl Sink for Key<'_> {
-    type Ok = ();
+    type Ok = usize;
     type Error = EncodeError;
     type Parts = NoParts;
 
     const REFUSAL: &'static str = "key must be a string";
 
-    fn null(self) -> Result<(), EncodeError> {
+    fn null(self) -> Result<usize, EncodeError> {
         Err(EncodeError::new(Self::REFUSAL))
     }
 
-    fn scalar(self, scalar: Scalar) -> Result<(), EncodeError> {
-        self.out.push(b'"');
-        if (Json { out: self.out }.scalar(scalar)?) == Written::Null {
+    fn scalar(self, scalar: Scalar) -> Result<usize, EncodeError> {
+        let Self { out, at } = self;
+        let start = out.put(at, *b"\"");
+        let end = Json { out, at: start }.scalar(scalar)?;
+        if is_null_json(out.written(start..end)) {
             return Err(EncodeError::new(
                 "float key must be finite (got NaN or +/-inf)",
             ));
         }
-        self.out.push(b'"');
-        Ok(())
+        Ok(out.put(end, *b"\""))
     }
 
     #[inline]
-    fn text(self, text: &str) -> Result<(), EncodeError> {
-        write_str(self.out, text);
-        Ok(())
+    fn text(self, text: &str) -> Result<usize, EncodeError> {
+        Ok(write_str(self.out, self.at, text))
     }
 
-    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        write_displayed(self.out, value)
+    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<usize, EncodeError> {
+        write_displayed(self.out, self.at, value)
     }
 }
 
@@ -48,10 +63,10 @@ impl Sink for Key<'_> {
 pub(crate) struct NoParts(Infallible);
 
 impl Parts for NoParts {
-    type Ok = ();
+    type Ok = usize;
     type Error = EncodeError;
 
-    fn end(self) -> Result<(), EncodeError> {
+    fn end(self) -> Result<usize, EncodeError> {
         match self.0 {}
     }
 }

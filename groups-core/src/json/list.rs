@@ -6,8 +6,10 @@ use serde_core::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::json::null::is_null_text;
+use crate::json::serializer::{is_null_json, write_end};
 use crate::json::sink::{Parts, Shape, Sink};
-use crate::json::{EncodeError, Json, Written, close};
+use crate::json::{EncodeError, Json, Written};
+use crate::util::Buffer;
 
 /// A list or set, which a field with `#[mixpanel(union)]` must be.
 ///
@@ -96,33 +98,52 @@ where
     serializer.collect_seq(items)
 }
 
-/// A sink that writes the value of a `$union` property: a list with at least one item, or nothing.
+/// A sink that writes the value of a `$union` property there: a list with at least one item, or nothing. Returns where it
+/// ends.
 pub(crate) struct ListJson<'a> {
-    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) out: &'a mut Buffer,
+    pub(crate) at: usize,
+}
+
+/// Appends the value of a `$union` property. What adds nothing is not written, as `null`.
+pub(crate) fn push_list<T: Serialize + ?Sized>(
+    out: &mut Buffer,
+    value: &T,
+) -> Result<Written, EncodeError> {
+    let start = out.len();
+    let end = ListJson { out, at: start }.write(value)?;
+    out.set_len(end);
+    Ok(if end == start {
+        Written::Null
+    } else {
+        Written::Value
+    })
 }
 
 /// The items of a list that is being written.
 pub(crate) struct Items<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Buffer,
+    at: usize,
     start: usize,
 }
 
 impl<'a> Sink for ListJson<'a> {
-    type Ok = Written;
+    type Ok = usize;
     type Error = EncodeError;
     type Parts = Items<'a>;
 
     const REFUSAL: &'static str = "`$union` takes a list";
 
-    fn null(self) -> Result<Written, EncodeError> {
-        Ok(Written::Null)
+    fn null(self) -> Result<usize, EncodeError> {
+        Ok(self.at)
     }
 
     fn open(self, shape: Shape) -> Result<Items<'a>, EncodeError> {
         match shape {
             Shape::List | Shape::RawJson => Ok(Items {
-                start: self.out.len(),
                 out: self.out,
+                at: self.at,
+                start: self.at,
             }),
             _ => Err(EncodeError::new(Self::REFUSAL)),
         }
@@ -130,21 +151,21 @@ impl<'a> Sink for ListJson<'a> {
 }
 
 impl Parts for Items<'_> {
-    type Ok = Written;
+    type Ok = usize;
     type Error = EncodeError;
 
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        let mark = self.out.len();
-        self.out.push(b',');
-        let written = Json { out: self.out }.write(value)?;
-        match written {
-            Written::Null => self.out.truncate(mark),
-            Written::Value => {
-                if !matches!(self.out.get(mark + 1), Some(b'"' | b'-' | b'0'..=b'9')) {
-                    return Err(EncodeError::new("`$union` adds text or numbers only"));
-                }
-            }
+        let out = &mut *self.out;
+        let at = out.put(self.at, *b",");
+        let end = Json { out, at }.write(value)?;
+        let json = self.out.written(at..end);
+        if is_null_json(json) {
+            return Ok(());
         }
+        if !matches!(json.first(), Some(b'"' | b'-' | b'0'..=b'9')) {
+            return Err(EncodeError::new("`$union` adds text or numbers only"));
+        }
+        self.at = end;
         Ok(())
     }
 
@@ -156,14 +177,8 @@ impl Parts for Items<'_> {
         Err(EncodeError::new(ListJson::REFUSAL))
     }
 
-    fn end(self) -> Result<Written, EncodeError> {
-        let is_empty = self.out.len() == self.start;
-        close(self.out, self.start, *b"[]");
-        Ok(if is_empty {
-            Written::Null
-        } else {
-            Written::Value
-        })
+    fn end(self) -> Result<usize, EncodeError> {
+        Ok(write_end(self.out, self.start, self.at, *b"[]"))
     }
 }
 

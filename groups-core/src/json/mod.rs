@@ -10,7 +10,7 @@
 mod encode_error;
 pub(crate) mod escape;
 pub(crate) mod item;
-mod key;
+pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod members;
 pub(crate) mod null;
@@ -23,5 +23,5 @@ pub use self::encode_error::EncodeError;
 pub use self::list::{List, sorted};
 
 pub(crate) use self::key::Key;
-pub(crate) use self::serializer::{Json, Written, close};
+pub(crate) use self::serializer::{Json, Written, close, push_json};
 pub(crate) use self::sink::Sink;

@@ -87,8 +87,9 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::json::list::ListJson;
-    use crate::json::{Json, Written};
+    use crate::json::list::push_list;
+    use crate::json::{Written, push_json};
+    use crate::util::Buffer;
 
     fn raw(json: &str) -> &RawValue {
         serde_json::from_str(json).unwrap()
@@ -97,19 +98,12 @@ mod tests {
     /// Checks that a value is found to be `null`, alone and as the items of a list, if it is written as that.
     #[track_caller]
     fn check<T: Serialize>(value: &T, expected: bool) {
-        let written = Json {
-            out: &mut Vec::new(),
-        };
-        let written = written.write(value).unwrap();
+        let written = push_json(&mut Buffer::default(), value).unwrap();
         assert_eq!(
             (is_null(value), written == Written::Null),
             (expected, expected)
         );
-        let list = ListJson {
-            out: &mut Vec::new(),
-        };
-        let is_empty = list
-            .write(&[value, value])
+        let is_empty = push_list(&mut Buffer::default(), &[value, value])
             .is_ok_and(|written| written == Written::Null);
         assert_eq!(
             (is_empty_list(&[value, value]), is_empty),
@@ -136,10 +130,7 @@ mod tests {
     #[test]
     fn a_list_that_is_null_is_empty() {
         for json in ["null", "[1]", "[]"] {
-            let list = ListJson {
-                out: &mut Vec::new(),
-            };
-            let written = list.write(raw(json));
+            let written = push_list(&mut Buffer::default(), raw(json));
             let is_empty = written.is_ok_and(|written| written == Written::Null);
             let expected = json == "null";
             assert_eq!((is_empty_list(raw(json)), is_empty), (expected, expected));

@@ -6,9 +6,12 @@ use serde_core::Serialize;
 use serde_json::value::RawValue;
 
 use crate::group::{Operation, Property};
-use crate::json::list::ListJson;
+use crate::json::key::push_key;
+use crate::json::list::push_list;
+use crate::json::push_json;
 use crate::json::sink::{Parts, Shape};
-use crate::json::{EncodeError, Json, Key, Sink, Written, close};
+use crate::json::{EncodeError, Sink, Written, close};
+use crate::util::Buffer;
 
 /// The maximum length of a property's name, in characters
 /// ([limits](https://docs.mixpanel.com/docs/data-structure/user-profiles)).
@@ -16,15 +19,15 @@ pub(crate) const MAX_NAME: usize = 255;
 
 /// Writes a property's value as the operation requires: any JSON, a list of items or a single item.
 pub(crate) fn write_value<T: Serialize + ?Sized>(
-    out: &mut Vec<u8>,
+    out: &mut Buffer,
     operation: Operation,
     value: &T,
 ) -> Result<Written, EncodeError> {
     match operation {
-        Operation::Union => ListJson { out }.write(value),
+        Operation::Union => push_list(out, value),
         Operation::Remove => {
             let start = out.len();
-            let written = Json { out }.write(value)?;
+            let written = push_json(out, value)?;
             if matches!(out.get(start), None | Some(b'[' | b'{')) {
                 return Err(EncodeError::new(
                     "`$remove` takes one item, not a list or an object",
@@ -32,7 +35,7 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
             }
             Ok(written)
         }
-        _ => Json { out }.write(value),
+        _ => push_json(out, value),
     }
 }
 
@@ -117,7 +120,7 @@ fn check_length(name: &str) -> Result<(), EncodeError> {
 
 /// A sink that writes each entry of a map or struct as `,"name":value`, without the brackets.
 pub(crate) struct Object<'a> {
-    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) out: &'a mut Buffer,
     pub(crate) operation: Operation,
     pub(crate) names: &'a mut Names,
 }
@@ -140,7 +143,7 @@ pub(crate) struct VariantEntry<'a> {
     name: &'static str,
     /// The brackets of the value.
     brackets: &'static [u8],
-    json: Vec<u8>,
+    json: Buffer,
 }
 
 impl VariantEntry<'_> {
@@ -151,9 +154,7 @@ impl VariantEntry<'_> {
     }
 
     fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        let out = &mut self.json;
-        Json { out }
-            .write(value)
+        push_json(&mut self.json, value)
             .map(drop)
             .map_err(|error| error.of(self.name))
     }
@@ -187,8 +188,7 @@ impl Parts for Entries<'_> {
             Self::Members(members) => members.key(key),
             Self::Variant(variant) => {
                 variant.separate();
-                let out = &mut variant.json;
-                Key { out }.write(key)?;
+                push_key(&mut variant.json, key)?;
                 variant.json.push(b':');
                 Ok(())
             }
@@ -222,7 +222,7 @@ impl MemberEntries<'_> {
         let out = &mut *self.object.out;
         self.start = out.len();
         out.push(b',');
-        Key { out }.write(key)?;
+        push_key(out, key)?;
         out.push(b':');
         Ok(())
     }
@@ -276,7 +276,7 @@ impl<'a> Sink for Object<'a> {
             object: self,
             name,
             brackets,
-            json: Vec::new(),
+            json: Buffer::default(),
         }))
     }
 }
@@ -296,7 +296,7 @@ impl Flattened {
         all: &'static [Property],
         value: &T,
     ) -> Result<(), EncodeError> {
-        let mut json = Vec::new();
+        let mut json = Buffer::default();
         let object = Object {
             out: &mut json,
             operation: property.operation,

@@ -13,6 +13,7 @@ use crate::json::members::{check_depth, check_readable, may_be_deep};
 use crate::json::number::{write_cents, write_float, write_integer, write_u64};
 use crate::json::sink::{Parts, Scalar, Shape, Sink};
 use crate::json::{EncodeError, Key};
+use crate::util::Buffer;
 
 /// What a value serialized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,40 +23,79 @@ pub(crate) enum Written {
     Null,
 }
 
+/// Appends a value.
+pub(crate) fn push_json<T: Serialize + ?Sized>(
+    out: &mut Buffer,
+    value: &T,
+) -> Result<Written, EncodeError> {
+    let start = out.len();
+    let end = Json { out, at: start }.write(value)?;
+    out.set_len(end);
+    Ok(if is_null_json(&out[start..]) {
+        Written::Null
+    } else {
+        Written::Value
+    })
+}
+
+/// Returns whether a value that was written is `null`.
+#[inline]
+pub(crate) fn is_null_json(json: &[u8]) -> bool {
+    json == b"null"
+}
+
 /// Puts brackets around the items from `start` on, which were written with a comma before each: the first comma
 /// becomes the opening bracket. Does nothing if there are no items.
 #[inline]
-pub(crate) fn close(out: &mut Vec<u8>, start: usize, [open, close]: [u8; 2]) {
-    if let Some(comma) = out.get_mut(start) {
-        *comma = open;
-        out.push(close);
-    }
+pub(crate) fn close(out: &mut Buffer, start: usize, brackets: [u8; 2]) {
+    let end = write_end(out, start, out.len(), brackets);
+    out.set_len(end);
 }
 
-/// A sink that writes one value.
+/// Does what [`close`] does with items that end there, and returns the new end.
+#[inline]
+pub(crate) fn write_end(
+    out: &mut Buffer,
+    start: usize,
+    end: usize,
+    [open, close]: [u8; 2],
+) -> usize {
+    if end == start {
+        return end;
+    }
+    out.put(start, [open]);
+    out.put(end, [close])
+}
+
+/// A sink that writes one value there, and returns where it ends.
 pub(crate) struct Json<'a> {
-    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) out: &'a mut Buffer,
+    pub(crate) at: usize,
 }
 
 /// A writer that escapes text for a JSON string.
-struct Escaped<'a>(&'a mut Vec<u8>);
+struct Escaped<'a> {
+    out: &'a mut Buffer,
+    at: usize,
+}
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_escaped(self.0, text);
+        self.at = write_escaped(self.out, self.at, text);
         Ok(())
     }
 }
 
-/// Writes the text of a `Display` implementation as a JSON string.
+/// Writes the text of a `Display` implementation as a JSON string, and returns where it ends.
 pub(crate) fn write_displayed<T: fmt::Display + ?Sized>(
-    out: &mut Vec<u8>,
+    out: &mut Buffer,
+    at: usize,
     value: &T,
-) -> Result<(), EncodeError> {
-    out.push(b'"');
-    write!(Escaped(out), "{value}").map_err(failed_display)?;
-    out.push(b'"');
-    Ok(())
+) -> Result<usize, EncodeError> {
+    let at = out.put(at, *b"\"");
+    let mut text = Escaped { out, at };
+    write!(text, "{value}").map_err(failed_display)?;
+    Ok(text.out.put(text.at, *b"\""))
 }
 
 pub(crate) fn failed_display(_: fmt::Error) -> EncodeError {
@@ -64,61 +104,70 @@ pub(crate) fn failed_display(_: fmt::Error) -> EncodeError {
 
 #[allow(clippy::inline_always)] // Callers pass constants: once inlined, one arm is left.
 impl<'a> Sink for Json<'a> {
-    type Ok = Written;
+    type Ok = usize;
     type Error = EncodeError;
     type Parts = Compound<'a>;
 
     #[inline]
-    fn null(self) -> Result<Written, EncodeError> {
-        self.out.extend_from_slice(b"null");
-        Ok(Written::Null)
+    fn null(self) -> Result<usize, EncodeError> {
+        Ok(self.out.put(self.at, *b"null"))
     }
 
     #[inline(always)]
-    fn scalar(self, scalar: Scalar) -> Result<Written, EncodeError> {
-        let out = self.out;
-        match scalar {
+    fn scalar(self, scalar: Scalar) -> Result<usize, EncodeError> {
+        let Self { out, at } = self;
+        let cents = match scalar {
+            Scalar::F64(value) => write_cents(out, at, value),
+            _ => None,
+        };
+        Ok(match scalar {
             Scalar::Bool(value) => {
                 // A copy of constant size takes no call of `memcpy`.
-                let (text, length) = if value { (b"true ", 4) } else { (b"false", 5) };
-                let end = out.len() + length;
-                out.extend_from_slice(text);
-                out.truncate(end);
+                let (text, length) = if value {
+                    (*b"true ", 4)
+                } else {
+                    (*b"false", 5)
+                };
+                out.put(at, text);
+                at + length
             }
-            Scalar::I64(value) => write_integer(out, value),
-            Scalar::U64(value) => write_u64(out, value),
-            Scalar::I128(value) => write_integer(out, value),
-            Scalar::U128(value) => write_integer(out, value),
-            Scalar::F64(value) if write_cents(out, value) => {}
-            Scalar::F64(value) if value.is_finite() => write_float(out, value),
-            Scalar::F32(value) if value.is_finite() => write_float(out, value),
-            Scalar::F64(_) | Scalar::F32(_) => return Json { out }.null(),
-        }
-        Ok(Written::Value)
+            Scalar::I64(value) => match u64::try_from(value) {
+                Ok(value) => write_u64(out, at, value),
+                Err(_) => write_integer(out, at, value),
+            },
+            Scalar::U64(value) => write_u64(out, at, value),
+            Scalar::I128(value) => write_integer(out, at, value),
+            Scalar::U128(value) => write_integer(out, at, value),
+            Scalar::F64(value) if value.is_finite() => {
+                cents.unwrap_or_else(|| write_float(out, at, value))
+            }
+            Scalar::F32(value) if value.is_finite() => write_float(out, at, value),
+            Scalar::F64(_) | Scalar::F32(_) => return Json { out, at }.null(),
+        })
     }
 
     #[inline]
-    fn text(self, text: &str) -> Result<Written, EncodeError> {
-        write_str(self.out, text);
-        Ok(Written::Value)
+    fn text(self, text: &str) -> Result<usize, EncodeError> {
+        Ok(write_str(self.out, self.at, text))
     }
 
-    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<Written, EncodeError> {
-        write_displayed(self.out, value)?;
-        Ok(Written::Value)
+    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<usize, EncodeError> {
+        write_displayed(self.out, self.at, value)
     }
 
     #[inline(always)]
     fn open(self, shape: Shape) -> Result<Compound<'a>, EncodeError> {
-        let out = self.out;
-        if let Shape::NewtypeVariant(name)
-        | Shape::TupleVariant(name)
-        | Shape::StructVariant(name) = shape
-        {
-            out.push(b'{');
-            write_str(out, name);
-            out.push(b':');
-        }
+        let Self { out, at } = self;
+        let at = match shape {
+            Shape::NewtypeVariant(name)
+            | Shape::TupleVariant(name)
+            | Shape::StructVariant(name) => {
+                let end = write_name(out, at, name);
+                out.put(at, *b"{");
+                end
+            }
+            _ => at,
+        };
         let (open, close) = match shape {
             Shape::List => (Some(b'['), "]"),
             Shape::Map | Shape::Struct => (Some(b'{'), "}"),
@@ -128,8 +177,9 @@ impl<'a> Sink for Json<'a> {
             Shape::StructVariant(_) => (Some(b'{'), "}}"),
         };
         Ok(Compound {
-            start: out.len(),
             out,
+            at,
+            start: at,
             open,
             close,
             is_raw: matches!(shape, Shape::RawJson),
@@ -139,7 +189,8 @@ impl<'a> Sink for Json<'a> {
 
 /// A list or an object that is being written.
 pub(crate) struct Compound<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Buffer,
+    at: usize,
     /// Where the value starts.
     start: usize,
     /// The bracket before the items. Each is written with a comma before it, and the first comma becomes the bracket.
@@ -152,40 +203,43 @@ pub(crate) struct Compound<'a> {
 
 /// Writes JSON text, which serde passes as a string: it is written as one, then replaced by its content.
 fn write_raw<T: Serialize + ?Sized>(
-    out: &mut Vec<u8>,
+    out: &mut Buffer,
     start: usize,
+    at: usize,
     value: &T,
-) -> Result<(), EncodeError> {
-    Json { out }.write(value)?;
-    let text: String = serde_json::from_slice(&out[start..])?;
+) -> Result<usize, EncodeError> {
+    let end = Json { out, at }.write(value)?;
+    let text: String = serde_json::from_slice(out.written(start..end))?;
     check_readable(&text).map_err(EncodeError::new)?;
-    out.truncate(start);
-    out.extend_from_slice(text.as_bytes());
-    Ok(())
+    Ok(out.put_slice(start, text.trim_ascii().as_bytes()))
 }
 
 impl Parts for Compound<'_> {
-    type Ok = Written;
+    type Ok = usize;
     type Error = EncodeError;
 
     #[inline]
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let mut at = self.at;
         if self.open.is_some() {
-            self.out.push(b',');
+            at = self.out.put(at, *b",");
         }
-        Json { out: self.out }.write(value).map(drop)
+        self.at = Json { out: self.out, at }.write(value)?;
+        Ok(())
     }
 
     #[inline]
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
-        self.out.push(b',');
-        Key { out: self.out }.write(key)
+        let at = self.out.put(self.at, *b",");
+        self.at = Key { out: self.out, at }.write(key)?;
+        Ok(())
     }
 
     #[inline]
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.out.push(b':');
-        Json { out: self.out }.write(value).map(drop)
+        let at = self.out.put(self.at, *b":");
+        self.at = Json { out: self.out, at }.write(value)?;
+        Ok(())
     }
 
     #[inline]
@@ -194,31 +248,32 @@ impl Parts for Compound<'_> {
         key: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        if self.is_raw {
-            return write_raw(self.out, self.start, value);
-        }
-        write_name(self.out, key);
-        Json { out: self.out }.write(value).map(drop)
+        self.at = if self.is_raw {
+            write_raw(self.out, self.start, self.at, value)?
+        } else {
+            let at = write_name(self.out, self.at, key);
+            Json { out: self.out, at }.write(value)?
+        };
+        Ok(())
     }
 
     #[inline]
-    fn end(self) -> Result<Written, EncodeError> {
+    fn end(self) -> Result<usize, EncodeError> {
+        let Self { out, start, .. } = self;
+        if self.is_raw && self.at == start {
+            return Err(EncodeError::new("JSON text without a text"));
+        }
+        let mut end = self.at;
         if let Some(open) = self.open {
-            match self.out.get_mut(self.start) {
-                Some(comma) => *comma = open,
-                None => self.out.push(open),
-            }
+            out.put(start, [open]);
+            end = end.max(start + 1);
         }
-        self.out.extend_from_slice(self.close.as_bytes());
-        if may_be_deep(self.out.len() - self.start) {
+        end = out.put_slice(end, self.close.as_bytes());
+        if may_be_deep(end - start) {
             // A variant has one bracket more than other values.
-            let outer = usize::from(self.open.is_some()) - (self.close.len().saturating_sub(1));
-            check_depth(&self.out[self.start + outer..])?;
+            let outer = usize::from(self.open.is_some()) - self.close.len().saturating_sub(1);
+            check_depth(out.written(start + outer..end))?;
         }
-        Ok(match &self.out[self.start..] {
-            [] if self.is_raw => return Err(EncodeError::new("JSON text without a text")),
-            json if self.is_raw && json.trim_ascii() == b"null" => Written::Null,
-            _ => Written::Value,
-        })
+        Ok(end)
     }
 }

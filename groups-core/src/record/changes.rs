@@ -6,13 +6,14 @@ use serde_core::Serialize;
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::are_equal;
-use crate::json::list::ListJson;
+use crate::json::list::push_list;
 use crate::json::object::Flattened;
-use crate::json::{EncodeError, Json, Sink, Written};
+use crate::json::{EncodeError, Written, push_json};
 use crate::record::diff::{Differences, key_of, text, updates};
 use crate::record::unchanged::is_unchanged;
 use crate::record::visit::Visitor;
 use crate::record::{MixpanelGroup, Update};
+use crate::util::Buffer;
 use crate::util::with_scratch;
 
 /// The updates between two versions of a struct, returned by [`MixpanelGroup::changes_since`].
@@ -81,7 +82,7 @@ struct Comparison<'a> {
     /// The flattened names of `$set_once` that are gone. Their values stay in the profile.
     were_set_once: BTreeSet<String>,
     /// A buffer for the JSON of the older value, or of both.
-    scratch: &'a mut Vec<u8>,
+    scratch: &'a mut Buffer,
 }
 
 impl Comparison<'_> {
@@ -124,8 +125,8 @@ impl Visitor for Comparison<'_> {
         new: &T,
         old: &T,
     ) -> Result<(), EncodeError> {
-        let write = |out: &mut Vec<u8>, value: &T| {
-            let written = Json { out }.write(value);
+        let write = |out: &mut Buffer, value: &T| {
+            let written = push_json(out, value);
             written.map_err(|error| error.of(property.name))
         };
         let old_json = &mut *self.scratch;
@@ -166,7 +167,7 @@ impl Visitor for Comparison<'_> {
         let scratch = &mut *self.scratch;
         scratch.clear();
         let mut write = |value: &T| {
-            let written = ListJson { out: scratch }.write(value);
+            let written = push_list(scratch, value);
             written
                 .map(|_| scratch.len())
                 .map_err(|error| error.of(property.name))

@@ -4,21 +4,23 @@
 use std::collections::HashSet;
 
 use crate::group::{Group, Operation};
-use crate::json::escape::write_str;
+use crate::json::escape::push_str;
 use crate::json::item::parse_items;
+use crate::json::serializer::write_end;
 use crate::json::{EncodeError, close};
 use crate::record::Update;
 use crate::record::encode::write_update;
+use crate::util::Buffer;
 
 /// The values of the operations, each as items that begin with a comma. A `key` is `,"name":`.
 #[derive(Default)]
 pub(crate) struct Differences {
-    pub(crate) set: Vec<u8>,
-    pub(crate) set_once: Vec<u8>,
-    unset: Vec<u8>,
-    union: Vec<u8>,
+    pub(crate) set: Buffer,
+    pub(crate) set_once: Buffer,
+    unset: Buffer,
+    union: Buffer,
     /// The entries of several updates, since one `$remove` takes one item of each property.
-    removes: Vec<Vec<u8>>,
+    removes: Vec<Buffer>,
 }
 
 impl Differences {
@@ -76,7 +78,7 @@ impl Differences {
         for (json, item) in parse_items(may_have) {
             if !kept.contains(&item) && removed.insert(item) {
                 let updates = self.removes.len().max(removed.len());
-                self.removes.resize_with(updates, Vec::new);
+                self.removes.resize_with(updates, Buffer::default);
                 write_entry(&mut self.removes[removed.len() - 1], key, json);
             }
         }
@@ -85,18 +87,16 @@ impl Differences {
     /// Returns the updates with these values; there are none if nothing differs.
     fn into_updates(self, group: &Group<'_>) -> Vec<Update<'static>> {
         let mut updates = Vec::new();
-        let mut push = |operation, items: Vec<u8>, brackets| {
+        let mut push = |operation, items: Buffer, brackets| {
             if items.is_empty() {
                 return;
             }
-            let mut json = Vec::new();
-            let written = write_update(&mut json, group, operation, |out| {
-                let start = out.len();
-                out.extend_from_slice(&items);
-                close(out, start, brackets);
-                Ok(())
+            let mut json = Buffer::default();
+            let written = write_update(&mut json, group, operation, |out, start| {
+                let end = out.put_slice(start, &items);
+                Ok(write_end(out, start, end, brackets))
             });
-            updates.push(Update::encoded(json, written));
+            updates.push(Update::encoded(json.into_vec(), written));
         };
         // First: a flattened name may have moved to a field with another operation.
         push(Operation::Unset, self.unset, *b"[]");
@@ -123,17 +123,18 @@ pub(crate) fn updates(
 
 const UTF_8: &str = "this crate writes UTF-8";
 
-fn write_entry(out: &mut Vec<u8>, key: &str, value: &str) {
+fn write_entry(out: &mut Buffer, key: &str, value: &str) {
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(value.as_bytes());
 }
 
 /// Returns `,"name":`.
 pub(crate) fn key_of(name: &str) -> String {
-    let mut key = vec![b','];
-    write_str(&mut key, name);
+    let mut key = Buffer::default();
+    key.push(b',');
+    push_str(&mut key, name);
     key.push(b':');
-    String::from_utf8(key).expect(UTF_8)
+    String::from_utf8(key.into_vec()).expect(UTF_8)
 }
 
 /// Returns JSON that this crate wrote as text.

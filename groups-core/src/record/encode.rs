@@ -7,10 +7,12 @@ use crate::json::escape::write_str;
 use crate::json::list::ListJson;
 use crate::json::null::{is_empty_list, is_null};
 use crate::json::object::{Names, Object};
-use crate::json::{EncodeError, Json, Sink, Written};
+use crate::json::serializer::is_null_json;
+use crate::json::{EncodeError, Json, Sink};
 use crate::record::MixpanelGroup;
 use crate::record::visit::Visitor;
 use crate::record::{RecordRef, Rejection};
+use crate::util::Buffer;
 
 /// The group keys of Hierarchical Groups whose updates name the company. Other keys may start with `$` too:
 /// Segment's Mixpanel destination uses `$group_id`.
@@ -28,86 +30,94 @@ pub(crate) struct Encoded {
 /// Appends the members of an update's object, from `$group_key` to the closing bracket. The caller writes `$token`
 /// before them. If `write_value` writes nothing, nothing is appended.
 pub(crate) fn write_update(
-    out: &mut Vec<u8>,
+    out: &mut Buffer,
     group: &Group<'_>,
     operation: Operation,
-    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    write_value: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
 ) -> Result<Option<Encoded>, Box<Rejection>> {
-    write_update_with(out, group, |_| Ok(()), operation, write_value)
+    write_update_with(out, group, |_, at| Ok(at), operation, write_value)
 }
 
 /// Appends an update as [`write_update`] does, with further members before the operation.
 pub(crate) fn write_update_with(
-    out: &mut Vec<u8>,
+    out: &mut Buffer,
     group: &Group<'_>,
-    write_extras: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    write_extras: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
     operation: Operation,
-    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    write_value: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
 ) -> Result<Option<Encoded>, Box<Rejection>> {
-    let write_key = |out: &mut Vec<u8>| {
+    let write_key = |out: &mut Buffer, at: usize| {
         let key = group.key();
         if key.is_empty() {
             return Err(EncodeError::new("the group key is empty").of("$group_key"));
         }
         check_company(key, group)?;
-        out.extend_from_slice(br#""$group_key":"#);
-        write_str(out, key);
-        out.extend_from_slice(br#","$group_id":"#);
-        Ok(())
+        let at = out.put(at, *br#""$group_key":"#);
+        let at = write_str(out, at, key);
+        Ok(out.put(at, *br#","$group_id":"#))
     };
     write_members(out, group, write_key, write_extras, operation, write_value)
 }
 
 /// Appends an update of a struct as [`write_update`] does.
 pub(crate) fn write_update_of<T: MixpanelGroup>(
-    out: &mut Vec<u8>,
+    out: &mut Buffer,
     source: &T,
     operation: Operation,
-    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    write_value: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
 ) -> Result<Option<Encoded>, Box<Rejection>> {
     let group = &source.group();
-    let write_key = |out: &mut Vec<u8>| {
+    let write_key = |out: &mut Buffer, at: usize| {
         check_company(T::GROUP_KEY, group)?;
-        out.extend_from_slice(T::GROUP_HEAD.as_bytes());
-        Ok(())
+        Ok(out.put_slice(at, T::GROUP_HEAD.as_bytes()))
     };
-    write_members(out, group, write_key, |_| Ok(()), operation, write_value)
+    write_members(
+        out,
+        group,
+        write_key,
+        |_, at| Ok(at),
+        operation,
+        write_value,
+    )
 }
 
+/// Writes the members by functions that write at a position each, and return where that ends.
 fn write_members(
-    out: &mut Vec<u8>,
+    out: &mut Buffer,
     group: &Group<'_>,
-    write_key: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
-    write_extras: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    write_key: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
+    write_extras: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
     operation: Operation,
-    write_value: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    write_value: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
 ) -> Result<Option<Encoded>, Box<Rejection>> {
     let start = out.len();
     let write = || {
-        write_key(out)?;
-        write_id(out, group.id(), "$group_id")?;
-        let head = out.len() - start;
+        let at = write_key(out, start)?;
+        let mut at = write_id(out, at, group.id(), "$group_id")?;
+        let head = at - start;
         if let Some(company_id) = group.company_id() {
-            out.extend_from_slice(br#","$company_id":"#);
-            write_id(out, company_id, "$company_id")?;
+            at = out.put(at, *br#","$company_id":"#);
+            at = write_id(out, at, company_id, "$company_id")?;
         }
-        write_extras(out)?;
-        out.extend_from_slice(operation.key().as_bytes());
-        let value = out.len();
-        write_value(out)?;
-        if out.len() == value {
-            out.truncate(start);
+        at = write_extras(out, at)?;
+        let value = out.put_slice(at, operation.key().as_bytes());
+        let end = write_value(out, value)?;
+        if end == value {
             return Ok(None);
         }
-        out.push(b'}');
+        let end = out.put(end, *b"}");
+        out.set_len(end);
         Ok(Some(Encoded {
             operation: Some(operation),
             head,
         }))
     };
-    write().map_err(|error: EncodeError| {
-        let (property, message) = error.into_parts();
+    let written = write();
+    if !matches!(written, Ok(Some(_))) {
         out.truncate(start);
+    }
+    written.map_err(|error: EncodeError| {
+        let (property, message) = error.into_parts();
         let record = RecordRef::update(group, operation);
         Box::new(Rejection::new(record, property, message))
     })
@@ -123,20 +133,21 @@ fn check_company(key: &str, group: &Group<'_>) -> Result<(), EncodeError> {
     Ok(())
 }
 
-/// Writes an id as text.
+/// Writes an id as text, and returns where it ends.
 #[inline]
-fn write_id(out: &mut Vec<u8>, id: &Id<'_>, field: &str) -> Result<(), EncodeError> {
+fn write_id(out: &mut Buffer, at: usize, id: &Id<'_>, field: &str) -> Result<usize, EncodeError> {
     let text = id.as_str();
     if text.is_empty() {
         return Err(EncodeError::new("the id is empty").of(field));
     }
-    write_str(out, text);
-    Ok(())
+    Ok(write_str(out, at, text))
 }
 
 /// A visitor that writes each property as `,"name":value`, except those that are `null`.
 pub(crate) struct Encoder<'a> {
-    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) out: &'a mut Buffer,
+    /// Where the next property is written.
+    pub(crate) at: usize,
     pub(crate) names: Option<Names>,
 }
 
@@ -145,18 +156,14 @@ impl Encoder<'_> {
     fn write(
         &mut self,
         property: &'static Property,
-        value: impl FnOnce(&mut Vec<u8>) -> Result<Written, EncodeError>,
+        value: impl FnOnce(&mut Buffer, usize) -> Result<usize, EncodeError>,
     ) -> Result<(), EncodeError> {
-        let start = self.out.len();
-        self.out.extend_from_slice(property.key.as_bytes());
-        match value(self.out) {
-            Ok(Written::Value) => Ok(()),
-            Ok(Written::Null) => {
-                self.out.truncate(start);
-                Ok(())
-            }
-            Err(error) => Err(error.of(property.name)),
+        let at = self.out.put_slice(self.at, property.key.as_bytes());
+        let end = value(self.out, at).map_err(|error| error.of(property.name))?;
+        if end > at && !is_null_json(self.out.written(at..end)) {
+            self.at = end;
         }
+        Ok(())
     }
 }
 
@@ -168,7 +175,7 @@ impl Visitor for Encoder<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| Json { out }.write(new))
+        self.write(property, |out, at| Json { out, at }.write(new))
     }
 
     #[inline]
@@ -178,7 +185,7 @@ impl Visitor for Encoder<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| ListJson { out }.write(new))
+        self.write(property, |out, at| ListJson { out, at }.write(new))
     }
 
     fn flatten<T: Serialize + ?Sized>(
@@ -188,12 +195,17 @@ impl Visitor for Encoder<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
+        self.out.set_len(self.at);
         let object = Object {
             out: self.out,
             operation: property.operation,
             names: self.names.get_or_insert_with(|| Names::new(all)),
         };
-        object.write(new).map_err(|error| error.of(property.field))
+        object
+            .write(new)
+            .map_err(|error| error.of(property.field))?;
+        self.at = self.out.len();
+        Ok(())
     }
 }
 
@@ -230,9 +242,14 @@ impl Visitor for AnyValue {
         old: &T,
     ) -> Result<(), EncodeError> {
         if !self.0 {
-            let out = &mut Vec::new();
-            let found = Encoder { out, names: None }.flatten(property, all, new, old);
-            self.0 = found.is_err() || !out.is_empty();
+            let out = &mut Buffer::default();
+            let mut encoder = Encoder {
+                out,
+                at: 0,
+                names: None,
+            };
+            let found = encoder.flatten(property, all, new, old);
+            self.0 = found.is_err() || encoder.at > 0;
         }
         Ok(())
     }
@@ -240,7 +257,7 @@ impl Visitor for AnyValue {
 
 /// A visitor that writes the names of the `unset_none` properties that are `null`, each as `,"name"`. A list without
 /// items is not `null`: `$union` has nothing to add, and what it added before stays.
-pub(crate) struct Unsetter<'a>(pub(crate) &'a mut Vec<u8>);
+pub(crate) struct Unsetter<'a>(pub(crate) &'a mut Buffer);
 
 impl Visitor for Unsetter<'_> {
     fn property<T: Serialize + ?Sized>(

@@ -7,6 +7,7 @@ use crate::record::encoded_record::check_limit;
 use crate::record::encoded_update::text;
 use crate::record::group_hash::hash_written;
 use crate::record::{Encoded, Error, ErrorKind, Event, Record, RecordRef, Rejection};
+use crate::util::Buffer;
 
 /// An event as JSON, which can be stored, in memory or in a database, and sent to another thread. Cheap to clone.
 ///
@@ -44,9 +45,10 @@ impl EncodedEvent {
     }
 
     fn written(
-        write: impl FnOnce(&mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>>,
+        write: impl FnOnce(&mut Buffer) -> Result<Option<Encoded>, Box<Rejection>>,
     ) -> Result<Self, Error> {
-        let mut json = vec![b'{'];
+        let mut json = Buffer::default();
+        json.push(b'{');
         let encoded = write(&mut json).map_err(|rejection| Error::invalid(&rejection))?;
         let encoded = encoded.expect("an event is never empty");
         let json = text(json)?.into();
@@ -92,7 +94,7 @@ fn parse(json: &str) -> Result<Event, Error> {
 }
 
 impl Record for EncodedEvent {
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+    fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
         out.extend_from_slice(self.members());
         Ok(Some(self.encoded))
     }

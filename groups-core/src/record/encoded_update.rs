@@ -12,7 +12,7 @@ use crate::record::encoded_record::check_limit;
 use crate::record::foreign_update::ForeignUpdate;
 use crate::record::group_hash::hash_written;
 use crate::record::{Error, ErrorKind, RecordRef, Rejection, Update};
-use crate::util::with_scratch;
+use crate::util::{Buffer, with_scratch};
 
 /// An update as JSON, which borrows nothing: it can be stored, in memory or in a database, and sent to another thread.
 /// Cheap to clone.
@@ -64,7 +64,8 @@ impl EncodedUpdate {
         })?;
         let foreign = ForeignUpdate::read(&members)
             .map_err(|why| Error::new(ErrorKind::InvalidUpdate, format!("not an update: {why}")))?;
-        let mut out = vec![b'{'];
+        let mut out = Buffer::default();
+        out.push(b'{');
         let written = foreign.write(&mut out);
         let encoded = written.map_err(|rejection| Error::invalid(&rejection))?;
         let json = text(out)?.into();
@@ -128,7 +129,7 @@ impl EncodedUpdate {
 }
 
 impl Record for EncodedUpdate {
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+    fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
         out.extend_from_slice(self.members());
         Ok(Some(self.encoded))
     }
@@ -143,8 +144,8 @@ impl Record for EncodedUpdate {
 }
 
 /// Returns the JSON that was written.
-pub(crate) fn text(json: Vec<u8>) -> Result<String, Error> {
-    String::from_utf8(json).map_err(|error| not_text(error.utf8_error()))
+pub(crate) fn text(json: Buffer) -> Result<String, Error> {
+    String::from_utf8(json.into_vec()).map_err(|error| not_text(error.utf8_error()))
 }
 
 fn not_text(error: Utf8Error) -> Error {

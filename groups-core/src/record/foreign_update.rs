@@ -9,6 +9,7 @@ use crate::json::object::check_name;
 use crate::json::{EncodeError, list};
 use crate::record::encode::write_update_with;
 use crate::record::{Encoded, Rejection};
+use crate::util::Buffer;
 use crate::util::printable::Name;
 
 /// The keys that Mixpanel's SDKs send beside the operation, by themselves or for a caller.
@@ -72,21 +73,20 @@ impl<'a> ForeignUpdate<'a> {
     }
 
     /// Appends the members in the order in which ours are written.
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> Result<Encoded, Box<Rejection>> {
-        let extras = |out: &mut Vec<u8>| {
+    pub(super) fn write(&self, out: &mut Buffer) -> Result<Encoded, Box<Rejection>> {
+        let extras = |out: &mut Buffer, mut at: usize| {
             for (name, value) in &self.extras {
                 check_readable(value.get()).map_err(|why| EncodeError::new(why).of(name))?;
-                out.push(b',');
-                write_str(out, name);
-                out.push(b':');
-                out.extend_from_slice(value.get().as_bytes());
+                at = out.put(at, *b",");
+                at = write_str(out, at, name);
+                at = out.put(at, *b":");
+                at = out.put_slice(at, value.get().as_bytes());
             }
-            Ok(())
+            Ok(at)
         };
-        let written = write_update_with(out, &self.group, extras, self.operation, |out| {
+        let written = write_update_with(out, &self.group, extras, self.operation, |out, at| {
             check_value(self.operation, self.value)?;
-            out.extend_from_slice(self.value.get().as_bytes());
-            Ok(())
+            Ok(out.put_slice(at, self.value.get().as_bytes()))
         });
         written
             .map(|encoded| encoded.expect("the shortest value of an operation has two characters"))

@@ -5,11 +5,12 @@ use std::str::FromStr;
 use serde_core::Serialize;
 
 use crate::group::{Group, Operation};
-use crate::json::escape::write_str;
+use crate::json::escape::push_str;
 use crate::json::object::{Names, Object, check_name, write_value};
 use crate::json::{EncodeError, Sink, Written, close};
 use crate::record::encode::write_update;
 use crate::record::{Error, MixpanelGroup, Update};
+use crate::util::Buffer;
 
 /// The six operations. Each encodes its update at once.
 impl Group<'_> {
@@ -37,7 +38,7 @@ impl Group<'_> {
             for name in names {
                 check_name(name.as_ref())?;
                 out.push(b',');
-                write_str(out, name.as_ref());
+                push_str(out, name.as_ref());
             }
             close(out, start, *b"[]");
             Ok(())
@@ -51,7 +52,7 @@ impl Group<'_> {
             check_name(name)?;
             let start = out.len();
             out.push(b',');
-            write_str(out, name);
+            push_str(out, name);
             out.push(b':');
             match write_value(out, Operation::Remove, &value).map_err(|error| error.of(name))? {
                 Written::Null => out.truncate(start),
@@ -87,11 +88,14 @@ impl Group<'_> {
     fn update(
         &self,
         operation: Operation,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+        write: impl FnOnce(&mut Buffer) -> Result<(), EncodeError>,
     ) -> Update<'static> {
-        let mut json = Vec::new();
-        let written = write_update(&mut json, self, operation, write);
-        Update::encoded(json, written)
+        let mut json = Buffer::default();
+        let written = write_update(&mut json, self, operation, |out, start| {
+            out.set_len(start);
+            write(out).map(|()| out.len())
+        });
+        Update::encoded(json.into_vec(), written)
     }
 }
 

@@ -48,6 +48,8 @@ pub use self::update::{Update, Updates};
 
 pub(crate) use self::encode::Encoded;
 
+use crate::util::Buffer;
+
 /// The largest record in bytes: 1 MB, in the reading that every server takes.
 /// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))
 pub(crate) const MAX_RECORD: usize = 1_000_000;
@@ -56,7 +58,7 @@ pub(crate) const MAX_RECORD: usize = 1_000_000;
 pub(crate) trait Record {
     /// Appends the members of the record's object without its first bracket. Appends nothing where
     /// there is nothing to send.
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>>;
+    fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>>;
 
     /// Returns a hash of an update's group, the same however the update is kept. An event has one of its own.
     fn group_hash(&self) -> u64;

@@ -14,17 +14,18 @@ use crate::json::item::Item;
 use crate::json::members::check_readable;
 use crate::json::serializer::failed_display;
 use crate::json::sink::{Parts, Scalar, Shape};
-use crate::json::{EncodeError, Json, Sink};
+use crate::json::{EncodeError, Sink, push_json};
 use crate::record::MixpanelGroup;
 use crate::record::visit::Visitor;
+use crate::util::Buffer;
 
 /// The tokens of a struct, and buffers to sort them.
 #[derive(Default)]
 pub(crate) struct Tokens {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Buffer,
     /// The members of the maps that are being written, outer ones first.
     members: Vec<Member>,
-    sorted: Vec<u8>,
+    sorted: Buffer,
 }
 
 /// A member of a map or of a set.
@@ -99,7 +100,9 @@ impl Tokens {
 
     #[inline]
     fn text(&mut self, text: &str) {
-        write_between(&mut self.bytes, text, [b'"', TEXT_END]);
+        let at = self.bytes.len();
+        let end = write_between(&mut self.bytes, at, text, [b'"', TEXT_END]);
+        self.bytes.set_len(end);
     }
 
     /// Writes an integer in two bytes if it is small, as most are.
@@ -357,8 +360,8 @@ impl Parts for Compound<'_> {
             return self.write(value);
         }
         // JSON text, which serde passes as a string.
-        let mut json = Vec::new();
-        Json { out: &mut json }.write(value)?;
+        let mut json = Buffer::default();
+        push_json(&mut json, value)?;
         let text: String = serde_json::from_slice(&json)?;
         check_readable(&text).map_err(EncodeError::new)?;
         let canonical = Item::parse(&text).into_json();

@@ -35,8 +35,9 @@ mod tests {
     use serde::{Serialize, Serializer};
 
     use super::*;
-    use crate::json::{Json, Sink as _};
+    use crate::json::push_json;
     use crate::record::tokens::testing::Two;
+    use crate::util::Buffer;
 
     /// Keys and values of maps that are passed in another way than one by one.
     const MISTAKES: [&[bool]; 4] = [
@@ -259,9 +260,9 @@ mod tests {
 
     /// Returns the JSON without what makes no difference; `None` if it is not valid.
     fn meaning(value: &Any) -> Option<String> {
-        let mut out = Vec::new();
-        Json { out: &mut out }.write(value).ok()?;
-        let json = String::from_utf8(out).unwrap();
+        let mut out = Buffer::default();
+        push_json(&mut out, value).ok()?;
+        let json = String::from_utf8(out.into_vec()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
         Some(value.to_string())
     }

@@ -3,8 +3,9 @@ use std::fmt;
 
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Group, Operation};
+use crate::json::EncodeError;
 use crate::json::members::{Members, Text};
-use crate::json::{EncodeError, close};
+use crate::json::serializer::write_end;
 use crate::record::Encoded;
 use crate::record::Error;
 use crate::record::MixpanelGroup;
@@ -13,6 +14,7 @@ use crate::record::encoded_update::text;
 use crate::record::group_hash::{hash, hash_written};
 use crate::record::{EncodedUpdate, Record};
 use crate::record::{RecordRef, Rejection};
+use crate::util::Buffer;
 
 /// A change of a group profile, ready to be sent.
 ///
@@ -41,7 +43,7 @@ trait Source {
     fn write(
         &self,
         operation: Operation,
-        out: &mut Vec<u8>,
+        out: &mut Buffer,
     ) -> Result<Option<Encoded>, Box<Rejection>>;
 }
 
@@ -52,7 +54,7 @@ impl<T: MixpanelGroup> Source for T {
 
     fn is_empty(&self, operation: Operation) -> bool {
         if operation == Operation::Unset {
-            let names = &mut Vec::new();
+            let names = &mut Buffer::default();
             let has_any = T::PROPERTIES.iter().any(|property| property.unset_none);
             return !has_any || write_unset(self, names).is_ok_and(|()| names.is_empty());
         }
@@ -64,25 +66,28 @@ impl<T: MixpanelGroup> Source for T {
     fn write(
         &self,
         operation: Operation,
-        out: &mut Vec<u8>,
+        out: &mut Buffer,
     ) -> Result<Option<Encoded>, Box<Rejection>> {
-        write_update_of(out, self, operation, |out| {
-            let start = out.len();
+        write_update_of(out, self, operation, |out, start| {
             if operation == Operation::Unset {
+                out.set_len(start);
                 write_unset(self, out)?;
-                close(out, start, *b"[]");
-            } else {
-                let mut encoder = Encoder { out, names: None };
-                self.visit_properties(self, operation, &mut encoder)?;
-                close(out, start, *b"{}");
+                return Ok(write_end(out, start, out.len(), *b"[]"));
             }
-            Ok(())
+            let mut encoder = Encoder {
+                out,
+                at: start,
+                names: None,
+            };
+            self.visit_properties(self, operation, &mut encoder)?;
+            let end = encoder.at;
+            Ok(write_end(out, start, end, *b"{}"))
         })
     }
 }
 
 /// Appends the names that `updates()` unsets, whatever operation their fields have.
-fn write_unset<T: MixpanelGroup>(group: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+fn write_unset<T: MixpanelGroup>(group: &T, out: &mut Buffer) -> Result<(), EncodeError> {
     let mut unsetter = Unsetter(out);
     FIELD_OPERATIONS
         .into_iter()
@@ -135,7 +140,8 @@ impl<'a> Update<'a> {
     /// [`ErrorKind::InvalidUpdate`](crate::ErrorKind::InvalidUpdate) if the update cannot be sent: the
     /// error names group, property and cause.
     pub fn to_json(&self) -> Result<Option<String>, Error> {
-        let mut json = vec![b'{'];
+        let mut json = Buffer::default();
+        json.push(b'{');
         match self.write(&mut json) {
             Ok(None) => Ok(None),
             Ok(Some(_)) => text(json).map(Some),
@@ -145,14 +151,14 @@ impl<'a> Update<'a> {
 
     /// Encodes the update, so that it borrows nothing.
     pub fn into_owned(self) -> Update<'static> {
-        let mut json = Vec::new();
+        let mut json = Buffer::default();
         let written = self.write(&mut json);
-        Update::encoded(json, written)
+        Update::encoded(json.into_vec(), written)
     }
 }
 
 impl Record for Update<'_> {
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+    fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
         match &self.0 {
             Repr::Derived(source, operation) => source.write(*operation, out),
             Repr::Encoded(json, encoded) => {
@@ -233,7 +239,7 @@ impl<'a> From<&'a EncodedUpdate> for Update<'a> {
 /// Two updates are equal if the same JSON is sent, or if they cannot be sent for the same reason.
 impl PartialEq for Update<'_> {
     fn eq(&self, other: &Self) -> bool {
-        let [mut one, mut two] = [Vec::new(), Vec::new()];
+        let [mut one, mut two] = <[Buffer; 2]>::default();
         match (self.write(&mut one), other.write(&mut two)) {
             (Ok(_), Ok(_)) => one == two,
             (one, two) => one.err() == two.err(),

@@ -7,12 +7,13 @@ use super::known::{Known, Trace, set_of};
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::Item;
-use crate::json::list::ListJson;
+use crate::json::list::push_list;
 use crate::json::object::Flattened;
-use crate::json::{EncodeError, Json, Sink, Written};
+use crate::json::{EncodeError, Written, push_json};
 use crate::record::MixpanelGroup;
 use crate::record::diff::{Differences, key_of, text};
 use crate::record::visit::Visitor;
+use crate::util::Buffer;
 use crate::util::siphash::HashKey;
 
 /// Compares a struct with what is known of its group. Returns what is known once the updates are accepted, and what
@@ -32,7 +33,7 @@ pub(super) fn compare<T: MixpanelGroup>(
         },
         differences: Differences::default(),
         flattened: Flattened::default(),
-        scratch: Vec::new(),
+        scratch: Buffer::default(),
     };
     let found = FIELD_OPERATIONS.into_iter().try_for_each(|operation| {
         group.visit_properties(group, operation, &mut comparison)?;
@@ -50,14 +51,14 @@ struct KnownComparison<'s> {
     differences: Differences,
     /// What is flattened of the operation that is visited.
     flattened: Flattened,
-    scratch: Vec<u8>,
+    scratch: Buffer,
 }
 
 impl KnownComparison<'_> {
     fn write(
         &mut self,
         property: &'static Property,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<Written, EncodeError>,
+        write: impl FnOnce(&mut Buffer) -> Result<Written, EncodeError>,
     ) -> Result<(), EncodeError> {
         let mut json = mem::take(&mut self.scratch);
         json.clear();
@@ -137,7 +138,7 @@ impl Visitor for KnownComparison<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| Json { out }.write(new))
+        self.write(property, |out| push_json(out, new))
     }
 
     fn list<T: Serialize + ?Sized>(
@@ -146,7 +147,7 @@ impl Visitor for KnownComparison<'_> {
         new: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        self.write(property, |out| ListJson { out }.write(new))
+        self.write(property, |out| push_list(out, new))
     }
 
     fn flatten<T: Serialize + ?Sized>(

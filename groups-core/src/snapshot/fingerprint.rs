@@ -1,7 +1,7 @@
 //! The hash of all properties of a struct: equal if no property has changed.
 
 use crate::group::{Group, Property};
-use crate::json::escape::write_str;
+use crate::json::escape::push_str;
 use crate::record::MixpanelGroup;
 use crate::record::tokens::{TEXT_END, Tokens};
 use crate::util::siphash::HashKey;
@@ -47,9 +47,9 @@ impl Fingerprints {
         let bytes = &mut self.tokens.bytes;
         bytes.clear();
         bytes.extend_from_slice(&self.layout);
-        write_str(bytes, target.id().as_str());
+        push_str(bytes, target.id().as_str());
         match target.company_id() {
-            Some(company_id) => write_str(bytes, company_id.as_str()),
+            Some(company_id) => push_str(bytes, company_id.as_str()),
             None => bytes.push(b'z'),
         }
         self.tokens.push(group).ok()?;

@@ -3,6 +3,7 @@
 //! clock that a simulation can replace. There are no threads, and the buffers are the only state.
 
 pub(crate) mod atomic_file;
+mod buffer;
 pub(crate) mod checksum;
 pub(crate) mod panic;
 pub(crate) mod printable;
@@ -12,6 +13,8 @@ pub(crate) mod simulated;
 pub(crate) mod siphash;
 pub(crate) mod sync;
 
+pub(crate) use self::buffer::Buffer;
+
 use std::cell::Cell;
 use std::thread::LocalKey;
 
@@ -19,11 +22,11 @@ use std::thread::LocalKey;
 pub(crate) const MAX_KEPT: usize = 64 << 10;
 
 thread_local! {
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static BUFFER: Cell<Buffer> = Cell::default();
 }
 
 /// Lends the thread's buffer, empty. Nested calls get a new buffer.
-pub(crate) fn with_scratch<R>(write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+pub(crate) fn with_scratch<R>(write: impl FnOnce(&mut Buffer) -> R) -> R {
     lend(&BUFFER, |buffer| {
         buffer.clear();
         let result = write(buffer);

@@ -11,17 +11,18 @@ use super::rules::{
 };
 use super::time::Time;
 use crate::group::{Group, Id, Operation};
-use crate::json::escape::write_str;
+use crate::json::escape::push_str;
 use crate::json::members::Members;
 use crate::json::object::{Names, Object};
 use crate::json::sink::IntoSink;
-use crate::json::{EncodeError, Json, Sink};
+use crate::json::{EncodeError, Sink, push_json};
 use crate::record::Encoded;
 use crate::record::Error;
 use crate::record::Record;
 use crate::record::encoded_update::text;
 use crate::record::group_hash::hash;
 use crate::record::{RecordRef, Rejection};
+use crate::util::Buffer;
 use crate::util::printable::Name;
 use crate::util::random::uuid;
 
@@ -82,7 +83,7 @@ pub struct Event {
     /// Each group key, with the ids of the groups.
     groups: Vec<(String, Vec<String>)>,
     /// Each further property as `,"name":value`.
-    properties: Vec<u8>,
+    properties: Buffer,
     /// The names of all properties.
     names: Names,
     /// Why it cannot be sent, as far as that is known already.
@@ -98,7 +99,7 @@ impl Event {
             distinct_id: None,
             insert_id: uuid(),
             groups: Vec::new(),
-            properties: Vec::new(),
+            properties: Buffer::default(),
             names: Names::of(["time", "distinct_id", "$insert_id"], &RESERVED),
             wrong: None,
         }
@@ -209,7 +210,8 @@ impl Event {
     /// [`ErrorKind::InvalidUpdate`](crate::ErrorKind::InvalidUpdate) if the event cannot be imported: the error names event,
     /// property and cause.
     pub fn to_json(&self) -> Result<String, Error> {
-        let mut json = vec![b'{'];
+        let mut json = Buffer::default();
+        json.push(b'{');
         match self.write(&mut json) {
             Ok(_) => text(json),
             Err(rejection) => Err(Error::invalid(&rejection)),
@@ -217,27 +219,27 @@ impl Event {
     }
 
     /// Appends the event's members, from `event` to the closing bracket.
-    fn encode(&self, out: &mut Vec<u8>) -> Result<Encoded, EncodeError> {
+    fn encode(&self, out: &mut Buffer) -> Result<Encoded, EncodeError> {
         let start = out.len();
         self.check()?;
         out.extend_from_slice(b"\"event\":");
-        write_str(out, &self.name);
+        push_str(out, &self.name);
         out.extend_from_slice(b",\"properties\":");
         let properties = out.len();
         out.extend_from_slice(b"{\"time\":");
-        Json { out }.write(&self.time)?;
+        push_json(out, &self.time)?;
         out.extend_from_slice(b",\"distinct_id\":");
-        Json { out }.write(&self.distinct_id)?;
+        push_json(out, &self.distinct_id)?;
         out.extend_from_slice(b",\"$insert_id\":");
-        write_str(out, &self.insert_id);
+        push_str(out, &self.insert_id);
         let head = out.len() - start;
         for (key, ids) in &self.groups {
             out.push(b',');
-            write_str(out, key);
+            push_str(out, key);
             out.push(b':');
             match &ids[..] {
-                [id] => write_str(out, id),
-                ids => drop(Json { out }.write(ids)?),
+                [id] => push_str(out, id),
+                ids => drop(push_json(out, ids)?),
             }
         }
         if !self.names.has("ip") {
@@ -331,7 +333,7 @@ impl Event {
     }
 
     /// Appends the event's members, however far ahead it is.
-    pub(crate) fn write_at_any_time(&self, out: &mut Vec<u8>) -> Result<Encoded, Box<Rejection>> {
+    pub(crate) fn write_at_any_time(&self, out: &mut Buffer) -> Result<Encoded, Box<Rejection>> {
         self.encode(out).map_err(|error| self.rejection(error))
     }
 
@@ -380,7 +382,7 @@ fn read_text(name: &str, value: &RawValue) -> Result<String, String> {
 }
 
 impl<E: Borrow<Event>> Record for E {
-    fn write(&self, out: &mut Vec<u8>) -> Result<Option<Encoded>, Box<Rejection>> {
+    fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
         let event = self.borrow();
         let checked = check_time(event.time, SystemTime::now());
         match checked {
@@ -429,7 +431,7 @@ impl IntoIterator for &Event {
 /// [`Event::new`] are not: each has an insert id of its own.
 impl PartialEq for Event {
     fn eq(&self, other: &Self) -> bool {
-        let [mut one, mut two] = [Vec::new(), Vec::new()];
+        let [mut one, mut two] = <[Buffer; 2]>::default();
         match (
             self.write_at_any_time(&mut one),
             other.write_at_any_time(&mut two),
