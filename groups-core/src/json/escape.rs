@@ -3,7 +3,7 @@
 use crate::util::Buffer;
 
 /// Writes `text` as a JSON string, with its quotes, and returns where it ends.
-#[inline]
+#[inline(never)]
 pub(crate) fn write_str(out: &mut Buffer, at: usize, text: &str) -> usize {
     match write_short::<true>(out, at, text.as_bytes(), *b"\"\"") {
         Some(end) => end,
@@ -21,23 +21,49 @@ pub(crate) fn push_str(out: &mut Buffer, text: &str) {
 #[inline(always)]
 #[allow(clippy::inline_always)] // Callers pass constants: once inlined, one step is left.
 pub(crate) fn write_name(out: &mut Buffer, at: usize, name: &'static str) -> usize {
-    const MOST: usize = 32;
-    let (bytes, length) = (name.as_bytes(), name.len());
-    let mut text = [b' '; MOST];
-    if length <= MOST {
-        text[..length].copy_from_slice(bytes);
+    let mut text = [b' '; SHORT];
+    let Some(start) = text.get_mut(..name.len()) else {
+        return write_any_name(out, at, name);
+    };
+    start.copy_from_slice(name.as_bytes());
+    if any_special(&text) {
+        return write_any_name(out, at, name);
     }
-    if length > MOST || any_special(&text) {
-        let at = out.put(at, *b",");
-        let at = write_str(out, at, name);
-        return out.put(at, *b":");
-    }
-    let mut member = [0; MOST + 4];
-    member[..2].copy_from_slice(b",\"");
-    member[2..length + 2].copy_from_slice(bytes);
-    member[length + 2..length + 4].copy_from_slice(b"\":");
-    out.put_slice(at, &member[..length + 4])
+    write_around(out, at, *b",\"", name, *b"\":")
 }
+
+/// Does the same with any name.
+fn write_any_name(out: &mut Buffer, at: usize, name: &str) -> usize {
+    let at = out.put(at, *b",");
+    let at = write_str(out, at, name);
+    out.put(at, *b":")
+}
+
+/// Writes a name as it is between other bytes, which is one step where the compiler knows the name.
+#[inline(always)]
+#[allow(clippy::inline_always)] // Callers pass constants: once inlined, one step is left.
+pub(crate) fn write_around<const OPEN: usize, const CLOSE: usize>(
+    out: &mut Buffer,
+    at: usize,
+    open: [u8; OPEN],
+    name: &'static str,
+    close: [u8; CLOSE],
+) -> usize {
+    let (bytes, end) = (name.as_bytes(), OPEN + name.len());
+    if name.len() > SHORT {
+        let at = out.put(at, open);
+        let at = out.put_slice(at, bytes);
+        return out.put(at, close);
+    }
+    let mut all = [0; SHORT + 4];
+    all[..OPEN].copy_from_slice(&open);
+    all[OPEN..end].copy_from_slice(bytes);
+    all[end..end + CLOSE].copy_from_slice(&close);
+    out.put_slice(at, &all[..end + CLOSE])
+}
+
+/// The most bytes of a name that is written in one step.
+const SHORT: usize = 32;
 
 /// Writes any `text`. Apart, so that the usual path saves no registers.
 #[inline(never)]
@@ -69,6 +95,7 @@ fn write_short<const IS_JSON: bool>(
     ends: [u8; 2],
 ) -> Option<usize> {
     match text.len() {
+        2..4 => write_halves::<2, 3, IS_JSON>(out, at, text, ends),
         4..8 => write_halves::<4, 5, IS_JSON>(out, at, text, ends),
         8..16 => write_halves::<8, 9, IS_JSON>(out, at, text, ends),
         16..=32 => write_halves::<16, 17, IS_JSON>(out, at, text, ends),

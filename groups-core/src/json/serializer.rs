@@ -10,7 +10,7 @@ use serde_core::Serialize;
 
 use crate::json::escape::{write_escaped, write_name, write_str};
 use crate::json::members::{check_depth, check_readable, may_be_deep};
-use crate::json::number::{write_cents, write_float, write_integer, write_u64};
+use crate::json::number::{write_f64, write_float, write_integer, write_u64};
 use crate::json::sink::{Parts, Scalar, Shape, Sink};
 use crate::json::{EncodeError, Key};
 use crate::util::Buffer;
@@ -116,10 +116,6 @@ impl<'a> Sink for Json<'a> {
     #[inline(always)]
     fn scalar(self, scalar: Scalar) -> Result<usize, EncodeError> {
         let Self { out, at } = self;
-        let cents = match scalar {
-            Scalar::F64(value) => write_cents(out, at, value),
-            _ => None,
-        };
         Ok(match scalar {
             Scalar::Bool(value) => {
                 // A copy of constant size takes no call of `memcpy`.
@@ -138,9 +134,7 @@ impl<'a> Sink for Json<'a> {
             Scalar::U64(value) => write_u64(out, at, value),
             Scalar::I128(value) => write_integer(out, at, value),
             Scalar::U128(value) => write_integer(out, at, value),
-            Scalar::F64(value) if value.is_finite() => {
-                cents.unwrap_or_else(|| write_float(out, at, value))
-            }
+            Scalar::F64(value) if value.is_finite() => write_f64(out, at, value),
             Scalar::F32(value) if value.is_finite() => write_float(out, at, value),
             Scalar::F64(_) | Scalar::F32(_) => return Json { out, at }.null(),
         })

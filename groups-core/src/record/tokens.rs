@@ -9,7 +9,7 @@ use serde_core::Serialize;
 
 use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
-use crate::json::escape::write_between;
+use crate::json::escape::{write_around, write_between};
 use crate::json::item::Item;
 use crate::json::members::check_readable;
 use crate::json::serializer::failed_display;
@@ -46,15 +46,19 @@ impl Tokens {
     /// If a value cannot be serialized.
     pub(crate) fn push<T: MixpanelGroup>(&mut self, group: &T) -> Result<(), EncodeError> {
         self.members.clear();
+        let at = self.bytes.len();
+        let mut writer = Writer { to: self, at };
         FIELD_OPERATIONS
             .into_iter()
-            .try_for_each(|operation| group.visit_properties(group, operation, self))
+            .try_for_each(|operation| group.visit_properties(group, operation, &mut writer))?;
+        let end = writer.at;
+        self.bytes.set_len(end);
+        Ok(())
     }
 
-    /// Adds a member that begins there, with the key or item that ends the bytes.
+    /// Adds a member from `start` to `end`, with the key or item that ends there too.
     #[inline]
-    fn member(&mut self, start: usize) {
-        let end = self.bytes.len();
+    fn member(&mut self, start: usize, end: usize) {
         self.members.push(Member {
             order: 0,
             start,
@@ -66,9 +70,14 @@ impl Tokens {
     /// Sorts the members from `first` on, which end the tokens, in an order that depends on the bytes of their keys only.
     /// Of equal keys the last one counts, so these keep their order.
     fn sort(&mut self, first: usize) {
-        let Self { bytes, members, .. } = self;
+        let Self {
+            bytes,
+            members,
+            sorted,
+        } = self;
         let list = &mut members[first..];
-        if let [Member { start, .. }, _, ..] = *list {
+        if let [Member { start, .. }, .., Member { end, .. }] = *list {
+            let bytes = bytes.written_mut(0..end);
             let key = |member: &Member| &bytes[member.start..member.key_end];
             // Not as soon as a key is written: bytes that were just written in pieces are slow to read at once.
             for member in &mut *list {
@@ -79,47 +88,52 @@ impl Tokens {
                 let order = order.then_with(|| key(one).cmp(key(other)));
                 order.then_with(|| one.start.cmp(&other.start))
             });
-            self.sorted.clear();
+            let mut at = 0;
             for member in list {
                 let length = member.end - member.start;
                 // A copy of constant size takes no call of `memcpy`.
-                match bytes[member.start..].first_chunk::<SHORT>() {
+                at = match bytes[member.start..].first_chunk::<SHORT>() {
                     Some(chunk) if length <= SHORT => {
-                        self.sorted.extend_from_slice(chunk);
-                        self.sorted.truncate(self.sorted.len() - (SHORT - length));
+                        sorted.put(at, *chunk);
+                        at + length
                     }
-                    _ => self
-                        .sorted
-                        .extend_from_slice(&bytes[member.start..member.end]),
-                }
+                    _ => sorted.put_slice(at, &bytes[member.start..member.end]),
+                };
             }
-            bytes[start..].copy_from_slice(&self.sorted);
+            bytes[start..].copy_from_slice(sorted.written(0..at));
         }
-        self.members.truncate(first);
+        members.truncate(first);
     }
+}
 
-    #[inline]
-    fn text(&mut self, text: &str) {
-        let at = self.bytes.len();
-        let end = write_between(&mut self.bytes, at, text, [b'"', TEXT_END]);
-        self.bytes.set_len(end);
-    }
+/// Writes tokens there, and returns where they end.
+#[inline]
+fn write_text(out: &mut Buffer, at: usize, text: &str) -> usize {
+    write_between(out, at, text, [b'"', TEXT_END])
+}
 
-    /// Writes an integer in two bytes if it is small, as most are.
-    #[inline]
-    fn integer(&mut self, value: u64) {
-        match u16::try_from(value) {
-            Ok(value) => self.number(b'h', value.to_le_bytes()),
-            Err(_) => self.number(b'u', value.to_le_bytes()),
-        }
+/// Writes an integer in two bytes if it is small, as most are.
+#[inline]
+fn write_integer(out: &mut Buffer, at: usize, value: u64) -> usize {
+    if let Ok(value) = u16::try_from(value) {
+        let [low, high] = value.to_le_bytes();
+        return out.put(at, [b'h', low, high]);
     }
+    write_eight(out, at, b'u', value.to_le_bytes())
+}
 
-    /// Writes a number whose bytes are all of it.
-    #[inline]
-    fn number<const N: usize>(&mut self, kind: u8, bytes: [u8; N]) {
-        self.bytes.push(kind);
-        self.bytes.extend_from_slice(&bytes);
-    }
+/// Writes a number whose bytes are all of it.
+#[inline]
+fn write_eight(out: &mut Buffer, at: usize, kind: u8, bytes: [u8; 8]) -> usize {
+    let mut all = [kind; 9];
+    all[1..].copy_from_slice(&bytes);
+    out.put(at, all)
+}
+
+/// Writes a number whose bytes are all of it.
+fn write_sixteen(out: &mut Buffer, at: usize, kind: u8, bytes: [u8; 16]) -> usize {
+    let at = out.put(at, [kind]);
+    out.put(at, bytes)
 }
 
 /// Returns what members are sorted by first: their keys' first and last bytes.
@@ -143,15 +157,40 @@ const SHORT: usize = 32;
 /// The end of a text: a byte that UTF-8 does not use.
 pub(crate) const TEXT_END: u8 = 0xFF;
 
-/// Appends the text of a `Display` implementation, piece by piece.
-impl fmt::Write for Tokens {
+/// Writes the text of a `Display` implementation, piece by piece.
+struct Pieces<'a> {
+    out: &'a mut Buffer,
+    at: usize,
+}
+
+impl fmt::Write for Pieces<'_> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.bytes.extend_from_slice(piece.as_bytes());
+        self.at = self.out.put_slice(self.at, piece.as_bytes());
         Ok(())
     }
 }
 
-impl Visitor for Tokens {
+/// A visitor that writes tokens.
+struct Writer<'a> {
+    to: &'a mut Tokens,
+    at: usize,
+}
+
+impl Writer<'_> {
+    #[inline]
+    fn write<T: Serialize + ?Sized>(&mut self, value: &T, is_set: bool) -> Result<(), EncodeError> {
+        let Self { to, at } = self;
+        let value_at = Value {
+            to,
+            at: *at,
+            is_set,
+        };
+        *at = value_at.write(value)?;
+        Ok(())
+    }
+}
+
+impl Visitor for Writer<'_> {
     #[inline]
     fn property<T: Serialize + ?Sized>(
         &mut self,
@@ -159,11 +198,7 @@ impl Visitor for Tokens {
         value: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        Value {
-            to: self,
-            is_set: false,
-        }
-        .write(value)
+        self.write(value, false)
     }
 
     #[inline]
@@ -173,11 +208,7 @@ impl Visitor for Tokens {
         value: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        Value {
-            to: self,
-            is_set: true,
-        }
-        .write(value)
+        self.write(value, true)
     }
 
     fn flatten<T: Serialize + ?Sized>(
@@ -187,23 +218,22 @@ impl Visitor for Tokens {
         value: &T,
         _old: &T,
     ) -> Result<(), EncodeError> {
-        Value {
-            to: self,
-            is_set: property.operation == Operation::Union,
-        }
-        .write(value)
+        self.write(value, property.operation == Operation::Union)
     }
 }
 
-/// A sink that writes tokens. Each begins with a byte for its kind, and where it ends follows from its bytes.
+/// A sink that writes tokens there, and returns where they end. Each begins with a byte for its kind, and where it ends
+/// follows from its bytes.
 struct Value<'a> {
     to: &'a mut Tokens,
+    at: usize,
     /// Whether a list is one of `$union`, or a map holds such lists.
     is_set: bool,
 }
 
 struct Compound<'a> {
     to: &'a mut Tokens,
+    at: usize,
     is_set: bool,
     kind: Kind,
     end: u8,
@@ -220,88 +250,86 @@ enum Kind {
 
 #[allow(clippy::inline_always)] // Callers pass constants: once inlined, one arm is left.
 impl<'a> Sink for Value<'a> {
-    type Ok = ();
+    type Ok = usize;
     type Error = EncodeError;
     type Parts = Compound<'a>;
 
     #[inline]
-    fn null(self) -> Result<(), EncodeError> {
-        self.to.bytes.push(b'z');
-        Ok(())
+    fn null(self) -> Result<usize, EncodeError> {
+        Ok(self.to.bytes.put(self.at, *b"z"))
     }
 
     #[inline(always)]
-    fn scalar(self, scalar: Scalar) -> Result<(), EncodeError> {
-        let to = self.to;
-        match scalar {
-            Scalar::Bool(value) => to.bytes.push(if value { b'y' } else { b'n' }),
-            Scalar::U64(value) => to.integer(value),
+    fn scalar(self, scalar: Scalar) -> Result<usize, EncodeError> {
+        let (out, at) = (&mut self.to.bytes, self.at);
+        Ok(match scalar {
+            Scalar::Bool(value) => out.put(at, [if value { b'y' } else { b'n' }]),
+            Scalar::U64(value) => write_integer(out, at, value),
             // The same number of another type is the same.
-            Scalar::I64(value @ 0..) => to.integer(value.unsigned_abs()),
-            Scalar::I64(value) => to.number(b'i', value.to_le_bytes()),
-            Scalar::U128(value) => to.number(b'U', value.to_le_bytes()),
-            Scalar::I128(value) => to.number(b'I', value.to_le_bytes()),
-            Scalar::F32(value) if value.is_finite() => to.number(b'f', value.to_le_bytes()),
-            Scalar::F64(value) if value.is_finite() => to.number(b'd', value.to_le_bytes()),
-            Scalar::F32(_) | Scalar::F64(_) => to.bytes.push(b'z'),
-        }
-        Ok(())
+            Scalar::I64(value @ 0..) => write_integer(out, at, value.unsigned_abs()),
+            Scalar::I64(value) => write_eight(out, at, b'i', value.to_le_bytes()),
+            Scalar::U128(value) => write_sixteen(out, at, b'U', value.to_le_bytes()),
+            Scalar::I128(value) => write_sixteen(out, at, b'I', value.to_le_bytes()),
+            Scalar::F32(value) if value.is_finite() => {
+                let [a, b, c, d] = value.to_le_bytes();
+                out.put(at, [b'f', a, b, c, d])
+            }
+            Scalar::F64(value) if value.is_finite() => {
+                write_eight(out, at, b'd', value.to_le_bytes())
+            }
+            Scalar::F32(_) | Scalar::F64(_) => out.put(at, *b"z"),
+        })
     }
 
     #[inline]
-    fn text(self, text: &str) -> Result<(), EncodeError> {
-        self.to.text(text);
-        Ok(())
+    fn text(self, text: &str) -> Result<usize, EncodeError> {
+        Ok(write_text(&mut self.to.bytes, self.at, text))
     }
 
-    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        self.to.bytes.push(b'"');
-        write!(self.to, "{value}").map_err(failed_display)?;
-        self.to.bytes.push(TEXT_END);
-        Ok(())
+    fn displayed<T: fmt::Display + ?Sized>(self, value: &T) -> Result<usize, EncodeError> {
+        let out = &mut self.to.bytes;
+        let at = out.put(self.at, *b"\"");
+        let mut pieces = Pieces { out, at };
+        write!(pieces, "{value}").map_err(failed_display)?;
+        Ok(pieces.out.put(pieces.at, [TEXT_END]))
     }
 
     #[inline(always)]
     fn open(self, shape: Shape) -> Result<Compound<'a>, EncodeError> {
-        let Self { to, is_set } = self;
-        let mut kind = Kind::Ordered;
-        let mut end = b')';
-        match shape {
-            Shape::List => {
-                to.bytes.push(b'[');
-                if is_set {
-                    kind = Kind::Sorted;
-                }
-            }
-            Shape::Map => {
-                to.bytes.push(b'{');
-                kind = Kind::Sorted;
-            }
-            Shape::Struct => to.bytes.push(b'$'),
-            Shape::RawJson => {
-                to.bytes.push(b'=');
-                kind = Kind::RawJson;
-                end = TEXT_END;
-            }
-            Shape::NewtypeVariant(name) => {
-                to.bytes.push(b'v');
-                to.text(name);
-            }
-            Shape::TupleVariant(name) => {
-                to.bytes.push(b'(');
-                to.text(name);
-            }
-            Shape::StructVariant(name) => {
-                to.bytes.push(b'<');
-                to.text(name);
-            }
+        let Self { to, at, is_set } = self;
+        let out = &mut to.bytes;
+        let kind = match shape {
+            Shape::List if is_set => Kind::Sorted,
+            Shape::Map => Kind::Sorted,
+            Shape::RawJson => Kind::RawJson,
+            _ => Kind::Ordered,
+        };
+        let opening = match shape {
+            Shape::List => b'[',
+            Shape::Map => b'{',
+            Shape::Struct => b'$',
+            Shape::RawJson => b'=',
+            Shape::NewtypeVariant(_) => b'v',
+            Shape::TupleVariant(_) => b'(',
+            Shape::StructVariant(_) => b'<',
+        };
+        let mut at = out.put(at, [opening]);
+        if let Shape::NewtypeVariant(name)
+        | Shape::TupleVariant(name)
+        | Shape::StructVariant(name) = shape
+        {
+            at = write_text(out, at, name);
         }
         Ok(Compound {
             first: to.members.len(),
             to,
+            at,
             is_set,
             kind,
-            end,
+            end: match kind {
+                Kind::RawJson => TEXT_END,
+                Kind::Ordered | Kind::Sorted => b')',
+            },
         })
     }
 }
@@ -309,42 +337,44 @@ impl<'a> Sink for Value<'a> {
 impl Compound<'_> {
     #[inline]
     fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        Value {
-            to: self.to,
-            is_set: self.is_set,
-        }
-        .write(value)
+        let Self { to, at, is_set, .. } = self;
+        let value_at = Value {
+            to,
+            at: *at,
+            is_set: *is_set,
+        };
+        *at = value_at.write(value)?;
+        Ok(())
     }
 }
 
 impl Parts for Compound<'_> {
-    type Ok = ();
+    type Ok = usize;
     type Error = EncodeError;
 
     #[inline]
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        let start = self.to.bytes.len();
+        let start = self.at;
         self.write(value)?;
         if self.kind == Kind::Sorted {
-            self.to.member(start);
+            self.to.member(start, self.at);
         }
         Ok(())
     }
 
     #[inline]
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
-        let start = self.to.bytes.len();
+        let start = self.at;
         self.write(key)?;
-        self.to.member(start);
+        self.to.member(start, self.at);
         Ok(())
     }
 
     #[inline]
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         self.write(value)?;
-        let end = self.to.bytes.len();
         if let Some(member) = self.to.members.last_mut() {
-            member.end = end;
+            member.end = self.at;
         }
         Ok(())
     }
@@ -355,8 +385,9 @@ impl Parts for Compound<'_> {
         key: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
+        let out = &mut self.to.bytes;
         if self.kind != Kind::RawJson {
-            self.to.text(key);
+            self.at = write_around(out, self.at, *b"\"", key, [TEXT_END]);
             return self.write(value);
         }
         // JSON text, which serde passes as a string.
@@ -365,17 +396,16 @@ impl Parts for Compound<'_> {
         let text: String = serde_json::from_slice(&json)?;
         check_readable(&text).map_err(EncodeError::new)?;
         let canonical = Item::parse(&text).into_json();
-        self.to.bytes.extend_from_slice(canonical.as_bytes());
+        self.at = out.put_slice(self.at, canonical.as_bytes());
         Ok(())
     }
 
     #[inline]
-    fn end(self) -> Result<(), EncodeError> {
+    fn end(self) -> Result<usize, EncodeError> {
         if self.kind == Kind::Sorted {
             self.to.sort(self.first);
         }
-        self.to.bytes.push(self.end);
-        Ok(())
+        Ok(self.to.bytes.put(self.at, [self.end]))
     }
 }
 

@@ -1,13 +1,13 @@
 //! Compares two versions of a struct without writing JSON.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use crate::record::MixpanelGroup;
 use crate::record::tokens::Tokens;
 use crate::util::{MAX_KEPT, lend};
 
 thread_local! {
-    static TOKENS: Cell<Tokens> = Cell::default();
+    static TOKENS: RefCell<Tokens> = RefCell::default();
 }
 
 /// Returns whether all properties certainly have the same value. If it returns `false`, they still may.

@@ -68,6 +68,11 @@ impl Buffer {
         &self.bytes[range]
     }
 
+    /// Returns what was written there, to change it.
+    pub(crate) fn written_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        &mut self.bytes[range]
+    }
+
     /// Makes what was written up to `len` count.
     #[inline]
     pub(crate) fn set_len(&mut self, len: usize) {

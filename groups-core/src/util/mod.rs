@@ -15,14 +15,14 @@ pub(crate) mod sync;
 
 pub(crate) use self::buffer::Buffer;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::thread::LocalKey;
 
 /// The maximum capacity of a buffer that a thread keeps.
 pub(crate) const MAX_KEPT: usize = 64 << 10;
 
 thread_local! {
-    static BUFFER: Cell<Buffer> = Cell::default();
+    static BUFFER: RefCell<Buffer> = RefCell::default();
 }
 
 /// Lends the thread's buffer, empty. Nested calls get a new buffer.
@@ -36,14 +36,26 @@ pub(crate) fn with_scratch<R>(write: impl FnOnce(&mut Buffer) -> R) -> R {
 
 /// Lends what a thread keeps, as it was left. Nested calls get a new one. `work` returns whether it is kept.
 pub(crate) fn lend<T: Default, R>(
-    kept: &'static LocalKey<Cell<T>>,
+    kept: &'static LocalKey<RefCell<T>>,
     work: impl FnOnce(&mut T) -> (R, bool),
 ) -> R {
+    let mut work = Some(work);
+    let mut lend = |lent: &mut T| work.take().map(|work| work(lent));
+    let lent = kept.try_with(|kept| {
+        let mut kept = kept.try_borrow_mut().ok()?;
+        let (result, is_kept) = lend(&mut kept)?;
+        if !is_kept {
+            *kept = T::default();
+        }
+        Some(result)
+    });
     // A thread that is ending has lost it: it gets a new one, which is not kept.
-    let mut lent = kept.try_with(Cell::take).unwrap_or_default();
-    let (result, is_kept) = work(&mut lent);
-    if is_kept {
-        let _ = kept.try_with(|kept| kept.set(lent));
+    match lent
+        .ok()
+        .flatten()
+        .or_else(|| lend(&mut T::default()).map(|(result, _)| result))
+    {
+        Some(result) => result,
+        None => unreachable!("work was done once"),
     }
-    result
 }
