@@ -25,6 +25,10 @@ pub(crate) struct Tokens {
     pub(crate) bytes: Buffer,
     /// The members of the maps that are being written, outer ones first.
     members: Vec<Member>,
+    /// The members of the maps that were written, inner ones first.
+    unsorted: Vec<Member>,
+    /// How many members each of these maps has.
+    maps: Vec<usize>,
     sorted: Buffer,
 }
 
@@ -40,7 +44,20 @@ struct Member {
 }
 
 impl Tokens {
-    /// Appends the tokens of all properties.
+    /// Removes all tokens and keeps the buffers.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.unsorted.clear();
+        self.maps.clear();
+    }
+
+    /// Returns how many bytes of memory the buffers take.
+    pub(crate) fn capacity(&self) -> usize {
+        let members = self.members.capacity() + self.unsorted.capacity();
+        self.bytes.capacity() + self.sorted.capacity() + members * size_of::<Member>()
+    }
+
+    /// Appends the tokens of all properties, those of maps in any order.
     ///
     /// # Errors
     /// If a value cannot be serialized.
@@ -56,6 +73,32 @@ impl Tokens {
         Ok(())
     }
 
+    /// Returns whether what is before and what is after `middle` is equal.
+    pub(crate) fn have_equal_halves(&mut self, middle: usize) -> bool {
+        let are_equal = |bytes: &[u8]| bytes[..middle] == bytes[middle..];
+        if are_equal(&self.bytes) {
+            return true; // Of maps that are sorted, or clones, the members are in the same order.
+        }
+        if self.maps.is_empty() || self.bytes.len() != 2 * middle {
+            return false;
+        }
+        self.sort();
+        are_equal(&self.bytes)
+    }
+
+    /// Sorts the members of all maps, in an order that depends on the bytes of their keys only.
+    ///
+    /// Not as soon as a map is written: bytes that were just written in pieces are slow to read at once.
+    pub(crate) fn sort(&mut self) {
+        let mut first = 0;
+        for members in self.maps.drain(..) {
+            let list = &mut self.unsorted[first..first + members];
+            sort(&mut self.bytes, list, &mut self.sorted);
+            first += members;
+        }
+        self.unsorted.clear();
+    }
+
     /// Adds a member from `start` to `end`, with the key or item that ends there too.
     #[inline]
     fn member(&mut self, start: usize, end: usize) {
@@ -67,43 +110,47 @@ impl Tokens {
         });
     }
 
-    /// Sorts the members from `first` on, which end the tokens, in an order that depends on the bytes of their keys only.
-    /// Of equal keys the last one counts, so these keep their order.
-    fn sort(&mut self, first: usize) {
-        let Self {
-            bytes,
-            members,
-            sorted,
-        } = self;
-        let list = &mut members[first..];
-        if let [Member { start, .. }, .., Member { end, .. }] = *list {
-            let bytes = bytes.written_mut(0..end);
-            let key = |member: &Member| &bytes[member.start..member.key_end];
-            // Not as soon as a key is written: bytes that were just written in pieces are slow to read at once.
-            for member in &mut *list {
-                member.order = order_of(key(member));
-            }
-            list.sort_unstable_by(|one, other| {
-                let order = one.order.cmp(&other.order);
-                let order = order.then_with(|| key(one).cmp(key(other)));
-                order.then_with(|| one.start.cmp(&other.start))
-            });
-            let mut at = 0;
-            for member in list {
-                let length = member.end - member.start;
-                // A copy of constant size takes no call of `memcpy`.
-                at = match bytes[member.start..].first_chunk::<SHORT>() {
-                    Some(chunk) if length <= SHORT => {
-                        sorted.put(at, *chunk);
-                        at + length
-                    }
-                    _ => sorted.put_slice(at, &bytes[member.start..member.end]),
-                };
-            }
-            bytes[start..].copy_from_slice(sorted.written(0..at));
+    /// Notes the map or set whose members are those from `first` on.
+    #[inline]
+    fn note_map(&mut self, first: usize) {
+        let members = &self.members[first..];
+        if members.len() > 1 {
+            self.maps.push(members.len());
+            self.unsorted.extend_from_slice(members);
         }
-        members.truncate(first);
+        self.members.truncate(first);
     }
+}
+
+/// Sorts the members of a map or set. Of equal keys the last one counts, so these keep their order.
+fn sort(bytes: &mut Buffer, list: &mut [Member], sorted: &mut Buffer) {
+    let [Member { start, .. }, .., Member { end, .. }] = *list else {
+        return;
+    };
+    let bytes = bytes.written_mut(0..end);
+    let key = |member: &Member| &bytes[member.start..member.key_end];
+    for member in &mut *list {
+        member.order = order_of(key(member));
+    }
+    list.sort_unstable_by(|one, other| {
+        let order = one.order.cmp(&other.order);
+        let order = order.then_with(|| key(one).cmp(key(other)));
+        order.then_with(|| one.start.cmp(&other.start))
+    });
+    let mut at = 0;
+    for member in list {
+        let length = member.end - member.start;
+        // A copy of constant size takes no call of `memcpy`.
+        let chunk = bytes[member.start..].first_chunk::<SHORT>();
+        at = match (chunk, sorted.room_for::<SHORT>(at)) {
+            (Some(chunk), Some(room)) if length <= SHORT => {
+                *room = *chunk;
+                at + length
+            }
+            _ => sorted.put_slice(at, &bytes[member.start..member.end]),
+        };
+    }
+    bytes[start..].copy_from_slice(sorted.written(0..at));
 }
 
 /// Writes tokens there, and returns where they end.
@@ -148,7 +195,7 @@ fn order_of(key: &[u8]) -> u64 {
         [all, [0; 8]]
     };
     let [first, last] = [first, last].map(u64::from_be_bytes);
-    first ^ last.rotate_left(32)
+    (first ^ last.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// The length of members that are copied at once.
@@ -403,7 +450,7 @@ impl Parts for Compound<'_> {
     #[inline]
     fn end(self) -> Result<usize, EncodeError> {
         if self.kind == Kind::Sorted {
-            self.to.sort(self.first);
+            self.to.note_map(self.first);
         }
         Ok(self.to.bytes.put(self.at, [self.end]))
     }

@@ -13,13 +13,13 @@ thread_local! {
 /// Returns whether all properties certainly have the same value. If it returns `false`, they still may.
 pub(crate) fn is_unchanged<T: MixpanelGroup>(new: &T, old: &T) -> bool {
     lend(&TOKENS, |tokens| {
-        tokens.bytes.clear();
+        tokens.clear();
         let mut walk = |group| tokens.push(group).map(|()| tokens.bytes.len());
         let is_unchanged = match (walk(old), walk(new)) {
-            (Ok(middle), Ok(_)) => tokens.bytes[..middle] == tokens.bytes[middle..],
+            (Ok(middle), Ok(_)) => tokens.have_equal_halves(middle),
             _ => false,
         };
-        (is_unchanged, tokens.bytes.capacity() <= MAX_KEPT)
+        (is_unchanged, tokens.capacity() <= MAX_KEPT)
     })
 }
 

@@ -44,8 +44,8 @@ impl Fingerprints {
 
     /// Returns the fingerprint of a group with its id, or `None` if a value cannot be serialized.
     pub(super) fn of<T: MixpanelGroup>(&mut self, group: &T, target: &Group<'_>) -> Option<u128> {
+        self.tokens.clear();
         let bytes = &mut self.tokens.bytes;
-        bytes.clear();
         bytes.extend_from_slice(&self.layout);
         push_str(bytes, target.id().as_str());
         match target.company_id() {
@@ -53,6 +53,7 @@ impl Fingerprints {
             None => bytes.push(b'z'),
         }
         self.tokens.push(group).ok()?;
+        self.tokens.sort();
         Some(self.key.hash(&self.tokens.bytes))
     }
 }

@@ -40,22 +40,19 @@ pub(crate) fn lend<T: Default, R>(
     work: impl FnOnce(&mut T) -> (R, bool),
 ) -> R {
     let mut work = Some(work);
-    let mut lend = |lent: &mut T| work.take().map(|work| work(lent));
-    let lent = kept.try_with(|kept| {
-        let mut kept = kept.try_borrow_mut().ok()?;
-        let (result, is_kept) = lend(&mut kept)?;
+    let mut lend_to = |buffer: &mut T| work.take().map(|work| work(buffer));
+    let result = kept.try_with(|kept| {
+        let mut buffer = kept.try_borrow_mut().ok()?;
+        let (result, is_kept) = lend_to(&mut buffer)?;
         if !is_kept {
-            *kept = T::default();
+            *buffer = T::default();
         }
         Some(result)
     });
     // A thread that is ending has lost it: it gets a new one, which is not kept.
-    match lent
-        .ok()
-        .flatten()
-        .or_else(|| lend(&mut T::default()).map(|(result, _)| result))
-    {
-        Some(result) => result,
-        None => unreachable!("work was done once"),
-    }
+    let in_new = || lend_to(&mut T::default()).map(|(result, _)| result);
+    let Some(result) = result.ok().flatten().or_else(in_new) else {
+        unreachable!("the work was not done before")
+    };
+    result
 }
