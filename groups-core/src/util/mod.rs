@@ -39,20 +39,17 @@ pub(crate) fn lend<T: Default, R>(
     kept: &'static LocalKey<RefCell<T>>,
     work: impl FnOnce(&mut T) -> (R, bool),
 ) -> R {
-    let mut work = Some(work);
-    let mut lend_to = |buffer: &mut T| work.take().map(|work| work(buffer));
-    let result = kept.try_with(|kept| {
-        let mut buffer = kept.try_borrow_mut().ok()?;
-        let (result, is_kept) = lend_to(&mut buffer)?;
-        if !is_kept {
-            *buffer = T::default();
+    if kept.try_with(|_| ()).is_err() {
+        return work(&mut T::default()).0; // The thread is ending, and has lost it.
+    }
+    kept.with(|kept| match kept.try_borrow_mut() {
+        Ok(mut buffer) => {
+            let (result, is_kept) = work(&mut buffer);
+            if !is_kept {
+                *buffer = T::default();
+            }
+            result
         }
-        Some(result)
-    });
-    // A thread that is ending has lost it: it gets a new one, which is not kept.
-    let in_new = || lend_to(&mut T::default()).map(|(result, _)| result);
-    let Some(result) = result.ok().flatten().or_else(in_new) else {
-        unreachable!("the work was not done before")
-    };
-    result
+        Err(_) => work(&mut T::default()).0,
+    })
 }
