@@ -1,13 +1,13 @@
 //! Compares two versions of a struct without writing JSON.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use crate::record::MixpanelGroup;
 use crate::record::tokens::Tokens;
 use crate::util::{MAX_KEPT, lend};
 
 thread_local! {
-    static TOKENS: RefCell<Tokens> = RefCell::default();
+    static TOKENS: Cell<Option<Box<Tokens>>> = const { Cell::new(None) };
 }
 
 /// Returns whether all properties certainly have the same value. If it returns `false`, they still may.

@@ -15,14 +15,14 @@ pub(crate) mod sync;
 
 pub(crate) use self::buffer::Buffer;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::thread::LocalKey;
 
 /// The maximum capacity of a buffer that a thread keeps.
 pub(crate) const MAX_KEPT: usize = 64 << 10;
 
 thread_local! {
-    static BUFFER: RefCell<Buffer> = RefCell::default();
+    static BUFFER: Cell<Option<Box<Buffer>>> = const { Cell::new(None) };
 }
 
 /// Lends the thread's buffer, empty. Nested calls get a new buffer.
@@ -36,20 +36,15 @@ pub(crate) fn with_scratch<R>(write: impl FnOnce(&mut Buffer) -> R) -> R {
 
 /// Lends what a thread keeps, as it was left. Nested calls get a new one. `work` returns whether it is kept.
 pub(crate) fn lend<T: Default, R>(
-    kept: &'static LocalKey<RefCell<T>>,
+    kept: &'static LocalKey<Cell<Option<Box<T>>>>,
     work: impl FnOnce(&mut T) -> (R, bool),
 ) -> R {
-    if kept.try_with(|_| ()).is_err() {
-        return work(&mut T::default()).0; // The thread is ending, and has lost it.
+    // A thread that is ending has lost it: it gets a new one, which is not kept.
+    let lent = kept.try_with(Cell::take).ok().flatten();
+    let mut lent = lent.unwrap_or_default();
+    let (result, is_kept) = work(&mut lent);
+    if is_kept {
+        let _ = kept.try_with(|kept| kept.set(Some(lent)));
     }
-    kept.with(|kept| match kept.try_borrow_mut() {
-        Ok(mut buffer) => {
-            let (result, is_kept) = work(&mut buffer);
-            if !is_kept {
-                *buffer = T::default();
-            }
-            result
-        }
-        Err(_) => work(&mut T::default()).0,
-    })
+    result
 }
