@@ -119,6 +119,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         loop {
             let mut next = self.delivery.spare();
             let batch = &mut self.filling[lane].batch;
+            next.reserve_as_much_as(batch);
             batch.move_rest_to(batch.fitting(limits), &mut next);
             let is_last = next.fits(limits);
             let full = std::mem::replace(batch, next);

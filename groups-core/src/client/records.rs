@@ -205,6 +205,15 @@ impl Records {
         self.buffer.len() - 1
     }
 
+    /// Allocates what `other` takes and some more, unless there is a buffer already: one that grows piece by piece leaves
+    /// pieces behind.
+    pub(crate) fn reserve_as_much_as(&mut self, other: &Self) {
+        if self.capacity() == 0 {
+            self.buffer.reserve(other.buffer.len() / 8 * 9);
+            self.entries.reserve_exact(other.entries.len());
+        }
+    }
+
     /// Returns how many bytes of memory the buffers take.
     pub(crate) fn capacity(&self) -> usize {
         self.buffer.capacity() + self.entries.capacity() * size_of::<RecordSpan>()

@@ -100,6 +100,11 @@ impl Buffer {
         self.len = 0;
     }
 
+    /// Allocates so many bytes for an empty buffer.
+    pub(crate) fn reserve(&mut self, len: usize) {
+        self.bytes.reserve_exact(len);
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
