@@ -4,12 +4,14 @@
     reason = "`skip_if` and `with` take references"
 )]
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use mixpanel_groups::{EncodedUpdate, Group, GroupId, List, MixpanelGroup};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use common::{all, says};
@@ -382,6 +384,18 @@ fn a_variant_is_as_deep_as_any_value_may_be() {
                 EncodedUpdate::from_json(&json).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn json_text_is_as_deep_as_any_value_may_be_with_and_without_spaces() {
+    for (levels, spaces) in (115..125).flat_map(|levels| [0, 1, 9].map(|spaces| (levels, spaces))) {
+        let [open, space, close] =
+            [("[", levels), (" ", spaces), ("]", levels)].map(|(text, times)| text.repeat(times));
+        let value = RawValue::from_string(open + &space + &close).unwrap();
+        let json = Group::new("company", 1).set(BTreeMap::from([("a", value)]));
+        let is_ok = json.to_json().is_ok();
+        assert_eq!(is_ok, levels <= 120, "{levels} levels, {spaces} spaces");
     }
 }
 

@@ -1,14 +1,12 @@
 //! One request's body: records written straight into one byte buffer, within limits.
 
-use crate::record::{MAX_RECORD, Record};
-use crate::util::Buffer;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::group::Operation;
-use crate::record::Encoded;
 use crate::record::group_hash::hash_written;
-use crate::record::{RecordRef, Rejection};
+use crate::record::{Encoded, MAX_RECORD, Record, RecordRef, Rejection};
+use crate::util::Buffer;
 
 /// The most records of a request.
 /// ([Groups API, Limits](https://developer.mixpanel.com/reference/group-profiles))

@@ -141,15 +141,13 @@ pub(crate) fn write_escaped(out: &mut Buffer, at: usize, text: &str) -> usize {
 }
 
 #[cold]
-fn write_with_escapes(out: &mut Buffer, mut at: usize, text: &[u8]) -> usize {
-    for &byte in text {
-        at = if is_special(byte) {
-            write_escape(out, at, byte)
-        } else {
-            out.put(at, [byte])
-        };
+fn write_with_escapes(out: &mut Buffer, mut at: usize, mut text: &[u8]) -> usize {
+    while let Some(next) = text.iter().position(|byte| is_special(*byte)) {
+        at = out.put_slice(at, &text[..next]);
+        at = write_escape(out, at, text[next]);
+        text = &text[next + 1..];
     }
-    at
+    out.put_slice(at, text)
 }
 
 fn write_escape(out: &mut Buffer, at: usize, byte: u8) -> usize {

@@ -13,8 +13,7 @@ use crate::record::diff::{Differences, key_of, text, updates};
 use crate::record::unchanged::is_unchanged;
 use crate::record::visit::Visitor;
 use crate::record::{MixpanelGroup, Update};
-use crate::util::Buffer;
-use crate::util::with_scratch;
+use crate::util::{Buffer, with_scratch};
 
 /// The updates between two versions of a struct, returned by [`MixpanelGroup::changes_since`].
 #[derive(Clone, Debug)]

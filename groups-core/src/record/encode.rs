@@ -257,7 +257,11 @@ impl Visitor for AnyValue {
 
 /// A visitor that writes the names of the `unset_none` properties that are `null`, each as `,"name"`. A list without
 /// items is not `null`: `$union` has nothing to add, and what it added before stays.
-pub(crate) struct Unsetter<'a>(pub(crate) &'a mut Buffer);
+pub(crate) struct Unsetter<'a> {
+    pub(crate) out: &'a mut Buffer,
+    /// Where the next name is written.
+    pub(crate) at: usize,
+}
 
 impl Visitor for Unsetter<'_> {
     fn property<T: Serialize + ?Sized>(
@@ -269,7 +273,7 @@ impl Visitor for Unsetter<'_> {
         if property.unset_none && is_null(new) {
             // The key is `,"name":`; the colon is left out.
             let key = property.key.as_bytes();
-            self.0.extend_from_slice(&key[..key.len() - 1]);
+            self.at = self.out.put_slice(self.at, &key[..key.len() - 1]);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The properties of a struct as tokens, which are equal if their values are.
 //!
-//! Numbers are not formatted. The order of a map's members and of a `$union` list does not count: they are sorted.
+//! Numbers are not formatted. The order of a map's members and of a `$union` list does not count: where it matters, they are
+//! sorted.
 //! What is the same value in another type may have other tokens; the comparison that follows then finds no difference.
 
 use std::fmt::{self, Write as _};
@@ -23,11 +24,11 @@ use crate::util::Buffer;
 #[derive(Default)]
 pub(crate) struct Tokens {
     pub(crate) bytes: Buffer,
-    /// The members of the maps that are being written, outer ones first.
+    /// The members of the maps and sets that are being written, outer ones first.
     members: Vec<Member>,
-    /// The members of the maps that were written, inner ones first.
+    /// The members of those that were written, inner ones first.
     unsorted: Vec<Member>,
-    /// How many members each of these maps has.
+    /// How many members each of these has.
     maps: Vec<usize>,
     sorted: Buffer,
 }
@@ -195,7 +196,7 @@ fn order_of(key: &[u8]) -> u64 {
         [all, [0; 8]]
     };
     let [first, last] = [first, last].map(u64::from_be_bytes);
-    (first ^ last.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    first ^ last.rotate_left(32)
 }
 
 /// The length of members that are copied at once.
@@ -291,7 +292,7 @@ struct Compound<'a> {
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Ordered,
-    Sorted,
+    Unordered,
     RawJson,
 }
 
@@ -346,8 +347,8 @@ impl<'a> Sink for Value<'a> {
         let Self { to, at, is_set } = self;
         let out = &mut to.bytes;
         let kind = match shape {
-            Shape::List if is_set => Kind::Sorted,
-            Shape::Map => Kind::Sorted,
+            Shape::List if is_set => Kind::Unordered,
+            Shape::Map => Kind::Unordered,
             Shape::RawJson => Kind::RawJson,
             _ => Kind::Ordered,
         };
@@ -375,7 +376,7 @@ impl<'a> Sink for Value<'a> {
             kind,
             end: match kind {
                 Kind::RawJson => TEXT_END,
-                Kind::Ordered | Kind::Sorted => b')',
+                Kind::Ordered | Kind::Unordered => b')',
             },
         })
     }
@@ -403,7 +404,7 @@ impl Parts for Compound<'_> {
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         let start = self.at;
         self.write(value)?;
-        if self.kind == Kind::Sorted {
+        if self.kind == Kind::Unordered {
             self.to.member(start, self.at);
         }
         Ok(())
@@ -449,7 +450,7 @@ impl Parts for Compound<'_> {
 
     #[inline]
     fn end(self) -> Result<usize, EncodeError> {
-        if self.kind == Kind::Sorted {
+        if self.kind == Kind::Unordered {
             self.to.note_map(self.first);
         }
         Ok(self.to.bytes.put(self.at, [self.end]))

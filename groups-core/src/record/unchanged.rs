@@ -4,7 +4,10 @@ use std::cell::Cell;
 
 use crate::record::MixpanelGroup;
 use crate::record::tokens::Tokens;
-use crate::util::{MAX_KEPT, lend};
+use crate::util::lend;
+
+/// The most bytes of tokens, and of what sorts them, that a thread keeps: those of some 3,000 members of maps.
+const MAX_KEPT_TOKENS: usize = 512 << 10;
 
 thread_local! {
     static TOKENS: Cell<Option<Box<Tokens>>> = const { Cell::new(None) };
@@ -19,7 +22,7 @@ pub(crate) fn is_unchanged<T: MixpanelGroup>(new: &T, old: &T) -> bool {
             (Ok(middle), Ok(_)) => tokens.have_equal_halves(middle),
             _ => false,
         };
-        (is_unchanged, tokens.capacity() <= MAX_KEPT)
+        (is_unchanged, tokens.capacity() <= MAX_KEPT_TOKENS)
     })
 }
 

@@ -56,7 +56,7 @@ impl<T: MixpanelGroup> Source for T {
         if operation == Operation::Unset {
             let names = &mut Buffer::default();
             let has_any = T::PROPERTIES.iter().any(|property| property.unset_none);
-            return !has_any || write_unset(self, names).is_ok_and(|()| names.is_empty());
+            return !has_any || write_unset(self, names, 0).is_ok_and(|end| end == 0);
         }
         let mut any_value = AnyValue::default();
         let visited = self.visit_properties(self, operation, &mut any_value);
@@ -70,9 +70,8 @@ impl<T: MixpanelGroup> Source for T {
     ) -> Result<Option<Encoded>, Box<Rejection>> {
         write_update_of(out, self, operation, |out, start| {
             if operation == Operation::Unset {
-                out.set_len(start);
-                write_unset(self, out)?;
-                return Ok(write_end(out, start, out.len(), *b"[]"));
+                let end = write_unset(self, out, start)?;
+                return Ok(write_end(out, start, end, *b"[]"));
             }
             let mut encoder = Encoder {
                 out,
@@ -86,12 +85,17 @@ impl<T: MixpanelGroup> Source for T {
     }
 }
 
-/// Appends the names that `updates()` unsets, whatever operation their fields have.
-fn write_unset<T: MixpanelGroup>(group: &T, out: &mut Buffer) -> Result<(), EncodeError> {
-    let mut unsetter = Unsetter(out);
-    FIELD_OPERATIONS
-        .into_iter()
-        .try_for_each(|operation| group.visit_properties(group, operation, &mut unsetter))
+/// Writes the names that `updates()` unsets, whatever operation their fields have, and returns where they end.
+fn write_unset<T: MixpanelGroup>(
+    group: &T,
+    out: &mut Buffer,
+    at: usize,
+) -> Result<usize, EncodeError> {
+    let mut unsetter = Unsetter { out, at };
+    for operation in FIELD_OPERATIONS {
+        group.visit_properties(group, operation, &mut unsetter)?;
+    }
+    Ok(unsetter.at)
 }
 
 impl<'a> Update<'a> {

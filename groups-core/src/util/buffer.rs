@@ -4,17 +4,17 @@ use std::ops::{Deref, DerefMut, Range};
 /// Bytes that are written one after the other, by writers that know the position.
 ///
 /// A `Vec` keeps its length in memory, and each write waits until the one before has changed it. [`put`](Self::put) takes
-/// the position and returns the next one, so that it stays in a register: an update of nine properties takes some 20 %
+/// the position and returns the next one, so that it stays in a register: an update of nine properties takes some 10 %
 /// less time. What is written counts as soon as the length says so, so what is given up needs no removal.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Buffer {
     /// Behind what is written there is room, whatever it holds.
     bytes: Vec<u8>,
     len: usize,
 }
 
-/// The most room that is made at once beyond what is needed: memory that is not written to is not touched either.
-const MOST_ROOM: usize = 32 << 10;
+/// The least and the most room that is made at once beyond what is needed. It is filled with zeros, and so takes memory.
+const ROOM: [usize; 2] = [16, 32 << 10];
 
 impl Buffer {
     /// Writes the bytes there, and returns where they end.
@@ -58,7 +58,8 @@ impl Buffer {
     #[cold]
     #[inline(never)]
     fn make_room(&mut self, end: usize) {
-        let more = self.bytes.len().clamp(64, MOST_ROOM);
+        let [least, most] = ROOM;
+        let more = self.bytes.len().clamp(least, most);
         self.bytes.resize(end.saturating_add(more), 0);
     }
 
@@ -116,6 +117,15 @@ impl Buffer {
     }
 }
 
+/// A copy of what is written, without the room.
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let bytes = self.to_vec();
+        let len = bytes.len();
+        Self { bytes, len }
+    }
+}
+
 /// What is written.
 impl Deref for Buffer {
     type Target = [u8];
@@ -142,5 +152,45 @@ impl PartialEq for Buffer {
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_has_what_was_written_up_to_its_length(
+            pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0..4_u8), 0..40),
+        ) {
+            let mut buffer = Buffer::default();
+            let mut model = Vec::new();
+            for (piece, how) in pieces {
+                match (how, &piece[..]) {
+                    (0, &[first, second, third, ..]) => {
+                        let end = buffer.put(buffer.len(), [first, second, third]);
+                        buffer.set_len(end);
+                        model.extend_from_slice(&[first, second, third]);
+                    }
+                    // Given up.
+                    (1, piece) => drop(buffer.put_slice(buffer.len(), piece)),
+                    (2, piece) => {
+                        buffer.truncate(piece.len());
+                        model.truncate(piece.len());
+                    }
+                    (_, piece) => {
+                        buffer.extend_from_slice(piece);
+                        model.extend_from_slice(piece);
+                    }
+                }
+                prop_assert_eq!(&buffer[..], &model[..]);
+            }
+            let copy = buffer.clone();
+            prop_assert!(copy == buffer && copy.capacity() == model.len());
+            prop_assert_eq!(buffer.into_vec(), model);
+        }
     }
 }

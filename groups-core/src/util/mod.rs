@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::thread::LocalKey;
 
 /// The maximum capacity of a buffer that a thread keeps.
-pub(crate) const MAX_KEPT: usize = 64 << 10;
+const MAX_KEPT: usize = 64 << 10;
 
 thread_local! {
     static BUFFER: Cell<Option<Box<Buffer>>> = const { Cell::new(None) };
