@@ -62,6 +62,26 @@ impl Operation {
         }
     }
 
+    /// Returns the [key](Self::key) with spaces behind it, and its length: a copy of constant size takes no call of
+    /// `memcpy`.
+    #[inline]
+    pub(crate) fn padded_key(self) -> ([u8; 16], usize) {
+        const PADDED: [([u8; 16], usize); Operation::ALL.len()] = {
+            let mut padded = [([b' '; 16], 0); Operation::ALL.len()];
+            let mut index = 0;
+            while index < padded.len() {
+                let operation = Operation::ALL[index];
+                let key = operation.key().as_bytes();
+                let (text, length) = &mut padded[operation as usize];
+                *length = key.len();
+                text.split_at_mut(key.len()).0.copy_from_slice(key);
+                index += 1;
+            }
+            padded
+        };
+        PADDED[self as usize]
+    }
+
     /// Returns the operation of that name on the wire, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

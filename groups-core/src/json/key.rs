@@ -4,7 +4,7 @@ use std::fmt;
 use serde_core::Serialize;
 
 use crate::json::escape::write_str;
-use crate::json::serializer::{is_null_json, write_displayed};
+use crate::json::serializer::{write_displayed, wrote_null};
 use crate::json::sink::{Parts, Scalar, Sink};
 use crate::json::{EncodeError, Json};
 use crate::util::Buffer;
@@ -41,7 +41,7 @@ impl Sink for Key<'_> {
         let Self { out, at } = self;
         let start = out.put(at, *b"\"");
         let end = Json { out, at: start }.scalar(scalar)?;
-        if is_null_json(out.written(start..end)) {
+        if wrote_null(out, start..end) {
             return Err(EncodeError::new(
                 "float key must be finite (got NaN or +/-inf)",
             ));

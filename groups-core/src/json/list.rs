@@ -6,7 +6,7 @@ use serde_core::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::json::null::is_null_text;
-use crate::json::serializer::{is_null_json, write_end};
+use crate::json::serializer::{write_end, wrote_null};
 use crate::json::sink::{Parts, Shape, Sink};
 use crate::json::{EncodeError, Json, Written};
 use crate::util::Buffer;
@@ -158,11 +158,13 @@ impl Parts for Items<'_> {
         let out = &mut *self.out;
         let at = out.put(self.at, *b",");
         let end = Json { out, at }.write(value)?;
-        let json = self.out.written(at..end);
-        if is_null_json(json) {
+        if wrote_null(self.out, at..end) {
             return Ok(());
         }
-        if !matches!(json.first(), Some(b'"' | b'-' | b'0'..=b'9')) {
+        if !matches!(
+            self.out.written(at..end).first(),
+            Some(b'"' | b'-' | b'0'..=b'9')
+        ) {
             return Err(EncodeError::new("`$union` adds text or numbers only"));
         }
         self.at = end;

@@ -4,6 +4,7 @@
 //! hold only a message.
 
 use std::fmt::{self, Write as _};
+use std::ops::Range;
 
 use serde_core::Serialize;
 
@@ -30,17 +31,17 @@ pub(crate) fn push_json<T: Serialize + ?Sized>(
     let start = out.len();
     let end = Json { out, at: start }.write(value)?;
     out.set_len(end);
-    Ok(if is_null_json(&out[start..]) {
+    Ok(if wrote_null(out, start..end) {
         Written::Null
     } else {
         Written::Value
     })
 }
 
-/// Returns whether a value that was written is `null`.
+/// Returns whether the value that was written there is `null`.
 #[inline]
-pub(crate) fn is_null_json(json: &[u8]) -> bool {
-    json == b"null"
+pub(crate) fn wrote_null(out: &Buffer, value: Range<usize>) -> bool {
+    value.len() == b"null".len() && out.written(value) == b"null"
 }
 
 /// Puts brackets around the items from `start` on, which were written with a comma before each: the first comma

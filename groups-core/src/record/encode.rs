@@ -7,7 +7,7 @@ use crate::json::escape::write_str;
 use crate::json::list::ListJson;
 use crate::json::null::{is_empty_list, is_null};
 use crate::json::object::{Names, Object};
-use crate::json::serializer::is_null_json;
+use crate::json::serializer::wrote_null;
 use crate::json::{EncodeError, Json, Sink};
 use crate::record::MixpanelGroup;
 use crate::record::visit::Visitor;
@@ -100,7 +100,9 @@ fn write_members(
             at = write_id(out, at, company_id, "$company_id")?;
         }
         at = write_extras(out, at)?;
-        let value = out.put_slice(at, operation.key().as_bytes());
+        let (key, length) = operation.padded_key();
+        out.put(at, key);
+        let value = at + length;
         let end = write_value(out, value)?;
         if end == value {
             return Ok(None);
@@ -160,7 +162,7 @@ impl Encoder<'_> {
     ) -> Result<(), EncodeError> {
         let at = self.out.put_slice(self.at, property.key.as_bytes());
         let end = value(self.out, at).map_err(|error| error.of(property.name))?;
-        if end > at && !is_null_json(self.out.written(at..end)) {
+        if end > at && !wrote_null(self.out, at..end) {
             self.at = end;
         }
         Ok(())
