@@ -208,6 +208,7 @@ fn write_raw<T: Serialize + ?Sized>(
     Ok(out.put_slice(start, text.trim_ascii().as_bytes()))
 }
 
+#[allow(clippy::inline_always)] // As above: names are constants.
 impl Parts for Compound<'_> {
     type Ok = usize;
     type Error = EncodeError;
@@ -236,7 +237,7 @@ impl Parts for Compound<'_> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn field<T: Serialize + ?Sized>(
         &mut self,
         key: &'static str,

@@ -332,6 +332,7 @@ fn mistake<E: ser::Error>(state: State) -> E {
     })
 }
 
+#[allow(clippy::inline_always)] // Names of fields are constants where they are written.
 impl<P: Parts> IntoParts<P> {
     #[inline]
     fn new(parts: P) -> Self {
@@ -342,7 +343,7 @@ impl<P: Parts> IntoParts<P> {
     }
 
     /// Writes a part, which leads from one state to the other.
-    #[inline]
+    #[inline(always)]
     fn write(
         &mut self,
         [before, after]: [State; 2],
@@ -368,11 +369,12 @@ impl<P: Parts> IntoParts<P> {
 
 macro_rules! parts {
     ($($trait:ident::$method:ident($($key:ident)?) => $part:ident;)*) => {$(
+        #[allow(clippy::inline_always)] // As above.
         impl<P: Parts> ser::$trait for IntoParts<P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
-            #[inline]
+            #[inline(always)]
             fn $method<T: Serialize + ?Sized>(
                 &mut self,
                 $($key: &'static str,)?

@@ -396,6 +396,7 @@ impl Compound<'_> {
     }
 }
 
+#[allow(clippy::inline_always)] // As above: names are constants.
 impl Parts for Compound<'_> {
     type Ok = usize;
     type Error = EncodeError;
@@ -427,7 +428,7 @@ impl Parts for Compound<'_> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn field<T: Serialize + ?Sized>(
         &mut self,
         key: &'static str,
