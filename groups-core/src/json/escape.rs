@@ -74,12 +74,17 @@ fn write_any_str(out: &mut Buffer, at: usize, text: &str) -> usize {
 }
 
 /// Writes text as it is between two bytes.
-#[inline]
+#[inline(never)]
 pub(crate) fn write_between(out: &mut Buffer, at: usize, text: &str, ends: [u8; 2]) -> usize {
-    if let Some(end) = write_short::<false>(out, at, text.as_bytes(), ends) {
-        return end;
+    match write_short::<false>(out, at, text.as_bytes(), ends) {
+        Some(end) => end,
+        None => write_any_between(out, at, text, ends),
     }
-    let [open, close] = ends;
+}
+
+/// Does the same with any text. Apart, as [`write_any_str`] is.
+#[inline(never)]
+fn write_any_between(out: &mut Buffer, at: usize, text: &str, [open, close]: [u8; 2]) -> usize {
     let at = out.put(at, [open]);
     let at = out.put_slice(at, text.as_bytes());
     out.put(at, [close])

@@ -358,7 +358,7 @@ impl<P: Parts> IntoParts<P> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> Result<P::Ok, P::Error> {
         if self.state != State::Ready {
             return Err(mistake(self.state));
@@ -383,7 +383,7 @@ macro_rules! parts {
                 self.write([State::Ready; 2], |parts| parts.$part($($key,)? value))
             }
 
-            #[inline]
+            #[inline(always)]
             fn end(self) -> Result<P::Ok, P::Error> {
                 self.finish()
             }

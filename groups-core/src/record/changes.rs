@@ -22,13 +22,14 @@ pub struct Changes(std::vec::IntoIter<Update<'static>>);
 
 impl Changes {
     pub(crate) fn between<T: MixpanelGroup>(new: &T, old: &T) -> Self {
-        let group = new.group();
-        let updates = if group != old.group() {
-            let old = old.group();
-            let message = if (group.key(), group.id()) == (old.key(), old.id()) {
-                "the older version is in another company: send `updates()`".to_owned()
+        let (group, before) = (new.group(), old.group());
+        // The key is the struct's.
+        let is_other_id = group.id() != before.id();
+        let updates = if is_other_id || group.company_id() != before.company_id() {
+            let message = if is_other_id {
+                format!("the older version is another group, {before}")
             } else {
-                format!("the older version is another group, {old}")
+                "the older version is in another company: send `updates()`".to_owned()
             };
             updates(Err(EncodeError::new(message)), &group)
         } else if is_unchanged(new, old) {
