@@ -20,10 +20,7 @@ pub(crate) fn push_key<T: Serialize + ?Sized>(
     out: &mut Buffer,
     key: &T,
 ) -> Result<(), EncodeError> {
-    let at = out.len();
-    let end = Key { out, at }.write(key)?;
-    out.set_len(end);
-    Ok(())
+    out.append(|out, at| Key { out, at }.write(key)).map(drop)
 }
 
 impl Sink for Key<'_> {

@@ -110,10 +110,8 @@ pub(crate) fn push_list<T: Serialize + ?Sized>(
     out: &mut Buffer,
     value: &T,
 ) -> Result<Written, EncodeError> {
-    let start = out.len();
-    let end = ListJson { out, at: start }.write(value)?;
-    out.set_len(end);
-    Ok(if end == start {
+    let start = out.append(|out, at| ListJson { out, at }.write(value))?;
+    Ok(if out.len() == start {
         Written::Null
     } else {
         Written::Value

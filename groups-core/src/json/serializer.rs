@@ -28,10 +28,8 @@ pub(crate) fn push_json<T: Serialize + ?Sized>(
     out: &mut Buffer,
     value: &T,
 ) -> Result<Written, EncodeError> {
-    let start = out.len();
-    let end = Json { out, at: start }.write(value)?;
-    out.set_len(end);
-    Ok(if wrote_null(out, start..end) {
+    let start = out.append(|out, at| Json { out, at }.write(value))?;
+    Ok(if wrote_null(out, start..out.len()) {
         Written::Null
     } else {
         Written::Value

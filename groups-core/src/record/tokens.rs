@@ -227,13 +227,8 @@ struct Writer<'a> {
 impl Writer<'_> {
     #[inline]
     fn write<T: Serialize + ?Sized>(&mut self, value: &T, is_set: bool) -> Result<(), EncodeError> {
-        let Self { to, at } = self;
-        let value_at = Value {
-            to,
-            at: *at,
-            is_set,
-        };
-        *at = value_at.write(value)?;
+        let (to, at) = (&mut *self.to, self.at);
+        self.at = Value { to, at, is_set }.write(value)?;
         Ok(())
     }
 }
@@ -385,13 +380,8 @@ impl<'a> Sink for Value<'a> {
 impl Compound<'_> {
     #[inline]
     fn write<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        let Self { to, at, is_set, .. } = self;
-        let value_at = Value {
-            to,
-            at: *at,
-            is_set: *is_set,
-        };
-        *at = value_at.write(value)?;
+        let (to, at, is_set) = (&mut *self.to, self.at, self.is_set);
+        self.at = Value { to, at, is_set }.write(value)?;
         Ok(())
     }
 }

@@ -81,6 +81,18 @@ impl Buffer {
         self.len = len;
     }
 
+    /// Appends what `write` writes there and says where it ends, and returns where it starts.
+    #[inline]
+    pub(crate) fn append<E>(
+        &mut self,
+        write: impl FnOnce(&mut Self, usize) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let start = self.len;
+        let end = write(self, start)?;
+        self.set_len(end);
+        Ok(start)
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, byte: u8) {
         self.len = self.put(self.len, [byte]);
