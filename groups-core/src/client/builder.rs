@@ -206,8 +206,7 @@ impl ClientBuilder {
     /// Sets how long one request may take, from name resolution to the last byte of the response; default 30 s. More
     /// than a year counts as a year.
     ///
-    /// On a line that hardly moves, a request may take a few times as long: while its body is written, the system counts
-    /// the time anew whenever the connection takes a part of what is written at once, up to 256 KiB.
+    /// Through a SOCKS proxy on a line that hardly moves, a request may take longer, by the time that 16 KiB of it take.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

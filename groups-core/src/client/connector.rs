@@ -20,11 +20,12 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::RustlsConnector;
 use ureq::unversioned::transport::time::Duration;
 use ureq::unversioned::transport::{
-    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector,
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector,
 };
 
 use crate::client::early_response::EarlyResponseConnector;
 use crate::client::one_write::OneWriteConnector;
+use crate::client::tcp::TcpConnector;
 
 /// A resolver that returns no address.
 #[derive(Debug)]
@@ -64,9 +65,25 @@ impl Drop for Connecting {
     }
 }
 
+/// Returns when a timeout that begins now ends.
+pub(super) fn deadline(timeout: NextTimeout) -> Option<Instant> {
+    match timeout.after {
+        Duration::Exact(after) => Instant::now().checked_add(after),
+        Duration::NotHappening => None,
+    }
+}
+
 /// Returns what is left of the timeout while a connection is opened. A later timeout stays as it is.
-pub(super) fn left(mut timeout: NextTimeout) -> Result<NextTimeout, Error> {
-    let Some(deadline) = DEADLINE.get() else {
+pub(super) fn left(timeout: NextTimeout) -> Result<NextTimeout, Error> {
+    left_until(DEADLINE.get(), timeout)
+}
+
+/// Returns what is left of the timeout until that time, if there is one.
+pub(super) fn left_until(
+    deadline: Option<Instant>,
+    mut timeout: NextTimeout,
+) -> Result<NextTimeout, Error> {
+    let Some(deadline) = deadline else {
         return Ok(timeout);
     };
     let left = deadline.saturating_duration_since(Instant::now());
@@ -88,7 +105,7 @@ pub(super) fn connector(resolver: Arc<dyn Resolver>) -> impl Connector {
     let connector =
         ().chain(SocksConnector::default())
             .chain(ConnectProxyConnector::default())
-            .chain(TcpConnector::default())
+            .chain(TcpConnector)
             .chain(EarlyResponseConnector);
     #[cfg(feature = "tls")]
     let connector = connector.chain(RustlsConnector::default());
@@ -107,11 +124,7 @@ impl<C: Connector> Connector for ResolvingConnector<C> {
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        let deadline = match details.timeout.after {
-            Duration::Exact(after) => Instant::now().checked_add(after),
-            Duration::NotHappening => None,
-        };
-        let _connecting = Connecting::until(deadline);
+        let _connecting = Connecting::until(deadline(details.timeout));
         // The connection to a proxy of HTTP comes here too, with the proxy's address.
         let is_proxys = details
             .config

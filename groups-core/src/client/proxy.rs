@@ -72,6 +72,11 @@ pub(super) fn name(proxy: &Proxy) -> String {
     format!("{scheme}://{}:{}", proxy.host(), proxy.port())
 }
 
+/// Returns whether it is a proxy of SOCKS, of any version.
+pub(super) fn is_socks(proxy: &Proxy) -> bool {
+    !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
+}
+
 /// Reads a proxy from the setting or variable of that name. A text that cannot be taken apart is not
 /// shown, since there may be a password in it.
 fn parse(setting: &str, text: &str) -> Result<Proxy, Error> {

@@ -25,6 +25,10 @@ pub(crate) const MAX_RESPONSE: u64 = 1 << 20;
 /// has, since it makes fewer calls of the system.
 const OUTPUT_BUFFER: usize = 256 << 10;
 
+/// The same through a SOCKS proxy, to which ureq connects itself: it counts the time of a write anew whenever the system takes
+/// a part of it.
+const SOCKS_OUTPUT_BUFFER: usize = 16 << 10;
+
 /// The most bytes of a response that are read at once. Few are longer; the memory is each connection's.
 const INPUT_BUFFER: usize = 32 << 10;
 
@@ -103,6 +107,12 @@ impl HttpConfig {
             None => endpoint.to_string(),
             Some(proxy) => format!("{endpoint} through the proxy {proxy}"),
         };
+        let is_socks = options.proxy.as_ref().is_some_and(proxy::is_socks);
+        let output_buffer = if is_socks {
+            SOCKS_OUTPUT_BUFFER
+        } else {
+            OUTPUT_BUFFER
+        };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // A redirected POST loses its body or goes to a host that nobody named.
@@ -110,7 +120,7 @@ impl HttpConfig {
             .timeout_global(Some(options.timeout))
             .timeout_connect(Some(options.connect_timeout.min(options.timeout)))
             .input_buffer_size(INPUT_BUFFER)
-            .output_buffer_size(OUTPUT_BUFFER)
+            .output_buffer_size(output_buffer)
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             .user_agent(concat!("mixpanel-groups/", env!("CARGO_PKG_VERSION")))

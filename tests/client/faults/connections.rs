@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{eventually, is_own_process};
 use mixpanel_groups::buffered::OverflowPolicy;
@@ -410,6 +410,51 @@ fn the_longest_times_do_not_overflow() {
     assert_eq!(buffered.flush(Duration::MAX).waiting, Some(0));
     assert_eq!(buffered.shutdown(Duration::MAX).waiting, Some(0));
     assert_eq!(emulator.profiles().len(), 3);
+}
+
+/// Listens at the end of a line over which some 7 KB a second move, in segments of 536 bytes; first it says these replies,
+/// one for each read. The thread ends with the test's process.
+#[cfg(target_os = "linux")]
+fn slow_line(replies: &'static [&'static [u8]]) -> std::net::SocketAddr {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    setsockopt(&listener, sockopt::TcpMaxSeg, &536).unwrap();
+    setsockopt(&listener, sockopt::RcvBuf, &2048).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        for reply in replies {
+            assert!(stream.read(&mut [0; 300]).unwrap() > 0);
+            stream.write_all(reply).unwrap();
+        }
+        while stream.read(&mut [0; 2048]).is_ok_and(|read| read > 0) {
+            thread::sleep(Duration::from_millis(300));
+        }
+    });
+    address
+}
+
+/// The system takes a few bytes of the body every now and then.
+#[cfg(target_os = "linux")]
+#[test]
+fn over_a_line_that_hardly_moves_a_request_ends_in_time() {
+    let direct = builder(format!("http://{}", slow_line(&[])));
+    let proxy = slow_line(&[&[5, 0], &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]]);
+    let through_socks = builder("http://mixpanel.test").allow_plain_http(true);
+    let through_socks = through_socks.proxy(format!("socks5h://{proxy}"));
+    for builder in [direct, through_socks] {
+        let builder = builder.timeout(Duration::from_secs(1));
+        let client = builder.retry(RetryPolicy::none()).build().unwrap();
+        let started = Instant::now();
+        let long = json!({"text": "x".repeat(800)});
+        let error = client
+            .send((0..1_000).map(|id| Group::new("company", id).set(&long)))
+            .unwrap_err();
+        let taken = started.elapsed();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert_eq!(error.undelivered().len(), 1_000);
+        assert!(taken < Duration::from_secs(10), "{taken:?}: {error}");
+    }
 }
 
 /// Waits until the emulator sees no more open connections than that.
