@@ -1,6 +1,8 @@
 //! `mixpanel-emulator`: the emulator as a program, for teams in any language.
 
 use std::error::Error;
+use std::fmt;
+use std::io;
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
@@ -28,7 +30,7 @@ Options:
                          can be repeated (pages of this machine may always)
   --allow-host NAME      a name by which programs reach the emulator, such as
                          host.docker.internal; can be repeated (addresses and localhost always)
-  --help                 this text
+  -h, --help             this text
   --version              the version
 
 Open the address that it prints in a browser to see what arrives. For tests:
@@ -44,7 +46,7 @@ pub(crate) fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mixpanel-emulator: {error:#}");
+            say(io::stderr(), format_args!("mixpanel-emulator: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -53,22 +55,29 @@ pub(crate) fn main() -> ExitCode {
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let mut emulator = Emulator::builder().port(8080);
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--help" => {
-                println!("{HELP}");
+        let (option, given) = match argument.split_once('=') {
+            Some((option, value)) => (option, Some(value.to_owned())),
+            None => (argument.as_str(), None),
+        };
+        match option {
+            "--help" | "-h" => {
+                say(io::stdout(), HELP);
                 return Ok(());
             }
             "--version" => {
-                println!("mixpanel-emulator {}", env!("CARGO_PKG_VERSION"));
+                say(
+                    io::stdout(),
+                    concat!("mixpanel-emulator ", env!("CARGO_PKG_VERSION")),
+                );
                 return Ok(());
             }
             "--port" | "--token" | "--keep" | "--allow-origin" | "--allow-host" => {}
             other => return Err(format!("unknown option {other}: see --help").into()),
         }
-        let Some(value) = arguments.next() else {
-            return Err(format!("{argument} needs a value: see --help").into());
+        let Some(value) = given.or_else(|| arguments.next()) else {
+            return Err(format!("{option} needs a value: see --help").into());
         };
-        emulator = match argument.as_str() {
+        emulator = match option {
             "--port" => match value.parse() {
                 Ok(port) => emulator.port(port),
                 Err(_) => {
@@ -87,7 +96,10 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
     #[cfg(not(unix))]
     let _never: SyncSender<()> = end;
     let emulator = emulator.start()?;
-    println!("A local Mixpanel listens on {}", emulator.endpoint());
+    say(
+        io::stdout(),
+        format_args!("A local Mixpanel listens on {}", emulator.endpoint()),
+    );
     let mut is_saved = true;
     while ended.recv_timeout(SAVE_EVERY) == Err(RecvTimeoutError::Timeout) {
         match emulator.save() {
@@ -95,7 +107,10 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
             // For instance a full disk: it may have room again.
             Err(error) if is_saved => {
                 is_saved = false;
-                eprintln!("{error:#}; trying again every second");
+                say(
+                    io::stderr(),
+                    format_args!("{error:#}; trying again every second"),
+                );
             }
             Err(_) => {}
         }
@@ -104,9 +119,14 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
     Ok(emulator.save()?)
 }
 
+/// Writes a line. Whoever reads it may have gone, and the program works all the same.
+fn say(mut to: impl io::Write, line: impl fmt::Display) {
+    let _ = writeln!(to, "{line}");
+}
+
 /// Starts the thread that receives SIGINT and SIGTERM, also while a file cannot be read or written.
 #[cfg(unix)]
-fn end_by_signal(end: SyncSender<()>) -> std::io::Result<()> {
+fn end_by_signal(end: SyncSender<()>) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
     use std::time::Instant;
@@ -136,6 +156,8 @@ mod tests {
     fn what_is_wrong_with_the_options_is_said() {
         for (arguments, error) in [
             ("--prot 1", "unknown option --prot: see --help"),
+            ("--prot=1", "unknown option --prot: see --help"),
+            ("--port=x", "invalid port x: expected 0 to 65535"),
             ("--port", "--port needs a value: see --help"),
             ("--port 70000", "invalid port 70000: expected 0 to 65535"),
             ("--port 0 --keep", "--keep needs a value: see --help"),
@@ -143,6 +165,7 @@ mod tests {
             assert_eq!(run_with(arguments).unwrap_err(), error);
         }
         assert_eq!(run_with("--help"), Ok(()));
+        assert_eq!(run_with("--port=1 --token T -h"), Ok(()));
         assert_eq!(run_with("--port 1 --version"), Ok(()));
         // It gets as far as the file.
         let error = run_with(

@@ -156,6 +156,17 @@ impl Serialize for ReceivedRequest {
 }
 
 /// Writes a struct of all fields, in the order of their declaration.
+/// Writes position, field and reason: `record 0: $group_id: not a text`.
+impl fmt::Display for DroppedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {}: ", self.position)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
 impl Serialize for DroppedRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut record = serializer.serialize_struct("DroppedRecord", 3)?;

@@ -201,8 +201,8 @@ impl Reply {
             let body = if good > 0 { "1" } else { "0" };
             return Self::new(StatusCode::OK, "text/plain", body);
         }
-        let error = failed.first();
-        let error = error.map_or(NO_RECORDS, |first| &first.record.message);
+        let error = failed.first().map(|first| first.record.to_string());
+        let error = error.unwrap_or_else(|| NO_RECORDS.to_owned());
         let mut body = if good > 0 {
             json!({"status": 1, "error": null})
         } else {

@@ -155,14 +155,14 @@ impl Service {
             let (request, unread) = match connection.next_request()? {
                 Incoming::Request(request) => *request,
                 Incoming::End => return Ok(()),
-                Incoming::NotHttp(reason) => {
+                Incoming::Unreadable(reply) => {
                     let number = self.memory().log.next_number();
                     let connection_number = connection_number.unwrap_or_else(next_number);
                     let mut received = ReceivedRequest::not_http(number, connection_number);
-                    received.status = Some(400);
-                    received.error = Some(reason);
+                    received.status = Some(reply.status.as_u16());
+                    received.error.clone_from(&reply.error);
                     self.log(received);
-                    return connection.refuse();
+                    return connection.refuse(&reply);
                 }
             };
             // Requests of the page and of a test are neither kept nor take a fault: they are not under test.

@@ -109,23 +109,34 @@ pub(crate) fn reply(request: &Request<()>, body: Option<&[u8]>, service: &Servic
     Reply::json(StatusCode::OK, view.to_string())
 }
 
-/// Which groups are listed: those of a group key, with a text in id or properties, ignoring case. Empty
+/// Which groups are listed: those of a group key, with a text in key, id or properties, ignoring case. Empty
 /// texts match everything.
 struct Filter<'a> {
     key: &'a str,
     search: String,
+    /// The text as it is in JSON, without the quotes around it.
+    escaped: String,
 }
 
 impl<'a> Filter<'a> {
     fn new(key: &'a str, search: &str) -> Self {
         let search = search.trim().to_lowercase();
-        Self { key, search }
+        let json = Value::from(search.as_str()).to_string();
+        let escaped = json[1..json.len() - 1].to_owned();
+        Self {
+            key,
+            search,
+            escaped,
+        }
     }
 
     fn matches(&self, group: &GroupSummary) -> bool {
-        let text = || format!("{} {}", group.id, group.profile).to_lowercase();
-        (self.key.is_empty() || *self.key == *group.key)
-            && (self.search.is_empty() || text().contains(&self.search))
+        let is_found = || {
+            let profile = group.profile.to_string();
+            let text = format!("{} {} {profile}", group.key, group.id).to_lowercase();
+            text.contains(&self.search) || text.contains(&self.escaped)
+        };
+        (self.key.is_empty() || *self.key == *group.key) && (self.search.is_empty() || is_found())
     }
 }
 

@@ -54,6 +54,18 @@ fn it_is_one_file_that_needs_nothing_else() {
 }
 
 #[test]
+fn a_text_is_found_also_if_json_escapes_it() {
+    let emulator = Emulator::start().unwrap();
+    let properties = json!({"path": "C:\\a", "said": "\"hi\"\n"});
+    let quoted = Group::new("company", "quoted").set(properties);
+    assert_eq!(client(&emulator).send(quoted).unwrap().accepted, 1);
+    for search in ["C:%5Ca", "%22hi%22", "said%22%3A"] {
+        let view = view(&emulator, &format!("/emulator/groups?search={search}"));
+        assert_eq!(view["groups"][0]["id"], "quoted", "{search}");
+    }
+}
+
+#[test]
 fn groups_and_search() {
     let emulator = Emulator::start().unwrap();
     let of = |key: &str, id: &str, plan: &str| {
@@ -97,6 +109,7 @@ fn groups_and_search() {
     assert_eq!(ids("search=free&key=team"), "a&b=c");
     assert_eq!(ids("search=enterprise"), "", "it is deleted");
     assert_eq!(ids("search=a%26b%3Dc"), "a&b=c");
+    assert_eq!(ids("search=TEAM"), "a&b=c", "a group key");
     let group = |id: &str| {
         all["groups"]
             .as_array()

@@ -52,7 +52,8 @@ fn verbose() {
     let response = send("verbose=1", &json!([bad()]));
     assert_eq!(response.status, 200);
     assert_eq!(response.json()["status"], 0);
-    assert!(response.json()["error"].is_string());
+    let error = response.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("record 0: $group_id: "), "{error}");
 }
 
 #[test]

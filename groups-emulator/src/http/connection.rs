@@ -1,7 +1,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use ureq_proto::http::{HeaderMap, Request, Version, header};
+use ureq_proto::http::{HeaderMap, Request, StatusCode, Version, header};
 use ureq_proto::server::state::{ProvideResponse, RecvBody};
 // In ureq-proto, `Reply` is the state machine of one request and its response.
 use ureq_proto::server::{RecvRequestResult, Reply as Exchange, SendResponseResult};
@@ -14,8 +14,8 @@ const CHUNK: usize = 64 * 1024;
 const MAX_HEAD: usize = CHUNK;
 /// How a client that was given an `https` address begins.
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
-const BAD_REQUEST: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// The most that is read and dropped of a connection after a refusal.
+const MAX_DROPPED: usize = 16 * CHUNK;
 
 /// HTTP/1.1 over one socket.
 pub(crate) struct HttpConnection<'a> {
@@ -32,8 +32,8 @@ pub(crate) struct HttpConnection<'a> {
 /// The next thing to arrive on a connection.
 pub(crate) enum Incoming {
     Request(Box<(Request<()>, UnreadBody)>),
-    /// Something else than HTTP, for this reason.
-    NotHttp(String),
+    /// Something else than a request with a head that can be read: the reply to it.
+    Unreadable(Reply),
     /// The client has closed the connection.
     End,
 }
@@ -70,15 +70,19 @@ impl<'a> HttpConnection<'a> {
                         return Ok(Incoming::End);
                     }
                 }
-                Ok(_) => {
-                    let reason = format!("the head of the request is larger than {MAX_HEAD} bytes");
-                    return Ok(Incoming::NotHttp(reason));
+                Ok(_) => return Ok(Incoming::Unreadable(self.too_large())),
+                Err(_) if self.input.len() > MAX_HEAD => {
+                    return Ok(Incoming::Unreadable(self.too_large()));
                 }
-                Err(_) if self.input.starts_with(TLS_HANDSHAKE) => {
-                    let reason = "this is TLS, not HTTP: use http:// in the client's endpoint";
-                    return Ok(Incoming::NotHttp(reason.to_owned()));
+                Err(error) => {
+                    let reason = if self.input.starts_with(TLS_HANDSHAKE) {
+                        "this is TLS, not HTTP: use http:// in the client's endpoint".to_owned()
+                    } else {
+                        format!("this is not HTTP: {error}")
+                    };
+                    let reply = Reply::error(StatusCode::BAD_REQUEST, &reason);
+                    return Ok(Incoming::Unreadable(reply));
                 }
-                Err(error) => return Ok(Incoming::NotHttp(format!("this is not HTTP: {error}"))),
             }
         };
         Ok(match exchange.proceed() {
@@ -87,9 +91,37 @@ impl<'a> HttpConnection<'a> {
         })
     }
 
-    /// Responds 400 to what is not HTTP.
-    pub(crate) fn refuse(&mut self) -> io::Result<()> {
-        self.stream.write_all(BAD_REQUEST)
+    /// Returns the reply to a head that is too large: for its address, or as a whole.
+    fn too_large(&self) -> Reply {
+        let line = self.input.iter().position(|byte| *byte == b'\n');
+        if line.is_none_or(|len| len > MAX_HEAD) {
+            let reason = format!(
+                "the address of the request is longer than {MAX_HEAD} bytes: send less, or with POST"
+            );
+            return Reply::error(StatusCode::URI_TOO_LONG, &reason);
+        }
+        let reason = format!("the head of the request is larger than {MAX_HEAD} bytes");
+        Reply::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &reason)
+    }
+
+    /// Replies to what cannot be read, which is the end of the connection.
+    pub(crate) fn refuse(&mut self, reply: &Reply) -> io::Result<()> {
+        let (status, body) = (reply.status, &reply.body);
+        write!(
+            self.stream,
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len(),
+        )?;
+        self.stream.shutdown(Shutdown::Write)?;
+        // What is left unread would reset the connection, and the client not see the reply.
+        let mut dropped = 0;
+        while dropped < MAX_DROPPED {
+            match self.stream.read(&mut self.buffer)? {
+                0 => break,
+                read => dropped += read,
+            }
+        }
+        Ok(())
     }
 
     /// Reads a request's body. Returns `None` in place of a body larger than `max`.

@@ -1,5 +1,6 @@
 //! The records of one request, to `/groups` or `/import`.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use serde_json::{Map, Value};
@@ -30,21 +31,28 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Value>, Reply> {
     match serde_json::from_slice(json) {
         Ok(Value::Array(records)) => Ok(records),
         Ok(record) => Ok(vec![record]),
-        Err(error) => Err(not_json(&error)),
+        Err(error) => Err(not_json(error)),
     }
 }
 
 /// Returns the records in a body that has one a line. Empty lines are passed over.
 pub(crate) fn parse_lines(json: &[u8]) -> Result<Vec<Value>, Reply> {
-    let lines = json.split(|byte| *byte == b'\n');
-    let lines = lines.filter(|line| !line.trim_ascii().is_empty());
-    lines
-        .map(|line| serde_json::from_slice(line).map_err(|error| not_json(&error)))
-        .collect()
+    let lines = json.split(|byte| *byte == b'\n').enumerate();
+    let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+    let read = |(index, line)| {
+        serde_json::from_slice(line).map_err(|error| {
+            let (number, column) = (index + 1, error.column());
+            // Of a line, serde_json says that it is the first one.
+            let reason = error.to_string();
+            let reason = reason.split(" at line ").next().unwrap_or_default();
+            not_json(format_args!("{reason} at line {number} column {column}"))
+        })
+    };
+    lines.map(read).collect()
 }
 
-fn not_json(error: &serde_json::Error) -> Reply {
-    let message = format!("the body is not JSON: {error}");
+fn not_json(reason: impl fmt::Display) -> Reply {
+    let message = format!("the body is not JSON: {reason}");
     Reply::error(StatusCode::BAD_REQUEST, &message)
 }
 
