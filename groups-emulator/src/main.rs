@@ -119,7 +119,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>
     Ok(emulator.save()?)
 }
 
-/// Writes a line. Whoever reads it may have gone, and the program works all the same.
+/// Writes a line. Its reader may have gone, and the program works all the same.
 fn say(mut to: impl io::Write, line: impl fmt::Display) {
     let _ = writeln!(to, "{line}");
 }
