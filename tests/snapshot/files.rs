@@ -101,6 +101,50 @@ fn a_file_beside_it_that_is_not_needed_is_removed() {
     );
 }
 
+#[test]
+fn a_file_that_was_moved_away_does_not_come_back() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let first = run(&folder, &client, &[company(1)]);
+    // The process was killed before the other file, which is complete, took its place.
+    fs::rename(folder.file(), folder.0.join("companies.snapshot.tmp")).unwrap();
+    assert_eq!(
+        run(&folder, &client, &[company(1)]).accepted,
+        first.accepted
+    );
+    assert!(first.accepted > 0);
+}
+
+#[test]
+fn a_file_that_was_written_anew_has_lost_nothing_or_is_damaged() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    write_anew(&mut snapshot, &client(&emulator));
+    drop(snapshot);
+    let good = fs::read(folder.file()).unwrap();
+    let cut = (44..good.len())
+        .step_by(61)
+        .map(|length| good[..length].to_vec());
+    let flipped = (0..good.len()).step_by(37).map(|byte| {
+        let mut bad = good.clone();
+        bad[byte] ^= 1;
+        bad
+    });
+    let mut damaged = 0;
+    for bad in cut.chain(flipped) {
+        fs::write(folder.file(), &bad).unwrap();
+        match Snapshot::open(folder.file()) {
+            // What was appended after that may look as if it was interrupted.
+            Ok(snapshot) => assert_eq!(snapshot.len(), 20),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+                damaged += 1;
+            }
+        }
+    }
+    assert!(damaged > 0);
+}
+
 /// Runs for so many nights that the file is written anew. Returns its greatest length and its last one.
 fn many_nights(file: &Path, client: &Client) -> (u64, u64) {
     let mut longest = 0;

@@ -47,6 +47,28 @@ fn only_what_changed_is_sent_and_outdated_rows_are_removed() {
     assert_eq!(emulator.profiles().len(), 1);
 }
 
+/// A group that seems to be another one would be deleted as one that is gone.
+#[test]
+fn a_row_whose_name_was_damaged_deletes_no_group() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let mut companies = [company(1), company(2)];
+    open(&folder.file()).sync(&client, &companies).unwrap();
+    let db = Connection::open(folder.file()).unwrap();
+    let find =
+        "SELECT max(id), row FROM mixpanel_snapshot WHERE substr(row, 1, 16) != zeroblob(16)";
+    let found = db.query_row(find, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (id, mut row): (i64, Vec<u8>) = found.unwrap();
+    row[0] ^= 1;
+    let update = "UPDATE mixpanel_snapshot SET row = ?1 WHERE id = ?2";
+    assert_eq!(db.execute(update, (row, id)).unwrap(), 1);
+    drop(db);
+    companies.iter_mut().for_each(|company| company.plan += 1);
+    let error = open(&folder.file()).sync(&client, &companies).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert_eq!(emulator.profiles().len(), 2);
+}
+
 #[test]
 fn rows_are_read_where_they_were_appended_and_retained_in_the_order_asked_for() {
     let folder = Folder::new();

@@ -6,7 +6,8 @@
 //! …
 //! ```
 //! Numbers are little-endian. A frame that ends too early, at the end of the file, was interrupted. A wrong frame
-//! anywhere else is damage.
+//! anywhere else is damage. So is one behind an empty frame, until there are rows: a file that begins with that was complete
+//! when it took its place.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
@@ -42,7 +43,7 @@ impl Frame {
         position
     }
 
-    /// Returns the frame with its head; nothing, if it has no rows.
+    /// Returns the frame with its head.
     pub(super) fn finish(mut self) -> Result<Vec<u8>, Error> {
         let (head, rows) = self.0.split_at_mut(FRAME_HEAD);
         let length = u32::try_from(rows.len()).map_err(|_| {
@@ -52,9 +53,6 @@ impl Frame {
         head[..4].copy_from_slice(&length.to_le_bytes());
         head[4..8].copy_from_slice(&(!length).to_le_bytes());
         head[8..].copy_from_slice(&checksum(rows).to_le_bytes());
-        if rows.is_empty() {
-            self.0.clear();
-        }
         Ok(self.0)
     }
 }
@@ -106,12 +104,17 @@ pub(super) fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, S
         ));
     }
     let mut rows = Vec::new();
+    let mut was_complete = false;
     while end < length {
         let rest = length - end;
-        let interrupted = Ok(Scanned {
-            end,
-            is_whole: false,
-        });
+        let interrupted = if was_complete {
+            Err(ScanError::Damaged("it has lost its rows"))
+        } else {
+            Ok(Scanned {
+                end,
+                is_whole: false,
+            })
+        };
         let mut head = [0; FRAME_HEAD];
         if rest < FRAME_HEAD as u64 {
             return interrupted;
@@ -140,6 +143,7 @@ pub(super) fn scan(mut file: &File, each: &mut EachRow<'_>) -> Result<Scanned, S
                 Err(ScanError::Damaged("it has a frame with a wrong checksum"))
             };
         }
+        was_complete = rows.is_empty();
         let mut place = end + FRAME_HEAD as u64;
         let mut rest = &rows[..];
         while let Some((row_length, after)) = rest.split_first_chunk() {

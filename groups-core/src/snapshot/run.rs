@@ -177,7 +177,10 @@ impl<'r, 's> Run<'r, 's> {
         }
         let entry = *self.index.get(slot);
         let row = self.journal.read(entry.place).ok_or(Failed)?;
-        let Some((_, row)) = Row::decode(&row) else {
+        // A name that is not that of the hash would be another group's, which is deleted as one that is gone.
+        let mut is_of = |(key, id): &GroupName| self.fingerprints.name(key, id) == entry.name;
+        let row = Row::decode(&row).filter(|(_, row)| is_of(&row.name));
+        let Some((_, row)) = row else {
             let error = damaged("the snapshot", "the row of a group is invalid");
             self.journal.fail(error);
             return Err(Failed);
