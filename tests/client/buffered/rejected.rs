@@ -53,6 +53,28 @@ fn an_update_that_a_firewall_dislikes_is_set_aside_and_the_others_go_on() {
     assert_eq!(emulator.profiles().len(), 20);
 }
 
+/// They are coalesced into one at first, of which it is not known which is the reason.
+#[test]
+fn of_two_updates_that_were_coalesced_a_firewall_dislikes_one() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Firewall("<script>".to_owned()));
+    let buffered = buffered(&emulator).start().unwrap();
+    let acme = Group::new("company", "acme");
+    let updates = [
+        acme.set(json!({"name": "<script>"})),
+        acme.set(json!({"seats": 1})),
+    ];
+    let others = (0..20).map(|id| Group::new("company", id).set(json!({"seats": 1})));
+    buffered
+        .publish_all(updates.into_iter().chain(others))
+        .unwrap();
+    let outcome = buffered.shutdown(Duration::from_secs(60));
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (21, 1));
+    let expected = json!({"seats": 1});
+    assert_eq!(emulator.profile("company", "acme").unwrap(), expected);
+}
+
 #[test]
 fn rejected_updates_are_reported_and_the_rest_is_sent() {
     let emulator = Emulator::start().unwrap();
