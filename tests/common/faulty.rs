@@ -132,6 +132,11 @@ impl Faults {
         state.calls.iter().filter(|call| **call == method).count()
     }
 
+    /// The method that was called first.
+    pub fn first(&self) -> Option<&'static str> {
+        self.state.lock().unwrap().calls.first().copied()
+    }
+
     /// How many calls hang right now.
     pub fn hung(&self) -> usize {
         self.state.lock().unwrap().hung
@@ -215,16 +220,24 @@ impl<R> Outbox<R> for Faulty<R> {
         self.inner.depth()
     }
 
+    fn set_timeout(&self, _: Duration) -> bool {
+        drop(self.faults.check("set_timeout"));
+        false
+    }
+
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
+        drop(self.faults.check("events"));
         let events = self.keeps_events.then(|| self.inner.events())??;
         Some(Arc::new(Faulty::with(events, Arc::clone(&self.faults))))
     }
 
     fn is_durable(&self) -> bool {
+        drop(self.faults.check("is_durable"));
         self.is_durable
     }
 
     fn on_append(&self, wake: Hook) {
+        drop(self.faults.check("on_append"));
         let _ = self.on_append.set(wake);
     }
 }

@@ -53,7 +53,8 @@ fn a_row_whose_name_was_damaged_deletes_no_group() {
     let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
     let client = client(&emulator);
     let mut companies = [company(1), company(2)];
-    open(&folder.file()).sync(&client, &companies).unwrap();
+    let report = open(&folder.file()).sync(&client, &companies).unwrap();
+    assert!(report.is_all_accepted());
     let db = Connection::open(folder.file()).unwrap();
     let find =
         "SELECT max(id), row FROM mixpanel_snapshot WHERE substr(row, 1, 16) != zeroblob(16)";

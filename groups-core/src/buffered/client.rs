@@ -226,7 +226,7 @@ impl BufferedClient {
     ///
     /// # Errors
     /// As [`publish`](Self::publish), at the first that is not taken. The error gives back all
-    /// that were not, except for those that cannot be sent.
+    /// that were not, except for those that cannot be sent: it names these, and if they are more than twenty, the log does.
     pub fn publish_all(&self, records: impl IntoRecords) -> Result<(), Error> {
         self.queues.publish_all(records.into_records())
     }

@@ -58,20 +58,22 @@ struct Slot<T> {
     is_given_up: AtomicBool,
 }
 
-fn panicked(message: String) -> Error {
+pub(super) fn panicked(message: String) -> Error {
     Error::new(ErrorKind::Io, "the outbox panicked").with_source(message)
 }
 
 impl<R: OutboxRecord> GuardedOutbox<R> {
     /// Guards an outbox whose calls are to take no longer than the timeout.
     pub(super) fn new(outbox: Arc<dyn Outbox<R>>, timeout: Duration) -> Result<Self, Error> {
-        let calls = if outbox.set_timeout(timeout) {
+        let settings = || (outbox.set_timeout(timeout), outbox.is_durable());
+        let (keeps_its_timeout, is_durable) = catch(settings).map_err(panicked)?;
+        let calls = if keeps_its_timeout {
             None
         } else {
             Some(Calls::start(&outbox)?)
         };
         Ok(Self {
-            is_durable: outbox.is_durable(),
+            is_durable,
             outbox: Some(outbox),
             calls,
         })

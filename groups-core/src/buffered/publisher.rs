@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::buffered::guarded::GuardedOutbox;
+use crate::buffered::guarded::{GuardedOutbox, panicked};
 use crate::buffered::kind::Kind;
 use crate::buffered::settings::Settings;
 use crate::buffered::state::Shared;
@@ -54,7 +54,8 @@ impl<R: Kind> Publisher<R> {
         let guarded = GuardedOutbox::new(Arc::clone(outbox), settings.outbox_timeout)?;
         let shared = Arc::new(Shared::new());
         let appended = Arc::clone(&shared);
-        outbox.on_append(Arc::new(move || appended.request_send()));
+        let on_append = || outbox.on_append(Arc::new(move || appended.request_send()));
+        catch(on_append).map_err(panicked)?;
         Ok(Self {
             client: client.clone(),
             outbox: guarded,
@@ -205,7 +206,9 @@ impl<R: Kind> Publisher<R> {
         if self.outbox.is_durable() {
             return Vec::new();
         }
-        self.take_back(time.max(GRACE))
+        let left = self.take_back(time.max(GRACE));
+        self.shared.count(|stats| stats.handed_back += left.len());
+        left
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::buffered::guarded::panicked;
 use crate::buffered::kind::Kind;
 use crate::buffered::publisher::{GRACE, Publisher};
 use crate::buffered::settings::Settings;
@@ -41,14 +42,15 @@ impl Queues {
         settings: Settings,
     ) -> Result<Self, Error> {
         let settings = Arc::new(settings);
-        let events = match outbox.events() {
+        let updates = Arc::new(Publisher::new(client, outbox, &settings)?);
+        let events = match catch(|| outbox.events()).map_err(panicked)? {
             Some(outbox) => Some(Arc::new(Publisher::new(client, &outbox, &settings)?)),
             None => None,
         };
         Ok(Self {
-            updates: Arc::new(Publisher::new(client, outbox, &settings)?),
-            events,
             settings,
+            updates,
+            events,
         })
     }
 
@@ -76,8 +78,8 @@ impl Queues {
         records: impl Iterator<Item: IntoRecord>,
     ) -> Result<(), Error> {
         if self.is_preparing() {
-            let records = records.filter_map(|record| record.into_record().ok().flatten());
-            return Err(hook_publishes().with_undelivered(records.collect()));
+            let records = records.filter_map(|record| record.into_record().transpose());
+            return Err(hook_publishes().with_rest(Vec::new(), records));
         }
         let mut records = records.filter_map(|record| self.prepare(record).transpose());
         let (mut updates, mut events) = (Chunk::default(), Chunk::default());
@@ -85,9 +87,7 @@ impl Queues {
         result.map_err(|error| {
             let updates = updates.records.into_iter().map(EncodedRecord::Update);
             let events = events.records.into_iter().map(EncodedRecord::Event);
-            let undelivered = updates.chain(events);
-            let undelivered = undelivered.chain(records.filter_map(Result::ok)).collect();
-            error.with_undelivered(undelivered)
+            error.with_rest(updates.chain(events).collect(), records)
         })
     }
 

@@ -27,6 +27,8 @@ pub struct Stats {
     pub dropped: usize,
     /// Updates that `before_send` withheld.
     pub withheld: usize,
+    /// Updates that were only in memory, and that a [`shutdown`](crate::BufferedClient::shutdown) handed back undelivered.
+    pub handed_back: usize,
     /// Requests to Mixpanel, including retries.
     pub requests: usize,
     /// Requests that were retries.
@@ -49,7 +51,7 @@ impl Stats {
 /// Serializes durations as seconds.
 impl Serialize for Stats {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut stats = serializer.serialize_struct("Stats", 11)?;
+        let mut stats = serializer.serialize_struct("Stats", 12)?;
         stats.serialize_field("queued", &self.queued)?;
         stats.serialize_field("queued_bytes", &self.queued_bytes)?;
         stats.serialize_field("oldest", &self.oldest.map(|oldest| oldest.as_secs_f64()))?;
@@ -58,6 +60,7 @@ impl Serialize for Stats {
         stats.serialize_field("rejected", &self.rejected)?;
         stats.serialize_field("dropped", &self.dropped)?;
         stats.serialize_field("withheld", &self.withheld)?;
+        stats.serialize_field("handed_back", &self.handed_back)?;
         stats.serialize_field("requests", &self.requests)?;
         stats.serialize_field("retries", &self.retries)?;
         stats.serialize_field("bytes", &self.bytes)?;
@@ -96,18 +99,28 @@ impl FlushOutcome {
         }
     }
 
-    /// Returns whether everything that was published is known to be accepted or rejected.
+    /// Returns whether everything that was published is known to be accepted or rejected: nothing waits, and nothing was
+    /// handed back, by this call or an earlier one.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.waiting == Some(0) && self.undelivered.is_empty() && self.undelivered_events.is_empty()
+        self.waiting == Some(0) && self.handed_back() == [0, 0]
+    }
+
+    /// Returns how many updates and events were handed back, by this call or an earlier one.
+    fn handed_back(&self) -> [usize; 2] {
+        [
+            self.undelivered.len().max(self.stats.handed_back),
+            self.undelivered_events
+                .len()
+                .max(self.event_stats.handed_back),
+        ]
     }
 }
 
 /// Writes how many updates and events wait, and how many were handed back.
 impl fmt::Display for FlushOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let updates = self.undelivered.len();
-        let events = self.undelivered_events.len();
+        let [updates, events] = self.handed_back();
         let parts: Vec<String> = [
             waiting("update", self.stats.queued),
             handed_back("update", updates),

@@ -109,7 +109,8 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     ///
     /// The client calls this once, before any other method. If it returns `true`, the client calls the outbox on the
     /// publishing threads, several at once. Otherwise it calls the outbox on one thread of its own, and waits for that
-    /// thread with a deadline.
+    /// thread with a deadline. Its start waits without one for this call, and for those of [`is_durable`](Self::is_durable),
+    /// [`on_append`](Self::on_append) and [`events`](Self::events).
     fn set_timeout(&self, timeout: Duration) -> bool {
         let _ = timeout;
         false

@@ -2,9 +2,13 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::record::EncodedRecord;
 use crate::record::Rejection;
 use crate::record::{Report, Undelivered};
 use crate::util::printable::Message;
+
+/// How many records an error names that cannot be sent, beside the first one.
+const MOST_NAMED: usize = 20;
 
 /// An error of this library.
 ///
@@ -115,6 +119,33 @@ impl Error {
     pub fn with_undelivered(mut self, undelivered: Undelivered) -> Self {
         self.0.undelivered = undelivered;
         self
+    }
+
+    /// Adds the records that this error gives back, and those after them. Of these it names the ones that cannot be sent.
+    pub(crate) fn with_rest(
+        mut self,
+        mut undelivered: Vec<EncodedRecord>,
+        rest: impl Iterator<Item = Result<EncodedRecord, Self>>,
+    ) -> Self {
+        let (mut messages, mut others) = (vec![self.0.message], 0);
+        for record in rest {
+            match record {
+                Ok(record) => undelivered.push(record),
+                Err(error) => {
+                    log::warn!("not queued: {error}");
+                    others += 1;
+                    if others <= MOST_NAMED {
+                        messages.push(error.to_string());
+                    }
+                }
+            }
+        }
+        if others > MOST_NAMED {
+            let more = others - MOST_NAMED;
+            messages.push(format!("{more} more cannot be sent: the log names them"));
+        }
+        self.0.message = messages.join("; ");
+        self.with_undelivered(undelivered.into_iter().collect())
     }
 
     pub(crate) fn with_report(mut self, report: Report) -> Self {

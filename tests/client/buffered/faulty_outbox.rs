@@ -41,6 +41,20 @@ fn after_a_panic_of_the_outbox_the_worker_goes_on() {
 }
 
 #[test]
+fn a_panic_of_the_outbox_at_the_start_is_an_error_and_its_timeout_is_set_first() {
+    let emulator = Emulator::start().unwrap();
+    for method in ["set_timeout", "is_durable", "on_append", "events"] {
+        let outbox = Faulty::durable();
+        let faults = Arc::clone(&outbox.faults);
+        faults.panic(&[method]);
+        let error = buffered(&emulator).outbox(outbox).start().unwrap_err();
+        faults.panic(&[]);
+        assert_eq!(error.to_string(), "the outbox panicked", "{method}");
+        assert_eq!(faults.first(), Some("set_timeout"), "{method}");
+    }
+}
+
+#[test]
 fn an_unknown_depth_is_unknown_and_nothing_is_complete() {
     let emulator = Emulator::start().unwrap();
     let outbox = Faulty::durable();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::LONG;
-use mixpanel_groups::buffered::DeliveryEvent;
+use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::Capacity;
 use mixpanel_groups::{Client, EncodedUpdate, ErrorKind, Group, MemoryOutbox, Outbox};
 use mixpanel_groups_emulator::{Emulator, Fault};
@@ -142,6 +142,41 @@ fn many_at_once_with_some_that_do_nothing_or_are_wrong() {
     assert_eq!(error.undelivered().len(), 2, "those are right");
     buffered.publish_all(error.undelivered()).unwrap();
     assert_eq!(buffered.shutdown(LONG).stats.accepted, 3);
+}
+
+/// The first one is the error; the others would be named nowhere.
+#[test]
+fn all_that_cannot_be_sent_is_named() {
+    let emulator = Emulator::start().unwrap();
+    let wrong = |id| Group::new("", id).delete();
+    let full = buffered(&emulator).capacity(1, usize::MAX);
+    let full = full.overflow(OverflowPolicy::Reject).start().unwrap();
+    let error = full
+        .publish_all([set(1, 1), set(2, 2), wrong("a"), wrong("b"), set(3, 3)])
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.undelivered().len()),
+        (ErrorKind::Full, 2)
+    );
+    let text = error.to_string();
+    assert!(text.contains("\"a\"") && text.contains("\"b\""), "{text}");
+
+    let buffered = buffered(&emulator).start().unwrap();
+    let many = (0..30).map(|id| Group::new("", id).delete());
+    let error = buffered.publish_all(many.chain([set(4, 4)])).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.undelivered().len()),
+        (ErrorKind::InvalidUpdate, 1)
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("\"20\"") && !text.contains("\"21\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("9 more cannot be sent: the log names them"),
+        "{text}"
+    );
 }
 
 #[test]

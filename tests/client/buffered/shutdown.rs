@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, eventually};
 use mixpanel_groups::buffered::OverflowPolicy;
-use mixpanel_groups::{Client, ErrorKind};
+use mixpanel_groups::{Client, ErrorKind, Event};
 use mixpanel_groups_emulator::{Emulator, Fault};
 
 use common::faulty::Faulty;
@@ -93,6 +93,38 @@ fn clones_share_one_worker_and_any_of_them_shuts_it_down() {
         "{again:?}"
     );
     assert!(other.flush(LONG).is_complete());
+}
+
+/// A signal handler and `main` may both shut down: only one of them gets what is left.
+#[test]
+fn what_one_shutdown_has_handed_back_is_no_success_of_another() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let buffered = buffered(&emulator).start().unwrap();
+    fill(&buffered, 5);
+    buffered
+        .publish(Event::new("E").distinct_id("one"))
+        .unwrap();
+    let first = buffered.shutdown(Duration::ZERO);
+    assert_eq!(
+        (first.undelivered.len(), first.undelivered_events.len()),
+        (5, 1)
+    );
+    for again in [buffered.shutdown(LONG), buffered.flush(LONG)] {
+        assert!(
+            again.undelivered.is_empty() && !again.is_complete(),
+            "{again:?}"
+        );
+        assert_eq!(
+            (again.stats.handed_back, again.event_stats.handed_back),
+            (5, 1)
+        );
+        assert_eq!(again.to_string(), first.to_string());
+        assert_eq!(
+            again.to_string(),
+            "5 updates were handed back, 1 event was handed back"
+        );
+    }
 }
 
 #[test]
