@@ -442,3 +442,33 @@ fn mistakes_in_a_config_file_are_named() {
         "invalid connections 0: expected 1 to 256"
     );
 }
+
+#[test]
+fn mistakes_in_a_config_file_show_no_secret() {
+    let message = |config: &str| {
+        let error = serde_json::from_str::<ClientBuilder>(config).unwrap_err();
+        let message = error.to_string();
+        message[..message.find(" at line").unwrap()].to_owned()
+    };
+    for secret in ["12345678", "-12345678", "1234.5678", "1e300"] {
+        for config in [
+            format!(r#"{{"token":{secret}}}"#),
+            format!(r#"{{"token":"t","proxy":{secret}}}"#),
+            format!(r#"{{"service_account":{{"user":"u","secret":{secret},"project_id":1}}}}"#),
+            format!(r#"{{"service_account":{{"user":{secret},"secret":"s","project_id":1}}}}"#),
+        ] {
+            let expected = "expected text (the value is not shown)";
+            assert_eq!(message(&config), expected, "{config}");
+        }
+    }
+    for (secret, is_a) in [("\"u:hushhush\"", "text"), ("12345678", "integer")] {
+        let expected = format!("invalid type: {is_a}, expected settings, each with its name");
+        for config in [
+            secret.to_owned(),
+            format!(r#"{{"token":"t","service_account":{secret}}}"#),
+            format!(r#"{{"token":"t","retry":{secret}}}"#),
+        ] {
+            assert_eq!(message(&config), expected, "{config}");
+        }
+    }
+}

@@ -1,32 +1,33 @@
 //! A client's settings from a config file, with the feature `serde`.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde_core::de::{self, Deserialize, Deserializer, Visitor};
+use serde_core::de::value::MapAccessDeserializer;
+use serde_core::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::client::{ClientBuilder, Compression, Region, RetryPolicy};
 
 /// All settings, each under the name of the builder's method.
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields, rename = "ClientBuilder")]
+#[serde(deny_unknown_fields)]
 struct ConfigFile {
-    #[serde(default)]
-    token: String,
+    token: Option<SecretText>,
     region: Option<FromText<Region>>,
     endpoint: Option<String>,
     allow_plain_http: Option<bool>,
-    service_account: Option<AccountConfig>,
+    service_account: Option<Section<AccountConfig>>,
     max_batch: Option<usize>,
     max_body: Option<usize>,
     connections: Option<usize>,
     compression: Option<FromText<Compression>>,
-    retry: Option<RetryConfig>,
+    retry: Option<Section<RetryConfig>>,
     timeout: Option<DurationText>,
     connect_timeout: Option<DurationText>,
     strict: Option<bool>,
-    proxy: Option<String>,
+    proxy: Option<SecretText>,
     no_proxy: Option<bool>,
     #[cfg(feature = "tls")]
     root_certificates: Option<String>,
@@ -37,8 +38,8 @@ struct ConfigFile {
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AccountConfig {
-    user: String,
-    secret: String,
+    user: SecretText,
+    secret: SecretText,
     project_id: ProjectId,
 }
 
@@ -56,6 +57,55 @@ struct RetryConfig {
     base_delay: Option<DurationText>,
     max_delay: Option<DurationText>,
     deadline: Option<DurationText>,
+}
+
+/// A text that may hold a secret. The errors of formats quote what they find in place of a text, which may be the secret
+/// without its quotes.
+struct SecretText(String);
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let hidden = |_| de::Error::custom("expected text (the value is not shown)");
+        String::deserialize(deserializer).map(Self).map_err(hidden)
+    }
+}
+
+/// Settings under a common name. The error about another value in their place does not show it: it may be a secret.
+struct Section<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Section<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not `deserialize_map`: then a format may write the error, and not the visitor.
+        let visitor = SectionVisitor(PhantomData);
+        deserializer.deserialize_any(visitor).map(Self)
+    }
+}
+
+struct SectionVisitor<T>(PhantomData<T>);
+
+/// Writes the methods of a visitor for values of other types. By default, the error quotes the value.
+macro_rules! refuse {
+    ($($visit:ident($type:ty): $name:literal),*) => {$(
+        fn $visit<E: de::Error>(self, _: $type) -> Result<Self::Value, E> {
+            Err(E::invalid_type(de::Unexpected::Other($name), &self))
+        }
+    )*};
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for SectionVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("settings, each with its name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+
+    refuse!(visit_str(&str): "text");
+    refuse!(visit_i64(i64): "integer", visit_u64(u64): "integer", visit_f64(f64): "float");
+    refuse!(visit_i128(i128): "integer", visit_u128(u128): "integer");
 }
 
 /// A value that is written as text.
@@ -130,9 +180,9 @@ impl Visitor<'_> for DurationVisitor {
 /// To keep the token out of the file, leave it out and add it with [`token`](ClientBuilder::token).
 impl<'de> Deserialize<'de> for ClientBuilder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let config = ConfigFile::deserialize(deserializer)?;
+        let Section::<ConfigFile>(config) = Section::deserialize(deserializer)?;
         let exclude = |one, other| Err(de::Error::custom(format!("{one} excludes {other}")));
-        let mut builder = Self::new(config.token);
+        let mut builder = Self::new(config.token.map_or(String::new(), |token| token.0));
         match (config.region, config.endpoint) {
             (Some(_), Some(_)) => return exclude("`region`", "`endpoint`"),
             (Some(FromText(region)), None) => builder = builder.region(region),
@@ -141,7 +191,7 @@ impl<'de> Deserialize<'de> for ClientBuilder {
         }
         match (config.proxy, config.no_proxy) {
             (Some(_), Some(true)) => return exclude("`proxy`", "`no_proxy`"),
-            (Some(proxy), _) => builder = builder.proxy(proxy),
+            (Some(SecretText(proxy)), _) => builder = builder.proxy(proxy),
             (None, Some(true)) => builder = builder.no_proxy(),
             (None, _) => {}
         }
@@ -156,14 +206,14 @@ impl<'de> Deserialize<'de> for ClientBuilder {
         if let Some(pem) = config.root_certificates {
             builder = builder.root_certificates(pem);
         }
-        if let Some(account) = config.service_account {
+        if let Some(Section(account)) = config.service_account {
             let project_id = match account.project_id {
                 ProjectId::Number(number) => number.to_string(),
                 ProjectId::Text(text) => text,
             };
-            builder = builder.service_account(account.user, account.secret, project_id);
+            builder = builder.service_account(account.user.0, account.secret.0, project_id);
         }
-        if let Some(retry) = config.retry {
+        if let Some(Section(retry)) = config.retry {
             builder = builder.retry(retry.policy());
         }
         /// Passes a setting to its method, if it is given.
