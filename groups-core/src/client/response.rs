@@ -27,7 +27,7 @@ pub(crate) enum Verdict {
     Partly(BTreeMap<usize, FailedRecord>),
     /// At least one record was rejected, and the response does not show which.
     Refused(String),
-    /// The request has too many bytes or records.
+    /// The request has too many bytes or records. With the beginning of the response.
     TooLarge(String),
     /// The request may be retried.
     Again(Failure, Error),
@@ -57,15 +57,15 @@ pub(crate) fn interpret(
     let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     let mut json = serde_json::from_slice(text).unwrap_or(Value::Null);
     scrub(&mut json, connection);
+    let said = || match json.get("error").and_then(Value::as_str) {
+        Some(error) => excerpt(status, error.as_bytes()),
+        None => excerpt(
+            status,
+            &connection.scrub(&body[..body.len().min(MAX_SCRUBBED)]),
+        ),
+    };
     let error = |kind, message: &str| {
-        let said = match json.get("error").and_then(Value::as_str) {
-            Some(error) => excerpt(status, error.as_bytes()),
-            None => excerpt(
-                status,
-                &connection.scrub(&body[..body.len().min(MAX_SCRUBBED)]),
-            ),
-        };
-        Error::new(kind, format!("{message}: {said}")).with_status(status)
+        Error::new(kind, format!("{message}: {}", said())).with_status(status)
     };
     let verdict = match status {
         200..300 => accepted(&json, records),
@@ -78,7 +78,7 @@ pub(crate) fn interpret(
             ErrorKind::NotFound,
             "path not found (is the endpoint Mixpanel's?)",
         ))),
-        413 => Some(Verdict::TooLarge(reason(&json))),
+        413 => Some(Verdict::TooLarge(said())),
         429 => Some(Verdict::Again(
             Failure::Overload,
             error(
@@ -201,7 +201,8 @@ fn counted(json: &Value) -> Option<usize> {
 }
 
 /// Interprets `failed_records`, if there are any. If one of them is not in the request, or the response does not count
-/// exactly the others as accepted, it does not show which records failed.
+/// exactly the others as accepted, it does not show which records failed. In a request of one record, the only failure is
+/// that record's.
 fn listed(json: &Value, records: usize) -> Option<Verdict> {
     let unknown = || Some(Verdict::Refused(reason(json)));
     let failed = json.get("failed_records").filter(|list| !list.is_null())?;
@@ -211,11 +212,13 @@ fn listed(json: &Value, records: usize) -> Option<Verdict> {
     if failed.is_empty() {
         return None;
     }
+    let is_only = records == 1 && failed.len() == 1;
     let mut failed_records = BTreeMap::new();
     for record in failed {
         let index = record.get("index").and_then(Value::as_u64);
         let index = index.and_then(|index| usize::try_from(index).ok());
-        let Some(index) = index.filter(|index| *index < records) else {
+        let index = index.filter(|index| *index < records);
+        let Some(index) = index.or(is_only.then_some(0)) else {
             return unknown();
         };
         let text = |key| record.get(key).and_then(Value::as_str).map(words);
@@ -334,8 +337,9 @@ mod tests {
             (400, unknown, BLOCKED),
             (422, refusal, BLOCKED),
             (499, refusal, BLOCKED),
-            (413, unknown, "too large the server gave no reason"),
-            (413, refusal, "too large no"),
+            (413, unknown, "too large status 413, \"<html>\""),
+            (413, "", "too large status 413 with an empty body"),
+            (413, refusal, "too large status 413, \"no\""),
             (429, unknown, "again Overload RateLimited"),
             (502, unknown, "again Overload Server"),
             (503, unknown, "again Overload Server"),
@@ -461,6 +465,16 @@ mod tests {
         // One record: whatever is counted, it failed.
         let body = r#"{"error":"no","failed_records":[{"index":0}],"num_good_events":1}"#;
         assert_eq!(short(400, body, 1), "partly 0 - no;");
+        // The only failure is the only record's, whatever its index.
+        for index in ["", r#""index":"0","#, r#""index":7,"#] {
+            let failed = format!(r#"{{{index}"field":"$set.a","message":"why"}}"#);
+            for status in [200, 400] {
+                let body = format!(r#"{{"error":null,"status":"no","failed_records":[{failed}]}}"#);
+                assert_eq!(short(status, &body, 1), "partly 0 $set.a why;", "{body}");
+                let body = format!(r#"{{"error":"no","failed_records":[{failed},{failed}]}}"#);
+                assert_eq!(short(status, &body, 1), "refused no", "{body}");
+            }
+        }
     }
 
     /// Returns the message of the error that a response becomes.

@@ -265,18 +265,29 @@ impl<'a> Sender<'a> {
         newly_sent: usize,
         once: bool,
     ) -> Result<Verdict, Stopped> {
+        self.pause(None)?;
+        self.exchange_from((1, Instant::now()), batch, run, newly_sent, once)
+    }
+
+    /// Continues an exchange with the attempt of that number. The first one was at that time.
+    fn exchange_from(
+        &mut self,
+        (first, started): (u32, Instant),
+        batch: &mut Records,
+        run: &Range<usize>,
+        newly_sent: usize,
+        once: bool,
+    ) -> Result<Verdict, Stopped> {
         let body = batch.body(run);
         let gzip = self.packer.pack(body);
         let body = if gzip { self.packer.packed() } else { body };
-        self.pause(None)?;
-        let started = Instant::now();
         let mut was_blocked = false;
-        for attempt in 1.. {
+        for attempt in first.. {
             if !self.delivery.is_permitted() {
                 let message = "the lease on the outbox was not extended: no request was started";
                 return Err(self.stop(Error::new(ErrorKind::Cancelled, message)));
             }
-            if attempt == 1 {
+            if attempt == first {
                 self.delivery.state().report.sent += newly_sent;
             }
             let verdict = self.post(gzip, body, run.len());
@@ -288,7 +299,9 @@ impl<'a> Sender<'a> {
                 self.packer.stop();
                 self.delivery.state().report.retries += 1;
                 let once = once || matches!(verdict, Verdict::Refused(_));
-                let plain = self.exchange(batch, run, 0, once)?;
+                self.pause(None)?;
+                // The same attempt: gzip is what failed.
+                let plain = self.exchange_from((attempt, started), batch, run, 0, once)?;
                 let is_accepted = matches!(plain, Verdict::Accepted | Verdict::Partly(_));
                 if matches!(verdict, Verdict::Refused(_)) && !is_accepted {
                     // It may be for a record, and says nothing of gzip.
@@ -359,6 +372,13 @@ impl<'a> Sender<'a> {
                 }
                 Verdict::Blocked(error) => {
                     Verdict::Blocked(error.with_retry_after(response.retry_after))
+                }
+                Verdict::TooLarge(said) => {
+                    let (bytes, how) = (body.len(), if gzip { " (compressed)" } else { "" });
+                    let message = "is too large for the server";
+                    Verdict::TooLarge(format!(
+                        "the request of {bytes} bytes{how} {message}: {said}"
+                    ))
                 }
                 verdict => verdict,
             },

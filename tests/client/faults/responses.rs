@@ -185,9 +185,38 @@ fn one_update_that_is_too_large_is_rejected_by_name() {
     };
     assert_eq!(
         rejection.to_string(),
-        "record 5, $set of company \"large\": request exceeds max limit of 10000 bytes"
+        "record 5, $set of company \"large\": the request of 20082 bytes is too large for the server: \
+         status 413, \"request exceeds max limit of 10000 bytes\""
     );
     assert_eq!(report.accepted, 10);
+}
+
+#[test]
+fn one_update_that_is_too_large_for_a_proxy_is_rejected_by_its_size() {
+    for (page, said) in [
+        ("", " with an empty body"),
+        ("<h1>Too Large</h1>", ", \"<h1>Too Large</h1>\""),
+    ] {
+        let emulator = Emulator::start().unwrap();
+        let body = page.to_owned();
+        emulator.fail_always(Fault::Response { status: 413, body });
+        let report = client(&emulator).send(updates(1)).unwrap();
+        let bytes = report.bytes;
+        assert_eq!(
+            report.rejected[0].message,
+            format!("the request of {bytes} bytes is too large for the server: status 413{said}")
+        );
+        let compressed = builder(emulator.endpoint()).compression(Compression::gzip(1));
+        let large = Group::new("company", 1).set(json!({"text": "x".repeat(2_000)}));
+        let report = compressed.build().unwrap().send(large).unwrap();
+        let bytes = report.bytes;
+        assert_eq!(
+            report.rejected[0].message,
+            format!(
+                "the request of {bytes} bytes (compressed) is too large for the server: status 413{said}"
+            )
+        );
+    }
 }
 
 #[test]
@@ -1022,6 +1051,20 @@ fn what_is_refused_for_its_compression_is_sent_without() {
         .map(|request| request.header("content-encoding"))
         .collect();
     assert_eq!(encodings, [Some("gzip"), None, None]);
+}
+
+#[test]
+fn what_is_sent_without_compression_has_the_attempts_that_are_left() {
+    let emulator = Emulator::start().unwrap();
+    for status in [503, 503, 415, 503, 503, 503] {
+        emulator.fail_next(Fault::Status(status));
+    }
+    let client = builder(emulator.endpoint())
+        .compression(Compression::gzip(1))
+        .retry(quick().attempts(3));
+    let error = client.build().unwrap().send(updates(4_000)).unwrap_err();
+    let report = error.report().unwrap();
+    assert_eq!((report.requests, report.retries), (4, 3), "{error}");
 }
 
 /// What cannot read gzip may refuse it as it refuses a record.
