@@ -32,6 +32,9 @@ const SOCKS_OUTPUT_BUFFER: usize = 16 << 10;
 /// The most bytes of a response that are read at once. Few are longer; the memory is each connection's.
 const INPUT_BUFFER: usize = 32 << 10;
 
+/// The most bytes of a response's head. A head that fills the buffer is not read further.
+const MAX_HEAD: usize = INPUT_BUFFER - 1;
+
 /// A connection that carries one request at a time.
 pub(crate) trait Transport: Send + Sync {
     /// Posts a body and reads the response, whatever its status.
@@ -120,6 +123,7 @@ impl HttpConfig {
             .timeout_global(Some(options.timeout))
             .timeout_connect(Some(options.connect_timeout.min(options.timeout)))
             .input_buffer_size(INPUT_BUFFER)
+            .max_response_header_size(MAX_HEAD)
             .output_buffer_size(output_buffer)
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)

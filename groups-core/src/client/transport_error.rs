@@ -56,9 +56,12 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
         ureq::Error::ConnectProxyFailed(_) => {
             (Network, retried, "the proxy refused the connection")
         }
-        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-            (UnexpectedResponse, retried, "the response is not HTTP")
-        }
+        ureq::Error::Protocol(_) => (UnexpectedResponse, retried, "the response is not HTTP"),
+        ureq::Error::LargeResponseHeader(..) => (
+            UnexpectedResponse,
+            retried,
+            "the head of the response is too large",
+        ),
         _ => (Network, None, "the request failed"),
     }
 }
