@@ -315,6 +315,10 @@ fn wrong_settings_are_errors_that_say_what_to_write() {
             "https://api.mixpanel.com:99999",
             "the port is not a number from 1 to 65535",
         ),
+        (
+            "https://api.mixpanel.com:+443",
+            "the port is not a number from 1 to 65535",
+        ),
         ("https://", "invalid"),
         ("not a url", "invalid"),
     ] {

@@ -112,7 +112,10 @@ impl fmt::Debug for Endpoint {
 /// Returns whether the port after the host is valid or left out.
 pub(super) fn has_valid_port(authority: &str) -> bool {
     match authority.rsplit_once(':') {
-        Some((_, port)) => port.ends_with(']') || port.parse::<NonZeroU16>().is_ok(),
+        Some((_, port)) => {
+            // A number's parser takes a sign too.
+            port.ends_with(']') || !port.starts_with('+') && port.parse::<NonZeroU16>().is_ok()
+        }
         None => true,
     }
 }
