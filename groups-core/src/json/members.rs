@@ -143,6 +143,9 @@ fn depth(json: &[u8]) -> usize {
     deepest
 }
 
+/// The name of the only member of a map that is a number.
+const NUMBER: &str = "$serde_json::private::Number";
+
 /// A value that is read completely and dropped. `IgnoredAny` is not enough: `serde_json` skips texts and numbers
 /// with it, without checking them.
 struct Readable;
@@ -190,9 +193,42 @@ impl<'de> Visitor<'de> for Readable {
     }
 
     /// Reads an object, or a number if another crate enables `arbitrary_precision` of `serde_json`, which presents
-    /// numbers as maps.
+    /// numbers as maps, whatever their range.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
-        while let Some((Text(_), Self)) = members.next_entry()? {}
+        while let Some(Text(name)) = members.next_key()? {
+            if name != NUMBER {
+                let Self = members.next_value()?;
+                continue;
+            }
+            let Text(number) = members.next_value()?;
+            if !number.parse().is_ok_and(f64::is_finite) {
+                return Err(de::Error::custom("number out of range"));
+            }
+        }
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_serde_json_presents_as_a_map_is_in_range() {
+        for (number, is_readable) in [
+            ("1e300", true),
+            ("-1.5", true),
+            ("340282366920938463463374607431768211455", true),
+            ("1e400", false),
+            ("-1e400", false),
+            ("x", false),
+        ] {
+            let number = format!(r#"{{"$serde_json::private::Number":"{number}"}}"#);
+            for json in [format!("[{number}]"), format!(r#"{{"a":{number}}}"#)] {
+                assert_eq!(check_readable(&json).is_ok(), is_readable, "{json}");
+            }
+        }
+        let error = check_readable("[1e400]").unwrap_err();
+        assert!(error.contains("number out of range"), "{error}");
     }
 }
