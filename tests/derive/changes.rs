@@ -461,6 +461,37 @@ fn a_value_that_was_set_once_must_still_be_one_that_can_be_serialized() {
     };
     assert_eq!(
         update.to_json().unwrap_err().to_string(),
-        r#"$set of company "1": "first": key must be a string"#
+        r#"$set_once of company "1": "first": key must be a string"#
     );
+}
+
+#[test]
+fn an_error_names_the_operation_of_its_property() {
+    #[derive(Clone, Default, MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Bad {
+        #[mixpanel(group_id)]
+        id: u8,
+        value: BTreeMap<(u8, u8), u8>,
+        #[mixpanel(set_once)]
+        first: BTreeMap<(u8, u8), u8>,
+        #[mixpanel(union)]
+        list: Vec<bool>,
+        #[mixpanel(flatten, union)]
+        lists: BTreeMap<&'static str, Vec<bool>>,
+    }
+    let (old, bad) = (Bad::default(), BTreeMap::from([((1, 2), 3)]));
+    let mut all = vec![old.clone(); 4];
+    all[0].value = bad.clone();
+    all[1].first = bad;
+    all[2].list.push(true);
+    all[3].lists.insert("list", vec![true]);
+    for (new, operation) in all.iter().zip(["set", "set_once", "union", "union"]) {
+        let update = new.changes_since(&old).next().unwrap();
+        let error = update.to_json().unwrap_err().to_string();
+        let expected = format!("${operation} of company \"0\": ");
+        assert!(error.starts_with(&expected), "{error}");
+        let whole = new.updates().find_map(|update| update.to_json().err());
+        assert_eq!(error, whole.unwrap().to_string());
+    }
 }

@@ -35,7 +35,10 @@ impl Changes {
         } else if is_unchanged(new, old) {
             Vec::new()
         } else {
-            updates(differences(new, old), &group)
+            match differences(new, old) {
+                Ok(differences) => updates(Ok(differences), &group),
+                Err((operation, error)) => vec![Update::invalid(&group, operation, error)],
+            }
         };
         Self(updates.into_iter())
     }
@@ -55,8 +58,11 @@ impl Iterator for Changes {
 
 impl ExactSizeIterator for Changes {}
 
-/// Returns what differs between the properties of two versions.
-fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, EncodeError> {
+/// Returns what differs between the properties of two versions. An error has the operation of its property.
+fn differences<T: MixpanelGroup>(
+    new: &T,
+    old: &T,
+) -> Result<Differences, (Operation, EncodeError)> {
     with_scratch(|scratch| {
         let mut comparison = Comparison {
             differences: Differences::default(),
@@ -66,7 +72,8 @@ fn differences<T: MixpanelGroup>(new: &T, old: &T) -> Result<Differences, Encode
             scratch,
         };
         for operation in FIELD_OPERATIONS {
-            new.visit_properties(old, operation, &mut comparison)?;
+            new.visit_properties(old, operation, &mut comparison)
+                .map_err(|error| (operation, error))?;
             comparison.compare_flattened(operation);
         }
         Ok(comparison.differences)
