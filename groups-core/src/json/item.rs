@@ -30,10 +30,22 @@ impl Item {
         self.0
     }
 
-    /// Returns whether it is text of more bytes than Mixpanel keeps.
-    pub(crate) fn is_cut(&self) -> bool {
-        let is_long = self.0.starts_with('"') && self.0.len() > MAX_TEXT + 2;
-        is_long && serde_json::from_str(&self.0).is_ok_and(|text: String| text.len() > MAX_TEXT)
+    /// Returns what Mixpanel keeps of it, if it is a text of more bytes than that.
+    pub(crate) fn cut(&self) -> Option<Self> {
+        if !self.0.starts_with('"') || self.0.len() <= MAX_TEXT + 2 {
+            return None;
+        }
+        let mut text: String = serde_json::from_str(&self.0).ok()?;
+        let end = (0..=MAX_TEXT)
+            .rev()
+            .find(|end| text.is_char_boundary(*end))?;
+        if end == text.len() {
+            return None;
+        }
+        text.truncate(end);
+        let mut json = Buffer::default();
+        push_str(&mut json, &text);
+        String::from_utf8(json.into_vec()).ok().map(Self)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::group::{Group, Operation};
 use crate::json::escape::push_str;
-use crate::json::item::parse_items;
+use crate::json::item::{Item, parse_items};
 use crate::json::serializer::write_end;
 use crate::json::{EncodeError, close};
 use crate::record::Update;
@@ -52,7 +52,7 @@ impl Differences {
 
     /// Adds the operations that change a list of `$union` to `new`. The profile has the items of `has` and may have
     /// those of `may_have`. A list that is now empty is unset. Mixpanel cuts items at 255 bytes, so `$remove` would
-    /// not find a longer one: such a list is set anew.
+    /// not find a longer one, or would find what is kept of a longer one that stays: such a list is set anew.
     pub(crate) fn change_list(&mut self, key: &str, new: &str, has: &str, may_have: &str) {
         let list = new;
         let new: Vec<_> = parse_items(list).collect();
@@ -60,7 +60,9 @@ impl Differences {
             return self.unset(key);
         }
         let kept: HashSet<_> = new.iter().map(|(_, item)| item).collect();
-        if parse_items(may_have).any(|(_, item)| item.is_cut() && !kept.contains(&item)) {
+        let cut: HashSet<_> = new.iter().filter_map(|(_, item)| item.cut()).collect();
+        let is_removable = |item: &Item| item.cut().is_none() && !cut.contains(item);
+        if parse_items(may_have).any(|(_, item)| !kept.contains(&item) && !is_removable(&item)) {
             return self.set_list(key, list);
         }
         let had: HashSet<_> = parse_items(has).map(|(_, item)| item).collect();
@@ -181,6 +183,9 @@ mod tests {
     fn a_list_is_changed_by_its_items() {
         let cut = format!("\"{}\"", "x".repeat(256));
         let with_cut = format!("[1,{cut}]");
+        // Cut before the character in which the 255th byte is.
+        let [kept, long] = ["", "\\u00e9xxx"].map(|end| format!("\"{}{end}\"", "p".repeat(254)));
+        let (both, long) = (format!("[{kept},{long}]"), format!("[{long}]"));
         for (new, has, may_have, expected) in [
             ("[1]", "[1]", "[1]", &[][..]),
             ("[]", "[1]", "[1]", &[r#"{"$unset":["a"]}"#]),
@@ -197,6 +202,14 @@ mod tests {
             // It cannot be removed: Mixpanel does not have it as it is.
             ("[1]", &with_cut, &with_cut, &[r#"{"$set":{"a":[1]}}"#]),
             (&with_cut, &with_cut, &with_cut, &[]),
+            // It is what Mixpanel has of a longer one that stays.
+            (
+                &long,
+                &both,
+                &both,
+                &[&*format!(r#"{{"$set":{{"a":{long}}}}}"#)],
+            ),
+            (&both, &both, &both, &[]),
         ] {
             let mut differences = Differences::default();
             differences.change_list(",\"a\":", new, has, may_have);
