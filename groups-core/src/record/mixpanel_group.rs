@@ -99,7 +99,12 @@ pub trait MixpanelGroup {
         Updates::of(self)
     }
 
-    /// Returns the fewest updates that turn a profile in sync with `old` into one in sync with `self`.
+    /// Returns the updates that turn a profile in sync with `old` into one in sync with `self`: at most one of each
+    /// operation, except `$remove`.
+    ///
+    /// One `$remove` takes one item of each list, so a list that shrinks from 9,000 items to 10 of them takes 8,990. A
+    /// list is set as a whole where `$remove` would not find an item, or would take another, because Mixpanel cuts items
+    /// at 255 bytes; an empty list is unset.
     ///
     /// If `old` is another group, or the versions differ and a value cannot be serialized, the only
     /// update is one that cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
