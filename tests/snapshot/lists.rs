@@ -1,10 +1,10 @@
 //! Lists of groups that are not in sync night after night.
 
-use mixpanel_groups::{Client, MixpanelGroup, Report, Snapshot};
+use mixpanel_groups::{Client, MixpanelGroup, Operation, Rejection, Report, Snapshot};
 use mixpanel_groups_emulator::Emulator;
 use serde_json::json;
 
-use crate::{Folder, comparable, expected};
+use crate::{Folder, client, comparable, expected};
 
 #[derive(MixpanelGroup)]
 #[mixpanel(group_key = "company")]
@@ -48,4 +48,25 @@ fn a_list_that_changes_while_another_property_is_rejected_each_night_needs_few_u
     let profile = emulator.profile("company", "1");
     assert_eq!(comparable(profile), comparable(Some(expected(&company))));
     assert_eq!(sync(&company), Report::default());
+}
+
+#[test]
+fn an_error_names_the_operation_of_its_property() {
+    #[derive(MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Wrong {
+        #[mixpanel(group_id)]
+        id: u8,
+        #[mixpanel(union)]
+        flags: Vec<bool>,
+    }
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let wrong = [Wrong {
+        id: 1,
+        flags: vec![true],
+    }];
+    let report = snapshot.sync(&client(&emulator), &wrong).unwrap();
+    let rejected = report.rejected.iter().map(Rejection::operation);
+    assert_eq!(rejected.collect::<Vec<_>>(), [Some(Operation::Union)]);
 }

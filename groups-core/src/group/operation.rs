@@ -22,10 +22,6 @@ pub enum Operation {
     Delete,
 }
 
-/// The operations that a struct's fields can have.
-pub(crate) const FIELD_OPERATIONS: [Operation; 3] =
-    [Operation::Set, Operation::SetOnce, Operation::Union];
-
 impl Operation {
     /// Every operation, in the order of Mixpanel's reference page.
     pub const ALL: &'static [Self] = &[

@@ -65,6 +65,26 @@ impl Property {
     }
 }
 
+/// Returns the operations of these properties, in their order, as the first of so many.
+pub(crate) const fn operations_of(properties: &[Property]) -> ([Operation; 3], usize) {
+    let (mut found, mut len) = ([Operation::Set; 3], 0);
+    let all = [Operation::Set, Operation::SetOnce, Operation::Union];
+    let mut which = 0;
+    while which < all.len() {
+        let mut index = 0;
+        while index < properties.len() {
+            if properties[index].operation as usize == all[which] as usize {
+                found[len] = all[which];
+                len += 1;
+                break;
+            }
+            index += 1;
+        }
+        which += 1;
+    }
+    (found, len)
+}
+
 impl fmt::Debug for Property {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Property")

@@ -3,7 +3,6 @@ use std::mem;
 
 use serde_core::Serialize;
 
-use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::are_equal;
 use crate::json::list::push_list;
@@ -11,7 +10,7 @@ use crate::json::object::Flattened;
 use crate::json::{EncodeError, Written, push_json};
 use crate::record::diff::{Differences, key_of, text, updates};
 use crate::record::unchanged::is_unchanged;
-use crate::record::visit::Visitor;
+use crate::record::visit::{Visitor, field_operations};
 use crate::record::{MixpanelGroup, Update};
 use crate::util::{Buffer, with_scratch};
 
@@ -31,14 +30,11 @@ impl Changes {
             } else {
                 "the older version is in another company: send `updates()`".to_owned()
             };
-            updates(Err(EncodeError::new(message)), &group)
+            updates(Err((Operation::Set, EncodeError::new(message))), &group)
         } else if is_unchanged(new, old) {
             Vec::new()
         } else {
-            match differences(new, old) {
-                Ok(differences) => updates(Ok(differences), &group),
-                Err((operation, error)) => vec![Update::invalid(&group, operation, error)],
-            }
+            updates(differences(new, old), &group)
         };
         Self(updates.into_iter())
     }
@@ -71,7 +67,7 @@ fn differences<T: MixpanelGroup>(
             were_set_once: BTreeSet::new(),
             scratch,
         };
-        for operation in FIELD_OPERATIONS {
+        for operation in field_operations::<T>() {
             new.visit_properties(old, operation, &mut comparison)
                 .map_err(|error| (operation, error))?;
             comparison.compare_flattened(operation);

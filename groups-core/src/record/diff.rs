@@ -112,14 +112,14 @@ impl Differences {
     }
 }
 
-/// Returns the updates of the differences, or one that is rejected with the error.
+/// Returns the updates of the differences, or one that is rejected with the error, which has the operation of its property.
 pub(crate) fn updates(
-    differences: Result<Differences, EncodeError>,
+    differences: Result<Differences, (Operation, EncodeError)>,
     group: &Group<'_>,
 ) -> Vec<Update<'static>> {
     match differences {
         Ok(differences) => differences.into_updates(group),
-        Err(error) => vec![Update::invalid(group, Operation::Set, error)],
+        Err((operation, error)) => vec![Update::invalid(group, operation, error)],
     }
 }
 

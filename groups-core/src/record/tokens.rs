@@ -8,7 +8,6 @@ use std::fmt::{self, Write as _};
 
 use serde_core::Serialize;
 
-use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::escape::{write_around, write_between};
 use crate::json::item::Item;
@@ -17,7 +16,7 @@ use crate::json::serializer::failed_display;
 use crate::json::sink::{Parts, Scalar, Shape};
 use crate::json::{EncodeError, Sink, push_json};
 use crate::record::MixpanelGroup;
-use crate::record::visit::Visitor;
+use crate::record::visit::{Visitor, field_operations};
 use crate::util::Buffer;
 
 /// The tokens of a struct, and buffers to sort them.
@@ -66,8 +65,7 @@ impl Tokens {
         self.members.clear();
         let at = self.bytes.len();
         let mut writer = Writer { to: self, at };
-        FIELD_OPERATIONS
-            .into_iter()
+        field_operations::<T>()
             .try_for_each(|operation| group.visit_properties(group, operation, &mut writer))?;
         let end = writer.at;
         self.bytes.set_len(end);

@@ -1,7 +1,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Group, Operation};
 use crate::json::EncodeError;
 use crate::json::members::{Members, Text};
@@ -12,6 +11,7 @@ use crate::record::MixpanelGroup;
 use crate::record::encode::{AnyValue, Encoder, Unsetter, write_update_of};
 use crate::record::encoded_update::text;
 use crate::record::group_hash::{hash, hash_written};
+use crate::record::visit::field_operations;
 use crate::record::{EncodedUpdate, Record};
 use crate::record::{RecordRef, Rejection};
 use crate::util::Buffer;
@@ -92,7 +92,7 @@ fn write_unset<T: MixpanelGroup>(
     at: usize,
 ) -> Result<usize, EncodeError> {
     let mut unsetter = Unsetter { out, at };
-    for operation in FIELD_OPERATIONS {
+    for operation in field_operations::<T>() {
         group.visit_properties(group, operation, &mut unsetter)?;
     }
     Ok(unsetter.at)

@@ -2,9 +2,11 @@
 
 use serde_core::{Serialize, Serializer};
 
-use crate::group::{Id, Property};
+use crate::group::property::operations_of;
+use crate::group::{Id, Operation, Property};
 use crate::json::EncodeError;
 use crate::json::List;
+use crate::record::MixpanelGroup;
 
 /// Visits the properties of a struct one by one, each with the property of an older version.
 ///
@@ -50,6 +52,14 @@ pub trait Visitor {
         let _ = all;
         self.property(property, new, old)
     }
+}
+
+/// Returns the operations that the struct's fields have. They are known when the program is compiled: one that no field has
+/// takes no time.
+#[inline]
+pub(crate) fn field_operations<T: MixpanelGroup>() -> impl Iterator<Item = Operation> {
+    let (operations, len) = const { operations_of(T::PROPERTIES) };
+    operations.into_iter().take(len)
 }
 
 /// The walk of a visitor over a struct's properties, which are given by their index.

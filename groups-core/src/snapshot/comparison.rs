@@ -4,7 +4,6 @@ use std::mem;
 use serde_core::Serialize;
 
 use super::known::{Known, Trace, set_of};
-use crate::group::operation::FIELD_OPERATIONS;
 use crate::group::{Operation, Property};
 use crate::json::item::Item;
 use crate::json::list::push_list;
@@ -12,7 +11,7 @@ use crate::json::object::Flattened;
 use crate::json::{EncodeError, Written, push_json};
 use crate::record::MixpanelGroup;
 use crate::record::diff::{Differences, key_of, text};
-use crate::record::visit::Visitor;
+use crate::record::visit::{Visitor, field_operations};
 use crate::util::Buffer;
 use crate::util::siphash::HashKey;
 
@@ -23,7 +22,7 @@ pub(super) fn compare<T: MixpanelGroup>(
     before: Option<&Known>,
     company_id: Option<String>,
     key: HashKey,
-) -> (Known, Result<Differences, EncodeError>) {
+) -> (Known, Result<Differences, (Operation, EncodeError)>) {
     let mut comparison = KnownComparison {
         before,
         key,
@@ -35,8 +34,10 @@ pub(super) fn compare<T: MixpanelGroup>(
         flattened: Flattened::default(),
         scratch: Buffer::default(),
     };
-    let found = FIELD_OPERATIONS.into_iter().try_for_each(|operation| {
-        group.visit_properties(group, operation, &mut comparison)?;
+    let found = field_operations::<T>().try_for_each(|operation| {
+        group
+            .visit_properties(group, operation, &mut comparison)
+            .map_err(|error| (operation, error))?;
         comparison.compare_flattened(operation);
         Ok(())
     });
