@@ -103,8 +103,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// it extends the lease by the time that the request can take, and starts none without. When it ends, another takes over
 /// at once. When it was killed, another takes over after the time that [a call may take](PostgresOutboxBuilder::timeout), or,
 /// if a request can still be under way, after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and up to five
-/// seconds. Then it sends what was not settled again, in order, which leaves the profiles the same. What no client can prevent
-/// is that Mixpanel applies a request, or PostgreSQL a statement that publishes, after its client gave it up.
+/// seconds, or after an hour if that is longer. Then it sends what was not settled again, in order, which leaves the profiles
+/// the same. So no timeout should be longer than an hour. What no client can prevent is that Mixpanel applies a request, or PostgreSQL a statement that publishes, after its client gave it up.
 ///
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.

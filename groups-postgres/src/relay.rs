@@ -67,6 +67,8 @@ pub(crate) struct Relay {
     until: Option<HeldUntil>,
     /// Whether the database may have it as this one's.
     may_hold: bool,
+    /// The other process of whose long lease the log has a line.
+    logged: Option<String>,
     /// How much to take at once, so that it can be read in time,
     reads: Portion,
     /// and so that it can be settled in time: otherwise the same would be sent in each round.
@@ -97,6 +99,7 @@ impl Relay {
             leases: 0,
             until: None,
             may_hold: false,
+            logged: None,
             reads: Portion::ALL,
             settles: Portion::ALL,
             taken: HashSet::new(),
@@ -153,7 +156,8 @@ impl Relay {
                 (&self.process, Type::TEXT),
             ];
             let rows = self.connection.query(WHAT, TAKE, params);
-            let [is_taken, is_there, is_waiting] = numbers(WHAT, &rows.await?)?;
+            let rows = rows.await?;
+            let [is_taken, is_there, is_waiting] = numbers(WHAT, &rows)?;
             if is_there == 0 {
                 let message = "the outbox's table of the lease is empty: run `migrate` again";
                 return Err(Error::new(ErrorKind::Damaged, message));
@@ -161,6 +165,10 @@ impl Relay {
             if is_taken == 0 {
                 // If something waits, another sends it.
                 self.is_last_sender &= is_waiting == 0;
+                if is_waiting > 0 {
+                    let long = rows[0].try_get(3).map_err(|error| failed(WHAT, error))?;
+                    self.log_wait(long);
+                }
                 self.may_hold = false;
                 self.set_taken(HashSet::new());
                 return Ok(Vec::new());
@@ -175,6 +183,20 @@ impl Relay {
             self.release().await?;
         }
         Ok(entries)
+    }
+
+    /// Logs once that another process, which may have been killed, keeps this one from sending for long.
+    fn log_wait(&mut self, lease: Option<String>) {
+        let holder = lease.as_deref().and_then(|lease| lease.split('/').next());
+        if holder.is_none() || holder == self.logged.as_deref() {
+            return;
+        }
+        self.logged = holder.map(str::to_owned);
+        log::warn!(
+            "the outbox is leased to another process ({}): nothing is sent here meanwhile; if that process was killed, set \
+             the holder of its row in `…_lease` to null",
+            lease.unwrap_or_default(),
+        );
     }
 
     /// Reads the oldest rows. One that is not UTF-8, in a database of another encoding, comes alone, as one that cannot be
@@ -221,15 +243,17 @@ impl Relay {
     /// Holds what was taken for the time of a request. Returns whether it is still held.
     pub(crate) async fn hold(&mut self, time: Duration) -> Result<bool, Error> {
         const WHAT: &str = "hold the lease of the outbox";
-        let time = time.min(FOREVER);
+        let time = time.min(MAX_REQUEST);
         let mut lease = HeldUntil::lease(time);
         // The database may execute it late, or reply late. Then too little is left of the lease, and the next one is longer by
         // what this one took. The deadline of the call ends this.
         while !self.covers(time) {
             let start = Instant::now();
             let until = HeldUntil::after(lease);
-            let params: &Params<'_> =
-                &[(&self.holder, Type::TEXT), (&seconds(lease), Type::FLOAT8)];
+            let params: &Params<'_> = &[
+                (&self.holder, Type::TEXT),
+                (&seconds(lease.min(MAX_LEASE)), Type::FLOAT8),
+            ];
             let rows = self.connection.query(WHAT, HOLD, params);
             let [is_held] = numbers(WHAT, &rows.await?)?;
             self.until = (is_held > 0).then_some(until);
@@ -384,7 +408,14 @@ fn too_large(row: &Row) -> Result<Option<String>, tokio_postgres::Error> {
     Ok((bytes > MAX_ROW).then(reason))
 }
 
-/// A thousand years: no lease is longer than the longest time, and longer ones overflow in SQL.
+/// The longest time that a request is held for: a process that was killed, however long its requests may take, holds others
+/// up no longer.
+const MAX_REQUEST: Duration = Duration::from_secs(60 * 60);
+
+/// The longest time that a lease lasts, with what a slow database adds to that of the request. [`TAKE`] has it too.
+const MAX_LEASE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// A thousand years: longer times overflow in SQL.
 const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
 /// Converts a time for SQL.
@@ -410,12 +441,15 @@ const TAKE: &str = concat!(
          SET holder = $1, since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
          WHERE kind = 'update' AND (holder IS NULL OR until <= pg_catalog.clock_timestamp()
                 OR pg_catalog.split_part(holder, '/', 1) = $3 AND holder COLLATE \"C\" < $1
-                OR pg_catalog.clock_timestamp() < since - interval '10 seconds')
+                OR pg_catalog.clock_timestamp() < since - interval '10 seconds' OR until > since + interval '2 hours')
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
     durably!(),
     ") SELECT (SELECT pg_catalog.count(*) FROM taken), (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_lease WHERE kind = 'update'),
-        (SELECT pg_catalog.count(*) FROM (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) AS oldest)"
+        (SELECT pg_catalog.count(*) FROM (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) AS oldest),
+        -- Another's lease that lasts longer than an ordinary request.
+        (SELECT pg_catalog.format('%s until %s', holder, until) FROM public.mixpanel_outbox_lease
+         WHERE kind = 'update' AND until > pg_catalog.clock_timestamp() + interval '1 minute')"
 );
 
 /// Of a row that is too large, this reads the beginning.

@@ -10,6 +10,13 @@ use crate::schema::Tables;
 /// How long a lease lasts at least before the first request of a process extends it, and at most.
 const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
+/// The longest time that a request is held for: a process that was killed, however long its requests may take, holds others
+/// up no longer.
+pub(crate) const MAX_REQUEST: Duration = Duration::from_secs(60 * 60);
+
+/// The longest time that a lease lasts, with what a slow disk adds to that of the request.
+const MAX_LEASE: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// By how many seconds the clock may be set back without ending a lease.
 const TOLERANCE: f64 = 10.0;
 
@@ -51,20 +58,24 @@ impl Lease {
         self.until.is_some_and(|until| until.covers(time))
     }
 
-    /// Returns who holds it now.
-    fn holder_now(&self, db: &Connection) -> rusqlite::Result<Option<String>> {
-        let sql = "SELECT holder FROM mixpanel_outbox_lease
+    /// Returns who holds it now, and for how many seconds more.
+    fn holder_now(&self, db: &Connection) -> rusqlite::Result<Option<(String, f64)>> {
+        let sql = "SELECT holder, until - ?1 FROM mixpanel_outbox_lease
                    -- A clock that was set far back, or a time that no lease lasts, holds nobody up.
-                   WHERE since <= ?1 + ?2 AND ?1 < until";
+                   WHERE since <= ?1 + ?2 AND until <= since + ?3 AND ?1 < until";
         let mut select = self.tables.prepare(db, sql)?;
-        let holder = select.query_row([now(), TOLERANCE], |row| row.get(0));
+        // What is added to a number of today's size and taken from it again is not exact.
+        let longest = MAX_LEASE.as_secs_f64() + 1.0;
+        let holder = select.query_row([now(), TOLERANCE, longest], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        });
         holder.optional()
     }
 
-    /// Returns whether another holds it now.
-    pub(crate) fn is_anothers(&self, db: &Connection) -> rusqlite::Result<bool> {
+    /// Returns which other holds it now, and for how many seconds more.
+    pub(crate) fn other_now(&self, db: &Connection) -> rusqlite::Result<Option<(String, f64)>> {
         let holder = self.holder_now(db)?;
-        Ok(holder.is_some_and(|holder| holder != self.holder))
+        Ok(holder.filter(|(holder, _)| *holder != self.holder))
     }
 
     /// Takes it in a transaction, unless another has it, for a call that may take so long: no other is to take over
@@ -73,7 +84,10 @@ impl Lease {
         let [least, longest] = FIRST;
         let first = time.clamp(least, longest);
         let holder = self.holder_now(db)?;
-        if holder.as_ref().is_some_and(|holder| *holder != self.holder) {
+        if holder
+            .as_ref()
+            .is_some_and(|(holder, _)| *holder != self.holder)
+        {
             self.until = None;
             return Ok(false);
         }
@@ -114,6 +128,7 @@ impl Lease {
     }
 
     fn write(&mut self, db: &Connection, time: Duration) -> rusqlite::Result<()> {
+        let time = time.min(MAX_LEASE);
         let until = HeldUntil::after(time);
         let since = now();
         let sql = "DELETE FROM mixpanel_outbox_lease";

@@ -25,9 +25,9 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// row of the file with a time, and `take` returns nothing while another process holds it. A process that ends gives
 /// it up at once. After one that was killed, another sends at once, or, if that one had taken updates, after the time that
 /// a call may take, or, if it was sending, as soon as no request of it can be under way any more: after the client's
-/// [timeout](mixpanel_groups::ClientBuilder::timeout) and at most five seconds. So updates of one group do not overtake
-/// each other, unless Mixpanel applies a request after its client gave it up. All processes must be on one machine: the
-/// lease goes by its clock. If that is set forward, or back by more than ten seconds, while a request is under way, another
+/// [timeout](mixpanel_groups::ClientBuilder::timeout) and at most five seconds, or after an hour if that is longer. So
+/// updates of one group do not overtake each other, unless a request takes more than an hour, or Mixpanel applies one after
+/// its client gave it up. All processes must be on one machine: the lease goes by its clock. If that is set forward, or back by more than ten seconds, while a request is under way, another
 /// process may send before the request has ended.
 ///
 /// ```no_run
@@ -393,6 +393,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
             file: Arc::clone(&file),
             lease: Lease::new(file.tables),
             refilled: None,
+            logged: None,
             unreported: None,
         };
         let connections = Connections {

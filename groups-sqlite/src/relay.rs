@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::damage;
 use crate::failure::Failure;
 use crate::file::{OutboxFile, begin, delete, patiently};
-use crate::lease::Lease;
+use crate::lease::{Lease, MAX_REQUEST};
 use crate::reserve::with_reserve;
 use crate::schema::Tables;
 use mixpanel_groups::Rejection;
@@ -19,8 +19,8 @@ const REFILL_EVERY: Duration = Duration::from_secs(60);
 const REPLACE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// In how many parts to settle on a full disk what is too much at once.
 const PARTS: usize = 8;
-/// A thousand years: no lease is longer than the longest time.
-const FOREVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
+/// How many seconds the lease of another lasts that are worth a line in the log: more than an ordinary request takes.
+const LONG_WAIT: f64 = 60.0;
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
@@ -31,6 +31,8 @@ pub(crate) struct Relay {
     pub(crate) lease: Lease,
     /// When it was last tried to fill the reserve again.
     pub(crate) refilled: Option<Instant>,
+    /// The other process of whose long lease the log has a line.
+    pub(crate) logged: Option<String>,
     /// What was set aside by a `settle` that succeeded then: the next `take` reports it.
     pub(crate) unreported: Option<Failure>,
 }
@@ -98,16 +100,33 @@ impl Relay {
             self.correct_counts()?;
             return Ok(Vec::new());
         }
+        let other = patiently(self.file.deadline(), || self.lease.other_now(&self.db))?;
+        if let Some((other, seconds)) = other {
+            self.log_wait(other, seconds);
+            return Ok(Vec::new());
+        }
         let time = self.file.timeout();
-        if patiently(self.file.deadline(), || self.lease.is_anothers(&self.db))?
-            || !self.change_lease(|lease, db| lease.take(db, time))?
-        {
+        if !self.change_lease(|lease, db| lease.take(db, time))? {
             return Ok(Vec::new());
         }
         let mut taken = self.file.taken();
         let rows = patiently(self.file.deadline(), || self.oldest(most))?;
         *taken = rows.last().map_or(0, |(last, _)| *last);
         Ok(rows)
+    }
+
+    /// Logs once that another process, which may have been killed, keeps this one from sending for long.
+    fn log_wait(&mut self, other: String, seconds: f64) {
+        if seconds <= LONG_WAIT || self.logged.as_ref() == Some(&other) {
+            return;
+        }
+        log::warn!(
+            "the outbox {} is leased to another process for up to {seconds:.0} s more: nothing is sent here meanwhile; if \
+             that process was killed, delete its row {other:?} of {}",
+            self.file.path.display(),
+            self.file.tables.sql("mixpanel_outbox_lease"),
+        );
+        self.logged = Some(other);
     }
 
     /// Sets the counts to zero if nothing waits: a flush would wait for that. `OR REPLACE` of another program, for example,
@@ -163,7 +182,7 @@ impl Relay {
 
     /// Extends the lease, so that a request may start that takes so long. Returns `false` if another has it.
     pub(crate) fn hold(&mut self, time: Duration) -> Result<bool, Failure> {
-        let (deadline, time) = (self.file.deadline(), time.min(FOREVER));
+        let (deadline, time) = (self.file.deadline(), time.min(MAX_REQUEST));
         let mut spare = Duration::ZERO;
         // If the disk is slow, too little is left of the lease, and the next one is longer by what this one took.
         while !self.lease.covers(time) {

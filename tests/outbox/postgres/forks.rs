@@ -31,7 +31,7 @@ fn a_child_takes_nothing_that_its_parent_has_taken() {
     let outbox = harness.another();
     in_child(
         || {
-            let held = "mixpanel_outbox_lease WHERE until > now() + interval '1 hour'";
+            let held = "mixpanel_outbox_lease WHERE until > now() + interval '30 minutes'";
             eventually("held", || harness.count(held) == 1);
             for _ in 0..3 {
                 let taken = outbox.take(1).unwrap_or_default();
@@ -40,7 +40,7 @@ fn a_child_takes_nothing_that_its_parent_has_taken() {
         },
         || {
             assert_eq!(outbox.take(1).unwrap().len(), 1);
-            assert!(outbox.hold(Duration::from_secs(2 * 3_600)).unwrap());
+            assert!(outbox.hold(Duration::from_secs(3_600)).unwrap());
         },
     );
     assert!(outbox.hold(LONG).unwrap());

@@ -200,6 +200,26 @@ fn a_lease_from_the_future_is_not_believed() {
     assert_eq!(other.take(10).unwrap().len(), 1);
 }
 
+/// A process that was killed, however long its requests could take, and a row that was changed by hand.
+#[test]
+fn a_lease_of_far_more_than_an_hour_holds_nobody_up() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let (gone, successor) = two_relays(&harness);
+    assert_eq!(gone.take(10).unwrap().len(), 1);
+    assert!(gone.hold(Duration::MAX).unwrap());
+    assert!(gone.hold(Duration::MAX).unwrap(), "and once more");
+    let within = "mixpanel_outbox_lease WHERE kind = 'update' AND until BETWEEN since + interval '60 min' AND since + interval '61 min'";
+    assert_eq!(harness.count(within), 1);
+    assert!(successor.take(10).unwrap().is_empty());
+    sql(
+        &harness,
+        "UPDATE mixpanel_outbox_lease SET until = 'infinity' WHERE kind = 'update'",
+    );
+    assert_eq!(successor.take(10).unwrap().len(), 1);
+}
+
 #[test]
 fn missing_rows_are_an_error_that_names_the_way_out() {
     let Some(harness) = Harness::new() else {

@@ -1,11 +1,11 @@
 //! Who sends, and when: the lease, how it passes on, and clocks that are set back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{LONG, eventually, said};
+use common::{LONG, eventually, is_own_process, said};
 use mixpanel_groups::{Client, Group, Outbox};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use mixpanel_groups_sqlite::SqliteOutbox;
@@ -212,6 +212,68 @@ fn a_clock_that_was_set_back_a_little_ends_no_lease() {
         other.take(10).unwrap().is_empty(),
         "its request is under way"
     );
+}
+
+/// A process that was killed, however long its requests could take, and a row that another program wrote.
+#[test]
+fn a_lease_of_far_more_than_an_hour_holds_nobody_up() {
+    let (_folder, path) = folder();
+    let [gone, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(gone.append(&[update(0, 0)], ROOM).unwrap());
+    gone.take(10).unwrap();
+    assert!(gone.hold(Duration::MAX).unwrap());
+    assert!(gone.hold(Duration::MAX).unwrap(), "and once more");
+    let db = Connection::open(&path).unwrap();
+    let lasts = "SELECT until - since FROM mixpanel_outbox_lease";
+    let lasts: f64 = db.query_row(lasts, [], |row| row.get(0)).unwrap();
+    assert!((3_600.0..3_700.0).contains(&lasts), "{lasts}");
+    assert!(successor.take(10).unwrap().is_empty());
+    let longer = "UPDATE mixpanel_outbox_lease SET until = since + 1e9";
+    assert_eq!(db.execute(longer, []).unwrap(), 1);
+    assert_eq!(successor.take(10).unwrap().len(), 1);
+}
+
+/// What the library has logged.
+struct Logged(Mutex<Vec<String>>);
+
+static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
+
+impl log::Log for Logged {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() == log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_long_wait_for_another_process_is_logged_once() {
+    // In a process of its own, which has one logger.
+    if !is_own_process(a_long_wait_for_another_process_is_logged_once, &[]) {
+        return;
+    }
+    log::set_logger(&LOGGED).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let (_folder, path) = folder();
+    let [gone, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
+    assert!(gone.append(&[update(0, 0)], ROOM).unwrap());
+    gone.take(10).unwrap();
+    for (time, lines) in [(30, 0), (600, 1), (1_200, 1)] {
+        assert!(gone.hold(Duration::from_secs(time)).unwrap());
+        assert!(successor.take(10).unwrap().is_empty());
+        assert_eq!(LOGGED.0.lock().unwrap().len(), lines, "{time}");
+    }
+    let line = LOGGED.0.lock().unwrap()[0].clone();
+    let holder = format!("its row \"{}-", std::process::id());
+    for part in [path.to_str().unwrap(), " s more: ", &holder] {
+        assert!(line.contains(part), "{line}");
+    }
 }
 
 #[test]
