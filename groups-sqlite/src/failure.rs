@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::ErrorCode;
-use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
+use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE, SQLITE_READONLY_DIRECTORY};
 
 use mixpanel_groups::{Error, ErrorKind};
 
@@ -130,10 +130,22 @@ where
     E: Borrow<rusqlite::Error> + std::error::Error + Send + Sync + 'static,
 {
     let at = path.display();
+    let code = error.borrow().sqlite_error();
+    let in_folder = code.is_some_and(|code| code.extended_code == SQLITE_READONLY_DIRECTORY);
     let (kind, message) = match error.borrow().sqlite_error_code() {
+        Some(ErrorCode::ReadOnly) if in_folder => (
+            ErrorKind::Io,
+            format!("the folder of the {what} {at} is read-only: make the folder writable"),
+        ),
         Some(ErrorCode::ReadOnly) => (
             ErrorKind::Io,
             format!("the {what} {at} is read-only: make the file writable"),
+        ),
+        Some(ErrorCode::CannotOpen) => (
+            ErrorKind::Io,
+            format!(
+                "cannot {verb} the {what} {at}: its folder must exist, and the folder and the file must be writable"
+            ),
         ),
         // An error without a code of its own means that a table or a column is missing.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
@@ -161,9 +173,29 @@ fn is_full(error: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::ffi::{self, SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_IOERR_READ};
+    use rusqlite::ffi::{
+        self, SQLITE_CANTOPEN, SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_IOERR_READ, SQLITE_READONLY,
+        SQLITE_READONLY_DIRECTORY,
+    };
 
     use super::*;
+
+    #[test]
+    fn the_advice_is_about_what_cannot_be_written() {
+        for (code, advice) in [
+            (SQLITE_READONLY, "make the file writable"),
+            (SQLITE_READONLY_DIRECTORY, "make the folder writable"),
+            (
+                SQLITE_CANTOPEN,
+                "its folder must exist, and the folder and the file must be writable",
+            ),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let error = Failure::from(error).of(Path::new("a.db"), "open");
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert!(error.to_string().ends_with(advice), "{error}");
+        }
+    }
 
     #[test]
     fn a_quota_that_is_exhausted_is_a_full_disk() {
