@@ -98,11 +98,13 @@ fn millis(time: Duration) -> u64 {
 /// Opens the file of an outbox or a snapshot, or creates it. Returns its path without symbolic links too, which the names of
 /// other files beside it are made of: SQLite resolves them as well.
 pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf, Opened), Error> {
-    if [Path::new(""), Path::new(":memory:")].contains(&path) {
-        let message = format!("path \"{}\" is not a file: name one", path.display());
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if [&b""[..], b":memory:"].contains(&bytes) || bytes.contains(&0) || is_special(path) {
+        let name = path.to_string_lossy();
+        let message = format!("path {name:?} is not a file: name one");
         return Err(Error::new(ErrorKind::Config, message));
     }
-    if path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
+    if bytes.starts_with(b"file:") {
         let path = path.display();
         let message = format!(
             "path \"{path}\" is a URI: name a file, or \"./{path}\" for a file of that name"
@@ -116,6 +118,11 @@ pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf, Open
     Ok((db, resolved, opened))
 }
 
+/// Returns whether something is there that is not a regular file, such as a device: SQLite would leave a journal beside it.
+fn is_special(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| !file.is_file())
+}
+
 /// Opens a connection. SQLite reads a path that begins with `file:` as a URI, also without the flag for that: the bundled
 /// one is built so.
 pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -125,6 +132,13 @@ pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(Duration::ZERO)?; // `patiently` waits.
     Ok(db)
+}
+
+/// Reads once: then the connection has all of its files open, and can still be used when they are removed.
+pub(crate) fn open_files(db: &Connection) -> rusqlite::Result<()> {
+    let deadline = Some(Instant::now() + BUSY_TIMEOUT);
+    let select = "SELECT count(*) FROM sqlite_schema";
+    patiently(deadline, || db.query_row(select, [], |_| Ok(())))
 }
 
 /// Returns the version of the tables, or `None` if there are no tables yet.

@@ -125,8 +125,8 @@ impl SqliteOutbox {
     ///
     /// # Errors
     /// - [`ErrorKind::Config`] if the path is empty or `:memory:`, with which SQLite keeps nothing: a
-    ///   [`MemoryOutbox`](mixpanel_groups::outbox::MemoryOutbox) is for that. Also if it begins with `file:`, which is a URI
-    ///   to SQLite.
+    ///   [`MemoryOutbox`](mixpanel_groups::outbox::MemoryOutbox) is for that. Also if it contains a NUL byte, is a folder or a
+    ///   device, or begins with `file:`, which is a URI to SQLite.
     /// - [`ErrorKind::Io`] if the file cannot be read and written.
     /// - [`ErrorKind::Closed`] if this process is a fork of one that had it open at the fork.
     /// - [`ErrorKind::Timeout`] if another connection writes to it for 5 seconds.
@@ -298,7 +298,10 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
         let rows = rows.map_err(|failure| self.failed("take from", failure))?;
         let entries = rows.into_iter().map(|(id, json)| match json {
             Ok(json) => OutboxEntry::read(id, &json),
-            Err(error) => OutboxEntry::unreadable(id, "", error.to_string()),
+            Err(rusqlite::Error::InvalidColumnType(..)) => {
+                OutboxEntry::unreadable(id, "", "the body is a BLOB, not text")
+            }
+            Err(_) => OutboxEntry::unreadable(id, "", "the body is not valid UTF-8"),
         });
         Ok(entries.collect())
     }
@@ -339,7 +342,13 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
         let depth = patiently(self.file.deadline(), || {
             file::depth(&reader, self.file.tables)
         });
-        depth.map_err(|error| self.failed("read", error.into()))
+        depth.map_err(|error| {
+            let failure = match self.file.check() {
+                Err(replaced @ Failure::Replaced) => replaced,
+                _ => error.into(),
+            };
+            self.failed("read", failure)
+        })
     }
 
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
@@ -380,8 +389,10 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
     ) -> Result<Self, Failure> {
         let connect = |durability| {
             let db = file::connect(&file.path)?;
-            file::set_up(&db, durability).map(|()| db)
+            file::set_up(&db, durability)?;
+            file::open_files(&db).map(|()| db)
         };
+        file::open_files(&reader)?;
         let appender = Appender {
             db: connect(durability)?,
             file: Arc::clone(&file),

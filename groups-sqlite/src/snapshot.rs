@@ -69,7 +69,7 @@ impl SqliteSnapshot {
     ///
     /// # Errors
     /// - [`ErrorKind::Config`](mixpanel_groups::ErrorKind::Config) if the path is empty or `:memory:`, with which SQLite
-    ///   keeps nothing, or begins with `file:`, which is a URI to SQLite.
+    ///   keeps nothing, contains a NUL byte, is a folder or a device, or begins with `file:`, which is a URI to SQLite.
     /// - [`ErrorKind::Io`](mixpanel_groups::ErrorKind::Io) if the file cannot be read and written, or a snapshot of it is
     ///   open.
     /// - [`ErrorKind::Timeout`](mixpanel_groups::ErrorKind::Timeout) if another connection writes to it for 10 seconds, or,

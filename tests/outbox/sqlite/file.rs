@@ -4,9 +4,9 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use common::said;
-use mixpanel_groups::{Error, ErrorKind, Outbox};
-use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
+use common::{LONG, said};
+use mixpanel_groups::{Client, Error, ErrorKind, Event, Group, Outbox};
+use mixpanel_groups_sqlite::{Durability, SqliteOutbox, SqliteSnapshot};
 use rusqlite::Connection;
 
 use super::{ROOM, all_numbers, folder, ids, numbers, spawn, update};
@@ -21,7 +21,7 @@ fn open_error(path: &Path) -> Error {
 #[test]
 fn a_file_that_cannot_be_opened_is_an_error() {
     let (folder, path) = folder();
-    assert_eq!(open_error(folder.path()).kind(), ErrorKind::Io);
+    assert_eq!(open_error(folder.path()).kind(), ErrorKind::Config);
     let error = open_error(&path.join("no/such/folder"));
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(std::error::Error::source(&error).is_some());
@@ -29,12 +29,17 @@ fn a_file_that_cannot_be_opened_is_an_error() {
 
 #[test]
 fn a_path_that_keeps_nothing_is_an_error() {
-    for path in ["", ":memory:"] {
-        let error = SqliteOutbox::open(path).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
+    for path in ["", ":memory:", "a\0b", "/dev/null"] {
         let message = format!("path {path:?} is not a file: name one");
-        assert_eq!(error.to_string(), message);
+        for error in [
+            SqliteOutbox::open(path).unwrap_err(),
+            SqliteSnapshot::open(path).map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert_eq!(error.to_string(), message);
+        }
     }
+    assert!(!Path::new("/dev/null-journal").exists());
 }
 
 /// SQLite reads such a path as a URI: some keep nothing, and of others the files beside them have other names.
@@ -132,6 +137,37 @@ fn a_file_that_was_removed_or_replaced_is_an_error_before_anything_is_published(
         let taken = outbox.take(10).unwrap();
         assert_eq!(taken.len(), 1, "{number}");
         outbox.settle(&ids(&taken), &[]).unwrap();
+    }
+}
+
+/// Also by a connection that had nothing to do before the file was removed.
+#[test]
+fn what_waits_in_a_file_that_was_removed_is_sent_and_a_flush_ends() {
+    type Act = fn(&Path);
+    let acts: [Act; 2] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::remove_file(format!("{}-wal", path.display())).unwrap(),
+    ];
+    for act in acts {
+        let (_folder, path) = folder();
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        let buffered = Client::disabled().buffered().outbox(outbox);
+        let buffered = buffered.flush_interval(LONG).start().unwrap();
+        let acme = Group::new("company", "acme");
+        buffered.publish(acme.delete()).unwrap();
+        act(&path);
+        let error = buffered.publish(acme.delete()).unwrap_err();
+        assert!(error.to_string().contains("was removed or replaced"));
+        let error = buffered
+            .publish(Event::new("Signup").distinct_id("u"))
+            .unwrap_err();
+        assert!(error.to_string().contains("was removed or replaced"));
+        let flushed = buffered.flush(LONG);
+        assert!(flushed.is_complete(), "{flushed:?}");
+        assert_eq!(buffered.stats().queued, Some(0));
+        let outcome = buffered.shutdown(LONG);
+        assert!(outcome.is_complete(), "{outcome:?}");
+        assert_eq!(outcome.stats.accepted, 1);
     }
 }
 

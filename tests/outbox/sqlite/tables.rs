@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::LONG;
 use mixpanel_groups::buffered::DeliveryEvent;
 use mixpanel_groups::outbox::Depth;
 use mixpanel_groups::record::EncodedEvent;
@@ -25,6 +26,31 @@ fn a_table_that_somebody_removed_is_an_error() {
     assert!(
         format!("{error:#}").contains("no such table: mixpanel_outbox"),
         "{error:#}"
+    );
+}
+
+/// As a program in a language without types may bind it.
+#[test]
+fn a_body_that_is_not_text_is_rejected_with_a_reason_for_a_person() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let insert = "INSERT INTO mixpanel_outbox (body) VALUES (x'7b7d'), (CAST(x'ff' AS TEXT))";
+    assert_eq!(db.execute(insert, []).unwrap(), 2);
+    let buffered = Client::disabled().buffered().outbox(outbox);
+    let outcome = buffered.start().unwrap().shutdown(LONG);
+    assert_eq!(outcome.stats.rejected, 2);
+    let mut select = db
+        .prepare("SELECT message FROM mixpanel_outbox_rejected")
+        .unwrap();
+    let messages = select.query_map([], |row| row.get(0)).unwrap();
+    let messages: Vec<String> = messages.map(Result::unwrap).collect();
+    assert_eq!(
+        messages,
+        [
+            "the body is a BLOB, not text",
+            "the body is not valid UTF-8"
+        ]
     );
 }
 
