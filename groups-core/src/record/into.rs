@@ -53,8 +53,8 @@ where
     }
 }
 
-/// The argument of [`publish`](crate::BufferedClient::publish): an update or an event. Implemented for [`Event`], for
-/// references to events, and for every `Into<Update>`.
+/// The argument of [`publish`](crate::BufferedClient::publish): an update or an event. Implemented for [`Event`],
+/// [`EncodedEvent`] and [`EncodedRecord`], for references to them, and for every `Into<Update>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an update nor an event",
     label = "expected one update, such as `company.set()`, or one event",
@@ -86,6 +86,37 @@ impl IntoRecord for Event {
 impl IntoRecord for &Event {
     fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
         EncodedEvent::new(self).map(|event| Some(EncodedRecord::Event(event)))
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoRecord for EncodedEvent {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        Event::from(self).into_record() // which checks its time and its size
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoRecord for &EncodedEvent {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        self.clone().into_record()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoRecord for EncodedRecord {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        match self {
+            Self::Update(update) => update.into_record(),
+            Self::Event(event) => event.into_record(),
+        }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl IntoRecord for &EncodedRecord {
+    fn into_record(self) -> Result<Option<EncodedRecord>, Error> {
+        self.clone().into_record()
     }
 }
 

@@ -448,3 +448,30 @@ fn a_worker_that_cannot_be_started_is_an_error_at_once() {
         assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
     }
 }
+
+/// What a hook, an outbox or `publish` itself made of an argument.
+#[test]
+fn encoded_records_are_published_as_what_they_were_made_of() {
+    let emulator = Emulator::start().unwrap();
+    let buffered = super::buffered(&emulator).start().unwrap();
+    let update = EncodedUpdate::new(&super::set(1, 1)).unwrap().unwrap();
+    let event = EncodedEvent::new(&Event::new("Signup").distinct_id("u")).unwrap();
+    let records = [
+        EncodedRecord::from(update.clone()),
+        EncodedRecord::from(event.clone()),
+    ];
+    buffered.publish_all(&records).unwrap();
+    buffered.publish_all(records.to_vec()).unwrap();
+    buffered.publish_all([&update]).unwrap();
+    buffered.publish(&event).unwrap();
+    buffered.publish(event).unwrap();
+    let late = r#"{"event":"E","properties":{"time":1,"distinct_id":"u","$insert_id":"i"}}"#;
+    let late = EncodedRecord::from_json(late).unwrap();
+    let error = buffered.publish(late).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidUpdate);
+    let outcome = buffered.shutdown(LONG);
+    assert_eq!(
+        (outcome.stats.accepted, outcome.event_stats.accepted),
+        (3, 4)
+    );
+}
