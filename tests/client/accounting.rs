@@ -65,6 +65,15 @@ fn what_is_not_an_update_says_why() {
             r#"{"$group_key":"company","$group_id":7,"$delete":""}"#,
             "not an update: `$group_id` is not text: 7",
         ),
+        // A token is not shown.
+        (
+            r#"{"$group_key":"company","$group_id":{"$token":"T"},"$delete":""}"#,
+            "not an update: `$group_id` is not text: an object",
+        ),
+        (
+            r#"{"$group_key":"company","$group_id":"a","$company_id":["T"],"$delete":""}"#,
+            "not an update: `$company_id` is not text: a list",
+        ),
         (
             r#"{"$group_key":"company","$group_id":"a"}"#,
             "not an update: missing operation",

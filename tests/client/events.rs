@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use mixpanel_groups::event::Time;
+use mixpanel_groups::outbox::OutboxEntry;
 use mixpanel_groups::record::{EncodedEvent, RecordRef};
 use mixpanel_groups::{
     Client, ClientBuilder, Compression, Error, ErrorKind, Event, Group, MixpanelGroup, RetryPolicy,
@@ -276,6 +277,52 @@ fn a_property_that_is_null_leaves_its_name_free() {
     assert!(refused(user_is_null).starts_with("\"$company_id\": "));
     let later = purchase().property("plan", nothing).property("plan", "pro");
     assert_eq!(arrives(later)["plan"], "pro");
+}
+
+/// Many SDKs write the project's token there.
+#[test]
+fn a_token_among_the_properties_is_sent_and_not_shown() {
+    let nested = json!({"token": "A_SECRET", "n": 1});
+    let event = purchase()
+        .property("a", nested)
+        .property("token", "A_SECRET");
+    let event = event.property("last", "shown");
+    assert_eq!(arrives(event.clone())["token"], "A_SECRET");
+    let encoded = EncodedEvent::new(&event).unwrap();
+    let entry = OutboxEntry::read(7, encoded.as_json());
+    assert_eq!(entry.update, Ok(encoded.clone()));
+    for shown in [
+        format!("{event:?}"),
+        format!("{encoded:?}"),
+        format!("{entry:?}"),
+    ] {
+        assert!(!shown.contains("A_SECRET"), "{shown}");
+        let rest = r#""n":1,"token":"[hidden]"},"token":"[hidden]","last":"shown""#;
+        assert!(shown.contains(rest), "{shown}");
+    }
+}
+
+#[test]
+fn a_long_list_that_is_read_stays_as_it_is_written_or_is_refused() {
+    let read = |list: &[String]| {
+        let event = json!({"event": "Purchase", "properties": {
+            "time": 1_700_000_000, "distinct_id": "user123", "$insert_id": "id", "tags": list, "no": null,
+        }});
+        let encoded = EncodedEvent::from_json(&event.to_string());
+        encoded.map(|event| serde_json::from_str::<Value>(event.as_json()).unwrap())
+    };
+    let groups: Vec<_> = (0..260).map(|id| id.to_string()).collect();
+    let properties = &read(&groups).unwrap()["properties"];
+    assert_eq!(properties["tags"], json!(groups));
+    assert_eq!(properties.get("no"), None);
+    for distinct in [1, 100, 259] {
+        let list: Vec<_> = (0..260).map(|id| (id % distinct).to_string()).collect();
+        let error = read(&list).unwrap_err().to_string();
+        let why = r#""tags": a list of 260 items; the limit is 254"#;
+        assert!(error.ends_with(why), "{error}");
+        let short = &list[..254];
+        assert_eq!(read(short).unwrap()["properties"]["tags"], json!(short));
+    }
 }
 
 /// Each of them was compared with all others.

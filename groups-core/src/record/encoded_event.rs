@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::record::encoded_record::check_limit;
 use crate::record::encoded_update::text;
+use crate::record::event::shown;
 use crate::record::group_hash::hash_written;
 use crate::record::{Encoded, Error, ErrorKind, Event, Record, RecordRef, Rejection};
 use crate::util::Buffer;
@@ -12,7 +13,8 @@ use crate::util::Buffer;
 /// An event as JSON, which can be stored, in memory or in a database, and sent to another thread. Cheap to clone.
 ///
 /// Its time and its `$insert_id` are those of the [`Event`]: however often it is sent, Mixpanel keeps it once.
-/// Neither the token nor credentials are part of it.
+/// Neither the token nor credentials are part of it, unless they are among the event's properties. `Debug` hides the property
+/// `token`, in which many SDKs write the project's.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedEvent {
     json: Arc<str>,
@@ -30,7 +32,7 @@ impl EncodedEvent {
     }
 
     /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
-    /// value stays as it is written.
+    /// value stays as it is written, except that a property with `null` is left out.
     ///
     /// An event that is too large is read all the same, and rejected when it is sent. A time before 1971 or more than an hour
     /// ahead is rejected by [`import`](crate::Client::import) and [`publish`](crate::BufferedClient::publish); that of an
@@ -117,6 +119,6 @@ impl From<EncodedEvent> for Event {
 
 impl fmt::Debug for EncodedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EncodedEvent({})", self.json)
+        write!(f, "EncodedEvent({})", shown(&self.json))
     }
 }

@@ -100,8 +100,13 @@ fn read_text(name: &str, value: &RawValue) -> Result<String, String> {
     }
 }
 
+/// Quotes the beginning of a value, unless it is a list or an object: a token may be in it.
 fn excerpt(json: &str) -> String {
-    json.chars().take(40).collect()
+    match json.as_bytes().first() {
+        Some(b'{') => "an object".to_owned(),
+        Some(b'[') => "a list".to_owned(),
+        _ => json.chars().take(40).collect(),
+    }
 }
 
 /// Checks that the operation takes the value.

@@ -1,4 +1,5 @@
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -317,8 +318,12 @@ impl Event {
                 "distinct_id" => event.distinct_id = Some(read_text(&name, value)?),
                 "$insert_id" => insert_id = Some(read_text(&name, value)?),
                 name => match serde_json::from_str::<Vec<String>>(value.get()) {
-                    // Longer than any other property may be. A still longer list is refused as one.
-                    Ok(ids) if (MAX_ITEMS + 1..=MAX_GROUPS).contains(&ids.len()) => {
+                    // Longer than any other property may be. A still longer list is refused as one, and so is one with
+                    // repetitions, which is not one of groups.
+                    Ok(ids)
+                        if (MAX_ITEMS + 1..=MAX_GROUPS).contains(&ids.len())
+                            && ids.iter().collect::<HashSet<_>>().len() == ids.len() =>
+                    {
                         for id in ids {
                             event.link(name, &Id::from(id));
                         }
@@ -443,10 +448,25 @@ impl PartialEq for Event {
     }
 }
 
+/// Returns an event's JSON for people: without a property `token`, in which many SDKs write the project's.
+pub(crate) fn shown(json: &str) -> String {
+    let mut shown = json.to_owned();
+    let properties = Parts::parse(json).map_or_else(|_| Vec::new(), |parts| parts.properties.0);
+    for (name, value) in properties {
+        if name == "token" || name == "$token" {
+            let value = value.get();
+            let member = format!("\"{name}\":{value}");
+            shown = shown.replace(&member, &format!("\"{name}\":\"[hidden]\""));
+        }
+    }
+    shown
+}
+
+/// Without a property `token`.
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_json() {
-            Ok(json) => write!(f, "Event({json})"),
+            Ok(json) => write!(f, "Event({})", shown(&json)),
             Err(error) => write!(f, "Event({error})"),
         }
     }

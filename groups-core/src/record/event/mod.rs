@@ -5,4 +5,5 @@ pub(crate) mod rules;
 mod time;
 
 pub use self::event::Event;
+pub(super) use self::event::shown;
 pub use self::time::Time;
