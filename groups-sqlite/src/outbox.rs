@@ -59,6 +59,9 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// Events have tables of their own, `mixpanel_outbox_event` and `mixpanel_outbox_event_rejected`, and a lease of their
 /// own: another process may be sending them.
 ///
+/// In a database that your application has created with `PRAGMA encoding = 'UTF-16'`, the bytes that count for the capacity
+/// and for [`queued_bytes`](mixpanel_groups::buffered::Stats::queued_bytes) are those of UTF-16: about twice those of the JSON.
+///
 /// The file is in [WAL mode](https://www.sqlite.org/wal.html), so it cannot be on a network file
 /// system. Beside it are others, whose names end with `-wal`, `-shm` and `-reserve`: in a container, mount the folder. If only
 /// the file is mounted, what was published last is lost with the container, and two containers damage the file. It does not
