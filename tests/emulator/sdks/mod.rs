@@ -137,12 +137,21 @@ fn a_test_in_python() {
     let script = include_str!("a_test.py");
     let readme = include_str!("../../../groups-emulator/README.md");
     for line in [
+        r#"consumer = Consumer(events_url=url + "/track", people_url=url + "/engage", groups_url=url + "/groups", import_url=url + "/import")"#,
+        r#"Mixpanel("TOKEN", consumer=consumer)"#,
+        r#"api_secret="TOKEN""#,
         "s = consumer._session",
         r#"s.mount("http://", s.get_adapter("https://"))"#,
     ] {
         assert!(script.contains(line) && readme.contains(line), "{line}");
     }
     assert!(emulator.profiles().is_empty(), "it has reset the emulator");
+    let requests = emulator.requests().into_iter();
+    let late: Vec<_> = requests.map(|r| (r.path, r.status.unwrap_or(0))).collect();
+    assert_eq!(
+        late,
+        [("/track".to_owned(), 404), ("/engage".to_owned(), 404)]
+    );
 }
 
 /// Sends so many updates with Python's `BufferedConsumer`, one of them odd if told how, to an
