@@ -36,10 +36,11 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// events, which need not be the same process.)
 ///
 /// ```no_run
+/// use mixpanel_groups::{Client, Group};
+/// use mixpanel_groups_postgres::PostgresOutbox;
+/// use serde_json::json;
+///
 /// # use std::time::Duration;
-/// # use mixpanel_groups::{Client, Group};
-/// # use mixpanel_groups_postgres::PostgresOutbox;
-/// # use serde_json::json;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let config: postgres::Config = "host=db user=app dbname=app".parse()?;
 /// let outbox = PostgresOutbox::new(config.clone(), postgres::NoTls)?;

@@ -193,9 +193,10 @@ impl SqliteOutbox {
     /// The transaction stays open in either case, for you to commit or roll back.
     ///
     /// ```
-    /// # use mixpanel_groups::Group;
-    /// # use mixpanel_groups_sqlite::SqliteOutbox;
-    /// # use serde_json::json;
+    /// use mixpanel_groups::Group;
+    /// use mixpanel_groups_sqlite::SqliteOutbox;
+    /// use serde_json::json;
+    ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("shop.db");
@@ -225,9 +226,10 @@ impl SqliteOutbox {
     /// the transaction back, since those before it are in it.
     ///
     /// ```
-    /// # use mixpanel_groups::{Group, Outbox};
-    /// # use mixpanel_groups_sqlite::SqliteOutbox;
-    /// # use serde_json::json;
+    /// use mixpanel_groups::{Group, Outbox};
+    /// use mixpanel_groups_sqlite::SqliteOutbox;
+    /// use serde_json::json;
+    ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("shop.db");

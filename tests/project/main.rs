@@ -4,3 +4,4 @@
 mod examples;
 mod layers;
 mod readme;
+mod snippets;

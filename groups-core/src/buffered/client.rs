@@ -35,8 +35,10 @@ use crate::util::sync::thread;
 /// much is left. A client in a `static` is never dropped: call `shutdown` before the process ends.
 ///
 /// ```no_run
-/// # use std::time::Duration;
-/// # use mixpanel_groups::{Client, MixpanelGroup};
+/// use std::time::Duration;
+///
+/// use mixpanel_groups::{Client, MixpanelGroup};
+///
 /// # #[derive(mixpanel_groups::MixpanelGroup)]
 /// # #[mixpanel(group_key = "company")]
 /// # struct Company { #[mixpanel(group_id)] id: u64, plan: String }

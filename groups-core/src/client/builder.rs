@@ -258,7 +258,8 @@ impl ClientBuilder {
     /// inspects TLS.
     ///
     /// ```no_run
-    /// # use mixpanel_groups::Client;
+    /// use mixpanel_groups::Client;
+    ///
     /// let pem = std::fs::read("company-ca.pem")?;
     /// let client = Client::builder("PROJECT_TOKEN").root_certificates(pem).build()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

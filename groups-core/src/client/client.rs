@@ -92,7 +92,8 @@ impl Client {
     /// yields one by one:
     ///
     /// ```
-    /// # use mixpanel_groups::{Client, Error, MixpanelGroup, Report, Update};
+    /// use mixpanel_groups::{Client, Error, MixpanelGroup, Report, Update};
+    ///
     /// # #[derive(MixpanelGroup)]
     /// # #[mixpanel(group_key = "company")]
     /// # struct Company { #[mixpanel(group_id)] id: u64 }
@@ -171,7 +172,8 @@ impl Client {
     /// ([Import API](https://developer.mixpanel.com/reference/import-events))
     ///
     /// ```no_run
-    /// # use mixpanel_groups::{Client, Event, Group};
+    /// use mixpanel_groups::{Client, Event, Group};
+    ///
     /// let client = Client::builder("PROJECT_TOKEN")
     ///     .service_account("SERVICE_ACCOUNT", "SECRET", "PROJECT_ID")
     ///     .build()?;
@@ -194,7 +196,8 @@ impl Client {
     /// Returns the options of one `send` or `import`: progress, cancellation, coalescing.
     ///
     /// ```no_run
-    /// # use std::sync::atomic::AtomicBool;
+    /// use std::sync::atomic::AtomicBool;
+    ///
     /// # let client = mixpanel_groups::Client::new("token")?;
     /// # let updates = Vec::<mixpanel_groups::Update>::new();
     /// let stop = AtomicBool::new(false); // set by a handler of Ctrl-C

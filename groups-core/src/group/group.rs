@@ -88,7 +88,8 @@ impl<'a> Group<'a> {
     /// It is for code that tracks events without [`Event`](crate::Event), which makes the link itself:
     ///
     /// ```
-    /// # use mixpanel_groups::Group;
+    /// use mixpanel_groups::Group;
+    ///
     /// let mut properties = serde_json::Map::new();
     /// properties.extend([Group::new("company", "acme_corp").link()]);
     /// assert_eq!(properties["company"], "acme_corp");

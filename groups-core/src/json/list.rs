@@ -21,7 +21,8 @@ use crate::util::Buffer;
 /// Implement it for a newtype that serializes as a list:
 ///
 /// ```
-/// # use serde::Serialize;
+/// use serde::Serialize;
+///
 /// #[derive(Serialize)]
 /// struct Tags(Vec<String>);
 ///
@@ -73,8 +74,10 @@ where
 /// `Option` of a set, and for sets in a map or in another struct.
 ///
 /// ```
-/// # use mixpanel_groups::MixpanelGroup;
-/// # use std::collections::HashSet;
+/// use std::collections::HashSet;
+///
+/// use mixpanel_groups::MixpanelGroup;
+///
 /// #[derive(MixpanelGroup)]
 /// #[mixpanel(group_key = "company")]
 /// struct Company {

@@ -19,7 +19,9 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 /// A record of what Mixpanel has accepted of each group, so that a nightly job sends only what has changed since.
 ///
 /// ```no_run
-/// # use mixpanel_groups::{Client, MixpanelGroup, Snapshot};
+/// use mixpanel_groups::Snapshot;
+///
+/// # use mixpanel_groups::{Client, MixpanelGroup};
 /// # #[derive(MixpanelGroup)]
 /// # #[mixpanel(group_key = "company")]
 /// # struct Company { #[mixpanel(group_id)] id: u64 }
@@ -162,7 +164,9 @@ impl Snapshot {
     /// data is not known.
     ///
     /// ```
-    /// # use mixpanel_groups::{Client, Error, ErrorKind, MixpanelGroup, Snapshot};
+    /// use mixpanel_groups::ErrorKind;
+    ///
+    /// # use mixpanel_groups::{Client, Error, MixpanelGroup, Snapshot};
     /// # #[derive(MixpanelGroup)]
     /// # #[mixpanel(group_key = "company")]
     /// # struct Company { #[mixpanel(group_id)] id: u64, plan: String }

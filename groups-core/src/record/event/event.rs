@@ -130,8 +130,9 @@ impl Event {
     /// it can count twice. ([Import API](https://developer.mixpanel.com/reference/import-events))
     ///
     /// ```
+    /// use mixpanel_groups::Event;
+    ///
     /// # use std::time::{Duration, SystemTime};
-    /// # use mixpanel_groups::Event;
     /// # let renewed_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     /// let renewed = || Event::new("Renewed").distinct_id("user123").insert_id("renewal-7").time(renewed_at);
     /// assert_eq!(renewed(), renewed()); // counts once
