@@ -255,6 +255,33 @@ fn hierarchical_groups_link_to_user_and_company_together() {
     }
 }
 
+/// The user has one identity in each company: which one this event is of, nobody could say.
+#[test]
+fn the_event_of_a_user_is_of_one_user_and_one_company() {
+    let user = || Group::new("$user_id", "u1").in_company("acme");
+    let team = Group::new("team", 1).in_company("globex");
+    let other = Group::new("$user_id", "u2").in_company("acme");
+    let two_companies =
+        r#""$company_id": both "acme" and "globex", but an event with `$user_id` has one"#;
+    let two_users = r#""$user_id": both "u1" and "u2", but an event with `$user_id` has one"#;
+    assert_eq!(
+        refused(purchase().group(user()).group(&team)),
+        two_companies
+    );
+    assert_eq!(refused(purchase().group(user()).group(&other)), two_users);
+    let properties = json!({"$user_id": "u1", "$company_id": ["acme", "acme", "globex"]});
+    assert_eq!(refused(purchase().properties(properties)), two_companies);
+
+    let one = arrives(purchase().group(user()).group(user()));
+    assert_eq!(
+        (&one["$company_id"], &one["$user_id"]),
+        (&json!("acme"), &json!("u1"))
+    );
+    let of_no_user = Event::new("Purchase").distinct_id("").group(&team);
+    let of_two = arrives(of_no_user.group(Group::new("team", 2).in_company("acme")));
+    assert_eq!(of_two["$company_id"], json!(["globex", "acme"]));
+}
+
 /// As if the property had not been named: the check of Hierarchical Groups and the `ip` go by what is sent.
 #[test]
 fn a_property_that_is_null_leaves_its_name_free() {

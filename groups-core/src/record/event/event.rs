@@ -69,8 +69,8 @@ use crate::util::random::uuid;
 /// ```
 ///
 /// In a project with Hierarchical Groups, the event of a company's user carries `$company_id` and `$user_id`
-/// together: one without the other is refused, since Mixpanel would take the user for another. The event of no
-/// user (`distinct_id("")`) may carry `$company_id` alone.
+/// together: one without the other is refused, since Mixpanel would take the user for another. So are two users, or two
+/// companies beside a user. The event of no user (`distinct_id("")`) may carry `$company_id` alone.
 ///
 /// Mixpanel derives a location from the address that an event comes from, which is the server's: every event
 /// is sent with the property `ip` 0, which prevents that, unless it has another `ip`, such as the user's.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::time::{Since1970, Time};
 use crate::json::EncodeError;
+use crate::util::printable::Name;
 
 /// Properties with which Mixpanel drops an event without a word, or hides other events.
 pub(crate) const RESERVED: [&str; 2] = ["$ignore", "bucket"];
@@ -93,13 +94,17 @@ pub(super) fn check_time(time: Time, now: SystemTime) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the number of properties, and each that is not a link to groups as [`check_value`] does.
+/// Checks the number of properties, each that is not a link to groups as [`check_value`] does, and the user and company.
 pub(super) fn check_properties(
     json: &[u8],
     is_group: impl Fn(&str) -> bool,
 ) -> Result<(), EncodeError> {
-    let properties: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(json)?;
+    let properties: Properties<'_> = serde_json::from_slice(json)?;
     check_keys(properties.len()).map_err(EncodeError::new)?;
+    if properties.contains_key(USER) {
+        check_one_id(COMPANY, &properties)?;
+        check_one_id(USER, &properties)?;
+    }
     for (name, value) in properties {
         if value.get().starts_with(['[', '{']) && !is_group(&name) {
             // What serde_json refuses to read is nested in more than a hundred levels.
@@ -110,6 +115,25 @@ pub(super) fn check_properties(
         }
     }
     Ok(())
+}
+
+type Properties<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// Checks that an event with a user names one user, and one company of it: a user has another identity in each.
+fn check_one_id(name: &str, properties: &Properties<'_>) -> Result<(), EncodeError> {
+    let ids = properties.get(name).map(|value| value.get());
+    let ids: Option<Vec<Value>> = ids.and_then(|ids| serde_json::from_str(ids).ok());
+    let ids = ids.unwrap_or_default();
+    let Some(other) = ids.iter().find(|id| **id != ids[0]) else {
+        return Ok(());
+    };
+    let shown = |id: &Value| match id {
+        Value::String(text) => Name(text).to_string(),
+        other => other.to_string(),
+    };
+    let (first, other) = (shown(&ids[0]), shown(other));
+    let message = format!("both {first} and {other}, but an event with `{USER}` has one");
+    Err(EncodeError::new(message).of(name))
 }
 
 /// Checks the number of an object's keys.
