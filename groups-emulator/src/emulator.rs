@@ -104,7 +104,7 @@ impl EmulatorBuilder {
     /// An origin is a scheme, a host and, unless it is the scheme's default, a port. Pages from files and in
     /// sandboxed frames have the origin `null`, which can be allowed too.
     ///
-    /// Programs that are not browsers are not concerned.
+    /// Programs that are not browsers are not affected.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         let origin: String = origin.into();
         self.settings.allowed.origins.push(without_slash(origin));
@@ -190,16 +190,16 @@ impl EmulatorBuilder {
             return fail("the name of the file to keep is empty");
         }
         let allowed = &self.settings.allowed;
-        if !allowed.hosts.iter().all(|host| is_host(host)) {
-            return fail(
-                "the allowed host is not a name: expected one such as host.docker.internal, in a call or option of its own",
-            );
+        if let Some(host) = allowed.hosts.iter().find(|host| !is_host(host)) {
+            return fail(&format!(
+                "invalid host {host:?}: expected a name such as host.docker.internal, in a call or option of its own"
+            ));
         }
-        if !allowed.origins.iter().all(|origin| is_origin(origin)) {
-            return fail(
-                "the allowed origin is not what a browser sends: expected one such as https://app.example.com, \
-                 without a path, a wildcard, or the default port of its scheme",
-            );
+        if let Some(origin) = allowed.origins.iter().find(|origin| !is_origin(origin)) {
+            return fail(&format!(
+                "invalid origin {origin:?}: expected what a browser sends, such as https://app.example.com, \
+                 without a path, a wildcard, or the default port of its scheme"
+            ));
         }
         self.settings.credentials.check()
     }

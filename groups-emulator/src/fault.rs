@@ -40,6 +40,8 @@ pub enum Fault {
     /// firewall does that blocks one record. Nothing of that request is applied. Other requests are
     /// processed as usual. The body is that of
     /// [`ReceivedRequest::body`](crate::ReceivedRequest::body), so a text is written as in JSON.
+    ///
+    /// [`fail_next`](crate::Emulator::fail_next) uses it up on the next request, also if that does not contain the text.
     Firewall(String),
     /// Closes the connection before it reads the body. Nothing is applied.
     CloseBefore,
@@ -55,6 +57,8 @@ pub enum Fault {
     /// earlier never applies it.
     ApplyLate(Duration),
     /// Refuses the records at these positions, counted from 0, and applies the others.
+    ///
+    /// [`fail_next`](crate::Emulator::fail_next) uses it up on the next request, also if that has no record there.
     Reject(Vec<usize>),
     /// Responds 413 if the request has more records than this; nothing is applied then.
     TooLarge(usize),

@@ -116,6 +116,18 @@ fn what_cannot_be_decoded() {
     }
 }
 
+#[test]
+fn an_empty_body_is_named_as_such() {
+    for headers in [&JSON[..], &[FORM]] {
+        for body in ["", " \n"] {
+            let (response, _) = send(headers, body.as_bytes());
+            assert_eq!(response.status, 400);
+            let error = response.json()["error"].to_string();
+            assert!(error.contains("the body is empty"), "{error}");
+        }
+    }
+}
+
 /// Mixpanel's import page: "properties.utm_source is invalid: string should be valid utf8".
 #[test]
 fn a_text_that_is_not_utf_8_is_refused_in_each_form() {

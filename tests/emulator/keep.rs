@@ -387,8 +387,11 @@ fn a_file_that_another_emulator_keeps_is_in_use() {
     let first = kept.start().unwrap();
     let error = kept.start().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    let message = format!("{} is in use by another emulator", kept.0.display());
-    assert!(error.to_string().starts_with(&message), "{error}");
+    let message = format!(
+        "{} is in use by another emulator: stop that one, or keep another file",
+        kept.0.display()
+    );
+    assert_eq!(format!("{error:#}"), message);
     set_plan(&first, "pro");
     assert!(kept.start().is_err());
     drop(first);

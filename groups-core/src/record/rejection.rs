@@ -193,7 +193,11 @@ impl fmt::Display for RecordRef {
             Self::Update { group, operation } => write!(f, "{operation} of {group}"),
             Self::Unreadable { excerpt } => write!(f, "unreadable {excerpt:?}"),
             Self::Event { name, insert_id } => {
-                write!(f, "event {name:?} {}", printable::Message(insert_id))
+                write!(f, "event {name:?}")?;
+                if insert_id.is_empty() {
+                    return Ok(());
+                }
+                write!(f, " {}", printable::Message(insert_id))
             }
         }
     }
@@ -216,6 +220,7 @@ mod tests {
         );
         for (record, shown) in [
             (RecordRef::event("Signup", "id"), r#"event "Signup" id"#),
+            (RecordRef::event("Signup", ""), r#"event "Signup""#),
             (RecordRef::unreadable("{"), r#"unreadable "{""#),
             (
                 RecordRef::unreadable(r#"{"$token":"secret"}"#),

@@ -30,6 +30,9 @@ pub(crate) fn decode<'a>(
     format: &mut ReplyFormat,
 ) -> Result<Cow<'a, [u8]>, Reply> {
     let body = decompress(headers, body, max)?;
+    if body.trim_ascii().is_empty() {
+        return Err(bad_request("the body is empty"));
+    }
     let is = |name: &str| media_type(headers).eq_ignore_ascii_case(name);
     // `sendBeacon` in mixpanel-js calls its form a text.
     let is_form =

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::memory::lock::{FileLock, target};
+use crate::memory::lock::{FileLock, InUse, target};
 use crate::memory::{KnownGroup, Memory};
 use crate::updates::AppliedUpdate;
 use mixpanel_groups::{Error, ErrorKind, Profile};
@@ -27,12 +27,12 @@ pub(crate) struct MemoryFile {
 impl MemoryFile {
     /// Locks the file. Another emulator would overwrite it.
     pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
-        let lock = FileLock::beside(&path).map_err(|error| {
+        let lock = FileLock::beside(&path).map_err(|InUse| {
             let path = path.display();
             let message = format!(
                 "{path} is in use by another emulator: stop that one, or keep another file"
             );
-            Error::new(ErrorKind::Io, message).with_source(error)
+            Error::new(ErrorKind::Io, message)
         })?;
         Ok(Self {
             path,

@@ -1,7 +1,10 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
+
+/// The error of a lock that another emulator has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct InUse;
 
 /// A lock that ends when this is dropped, or the process ends.
 pub(crate) struct FileLock {
@@ -15,8 +18,8 @@ impl FileLock {
     /// cannot be such a file, as in a folder that cannot be written.
     ///
     /// # Errors
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if it is locked already.
-    pub(crate) fn beside(path: &Path) -> io::Result<Option<Self>> {
+    /// If it is locked already.
+    pub(crate) fn beside(path: &Path) -> Result<Option<Self>, InUse> {
         let path = target(path);
         let Some(name) = path.file_name() else {
             return Ok(None);
@@ -35,7 +38,7 @@ impl FileLock {
                 file,
                 process: process::id(),
             })),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::WouldBlock) => Err(InUse),
             // Not every file system has locks.
             Err(TryLockError::Error(_)) => Ok(None),
         }
@@ -79,8 +82,7 @@ mod tests {
         let lock = path.with_extension("lock");
         fs::write(&lock, "4711").unwrap();
         let first = FileLock::beside(&path).unwrap().expect("a lock");
-        let second = FileLock::beside(&path).err().expect("no second one");
-        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(FileLock::beside(&path).err(), Some(InUse));
         drop(first);
         assert!(FileLock::beside(&path).unwrap().is_some());
         assert_eq!(fs::read_to_string(&lock).unwrap(), "4711");
