@@ -8,7 +8,7 @@
 //! 6. [Durability and many machines](durability): what survives which crash, and an outbox of your own
 //! 7. [Testing your code](testing): a stand-in for Mixpanel, with faults
 //! 8. [Errors, and what to do about each](errors)
-//! 9. [Migrating](migrating): from hand-written JSON, from mixpanel-rs
+//! 9. [Migrating](migrating): from hand-written JSON, the Python SDK or mixpanel-rs
 //! 10. [Questions that come up](faq): why nothing shows up in Mixpanel, for instance
 //! 11. [In an async server](in_an_async_server): which calls wait, and what to do about it; metrics
 //! 12. [With Diesel, sqlx and others](with_diesel_sqlx_and_others): publishing in a transaction of your own

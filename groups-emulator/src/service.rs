@@ -256,7 +256,7 @@ impl Service {
             (Ok(origin), Some(reply)) => (Err(reply), origin),
             (Ok(origin), None) => (self.read(&request, json, fault.as_ref()), origin),
         };
-        // Applied and logged in one step: who sees what a request changed sees the request.
+        // Applied and logged in one step: a reader that sees what a request changed sees the request.
         let mut memory = self.memory();
         let outcome = match records {
             Ok(records) => records.apply(&mut memory, format, number),

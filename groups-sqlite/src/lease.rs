@@ -58,7 +58,7 @@ impl Lease {
         self.until.is_some_and(|until| until.covers(time))
     }
 
-    /// Returns who holds it now, and for how many seconds more.
+    /// Returns the process that holds it now, and for how many seconds more.
     fn holder_now(&self, db: &Connection) -> rusqlite::Result<Option<(String, f64)>> {
         let sql = "SELECT holder, until - ?1 FROM mixpanel_outbox_lease
                    -- A clock that was set far back, or a time that no lease lasts, holds nobody up.
@@ -72,7 +72,7 @@ impl Lease {
         holder.optional()
     }
 
-    /// Returns which other holds it now, and for how many seconds more.
+    /// Returns the other process that holds it now, and for how many seconds more.
     pub(crate) fn other_now(&self, db: &Connection) -> rusqlite::Result<Option<(String, f64)>> {
         let holder = self.holder_now(db)?;
         Ok(holder.filter(|(holder, _)| *holder != self.holder))

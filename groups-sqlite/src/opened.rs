@@ -15,7 +15,7 @@ use mixpanel_groups::{Error, ErrorKind};
 /// Each file that is open, and the process that opened it. SQLite knows files by these numbers too, whatever leads to them.
 static OPEN: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
 
-/// How long to wait for the list: in a fork, nobody may be left who would give it back.
+/// How long to wait for the list: in a fork, no thread may be left to give it back.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A file that a process has open: as long as this is not dropped there.

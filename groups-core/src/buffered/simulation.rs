@@ -222,7 +222,7 @@ fn a_shutdown_waits_for_who_appends_and_lets_nobody_else_in() {
         let shared = Arc::new(Shared::new());
         assert!(!shared.is_closed() && !shared.is_shut_down());
         let is_closed = shared.while_open(|| shared.is_closed());
-        assert_eq!(is_closed, Some(false), "who appends does not close it");
+        assert_eq!(is_closed, Some(false), "an append does not close it");
         let appending = shared.while_open(|| {
             shared.close();
             assert!(shared.is_closed() && shared.is_shut_down());

@@ -121,7 +121,7 @@ impl<R> Queue<R> {
 }
 
 impl<R> State<R> {
-    /// Returns who holds the lease now.
+    /// Returns the process that holds the lease now.
     fn holder(&self) -> Option<u64> {
         let now = SystemTime::now();
         let lease = self.lease?;
