@@ -294,5 +294,5 @@ CREATE OR REPLACE VIEW public.mixpanel_outbox_status AS
            (SELECT pg_catalog.count(*) FROM public.mixpanel_outbox_rejected AS r
             WHERE r.kind = l.kind) AS rejected,
            CASE WHEN until > pg_catalog.clock_timestamp() THEN holder END AS sender,
-           until - pg_catalog.clock_timestamp() AS sender_for
+           NULLIF(until, '-infinity') - pg_catalog.clock_timestamp() AS sender_for
     FROM public.mixpanel_outbox_lease AS l;

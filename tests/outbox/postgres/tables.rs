@@ -324,6 +324,34 @@ fn every_text_passes_and_people_can_look() {
     assert_eq!(sent, groups);
 }
 
+/// Of both kinds, also of one that was never sent.
+#[test]
+fn the_status_can_be_read_before_anything_was_sent_and_after() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let mut status = || {
+        let rows = client.query("SELECT * FROM mixpanel_outbox_status ORDER BY kind", &[]);
+        let rows = rows.unwrap().into_iter();
+        rows.map(|row| (row.get("kind"), row.get("waiting"), row.get("sender")))
+            .collect::<Vec<(String, i64, Option<String>)>>()
+    };
+    let [event, update] = ["event", "update"].map(|kind| (kind.to_owned(), 0, None));
+    assert_eq!(status(), [event.clone(), update.clone()]);
+    harness
+        .outbox
+        .append(&[stored("acme", 1)], NO_LIMIT)
+        .unwrap();
+    assert_eq!(harness.outbox.take(1).unwrap().len(), 1);
+    let [of_events, of_updates] = <[_; 2]>::try_from(status()).unwrap();
+    assert_eq!(of_events, event);
+    assert_eq!(of_updates.1, 1);
+    assert!(of_updates.2.is_some());
+    drain(&harness.outbox);
+    assert_eq!(status(), [event, update]);
+}
+
 /// A row that was written by hand and is not an update does not hold up the others.
 #[test]
 fn a_row_that_is_not_an_update_is_rejected_and_counted() {
