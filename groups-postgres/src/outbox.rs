@@ -1,7 +1,7 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, mem, process};
 
@@ -64,7 +64,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// `config` and the TLS connector are those of the crate `postgres`, version 0.19: see [TLS](crate#tls). The
 /// configuration's callback for notices, if it has one, is not called. The outbox opens a connection when it needs one:
 /// none for `publish_in`, one to publish otherwise, one to relay, and as many for events; and one for the depth of both.
-/// `migrate` opens another one while it runs, and breaking off a statement one for a moment.
+/// `migrate` opens another one while it runs, and breaking off a statement one for a moment. Clones share these, except those
+/// to relay: each clone that a client has is a relay of its own, as that of another process is.
 ///
 /// The connections keep no state in their sessions but `LISTEN`, so a pooler in transaction mode, such as PgBouncer, may
 /// be in between. `NOTIFY` does not pass it: a relay behind it finds updates when it polls, once in a
@@ -100,7 +101,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// transaction ends, and only then takes an id. The argument is written at the function in
 /// [`MIGRATION`](Self::MIGRATION).
 ///
-/// One relay at a time sends. It holds a lease: a row that says until when, by the database's clock. Before each request
+/// One relay at a time sends, also of those in one process. It holds a lease: a row that says until when, by the database's clock. Before each request
 /// it extends the lease by the time that the request can take, and starts none without. When it ends, another takes over
 /// at once. When it was killed, another takes over after the time that [a call may take](PostgresOutboxBuilder::timeout), or,
 /// if a request can still be under way, after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and up to five
@@ -144,12 +145,28 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Triggers on the table of updates count what waits. Where they were disabled for a while, or a part of the tables was
 /// restored, the depth is wrong until nothing waits: then a relay corrects it. [`migrate`](Self::migrate) corrects counts
 /// below zero, which are an error of the depth.
-pub struct PostgresOutbox<R: OutboxRecord = EncodedUpdate>(Arc<Shared<R>>);
+pub struct PostgresOutbox<R: OutboxRecord = EncodedUpdate>(Arc<Handle<R>>);
 
+/// Returns another one for the same tables, which publishes over the same connection. Each takes with a lease of its own: of
+/// several clients, each with a clone, one at a time sends.
 impl<R: OutboxRecord> Clone for PostgresOutbox<R> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        let shared = Arc::clone(&self.0.shared);
+        Self(Arc::new(Handle::new(shared, self.0.events.clone())))
     }
+}
+
+/// What each clone has of its own: the settings of its client, and what this has taken.
+struct Handle<R: OutboxRecord> {
+    shared: Arc<Shared<R>>,
+    /// Beside updates.
+    events: Option<PostgresOutbox<EncodedEvent>>,
+    /// How many nanoseconds a call may take.
+    timeout: AtomicU64,
+    /// Once it is needed: most clones only publish.
+    relay: OnceLock<Arc<AsyncMutex<Relay>>>,
+    /// The highest id that is taken.
+    last_taken: Arc<AtomicI64>,
 }
 
 /// What the clones share: one queue.
@@ -159,17 +176,10 @@ struct Shared<R: OutboxRecord> {
     /// and locks that are perhaps never released.
     process: u32,
     connect: Arc<dyn Connect>,
-    /// Beside updates.
-    events: Option<PostgresOutbox<EncodedEvent>>,
     names: Names,
     settings: OutboxSettings,
-    /// How many nanoseconds a call may take.
-    timeout: AtomicU64,
     encoding: Arc<Encoding>,
     writer: Arc<Writer>,
-    relay: Arc<AsyncMutex<Relay>>,
-    /// The highest id that is taken.
-    last_taken: Arc<AtomicI64>,
     /// The connection that measures both queues.
     meter: Arc<AsyncMutex<Connection>>,
     /// The thread of the connections of both queues, once one is needed.
@@ -231,7 +241,7 @@ impl PostgresOutbox {
     /// Returns [`MIGRATION`](Self::MIGRATION) for this outbox's names.
     #[must_use]
     pub fn migration(&self) -> String {
-        self.0.names.apply_to(Self::MIGRATION)
+        self.0.shared.names.apply_to(Self::MIGRATION)
     }
 
     /// Creates the tables, functions and views, if they do not exist. Several processes may call it at a time; it waits
@@ -249,12 +259,13 @@ impl PostgresOutbox {
         const LOCK: &str =
             "SELECT pg_advisory_xact_lock(hashtext('mixpanel-groups'), hashtext('migrate'));";
         let statements = [LOCK, &self.migration()].concat();
-        let mut connection = Connection::new(&self.0.connect, &self.0.names);
+        let shared = &self.0.shared;
+        let mut connection = Connection::new(&shared.connect, &shared.names);
         let migrate = async move {
             let what = "create the outbox's tables";
             connection.batch(what, &statements).await
         };
-        self.0.wait(TIMEOUT, migrate)
+        shared.wait(TIMEOUT, migrate)
     }
 
     /// Publishes an update or an event as part of a transaction: it is sent once the transaction commits. An empty
@@ -292,7 +303,7 @@ impl PostgresOutbox {
         transaction: &mut impl PublishIn<D>,
         records: impl IntoRecords,
     ) -> Result<usize, Error> {
-        let shared = &*self.0;
+        let shared = &*self.0.shared;
         let encoded = encode(records)?;
         let notify = shared.settings.notify;
         publish(
@@ -322,8 +333,9 @@ impl PostgresOutbox {
         if records.is_empty() {
             return Ok(());
         }
-        let (runtime, time) = (self.0.runtime()?, self.0.settings.timeout);
-        let writer = &self.0.writer;
+        let shared = &*self.0.shared;
+        let (runtime, time) = (shared.runtime()?, shared.settings.timeout);
+        let writer = &shared.writer;
         let queued = writer.queue(runtime.handle(), records, UNLIMITED, time)?;
         runtime.join(time, Writer::written(queued)).await.map(drop)
     }
@@ -344,25 +356,21 @@ impl<R: OutboxRecord> PostgresOutbox<R> {
         meter: &Arc<AsyncMutex<Connection>>,
         events: Option<PostgresOutbox<EncodedEvent>>,
     ) -> Self {
-        let (encoding, last_taken) = <(Arc<Encoding>, Arc<AtomicI64>)>::default();
-        let connection = || Connection::new(connect, &names);
-        let relay = Relay::new(connection(), settings, &last_taken);
-        let writer = Writer::new(connection(), &encoding, names.kind(), settings.notify);
-        Self(Arc::new(Shared {
+        let encoding = Arc::default();
+        let connection = Connection::new(connect, &names);
+        let writer = Writer::new(connection, &encoding, names.kind(), settings.notify);
+        let shared = Shared {
             kind: PhantomData,
             process: process::id(),
             connect: Arc::clone(connect),
-            events,
             names,
-            timeout: AtomicU64::new(nanos(settings.timeout)),
             settings: settings.clone(),
             encoding,
             writer: Arc::new(writer),
-            relay: Arc::new(AsyncMutex::new(relay)),
-            last_taken,
             meter: Arc::clone(meter),
             runtime: Arc::clone(runtime),
-        }))
+        };
+        Self(Arc::new(Handle::new(Arc::new(shared), events)))
     }
 }
 
@@ -370,21 +378,49 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl<R: OutboxRecord> Shared<R> {
+impl<R: OutboxRecord> Handle<R> {
+    fn new(shared: Arc<Shared<R>>, events: Option<PostgresOutbox<EncodedEvent>>) -> Self {
+        Self {
+            events,
+            timeout: AtomicU64::new(nanos(shared.settings.timeout)),
+            relay: OnceLock::new(),
+            last_taken: Arc::default(),
+            shared,
+        }
+    }
+
     fn timeout(&self) -> Duration {
         Duration::from_nanos(self.timeout.load(Ordering::Relaxed))
     }
 
+    fn relay(&self) -> Result<Arc<AsyncMutex<Relay>>, Error> {
+        let shared = &*self.shared;
+        shared.check_process()?;
+        let relay = self.relay.get_or_init(|| {
+            let connection = Connection::new(&shared.connect, &shared.names);
+            let relay = Relay::new(connection, &shared.settings, &self.last_taken);
+            Arc::new(AsyncMutex::new(relay))
+        });
+        Ok(Arc::clone(relay))
+    }
+}
+
+impl<R: OutboxRecord> Shared<R> {
     fn is_forked(&self) -> bool {
         self.process != process::id()
     }
 
-    /// Returns the thread of the connections, starting it if necessary.
-    fn runtime(&self) -> Result<Arc<Runtime>, Error> {
+    fn check_process(&self) -> Result<(), Error> {
         if self.is_forked() {
             let message = "the outbox belongs to the parent process: build one after the fork";
             return Err(Error::new(ErrorKind::Closed, message));
         }
+        Ok(())
+    }
+
+    /// Returns the thread of the connections, starting it if necessary.
+    fn runtime(&self) -> Result<Arc<Runtime>, Error> {
+        self.check_process()?;
         let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*runtime {
             return Ok(Arc::clone(runtime));
@@ -424,25 +460,25 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         if updates.is_empty() {
             return Ok(true);
         }
-        let (runtime, time) = (self.0.runtime()?, self.0.timeout());
+        let (runtime, time) = (self.0.shared.runtime()?, self.0.timeout());
         let records = updates.iter().cloned().map(Into::into).collect();
-        let writer = &self.0.writer;
+        let writer = &self.0.shared.writer;
         let queued = writer.queue(runtime.handle(), records, capacity, time)?;
         runtime.wait(time, Writer::written(queued))
     }
 
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error> {
-        let (relay, time) = (Arc::clone(&self.0.relay), self.0.timeout());
+        let (relay, time) = (self.0.relay()?, self.0.timeout());
         let start = Instant::now();
         let take = async move {
             let mut relay = relay.lock().await;
             relay.take(most, time.saturating_sub(start.elapsed())).await
         };
-        self.0.wait(time, take)
+        self.0.shared.wait(time, take)
     }
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
-        let (relay, accepted) = (Arc::clone(&self.0.relay), accepted.to_vec());
+        let (relay, accepted) = (self.0.relay()?, accepted.to_vec());
         let rejected = rejected
             .iter()
             .map(|(id, rejection)| (*id, message(rejection)));
@@ -453,19 +489,19 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
             let left = time.saturating_sub(start.elapsed());
             relay.settle(accepted, rejected, left).await
         };
-        self.0.wait(time, settle)
+        self.0.shared.wait(time, settle)
     }
 
     fn hold(&self, time: Duration) -> Result<bool, Error> {
-        let relay = Arc::clone(&self.0.relay);
+        let relay = self.0.relay()?;
         let hold = async move { relay.lock().await.hold(time).await };
-        self.0.wait(self.0.timeout(), hold)
+        self.0.shared.wait(self.0.timeout(), hold)
     }
 
     fn release(&self) -> Result<(), Error> {
-        let relay = Arc::clone(&self.0.relay);
+        let relay = self.0.relay()?;
         let release = async move { relay.lock().await.release().await };
-        self.0.wait(self.0.timeout(), release)
+        self.0.shared.wait(self.0.timeout(), release)
     }
 
     /// Removes some more than necessary, a thousandth of the capacity. The removed updates may be among those that
@@ -479,52 +515,57 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         bytes: usize,
         capacity: Capacity,
     ) -> Result<usize, Error> {
-        let (writer, last_taken) = (Arc::clone(&self.0.writer), Arc::clone(&self.0.last_taken));
+        let writer = Arc::clone(&self.0.shared.writer);
+        let last_taken = Arc::clone(&self.0.last_taken);
         let time = self.0.timeout();
         let drop = async move {
             let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity, time);
             dropped.await
         };
-        self.0.wait(time, drop)
+        self.0.shared.wait(time, drop)
     }
 
     fn depth(&self) -> Result<Depth, Error> {
-        let (meter, kind) = (Arc::clone(&self.0.meter), self.0.names.kind());
-        let relay = Arc::clone(&self.0.relay);
+        let shared = &self.0.shared;
+        let (meter, kind) = (Arc::clone(&shared.meter), shared.names.kind());
+        let relay = self.0.relay.get().cloned();
         let depth = async move {
             // A flush and a shutdown measure when the relay is idle: then they open no connection at the very end.
-            if let Ok(mut relay) = relay.try_lock()
+            if let Some(relay) = &relay
+                && let Ok(mut relay) = relay.try_lock()
                 && relay.is_idle()
             {
                 return measure_and_merge(&mut relay.connection, kind).await;
             }
             measure_and_merge(&mut *meter.lock().await, kind).await
         };
-        self.0.wait(SHORT.min(self.0.timeout()), depth)
+        self.0.shared.wait(SHORT.min(self.0.timeout()), depth)
     }
 
     /// Returns `true`: no call takes longer, nor longer than the builder's timeout.
     fn set_timeout(&self, timeout: Duration) -> bool {
-        let timeout = timeout.min(self.0.settings.timeout);
+        let timeout = timeout.min(self.0.shared.settings.timeout);
         self.0.timeout.store(nanos(timeout), Ordering::Relaxed);
         true
     }
 
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {
-        let events = self.0.events.clone()?;
-        Some(Arc::new(events))
+        // Not a clone, which would take for itself.
+        let events = Arc::clone(&self.0.events.as_ref()?.0);
+        Some(Arc::new(PostgresOutbox(events)))
     }
 
     fn on_append(&self, wake: Arc<dyn Fn() + Send + Sync>) {
-        if !self.0.settings.notify {
+        let shared = &self.0.shared;
+        if !shared.settings.notify {
             return;
         }
-        let (relay, statement) = (Arc::downgrade(&self.0.relay), self.0.names.listen());
-        let started = self
-            .0
-            .runtime()
-            .map(|runtime| runtime.spawn(listen(relay, statement, wake)));
-        if let Err(error) = started {
+        let start = || {
+            let (relay, statement) = (Arc::downgrade(&self.0.relay()?), shared.names.listen());
+            shared.runtime()?.spawn(listen(relay, statement, wake));
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = start() {
             log::error!("cannot listen to the outbox, so the sender polls it: {error:#}");
         }
     }
@@ -548,25 +589,22 @@ async fn listen(relay: Weak<AsyncMutex<Relay>>, statement: String, wake: Wake) {
     }
 }
 
-/// Lets another process send at once.
-impl<R: OutboxRecord> Drop for Shared<R> {
+/// Lets another relay send at once.
+impl<R: OutboxRecord> Drop for Handle<R> {
     fn drop(&mut self) {
-        if self.is_forked() {
+        let relay = self.relay.take();
+        if self.shared.is_forked() {
             // Dropping a connection would wake its thread, and take locks for that.
-            let (relay, writer) = (Arc::clone(&self.relay), Arc::clone(&self.writer));
-            let (meter, runtime) = (Arc::clone(&self.meter), Arc::clone(&self.runtime));
-            return mem::forget((relay, writer, meter, runtime));
+            return mem::forget((relay, Arc::clone(&self.shared)));
         }
-        let runtime = self.runtime.lock();
-        if runtime.is_ok_and(|runtime| runtime.is_none()) {
+        let runtime = self.shared.runtime.lock();
+        let is_started = runtime.is_ok_and(|runtime| runtime.is_some());
+        let Some(relay) = relay.filter(|_| is_started) else {
             return;
-        }
-        let relay = Arc::clone(&self.relay);
+        };
         let release = async move { relay.lock().await.release().await };
-        if let Err(error) = self.wait(SHORT, release) {
-            log::warn!(
-                "cannot release the lease, so another process waits until it ends: {error:#}"
-            );
+        if let Err(error) = self.shared.wait(SHORT, release) {
+            log::warn!("cannot release the lease, so another relay waits until it ends: {error:#}");
         }
     }
 }
@@ -574,8 +612,8 @@ impl<R: OutboxRecord> Drop for Shared<R> {
 impl<R: OutboxRecord> fmt::Debug for PostgresOutbox<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresOutbox")
-            .field("names", &self.0.names)
-            .field("settings", &self.0.settings)
+            .field("names", &self.0.shared.names)
+            .field("settings", &self.0.shared.settings)
             .finish_non_exhaustive()
     }
 }

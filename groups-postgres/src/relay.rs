@@ -48,7 +48,7 @@ const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 /// The most rows of each that one statement removes; fewer after one that was too slow.
 const MAX_SWEPT: i64 = 1_000;
 
-/// The connection that takes, holds and settles, with what this process has taken.
+/// The connection that takes, holds and settles, with what it has taken.
 ///
 /// The lease is one row of the database, by whose clock it goes. It ends when it is released, or when its time has passed
 /// without that, since its holder was killed. No request starts that it does not outlast
@@ -78,7 +78,7 @@ pub(crate) struct Relay {
     /// The highest of them, for other threads.
     last_taken: Arc<AtomicI64>,
     merged: Option<Instant>,
-    /// Whether this process was the last to send, as far as it knows: then its settings say what is old.
+    /// Whether this relay was the last to send, as far as it knows: then its settings say what is old.
     is_last_sender: bool,
     /// When old rows are to be removed, and how many at most.
     sweep_at: Instant,
@@ -316,15 +316,14 @@ impl Relay {
             self.until = until;
         }
         if is_mine == 0 {
-            let message =
-                "another process has taken over the outbox, and sends these updates again";
+            let message = "another relay has taken over the outbox, and sends these updates again";
             return Err(Error::new(ErrorKind::Io, message));
         }
         self.set_taken(left);
         Ok(())
     }
 
-    /// Gives back what was taken and not settled, and lets another process send at once.
+    /// Gives back what was taken and not settled, and lets another relay send at once.
     pub(crate) async fn release(&mut self) -> Result<(), Error> {
         self.set_taken(HashSet::new());
         self.until = None;

@@ -206,8 +206,8 @@ fn a_backend_that_is_stopped() {
     let pids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(
         pids.len(),
-        3,
-        "one to publish, two to relay updates and events"
+        4,
+        "one to publish, two to relay updates and events, and that of this clone"
     );
     let signal = |signal: &str| {
         let status = Command::new("kill").arg(signal).args(&pids).status();

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mixpanel_groups::{Client, Group, Outbox, RetryPolicy};
-use mixpanel_groups_emulator::Emulator;
+use mixpanel_groups::{Client, Event, Group, Outbox, RetryPolicy};
+use mixpanel_groups_emulator::{Emulator, Fault};
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::NoTls;
 use serde_json::json;
@@ -48,6 +48,84 @@ fn one_relay_at_a_time_sends() {
     // So does one that ends.
     drop(other);
     assert_eq!(one.take(10).unwrap(), next);
+}
+
+/// Each is for a client, and clients of one process are like those of several.
+#[test]
+fn of_clones_one_at_a_time_sends() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let one = harness.another();
+    let other = one.clone();
+    append(&harness, 1);
+    let taken = one.take(10).unwrap();
+    assert!(one.hold(LONG).unwrap());
+    append(&harness, 2);
+    assert!(other.take(10).unwrap().is_empty());
+    assert!(!other.hold(LONG).unwrap());
+    assert!(other.settle(&ids(&taken), &[]).is_err());
+    // Neither releases what the first one holds, nor does one that ends.
+    other.release().unwrap();
+    drop(other.clone());
+    drop(other);
+    assert!(one.clone().take(10).unwrap().is_empty());
+    assert!(harness.another().take(10).unwrap().is_empty());
+    one.settle(&ids(&taken), &[]).unwrap();
+    let other = one.clone();
+    assert_eq!(read(&other.take(10).unwrap()), [("acme".to_owned(), 2)]);
+    assert!(one.take(10).unwrap().is_empty());
+    // One that ends releases its own, though the others go on.
+    drop(other);
+    assert_eq!(drain(&one), [("acme".to_owned(), 2)]);
+}
+
+/// Events have a lease of their own, which all handles of one clone share.
+#[test]
+fn of_clones_one_at_a_time_sends_events() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let one = harness.another();
+    let other = one.clone();
+    let event = Event::new("Purchase").distinct_id("user123");
+    one.publish_in(&mut harness.client(), event).unwrap();
+    let taken = one.events().unwrap().take(10).unwrap();
+    assert_eq!(taken.len(), 1);
+    assert!(one.events().unwrap().hold(LONG).unwrap());
+    assert!(other.events().unwrap().take(10).unwrap().is_empty());
+    drop(other);
+    let accepted = [taken[0].id];
+    one.events().unwrap().settle(&accepted, &[]).unwrap();
+    assert_eq!(one.events().unwrap().depth().unwrap().updates, 0);
+}
+
+/// A client that waits for its next attempt is not overtaken by one on a clone.
+#[test]
+fn clients_on_clones_keep_the_order() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_next(Fault::RetryAfter {
+        status: 503,
+        after: "1".to_owned(),
+    });
+    let outbox = harness.another();
+    let one = relay(&emulator, outbox.clone());
+    let acme = Group::new("company", "acme");
+    one.publish(acme.set(json!({"plan": "old"}))).unwrap();
+    eventually("sends", || !emulator.requests().is_empty());
+    let other = relay(&emulator, outbox);
+    one.publish(acme.set(json!({"plan": "new"}))).unwrap();
+    for relay in [other, one] {
+        assert!(relay.flush(LONG).is_complete());
+        assert!(relay.shutdown(LONG).is_complete());
+    }
+    let profile = emulator.profile("company", "acme").unwrap();
+    assert_eq!(profile, json!({"plan": "new"}));
+    // The one that failed, and one for each update.
+    assert_eq!(emulator.requests().len(), 3);
 }
 
 #[test]
