@@ -78,8 +78,9 @@ impl PostgresOutboxBuilder {
     /// Sets how long a call may wait for the database; the default is 5 s. Then it fails with
     /// [`Timeout`](mixpanel_groups::ErrorKind::Timeout). The depth,
     /// which [`stats`](mixpanel_groups::BufferedClient::stats), `flush` and `shutdown` read at their end, gets a second
-    /// at most. Publishing waits for transactions that have published for the same group and not ended yet, so the time
-    /// should be longer than these.
+    /// at most. Publishing waits for transactions that have published for the same group, or for
+    /// [another one with the same slot](PostgresOutbox#what-the-application-should-do), and not ended yet, so the time should
+    /// be longer than these.
     ///
     /// In a [`BufferedClient`](mixpanel_groups::BufferedClient), the smaller counts of this and its
     /// [`outbox_timeout`](mixpanel_groups::buffered::BufferedClientBuilder::outbox_timeout), which is 5 s by default: for more

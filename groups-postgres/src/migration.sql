@@ -17,7 +17,9 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox (
     autovacuum_vacuum_insert_threshold = -1
 );
 
--- A publishing transaction locks the row of each of its groups until it ends. A hash of group key and id chooses the row.
+-- A publishing transaction locks the row of each of its groups until it ends. A hash of group key and id chooses the row. So many
+-- rows that few groups share one, and so few (some 600 kB) that they stay in memory, although each lock changes its row. The
+-- locks are in the rows: max_locks_per_transaction does not limit them.
 CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_slot (
     slot smallint PRIMARY KEY
 );

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use mixpanel_groups::{ErrorKind, Outbox as _};
 use serde_json::json;
@@ -114,33 +115,87 @@ fn what_is_not_an_update_is_an_error() {
     assert_eq!(harness.outbox.depth().unwrap().updates, 0);
 }
 
+/// The guide's triggers, for each statement and for each row, in the schema of a test.
+fn guides_triggers(schema: &str) -> [String; 2] {
+    let blocks = GUIDE.split("```sql\n").skip(1).map(|block| {
+        let (block, _) = block.split_once("```").unwrap();
+        block.replace("public.", &format!("{schema}."))
+    });
+    let blocks: Vec<_> = blocks.collect();
+    blocks.try_into().unwrap()
+}
+
 #[test]
-fn from_a_trigger_for_each_row() {
+fn from_a_trigger_for_each_statement_or_row() {
+    for trigger in [0, 1] {
+        let Some(harness) = Harness::new() else {
+            return;
+        };
+        let triggers = guides_triggers(&harness.schema);
+        let mut client = harness.client();
+        client
+            .batch_execute(&format!(
+                "CREATE TABLE company (id bigint PRIMARY KEY, plan text, seats int);
+                 {}
+                 INSERT INTO company VALUES (67890, NULL, NULL);
+                 INSERT INTO company VALUES (12345, 'pro', NULL), (54321, NULL, NULL)",
+                triggers[trigger]
+            ))
+            .unwrap();
+        client
+            .batch_execute("BEGIN; UPDATE company SET plan = 'free'; ROLLBACK")
+            .unwrap();
+        client
+            .batch_execute(
+                "UPDATE company SET seats = 1 WHERE id IN (12345, 67890);
+                 UPDATE company SET seats = 2 WHERE false",
+            )
+            .unwrap();
+        let taken = harness.outbox.take(10).unwrap();
+        let published = taken.iter().map(|entry| serde_json::from_str(entry.json()));
+        let published: Vec<serde_json::Value> = published.collect::<Result<_, _>>().unwrap();
+        let update =
+            |id, properties| json!({"$group_key": "company", "$group_id": id, "$set": properties});
+        assert_eq!(published[0], update("12345", json!({"plan": "pro"})));
+        assert_eq!(published.len(), 3);
+        for expected in [
+            update("12345", json!({"plan": "pro", "seats": 1})),
+            update("67890", json!({"seats": 1})),
+        ] {
+            assert!(published[1..].contains(&expected), "{published:?}");
+        }
+    }
+}
+
+/// Each locks the slots of many groups, and many of them are the other's too.
+#[test]
+fn statements_that_change_many_rows_do_not_deadlock() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    // The guide's function, in the schema of this test.
-    let (_, publish) = GUIDE.split_once("```sql\n").unwrap();
-    let (publish, _) = publish.split_once("```").unwrap();
-    let publish = publish.replace("public.", &format!("{}.", harness.schema));
-    let mut client = harness.client();
-    client
+    let [for_each_statement, _] = guides_triggers(&harness.schema);
+    harness
+        .client()
         .batch_execute(&format!(
             "CREATE TABLE company (id bigint PRIMARY KEY, plan text, seats int);
-             CREATE FUNCTION publish_company() RETURNS trigger LANGUAGE plpgsql AS $$ {publish} $$;
-             CREATE TRIGGER publish AFTER INSERT OR UPDATE ON company
-                 FOR EACH ROW EXECUTE FUNCTION publish_company();
-             INSERT INTO company VALUES (12345, 'pro', NULL), (67890, NULL, NULL)"
+             INSERT INTO company SELECT generate_series(0, 5999);
+             {for_each_statement}"
         ))
         .unwrap();
-    client
-        .batch_execute("BEGIN; UPDATE company SET plan = 'free'; ROLLBACK")
-        .unwrap();
-    let taken = harness.outbox.take(10).unwrap();
-    let published = taken.iter().map(|entry| serde_json::from_str(entry.json()));
-    let published: Vec<serde_json::Value> = published.collect::<Result<_, _>>().unwrap();
-    let expected = json!({"$group_key": "company", "$group_id": "12345", "$set": {"plan": "pro"}});
-    assert_eq!(published, [expected]);
+    thread::scope(|scope| {
+        for first in [0, 3_000] {
+            let mut client = harness.client();
+            let update = format!(
+                "UPDATE company SET seats = id WHERE id BETWEEN {first} AND {first} + 2999"
+            );
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    client.batch_execute(&update).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(harness.outbox.depth().unwrap().updates, 2 * 5 * 3_000);
 }
 
 /// Sessions that make every unqualified name and every backslash mean something else.
