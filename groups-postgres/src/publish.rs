@@ -147,3 +147,40 @@ pub(crate) fn ascii(json: &str) -> Cow<'_, str> {
     }
     ascii.into()
 }
+
+/// Returns the same JSON with each character beyond ASCII in place of its escape, which is up to three times as long.
+pub(crate) fn unicode(json: &str) -> Cow<'_, str> {
+    if !json.contains("\\u") {
+        return json.into();
+    }
+    let (mut unicode, mut rest) = (String::with_capacity(json.len()), json);
+    while let Some(start) = rest.find('\\') {
+        let (before, escape) = rest.split_at(start);
+        unicode.push_str(before);
+        if let Some((char, after)) = character(escape) {
+            unicode.push(char);
+            rest = after;
+        } else {
+            // The second may be a backslash too, which begins no escape.
+            let end = escape.char_indices().nth(2);
+            let (kept, after) = escape.split_at(end.map_or(escape.len(), |(end, _)| end));
+            unicode.push_str(kept);
+            rest = after;
+        }
+    }
+    unicode.push_str(rest);
+    unicode.into()
+}
+
+/// Splits the character beyond ASCII off that the escape of a text is, if it is one.
+fn character(escape: &str) -> Option<(char, &str)> {
+    let unit = |escape: &str| {
+        let digits = escape.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let units = [Some(unit(escape)?), escape.get(6..).and_then(unit)];
+    let char = char::decode_utf16(units.into_iter().flatten())
+        .next()?
+        .ok()?;
+    (!char.is_ascii()).then(|| (char, &escape[6 * char.len_utf16()..]))
+}

@@ -13,7 +13,7 @@ use crate::builder::OutboxSettings;
 use crate::connection::{Connection, Params, failed, has_code, numbers, random_bits};
 use crate::depth::{correct_counts, merge_counts};
 use crate::portion::Portion;
-use crate::publish::ascii;
+use crate::publish::{ascii, unicode};
 use mixpanel_groups::outbox::{HeldUntil, OutboxEntry, OutboxRecord};
 use mixpanel_groups::{Error, ErrorKind};
 
@@ -393,10 +393,10 @@ impl Relay {
 }
 
 fn read<R: OutboxRecord>(row: &Row) -> Result<OutboxEntry<R>, tokio_postgres::Error> {
-    let (id, json) = (row.try_get(0)?, row.try_get(1)?);
+    let (id, json): (_, &str) = (row.try_get(0)?, row.try_get(1)?);
     Ok(match too_large(row)? {
         Some(reason) => OutboxEntry::unreadable(id, json, reason),
-        None => OutboxEntry::read(id, json),
+        None => OutboxEntry::read(id, &unicode(json)),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use mixpanel_groups::{Client as Mixpanel, Group, Outbox as _};
+use mixpanel_groups::{Client as Mixpanel, Event, Group, Outbox as _};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use mixpanel_groups_postgres::PostgresOutbox;
 use postgres::{Client, NoTls};
@@ -80,6 +80,48 @@ fn a_name_that_the_database_has_no_characters_for() {
                 Group::new("företag 🦀", "Ω & é 🦀")
             );
         }
+    });
+}
+
+/// Its escapes in the table are three times as long, and are not what is sent.
+#[test]
+fn an_update_of_any_characters_may_be_as_large_as_elsewhere() {
+    in_databases(&["LATIN1", "UTF8"], |_, outbox, client| {
+        let large = "ж".repeat(490_000);
+        let update = Group::new("company", "acme").set(json!({"v": large}));
+        outbox.publish_in(client, &update).unwrap();
+        outbox.append(&[encoded(&update)], NO_LIMIT).unwrap();
+        let event = Event::new("Purchase").distinct_id("user123");
+        let event = event.property("v", &large).group(Group::new("a", "🦀"));
+        outbox.publish_in(client, &event).unwrap();
+        let taken = outbox.take(10).unwrap();
+        assert_eq!(taken.len(), 2);
+        for entry in taken {
+            assert_eq!(entry.update.unwrap(), encoded(&update));
+        }
+        let taken = outbox.events().unwrap().take(10).unwrap();
+        let event = taken[0].update.as_ref().unwrap();
+        assert!(event.as_json().contains(&large) && event.as_json().contains("🦀"));
+    });
+}
+
+/// What is an escape, and what only looks like one, is the same after the relay has read it.
+#[test]
+fn escapes_mean_the_same_when_they_are_sent() {
+    in_databases(&["LATIN1", "UTF8"], |_, outbox, client| {
+        let value = r#""\\u00e9 \\\u00e9 \u20AC \ud83e\udd80 \ud83e \udd80 \ud83e\ud83e\udd80 \u0041\u0000\n\"\/ \ud83e\u00e9""#;
+        let body =
+            format!(r#"{{"$group_key":"company","$group_id":"acme","$set":{{"v":{value}}}}}"#);
+        let publish = "SELECT mixpanel_outbox_publish($1)";
+        client.execute(publish, &[&body]).unwrap();
+        let entry = outbox.take(1).unwrap().remove(0);
+        let json = entry.json();
+        assert!(
+            json.contains(
+                r#""\\u00e9 \\é € 🦀 \ud83e \udd80 \ud83e🦀 \u0041\u0000\n\"\/ \ud83eé""#
+            ),
+            "{json}"
+        );
     });
 }
 
