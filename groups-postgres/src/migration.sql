@@ -1,4 +1,5 @@
 -- The tables and functions of an outbox for updates and events that wait to be sent to Mixpanel. This can be run again at any time.
+-- Whatever standard_conforming_strings is, it means the same: a text with a backslash is an E''.
 
 -- Updates and events that wait. Within a group, ids of updates are in the order of commits; for that, the sequence must
 -- keep its CACHE of 1.
@@ -146,7 +147,7 @@ END $do$;
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_text(marked text) RETURNS text
 LANGUAGE plpgsql AS $function$
 BEGIN
-    RETURN replace(replace(to_json(marked)::text, '\f', '\\'), '\b', '\')::json #>> '{}';
+    RETURN replace(replace(to_json(marked)::text, E'\\f', E'\\\\'), E'\\b', E'\\')::json #>> '{}';
 EXCEPTION WHEN data_exception OR feature_not_supported THEN
     RETURN lower(marked);
 END $function$;
@@ -165,10 +166,10 @@ DECLARE
 BEGIN
     -- PostgreSQL reads no member of an object that has, anywhere, an escape of NUL or of a character that the database's
     -- encoding lacks. So the escapes are marked first: in valid JSON, backslashes come in pairs, from the left.
-    IF strpos(body, '\') = 0 THEN
+    IF strpos(body, E'\\') = 0 THEN
         object := body;
     ELSE
-        object := replace(replace(body, '\\', '\f'), '\u', '\bu');
+        object := replace(replace(body, E'\\\\', E'\\f'), E'\\u', E'\\bu');
     END IF;
     -- Nine readings of a small text are faster than one query.
     group_key := object ->> '$group_key';
@@ -198,10 +199,10 @@ BEGIN
             HINT = 'Expected an object with $group_key and $group_id as text that is not empty, exactly one of $set, '
                 || '$set_once, $union, $unset, $remove and $delete, and no $token.';
     END IF;
-    IF group_key ~ '[\b\f]' THEN
+    IF group_key ~ E'[\b\f]' THEN
         group_key := public.mixpanel_outbox_text(group_key);
     END IF;
-    IF group_id ~ '[\b\f]' THEN
+    IF group_id ~ E'[\b\f]' THEN
         group_id := public.mixpanel_outbox_text(group_id);
     END IF;
     RETURN group_key || ' ' || group_id;
@@ -234,8 +235,7 @@ END $do$;
 -- the first has committed: in a group, ids are in the order of commits, and a transaction that sees an update sees all earlier ones.
 -- A rollback, also one to a savepoint, removes rows and locks; a prepared transaction keeps both.
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_publish(bodies text[], notify boolean DEFAULT true) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $function$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
     groups text[];
     slots  smallint[];
@@ -279,8 +279,8 @@ CREATE OR REPLACE VIEW public.mixpanel_outbox_waiting AS
            CASE WHEN readable THEN body ->> '$group_key' END AS group_key,
            CASE WHEN readable THEN body ->> '$group_id' END AS group_id,
            body
-    FROM (SELECT *, body::text !~* CASE pg_catalog.getdatabaseencoding() WHEN 'UTF8' THEN '[\\]u(0000|d[89a-f])'
-                                        ELSE '[\\]u' END AS readable
+    FROM (SELECT *, body::text !~* CASE pg_catalog.getdatabaseencoding() WHEN 'UTF8' THEN E'[\\\\]u(0000|d[89a-f])'
+                                        ELSE E'[\\\\]u' END AS readable
           FROM public.mixpanel_outbox) AS o
     ORDER BY id;
 

@@ -76,6 +76,28 @@ fn the_migration_runs_as_it_is_printed() {
     transaction.rollback().unwrap();
 }
 
+/// A setting of old databases, with which a backslash in a plain text is an escape.
+#[test]
+fn the_migration_does_not_depend_on_what_a_backslash_means() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut config = harness.config.clone();
+    config.options("-c standard_conforming_strings=off");
+    let outbox = outbox(&config, &harness.schema);
+    outbox.migrate().unwrap();
+    let mut client = harness.client();
+    let setting = "SET standard_conforming_strings = off";
+    client.batch_execute(setting).unwrap();
+    let update = r#"{"$group_key":"company","$group_id":"\\u00e9\u00e9","$set":{"seats":1}}"#;
+    let publish = "SELECT mixpanel_outbox_publish($1)";
+    client.execute(publish, &[&update]).unwrap();
+    let view = "SELECT group_id FROM mixpanel_outbox_waiting";
+    let group: String = client.query_one(view, &[]).unwrap().get(0);
+    assert_eq!(group, "\\u00e9é");
+    assert_eq!(drain(&outbox), [("\\u00e9é".to_owned(), 1)]);
+}
+
 /// Where another tool ran the migration as it is printed, a relay listens to what it notifies.
 #[test]
 fn a_relay_is_woken_where_the_migration_ran_as_it_is_printed() {
