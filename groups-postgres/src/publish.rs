@@ -21,6 +21,13 @@ pub(crate) const PUBLISH: &str = "SELECT public.mixpanel_outbox_publish($1, $2)"
 /// a `Client` or `Transaction` of the crate `postgres`, and with the feature `diesel` a connection of Diesel.
 ///
 /// The parameter distinguishes these two kinds, and is inferred.
+#[diagnostic::on_unimplemented(
+    message = "the outbox cannot publish on a `{Self}`",
+    label = "expected a `Client` or `Transaction` of the crate `postgres`, or a connection of Diesel to PostgreSQL",
+    note = "a connection of Diesel needs the feature `diesel` of mixpanel-groups-postgres",
+    note = "with another driver, such as tokio-postgres or sqlx, call the SQL function `mixpanel_outbox_publish` with \
+            `EncodedUpdate::as_json`: see \"With Diesel, sqlx and others\" in the guide"
+)]
 pub trait PublishIn<Driver>: sealed::Run<Driver> {}
 
 /// The crate `postgres`, as a parameter of [`PublishIn`].
@@ -32,6 +39,7 @@ pub enum Postgres {}
 #[derive(Debug)]
 pub enum Diesel {}
 
+#[diagnostic::do_not_recommend]
 impl<D, C: sealed::Run<D>> PublishIn<D> for C {}
 
 pub(crate) mod sealed {

@@ -58,7 +58,7 @@ where
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an update nor an event",
     label = "expected one update, such as `company.set()`, or one event",
-    note = "for several updates, such as `company.updates()`, call `publish_all`",
+    note = "for several updates, such as `company.updates()`, call `publish_all`, or `publish_all_in` in a transaction",
     note = "for a struct that derives `MixpanelGroup`, name what is to be sent: `company.set()` or, with \
             `publish_all`, `company.updates()`"
 )]
