@@ -142,14 +142,23 @@ DO $do$ BEGIN
 END $do$;
 
 -- Text of a JSON string in which backslashes are form feeds, and those of Unicode escapes are backspaces: with each escape
--- that this database's encoding has a character for as that character. The others stay, so the same text is the same
--- group however it was written.
+-- that this database's encoding has a character for as that character. The others stay, in lower case, so the same text is
+-- the same group however it was written.
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_text(marked text) RETURNS text
 LANGUAGE plpgsql AS $function$
+DECLARE
+    parts text[];
 BEGIN
     RETURN replace(replace(to_json(marked)::text, E'\\f', E'\\\\'), E'\\b', E'\\')::json #>> '{}';
 EXCEPTION WHEN data_exception OR feature_not_supported THEN
-    RETURN lower(marked);
+    -- Each escape by itself, and what is between them.
+    SELECT array_agg(part[1]) INTO parts
+    FROM regexp_matches(marked, E'[^\b]+|\bu[dD][89abAB]..\bu[dD][c-fC-F]..|\bu....|.', 'g') AS found (part);
+    IF cardinality(parts) = 1 THEN
+        RETURN lower(marked);
+    END IF;
+    RETURN (SELECT string_agg(public.mixpanel_outbox_text(part), '' ORDER BY n)
+            FROM unnest(parts) WITH ORDINALITY AS part_of_text (part, n));
 END $function$;
 
 -- Checks that a text is an update or an event. Returns the group of an update, key and id, and NULL for an event. The

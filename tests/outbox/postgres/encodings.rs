@@ -125,6 +125,41 @@ fn escapes_mean_the_same_when_they_are_sent() {
     });
 }
 
+/// However a group's name is written, it is the same group, also where the encoding lacks one of its characters.
+#[test]
+fn escapes_do_not_make_another_group_in_any_encoding() {
+    in_databases(&["LATIN1", "UTF8"], |encoding, _, client| {
+        let mut group_of = |id: &str| -> String {
+            let body = format!(r#"{{"$group_key":"company","$group_id":"{id}","$set":{{}}}}"#);
+            let row = client.query_one("SELECT mixpanel_outbox_group_of($1)", &[&body]);
+            row.unwrap().get(0)
+        };
+        for same in [
+            [r"É\u20ac", r"\u00c9\u20AC", r"\u00C9\u20ac"],
+            [r"É\ud83e", r"\u00c9\ud83E", r"\u00C9\uD83e"],
+            [
+                r"é\u0000\\u00E9",
+                r"\u00e9\u0000\\u00E9",
+                r"\u00E9\u0000\\u00E9",
+            ],
+            [
+                r"aÉ\ud83e\udd80",
+                r"\u0061\u00c9\ud83E\udD80",
+                r"a\u00C9\uD83E\uDD80",
+            ],
+        ] {
+            let groups = same.map(&mut group_of);
+            assert!(
+                groups.iter().all(|group| *group == groups[0]),
+                "{encoding}: {groups:?}"
+            );
+        }
+        assert_ne!(group_of(r"É\u0000"), group_of(r"é\u0000"));
+        assert_ne!(group_of(r"\\u00E9\u0000"), group_of(r"\\u00e9\u0000"));
+        group_of(r"\b\u0000 \f \b\\");
+    });
+}
+
 /// Written by hand, or published with the function.
 #[test]
 fn a_row_that_is_not_in_unicode_is_rejected_and_holds_no_other_up() {
