@@ -1,4 +1,5 @@
 -- The tables and functions of an outbox for updates and events that wait to be sent to Mixpanel. This can be run again at any time.
+-- Two runs at a time may fail, where PostgreSQL does not let one wait for the other: run it again then.
 -- Whatever standard_conforming_strings is, it means the same: a text with a backslash is an E''.
 
 -- Updates and events that wait. Within a group, ids of updates are in the order of commits; for that, the sequence must
@@ -179,6 +180,13 @@ BEGIN
         object := body;
     ELSE
         object := replace(replace(body, E'\\\\', E'\\f'), E'\\u', E'\\bu');
+        -- Below, names are found as they are written.
+        IF strpos(body, E'\\u') > 0 AND json_typeof(object) = 'object' AND EXISTS (
+            SELECT FROM json_object_keys(object) AS name
+            WHERE strpos(name, E'\b') > 0 AND public.mixpanel_outbox_text(name) = '$token'
+        ) THEN
+            RAISE invalid_parameter_value USING MESSAGE = 'not an update for the outbox: it has $token, with escapes';
+        END IF;
     END IF;
     -- Nine readings of a small text are faster than one query.
     group_key := object ->> '$group_key';
@@ -274,6 +282,12 @@ END $function$;
 CREATE OR REPLACE FUNCTION public.mixpanel_outbox_publish(body text, notify boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 BEGIN
+    -- Psycopg 3 passes a list so, and PostgreSQL takes it for one text.
+    IF starts_with(body, '{"{') THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = 'not an update for the outbox: an array, as text',
+            HINT = 'Pass an array with its type: mixpanel_outbox_publish($1::text[]).';
+    END IF;
     PERFORM public.mixpanel_outbox_publish(ARRAY[body], notify);
 END $function$;
 

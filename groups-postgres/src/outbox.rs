@@ -196,7 +196,8 @@ const MIGRATION: &str = include_str!("migration.sql");
 
 impl PostgresOutbox {
     /// The tables, functions and views as SQL, for the default names. [`migration`](Self::migration) returns it for
-    /// others.
+    /// others. It can be run again at any time. Two runs at a time may fail, and can be repeated; [`migrate`](Self::migrate)
+    /// runs it once at a time.
     pub const MIGRATION: &'static str = MIGRATION;
 
     /// Returns an outbox with default settings. It does not connect yet.

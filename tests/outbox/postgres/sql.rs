@@ -257,6 +257,51 @@ fn in_any_session_and_isolation_level() {
     );
 }
 
+/// Psycopg 3 passes a list as text of an unknown type.
+#[test]
+fn an_array_without_its_type_gets_a_hint() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let array = [ACME, GLOBEX].map(|body| body.replace('"', "\\\""));
+    let array = format!(r#"{{"{}"}}"#, array.join(r#"",""#));
+    let publish = |cast| format!("SELECT mixpanel_outbox_publish('{array}'{cast})");
+    let error = client.batch_execute(&publish("")).unwrap_err();
+    let hint = error.as_db_error().unwrap().hint().unwrap_or_default();
+    assert!(hint.contains("::text[]"), "{error:?}");
+    client.batch_execute(&publish("::text[]")).unwrap();
+    assert_eq!(drain(&harness.outbox), both());
+}
+
+/// A token is a secret, and rejected rows are kept.
+#[test]
+fn a_token_is_an_error_however_it_is_written() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    for token in [
+        r"$token",
+        r"\u0024token",
+        r"\u0024\u0074\u006f\u006B\u0065\u006e",
+        r"$toke\u006E",
+    ] {
+        let body = format!(
+            r#"{{"$group_key":"company","$group_id":"acme","$set":{{"a":"\u0000\ud83e"}},"{token}":"A_SECRET"}}"#
+        );
+        let error = client
+            .execute("SELECT mixpanel_outbox_publish($1)", &[&body])
+            .unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "22023", "{token}");
+        assert!(!format!("{error:?}").contains("A_SECRET"), "{error:?}");
+    }
+    let no_token = r#"{"$group_key":"company","$group_id":"acme","$set":{"seats":1,"\u0024token":"\u0000"},"\u0000\ud83e":1}"#;
+    client
+        .execute("SELECT mixpanel_outbox_publish($1)", &[&no_token])
+        .unwrap();
+}
+
 #[test]
 fn in_a_transaction_that_is_prepared() {
     let Some(harness) = Harness::new() else {
