@@ -7,10 +7,10 @@
 // background thread, the `Runtime`, which starts when it is needed and ends after the outbox is dropped. Callers wait for
 // their job with a deadline; then the job is dropped, wherever it is, and the server is requested to break off.
 //
-// Ownership: the clones of a `PostgresOutbox` share the `Writer` (the connection that appends and drops). Each has a `Relay` of its
-// own (the connection that takes, holds and settles, with what it has taken), once a client needs it, so clients on clones wait for
-// each other's leases as processes do. Both have a mutex, so publishers do not wait for the sender. The depth waits for neither: it is measured over the relay's connection if that is idle, or else
-// over one that updates and events share.
+// Ownership: the clones of a `PostgresOutbox` share the `Writer` (the connection that appends and drops). Each has a `Relay` of
+// its own (the connection that takes, holds and settles, with what it has taken), once a client needs it, so clients on clones
+// wait for each other's leases as processes do. Both have a mutex, so publishers do not wait for the sender. The depth waits for
+// neither: it is measured over the relay's connection if that is idle, or else over one that updates and events share.
 //
 // Each statement is a transaction of its own, so no `Connection` keeps anything in its session but `LISTEN`.
 

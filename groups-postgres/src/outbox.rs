@@ -101,12 +101,14 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// transaction ends, and only then takes an id. The argument is written at the function in
 /// [`MIGRATION`](Self::MIGRATION).
 ///
-/// One relay at a time sends, also of those in one process. It holds a lease: a row that says until when, by the database's clock. Before each request
-/// it extends the lease by the time that the request can take, and starts none without. When it ends, another takes over
-/// at once. When it was killed, another takes over after the time that [a call may take](PostgresOutboxBuilder::timeout), or,
-/// if a request can still be under way, after the client's [timeout](mixpanel_groups::ClientBuilder::timeout) and up to five
-/// seconds, or after an hour if that is longer. Then it sends what was not settled again, in order, which leaves the profiles
-/// the same. So no timeout should be longer than an hour. What no client can prevent is that Mixpanel applies a request, or PostgreSQL a statement that publishes, after its client gave it up.
+/// One relay at a time sends, also of those in one process. It holds a lease: a row that says until when, by the database's
+/// clock. Before each request it extends the lease by the time that the request can take, and starts none without. When it
+/// ends, another takes over at once. When it was killed, another takes over after the time that
+/// [a call may take](PostgresOutboxBuilder::timeout), or, if a request can still be under way, after the client's
+/// [timeout](mixpanel_groups::ClientBuilder::timeout) and up to five seconds, or after an hour if that is longer. Then it sends
+/// what was not settled again, in order, which leaves the profiles the same. So no timeout should be longer than an hour. What
+/// no client can prevent is that Mixpanel applies a request, or PostgreSQL a statement that publishes, after its client gave it
+/// up.
 ///
 /// # What the application should do
 /// - Change your own row before you publish, so that all transactions lock the row and the group in the same order.

@@ -67,7 +67,7 @@ pub(crate) struct Relay {
     until: Option<HeldUntil>,
     /// Whether the database may have it as this one's.
     may_hold: bool,
-    /// The other process of whose long lease the log has a line.
+    /// The other relay of whose long lease the log has a line.
     logged: Option<String>,
     /// How much to take at once, so that it can be read in time,
     reads: Portion,
@@ -185,7 +185,7 @@ impl Relay {
         Ok(entries)
     }
 
-    /// Logs once that another process, which may have been killed, keeps this one from sending for long.
+    /// Logs once that another relay, whose process may have been killed, keeps this one from sending for long.
     fn log_wait(&mut self, lease: Option<String>) {
         let holder = lease.as_deref().and_then(|lease| lease.split('/').next());
         if holder.is_none() || holder == self.logged.as_deref() {
@@ -193,7 +193,7 @@ impl Relay {
         }
         self.logged = holder.map(str::to_owned);
         log::warn!(
-            "the outbox is leased to another process ({}): nothing is sent here meanwhile; if that process was killed, set \
+            "the outbox is leased to another relay ({}): nothing is sent here meanwhile; if its process was killed, set \
              the holder of its row in `…_lease` to null",
             lease.unwrap_or_default(),
         );
