@@ -1,6 +1,6 @@
 //! From an update to the outbox: what runs on the callers' threads, and the callbacks.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,8 +41,8 @@ pub(super) struct Publisher<R> {
 }
 
 thread_local! {
-    /// The clients whose `on_error` runs on this thread, by their settings.
-    static NOTIFYING: RefCell<Vec<*const Settings>> = const { RefCell::new(Vec::new()) };
+    /// An `on_error` runs on this thread.
+    static IS_NOTIFYING: Cell<bool> = const { Cell::new(false) };
 }
 
 impl<R: Kind> Publisher<R> {
@@ -85,7 +85,7 @@ impl<R: Kind> Publisher<R> {
         let mut started = (!self.outbox.keeps_its_timeout()).then(Instant::now);
         let block = match self.settings.overflow {
             // The worker, on which `on_error` runs, cannot wait for itself.
-            OverflowPolicy::Block(time) if self.is_notifying() != Some(true) => time,
+            OverflowPolicy::Block(time) if !IS_NOTIFYING.get() => time,
             _ => Duration::ZERO,
         };
         let outbox_timeout = self.settings.outbox_timeout;
@@ -191,23 +191,14 @@ impl<R: Kind> Publisher<R> {
         let Some(hook) = &self.settings.on_error else {
             return;
         };
-        if self.is_notifying() != Some(false) {
+        if IS_NOTIFYING.replace(true) {
             return;
         }
-        let client = Arc::as_ptr(&self.settings);
-        NOTIFYING.with_borrow_mut(|notifying| notifying.push(client));
         let called = catch(|| hook(event));
-        let _ = NOTIFYING.try_with(|notifying| notifying.borrow_mut().pop());
+        IS_NOTIFYING.set(false);
         if let Err(message) = called {
             log::error!("`on_error` panicked: {message}");
         }
-    }
-
-    /// Returns whether `on_error` of this client runs on this thread; `None` on a thread that is ending, where it is not known.
-    fn is_notifying(&self) -> Option<bool> {
-        let client = Arc::as_ptr(&self.settings);
-        let is_notifying = |notifying: &RefCell<Vec<_>>| notifying.borrow().contains(&client);
-        NOTIFYING.try_with(is_notifying).ok()
     }
 
     /// Returns what an outbox that ends with the process still holds, after a shutdown.

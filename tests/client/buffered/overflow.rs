@@ -1,9 +1,9 @@
 //! A full queue: its bounds, what each policy does at them, and publishers that wait for room.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{LONG, eventually};
 use mixpanel_groups::buffered::OverflowPolicy;
@@ -65,48 +65,6 @@ fn a_full_queue_follows_its_policy() {
         left,
         ["5", "6", "7", "8", "9", "10", "11", "12", "13", "14"]
     );
-}
-
-/// A hook may report to another project.
-#[test]
-fn the_hook_of_a_client_publishes_to_another_one_as_any_other_thread_does() {
-    const WAIT: Duration = Duration::from_millis(50);
-    let emulator = Emulator::start().unwrap();
-    for overflow in [OverflowPolicy::Block(WAIT), OverflowPolicy::DropOldest] {
-        let outbox = Faulty::in_memory();
-        outbox.faults.hang(&["take"]);
-        let dropped = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&dropped);
-        let other = buffered(&emulator)
-            .flush_interval(LONG)
-            .outbox(outbox.clone())
-            .capacity(1, 1 << 20)
-            .overflow(overflow)
-            .on_error(move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
-        let other = other.start().unwrap();
-        fill(&other, 1);
-        let (report, reported) = mpsc::channel();
-        let its_other = other.clone();
-        let failing = Client::builder("T").endpoint("http://127.0.0.1:1");
-        let failing = failing.retry(RetryPolicy::none()).build().unwrap();
-        let failing = failing.buffered().on_error(move |_| {
-            let start = Instant::now();
-            let published = its_other.publish(set(1, 1)).map_err(|error| error.kind());
-            let _ = report.send((published, start.elapsed()));
-        });
-        let failing = failing.start().unwrap();
-        failing.publish(set(0, 0)).unwrap();
-        let (published, time) = reported.recv_timeout(LONG).unwrap();
-        if let OverflowPolicy::Block(_) = overflow {
-            assert_eq!(published, Err(ErrorKind::Full));
-            assert!(time >= WAIT, "{time:?}");
-        } else {
-            assert_eq!(published, Ok(()));
-            assert_eq!(dropped.load(Ordering::Relaxed), 1);
-        }
-        outbox.faults.hang(&[]);
-        let _ = failing.shutdown(Duration::ZERO);
-    }
 }
 
 #[test]
