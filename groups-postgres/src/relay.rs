@@ -440,7 +440,7 @@ const TAKE: &str = concat!(
          SET holder = $1, since = pg_catalog.clock_timestamp(), until = pg_catalog.clock_timestamp() + $2 * interval '1 second'
          WHERE kind = 'update' AND (holder IS NULL OR until <= pg_catalog.clock_timestamp()
                 OR pg_catalog.split_part(holder, '/', 1) = $3 AND holder COLLATE \"C\" < $1
-                OR pg_catalog.clock_timestamp() < since - interval '10 seconds' OR until > since + interval '2 hours')
+                OR pg_catalog.clock_timestamp() < since - interval '10 seconds' OR until > since + interval '2 hours 1 second')
            AND (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) IS NOT NULL
          RETURNING ",
     durably!(),

@@ -139,8 +139,9 @@ impl BufferedClientBuilder {
 
     /// Calls the function at every failure, on the thread where it happens, often a worker.
     ///
-    /// The function may call any method of the client. A failure within such a call is logged and does not call the
-    /// function again; a panic in the function is logged. `publish` does not wait for room in the outbox. On a worker
+    /// The function may call any method of the client, and of others. A failure within such a call is logged and does not call
+    /// this function again, nor that of another client; a panic in the function is logged. `publish` does not wait for room in
+    /// the outbox, since deliveries wait for the function. On a worker
     /// thread, which cannot send meanwhile, `flush`, `shutdown` and dropping the last clone do not wait either: `shutdown`
     /// ends the client at once and returns what is not delivered.
     pub fn on_error(

@@ -16,38 +16,14 @@ pub(super) struct Suspects {
     /// Updates that something before Mixpanel blocks, such as a firewall that matches their text, and in how many
     /// deliveries. If everything is blocked, the text is not the reason. So an update counts from the first delivery in
     /// which others were accepted after it was blocked, be it in that one or in one before.
-    blocked: HashMap<i64, Blocked>,
+    blocked: HashMap<i64, u32>,
     /// Groups of which a merged update was refused, or any was blocked, by the bytes that identify them. Their updates are
     /// sent one by one: only those are refused that are refused alone, and none waits for one that was merged into a later
     /// one.
     pub(super) apart: HashSet<Vec<u8>>,
 }
 
-/// What is known of an update that was blocked.
-#[derive(Clone, Copy, Default)]
-struct Blocked {
-    /// Others were accepted after it.
-    others_pass: bool,
-    /// In how many deliveries it was blocked alone, from then on.
-    deliveries: u32,
-}
-
 impl Suspects {
-    /// Notes the entries of which what they were merged into was blocked: which of them is the reason is not known, but may be
-    /// that others were accepted after it.
-    pub(super) fn note_merged<R: Kind>(
-        &mut self,
-        members: impl Iterator<Item = usize>,
-        requests_before: usize,
-        taken: &[OutboxEntry<R>],
-        report: &Report,
-    ) {
-        if !report.is_all_blocked && report.last_accepted > requests_before {
-            let ids = members.map(|member| taken[member].id);
-            ids.for_each(|id| self.blocked.entry(id).or_default().others_pass = true);
-        }
-    }
-
     /// Counts the entries, and returns the rejections of those that were blocked often enough.
     pub(super) fn give_up<R: Kind>(
         &mut self,
@@ -64,22 +40,22 @@ impl Suspects {
                 continue;
             };
             // The number of the request after which it was known to be blocked.
-            let (mut now, since) = match self.blocked.get(&entry.id) {
+            let (before, since) = match self.blocked.get(&entry.id) {
                 Some(before) => (*before, 0),
-                None => (Blocked::default(), blocked.requests_before),
+                None => (0, blocked.requests_before),
             };
-            now.others_pass |=
+            let are_others_accepted =
                 report.is_some_and(|report| !report.is_all_blocked && report.last_accepted > since);
-            now.deliveries += u32::from(now.others_pass);
+            let count = before + u32::from(before > 0 || are_others_accepted);
             match &entry.update {
-                Ok(update) if now.deliveries >= MAX_BLOCKED => {
+                Ok(update) if count >= MAX_BLOCKED => {
                     let record = R::name(&update.as_json().as_bytes()[1..]);
                     let message = format!("blocked while others are accepted: {error:#}");
                     let mut rejection = Rejection::new(record, None, message);
                     rejection.position = position;
                     given_up.push(rejection);
                 }
-                _ => _ = counts.insert(entry.id, now),
+                _ => _ = counts.insert(entry.id, count),
             }
         }
         // Those that were not reached keep their counts.
@@ -102,8 +78,7 @@ impl Suspects {
         taken: &[OutboxEntry<R>],
         fates: &[Fate<'_>],
     ) -> bool {
-        let is_counted = |blocked: &Blocked| blocked.deliveries > 0;
-        let counted = |entry: &&OutboxEntry<R>| self.blocked.get(&entry.id).is_some_and(is_counted);
+        let counted = |entry: &&OutboxEntry<R>| self.blocked.get(&entry.id).is_some_and(|n| *n > 0);
         let blocked = taken.iter().filter(counted);
         let blocked = blocked.chain(known.map(|position| &taken[position]));
         let (mut ids, mut groups) = (HashSet::new(), HashSet::new());

@@ -208,17 +208,12 @@ fn send<R: Kind>(
     // What several were merged into may be refused for one of them: the others are not refused with it.
     let is_merged = |record: &usize| members.of(*record).len() > 1;
     let blocked = report.blocked.iter();
-    let (several, alone): (Vec<&BlockedRecord>, Vec<&BlockedRecord>) =
-        blocked.partition(|blocked| is_merged(&blocked.position));
-    let alone = alone.into_iter().map(|blocked| BlockedRecord {
+    let blocked = blocked.filter(|blocked| !is_merged(&blocked.position));
+    let blocked = blocked.map(|blocked| BlockedRecord {
         position: members.of(blocked.position)[0],
         ..*blocked
     });
-    let given_up = suspects.give_up(alone, taken, &result);
-    for blocked in several {
-        let members = members.of(blocked.position).iter().copied();
-        suspects.note_merged(members, blocked.requests_before, taken, report);
-    }
+    let given_up = suspects.give_up(blocked, taken, &result);
     let rejected = report.rejected.iter().map(|rejection| rejection.position);
     let blocked = report.blocked.iter().map(|blocked| blocked.position);
     let stopped = rejected.filter(is_merged).chain(blocked);

@@ -127,21 +127,22 @@ impl Error {
         mut undelivered: Vec<EncodedRecord>,
         rest: impl Iterator<Item = Result<EncodedRecord, Self>>,
     ) -> Self {
-        let (mut messages, mut others) = (vec![self.0.message], 0);
+        let (mut messages, mut more) = (vec![self.0.message], 0);
         for record in rest {
             match record {
                 Ok(record) => undelivered.push(record),
                 Err(error) => {
                     log::warn!("not queued: {error}");
-                    others += 1;
-                    if others <= MOST_NAMED {
-                        messages.push(error.to_string());
+                    let message = error.to_string();
+                    if messages.len() <= MOST_NAMED && !messages.contains(&message) {
+                        messages.push(message);
+                    } else {
+                        more += 1;
                     }
                 }
             }
         }
-        if others > MOST_NAMED {
-            let more = others - MOST_NAMED;
+        if more > 0 {
             messages.push(format!("{more} more cannot be sent: the log names them"));
         }
         self.0.message = messages.join("; ");
