@@ -43,7 +43,8 @@ Open the address that it prints in a browser to see what arrives. For tests:
 The README lists the faults, and how to point official SDKs here.";
 
 pub(crate) fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
+    let arguments = std::env::args_os().skip(1);
+    match run(arguments.map(|argument| argument.to_string_lossy().into_owned())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(io::stderr(), format_args!("mixpanel-emulator: {error:#}"));

@@ -464,11 +464,44 @@ fn mistakes_in_a_config_file_show_no_secret() {
     for (secret, is_a) in [("\"u:hushhush\"", "text"), ("12345678", "integer")] {
         let expected = format!("invalid type: {is_a}, expected settings, each with its name");
         for config in [
-            secret.to_owned(),
             format!(r#"{{"token":"t","service_account":{secret}}}"#),
             format!(r#"{{"token":"t","retry":{secret}}}"#),
         ] {
             assert_eq!(message(&config), expected, "{config}");
         }
+    }
+}
+
+/// Each of the two gets the settings that have its names.
+#[test]
+fn a_client_and_other_settings_may_be_flattened_into_one_section() {
+    #[derive(serde::Deserialize)]
+    struct Other {
+        listen: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct App {
+        #[serde(flatten)]
+        mixpanel: ClientBuilder,
+        #[serde(flatten)]
+        other: Other,
+    }
+    let config = json!({"token": "T", "timeout": "10s", "retry": {"attempts": 2}, "listen": ":80"});
+    let app: App = serde_json::from_value(config).unwrap();
+    assert!(app.mixpanel.build().is_ok());
+    assert_eq!(app.other.listen, ":80");
+}
+
+/// As `serde_json` presents it if another crate enables `arbitrary_precision`.
+#[test]
+fn a_fraction_of_seconds_may_be_a_map() {
+    let config = |number: &str| {
+        let number = json!({"$serde_json::private::Number": number});
+        serde_json::from_value::<ClientBuilder>(json!({"token": "T", "timeout": number}))
+    };
+    assert!(config("1.5").unwrap().build().is_ok());
+    for wrong in ["-1.5", "x"] {
+        let error = config(wrong).unwrap_err().to_string();
+        assert!(error.contains("expected a duration"), "{error}");
     }
 }

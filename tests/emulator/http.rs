@@ -164,7 +164,7 @@ fn what_cannot_be_read_gets_the_reason() {
     for (bytes, status, reason) in [
         ("\u{16}\u{3}\u{1}TLS hello\r\n\r\n", 400, "use http://"),
         ("no http\r\n\r\n", 400, "this is not HTTP"),
-        (&many_headers, 400, "this is not HTTP"),
+        (&many_headers, 431, "the request has too many headers"),
         (
             &long_address,
             414,
@@ -188,6 +188,17 @@ fn what_cannot_be_read_gets_the_reason() {
         assert_eq!(request.error.as_deref(), Some(error));
     }
     assert_eq!(emulator.requests().len(), 5);
+}
+
+/// As a port scanner: each would keep a thread.
+#[test]
+fn a_client_that_is_refused_and_does_not_close_is_not_waited_for() {
+    let emulator = Emulator::start().unwrap();
+    let mut streams = [(); 20].map(|()| connect(&emulator));
+    for stream in &mut streams {
+        stream.write_all(b"bad\r\n\r\n").unwrap();
+    }
+    common::eventually("closed", || emulator.open_connections() == 0);
 }
 
 #[test]

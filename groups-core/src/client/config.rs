@@ -9,10 +9,11 @@ use serde_core::de::value::MapAccessDeserializer;
 use serde_core::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::client::{ClientBuilder, Compression, Region, RetryPolicy};
+use crate::json::members::NUMBER;
 
 /// All settings, each under the name of the builder's method.
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename = "ClientBuilder")]
 struct ConfigFile {
     token: Option<SecretText>,
     region: Option<FromText<Region>>,
@@ -129,7 +130,7 @@ impl<'de> Deserialize<'de> for DurationText {
 
 struct DurationVisitor;
 
-impl Visitor<'_> for DurationVisitor {
+impl<'de> Visitor<'de> for DurationVisitor {
     type Value = Duration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,6 +157,19 @@ impl Visitor<'_> for DurationVisitor {
         let invalid = |_| E::invalid_value(de::Unexpected::Float(seconds), &self);
         Duration::try_from_secs_f64(seconds).map_err(invalid)
     }
+
+    /// Reads a number if another crate enables `arbitrary_precision` of `serde_json`, which presents fractions as maps.
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Duration, A::Error> {
+        match members.next_entry::<String, String>()? {
+            Some((name, number)) if name == NUMBER => {
+                let seconds = number.parse().ok();
+                let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                let invalid = || de::Error::invalid_value(de::Unexpected::Other(&number), &self);
+                time.ok_or_else(invalid)
+            }
+            _ => Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
+        }
+    }
 }
 
 /// Reads the settings from a config file of any format. Each setting is optional and has the name of its method. An unknown
@@ -180,7 +194,8 @@ impl Visitor<'_> for DurationVisitor {
 /// To keep the token out of the file, leave it out and add it with [`token`](ClientBuilder::token).
 impl<'de> Deserialize<'de> for ClientBuilder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Section::<ConfigFile>(config) = Section::deserialize(deserializer)?;
+        // Not as a `Section`: flattened into other settings, it would be given theirs too.
+        let config = ConfigFile::deserialize(deserializer)?;
         let exclude = |one, other| Err(de::Error::custom(format!("{one} excludes {other}")));
         let mut builder = Self::new(config.token.map_or(String::new(), |token| token.0));
         match (config.region, config.endpoint) {

@@ -56,12 +56,11 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
         ureq::Error::ConnectProxyFailed(_) => {
             (Network, retried, "the proxy refused the connection")
         }
+        ureq::Error::LargeResponseHeader(..) => (UnexpectedResponse, retried, LARGE_HEAD),
+        ureq::Error::Protocol(error) if error.to_string().contains("too many headers") => {
+            (UnexpectedResponse, retried, LARGE_HEAD)
+        }
         ureq::Error::Protocol(_) => (UnexpectedResponse, retried, "the response is not HTTP"),
-        ureq::Error::LargeResponseHeader(..) => (
-            UnexpectedResponse,
-            retried,
-            "the head of the response is too large",
-        ),
         _ => (Network, None, "the request failed"),
     }
 }
@@ -76,6 +75,8 @@ fn tls_problem(error: &ureq::Error) -> Option<&'static str> {
         _ => None,
     }
 }
+
+const LARGE_HEAD: &str = "the head of the response is too large";
 
 const REFUSED_BY_PROXY: &str = "the proxy requires a valid user name and password";
 

@@ -144,7 +144,7 @@ fn depth(json: &[u8]) -> usize {
 }
 
 /// The name of the only member of a map that is a number.
-const NUMBER: &str = "$serde_json::private::Number";
+pub(crate) const NUMBER: &str = "$serde_json::private::Number";
 
 /// A value that is read completely and dropped. `IgnoredAny` is not enough: `serde_json` skips texts and numbers
 /// with it, without checking them.

@@ -1,5 +1,6 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use ureq_proto::http::{HeaderMap, Request, StatusCode, Version, header};
 use ureq_proto::server::state::{ProvideResponse, RecvBody};
@@ -14,8 +15,9 @@ const CHUNK: usize = 64 * 1024;
 const MAX_HEAD: usize = CHUNK;
 /// How a client that was given an `https` address begins.
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
-/// The most that is read and dropped of a connection after a refusal.
+/// The most that is read and dropped of a connection after a refusal, and how long the next of it may take.
 const MAX_DROPPED: usize = 16 * CHUNK;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// HTTP/1.1 over one socket.
 pub(crate) struct HttpConnection<'a> {
@@ -75,6 +77,12 @@ impl<'a> HttpConnection<'a> {
                     return Ok(Incoming::Unreadable(self.too_large()));
                 }
                 Err(error) => {
+                    let error = error.to_string();
+                    if error.contains("too many headers") {
+                        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                        let reply = Reply::error(status, "the request has too many headers");
+                        return Ok(Incoming::Unreadable(reply));
+                    }
                     let reason = if self.input.starts_with(TLS_HANDSHAKE) {
                         "this is TLS, not HTTP: use http:// in the client's endpoint".to_owned()
                     } else {
@@ -113,12 +121,14 @@ impl<'a> HttpConnection<'a> {
             body.len(),
         )?;
         self.stream.shutdown(Shutdown::Write)?;
-        // What is left unread would reset the connection, and the client not see the reply.
+        // What is left unread would reset the connection, and the client not see the reply. A client that sends no more and
+        // does not close is not waited for.
+        self.stream.set_read_timeout(Some(PATIENCE))?;
         let mut dropped = 0;
         while dropped < MAX_DROPPED {
-            match self.stream.read(&mut self.buffer)? {
-                0 => break,
-                read => dropped += read,
+            match self.stream.read(&mut self.buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => dropped += read,
             }
         }
         Ok(())

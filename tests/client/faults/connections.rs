@@ -153,17 +153,17 @@ fn a_timeout_within_the_head_is_retried() {
 
 #[test]
 fn a_head_that_is_too_large_is_named() {
-    let raw = Raw::responding(|_| {
-        let cookie = format!("set-cookie: a={}\r\n", "x".repeat(40_000));
-        response(403, &cookie, "<html>")
-    });
-    let error = error_after_two_attempts(&raw.endpoint);
-    assert_eq!(error.kind(), ErrorKind::UnexpectedResponse);
-    let message = error.to_string();
-    assert!(
-        message.contains("the head of the response is too large"),
-        "{message}"
-    );
+    let long = format!("set-cookie: a={}\r\n", "x".repeat(40_000));
+    for headers in [long, "a: b\r\n".repeat(200)] {
+        let raw = Raw::responding(move |_| response(403, &headers, "<html>"));
+        let error = error_after_two_attempts(&raw.endpoint);
+        assert_eq!(error.kind(), ErrorKind::UnexpectedResponse);
+        let message = error.to_string();
+        assert!(
+            message.contains("the head of the response is too large"),
+            "{message}"
+        );
+    }
 }
 
 #[test]
