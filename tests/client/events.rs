@@ -599,8 +599,9 @@ fn insert_ids() {
         }))
     {
         let error = purchase().insert_id(id).to_json().unwrap_err();
-        let shown = id.replace('\n', " "); // an error is one line
-        let expected = format!(r#"event "Purchase" {shown}: "$insert_id": {why}"#);
+        let shown = format!(" {id}").replace('\n', " "); // an error is one line
+        let shown = if id.is_empty() { "" } else { &shown };
+        let expected = format!(r#"event "Purchase"{shown}: "$insert_id": {why}"#);
         assert_eq!(error.to_string(), expected);
     }
 }
