@@ -159,6 +159,7 @@ impl Records {
 
     /// Appends one record, `opening` first: the bracket and the members that all records share. Returns whether there
     /// is anything to send.
+    #[inline]
     pub(crate) fn push<R: Record>(
         &mut self,
         position: usize,
