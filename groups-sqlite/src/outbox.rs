@@ -27,8 +27,8 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// a call may take, or, if it was sending, as soon as no request of it can be under way any more: after the client's
 /// [timeout](mixpanel_groups::ClientBuilder::timeout) and at most five seconds, or after an hour if that is longer. So
 /// updates of one group do not overtake each other, unless a request takes more than an hour, or Mixpanel applies one after
-/// its client gave it up. All processes must be on one machine: the lease goes by its clock. If that is set forward, or back by more than ten seconds, while a request is under way, another
-/// process may send before the request has ended.
+/// its client gave it up. All processes must be on one machine: the lease goes by its clock. If that is set forward, or back
+/// by more than ten seconds, while a request is under way, another process may send before the request has ended.
 ///
 /// ```no_run
 /// use mixpanel_groups::{Client, Group};

@@ -73,23 +73,8 @@ impl<'a> HttpConnection<'a> {
                     }
                 }
                 Ok(_) => return Ok(Incoming::Unreadable(self.too_large())),
-                Err(_) if self.input.len() > MAX_HEAD => {
-                    return Ok(Incoming::Unreadable(self.too_large()));
-                }
                 Err(error) => {
-                    let error = error.to_string();
-                    if error.contains("too many headers") {
-                        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                        let reply = Reply::error(status, "the request has too many headers");
-                        return Ok(Incoming::Unreadable(reply));
-                    }
-                    let reason = if self.input.starts_with(TLS_HANDSHAKE) {
-                        "this is TLS, not HTTP: use http:// in the client's endpoint".to_owned()
-                    } else {
-                        format!("this is not HTTP: {error}")
-                    };
-                    let reply = Reply::error(StatusCode::BAD_REQUEST, &reason);
-                    return Ok(Incoming::Unreadable(reply));
+                    return Ok(Incoming::Unreadable(self.unreadable(&error.to_string())));
                 }
             }
         };
@@ -97,6 +82,23 @@ impl<'a> HttpConnection<'a> {
             Some(next) => Incoming::Request(Box::new((request, UnreadBody(next)))),
             None => Incoming::End,
         })
+    }
+
+    /// Returns the reply to what cannot be read as a head.
+    fn unreadable(&self, error: &str) -> Reply {
+        if self.input.len() > MAX_HEAD {
+            return self.too_large();
+        }
+        if error.contains("too many headers") {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Reply::error(status, "the request has too many headers");
+        }
+        let reason = if self.input.starts_with(TLS_HANDSHAKE) {
+            "this is TLS, not HTTP: use http:// in the client's endpoint"
+        } else {
+            &format!("this is not HTTP: {error}")
+        };
+        Reply::error(StatusCode::BAD_REQUEST, reason)
     }
 
     /// Returns the reply to a head that is too large: for its address, or as a whole.
