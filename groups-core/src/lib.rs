@@ -44,7 +44,7 @@ pub use client::RetryPolicy as Retry;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::json::EncodeError;
-    pub use crate::record::visit::{Field, SerializeField, Visitor, Walk, id, unless};
+    pub use crate::record::visit::{Field, SerializeField, Values, Visitor, Walk, id, unless};
     pub use core::primitive::str;
     pub use core::result::Result::{self, Ok};
     pub use serde_core::{Serialize, Serializer};

@@ -157,6 +157,7 @@ fn visit(group: &Group<'_>) -> TokenStream {
         ) -> #krate::__private::Result<(), #krate::__private::EncodeError> {
             type __Operation = #krate::Operation;
             type __Walk<'__a, __V> = #krate::__private::Walk<'__a, __V>;
+            type __Values<'__a, __T> = #krate::__private::Values<'__a, __T>;
             let __properties = <Self as #krate::MixpanelGroup>::PROPERTIES;
             let __walk = &mut __Walk::new(__visitor, __properties);
             let __is_complete = match __operation {
@@ -171,15 +172,16 @@ fn visit(group: &Group<'_>) -> TokenStream {
 /// Returns one step of the walk.
 fn step(krate: &Path, index: usize, property: &Property<'_>) -> TokenStream {
     let method = match (&property.name, property.operation) {
-        (None, _) => quote!(__Walk::flatten),
-        (Some(_), Operation::Union) => quote!(__Walk::list),
-        (Some(_), _) => quote!(__Walk::property),
+        (None, _) => quote!(__flatten),
+        (Some(_), Operation::Union) => quote!(__list),
+        (Some(_), _) => quote!(__property),
     };
     let method = spanned(method, property.ty);
     let index = Literal::usize_unsuffixed(index);
     let new = value(krate, "self", &index, property);
     let old = value(krate, "__old", &index, property);
-    quote!(#method(__walk, #index, #new, #old))
+    // Here the type is known, and so whether it is one of those that are compared as they are.
+    quote!(__Values::new(#new, #old).#method(__walk, #index))
 }
 
 /// Returns a reference to the value that is sent for a field.

@@ -1,7 +1,8 @@
 //! What changed between two versions of a struct, with `Profile` as the judge.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 use mixpanel_groups::{Client, Group, MixpanelGroup, Profile, Update};
 use mixpanel_groups_emulator::Emulator;
@@ -230,6 +231,70 @@ proptest! {
     fn nothing_changed_is_nothing_to_send(company in company()) {
         prop_assert_eq!(company.changes_since(&company.clone()).count(), 0);
     }
+}
+
+/// Equal to any other.
+#[derive(Clone, Serialize)]
+struct Seats(u8);
+
+impl PartialEq for Seats {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Seats {}
+
+impl Hash for Seats {
+    fn hash<H: Hasher>(&self, _state: &mut H) {}
+}
+
+#[derive(Clone, MixpanelGroup)]
+#[mixpanel(group_key = "company")]
+struct Equal {
+    #[mixpanel(group_id)]
+    id: u8,
+    seats: Seats,
+    listed: Vec<Seats>,
+    #[mixpanel(union)]
+    together: HashSet<Seats>,
+    named: HashMap<String, Option<Box<Seats>>>,
+    #[mixpanel(with = "half")]
+    halved: u8,
+    #[mixpanel(flatten)]
+    flattened: HashMap<&'static str, Seats>,
+}
+
+fn half<S: Serializer>(value: &u8, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(value / 2)
+}
+
+#[test]
+fn what_counts_is_what_is_sent_whatever_a_type_says_of_its_values() {
+    let equal = |seats| Equal {
+        id: 1,
+        seats: Seats(seats),
+        listed: vec![Seats(seats)],
+        together: HashSet::from([Seats(seats)]),
+        named: HashMap::from([("all".to_owned(), Some(Box::new(Seats(seats))))]),
+        halved: seats,
+        flattened: HashMap::from([("free", Seats(seats))]),
+    };
+    assert_eq!(equal(2).changes_since(&equal(2)).count(), 0);
+    let changes = json_of(equal(4).changes_since(&equal(2)));
+    let expected = json!({"seats": 4, "listed": [4], "named": {"all": 4}, "halved": 2, "free": 4});
+    assert_eq!(changes[0]["$set"], expected);
+    assert!(
+        changes
+            .iter()
+            .any(|change| change["$union"] == json!({"together": [4]}))
+    );
+    // Of what is sent, nothing has changed.
+    let other = Equal {
+        halved: 5,
+        ..equal(4)
+    };
+    assert_eq!(other.changes_since(&equal(4)).count(), 0);
 }
 
 #[derive(Clone, MixpanelGroup)]

@@ -58,20 +58,23 @@ impl ::mixpanel_groups::MixpanelGroup for Company {
     > {
         type __Operation = ::mixpanel_groups::Operation;
         type __Walk<'__a, __V> = ::mixpanel_groups::__private::Walk<'__a, __V>;
+        type __Values<'__a, __T> = ::mixpanel_groups::__private::Values<'__a, __T>;
         let __properties = <Self as ::mixpanel_groups::MixpanelGroup>::PROPERTIES;
         let __walk = &mut __Walk::new(__visitor, __properties);
         let __is_complete = match __operation {
             __Operation::Set => {
-                __Walk::property(__walk, 0, &self.name, &__old.name)
-                    && __Walk::property(__walk, 1, &self.plan, &__old.plan)
-                    && __Walk::property(__walk, 2, &self.industry, &__old.industry)
-                    && __Walk::property(__walk, 5, &self.seats, &__old.seats)
+                __Values::new(&self.name, &__old.name).__property(__walk, 0)
+                    && __Values::new(&self.plan, &__old.plan).__property(__walk, 1)
+                    && __Values::new(&self.industry, &__old.industry)
+                        .__property(__walk, 2)
+                    && __Values::new(&self.seats, &__old.seats).__property(__walk, 5)
             }
             __Operation::SetOnce => {
-                __Walk::property(__walk, 3, &self.founding_year, &__old.founding_year)
+                __Values::new(&self.founding_year, &__old.founding_year)
+                    .__property(__walk, 3)
             }
             __Operation::Union => {
-                __Walk::list(__walk, 4, &self.integrations, &__old.integrations)
+                __Values::new(&self.integrations, &__old.integrations).__list(__walk, 4)
             }
             _ => true,
         };

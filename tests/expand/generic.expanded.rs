@@ -34,45 +34,43 @@ where
     > {
         type __Operation = analytics::groups::Operation;
         type __Walk<'__a, __V> = analytics::groups::__private::Walk<'__a, __V>;
+        type __Values<'__a, __T> = analytics::groups::__private::Values<'__a, __T>;
         let __properties = <Self as analytics::groups::MixpanelGroup>::PROPERTIES;
         let __walk = &mut __Walk::new(__visitor, __properties);
         let __is_complete = match __operation {
             __Operation::Set => {
-                __Walk::property(__walk, 0, &self.title, &__old.title)
-                    && __Walk::flatten(
-                        __walk,
-                        3,
-                        &analytics::groups::__private::unless(
-                            Settings::is_default(&self.settings),
-                            &analytics::groups::__private::Field::<Self, 3>(self),
-                        ),
-                        &analytics::groups::__private::unless(
-                            Settings::is_default(&__old.settings),
-                            &analytics::groups::__private::Field::<Self, 3>(__old),
-                        ),
-                    )
+                __Values::new(&self.title, &__old.title).__property(__walk, 0)
+                    && __Values::new(
+                            &analytics::groups::__private::unless(
+                                Settings::is_default(&self.settings),
+                                &analytics::groups::__private::Field::<Self, 3>(self),
+                            ),
+                            &analytics::groups::__private::unless(
+                                Settings::is_default(&__old.settings),
+                                &analytics::groups::__private::Field::<Self, 3>(__old),
+                            ),
+                        )
+                        .__flatten(__walk, 3)
             }
             __Operation::SetOnce => {
-                __Walk::property(
-                    __walk,
-                    2,
-                    &analytics::groups::__private::Field::<Self, 2>(self),
-                    &analytics::groups::__private::Field::<Self, 2>(__old),
-                )
+                __Values::new(
+                        &analytics::groups::__private::Field::<Self, 2>(self),
+                        &analytics::groups::__private::Field::<Self, 2>(__old),
+                    )
+                    .__property(__walk, 2)
             }
             __Operation::Union => {
-                __Walk::list(
-                    __walk,
-                    1,
-                    &analytics::groups::__private::unless(
-                        is_empty(&self.tags),
-                        &self.tags,
-                    ),
-                    &analytics::groups::__private::unless(
-                        is_empty(&__old.tags),
-                        &__old.tags,
-                    ),
-                )
+                __Values::new(
+                        &analytics::groups::__private::unless(
+                            is_empty(&self.tags),
+                            &self.tags,
+                        ),
+                        &analytics::groups::__private::unless(
+                            is_empty(&__old.tags),
+                            &__old.tags,
+                        ),
+                    )
+                    .__list(__walk, 1)
             }
             _ => true,
         };

@@ -102,78 +102,69 @@ impl ::mixpanel_groups::MixpanelGroup for Wide {
     > {
         type __Operation = ::mixpanel_groups::Operation;
         type __Walk<'__a, __V> = ::mixpanel_groups::__private::Walk<'__a, __V>;
+        type __Values<'__a, __T> = ::mixpanel_groups::__private::Values<'__a, __T>;
         let __properties = <Self as ::mixpanel_groups::MixpanelGroup>::PROPERTIES;
         let __walk = &mut __Walk::new(__visitor, __properties);
         let __is_complete = match __operation {
             __Operation::Set => {
-                __Walk::property(__walk, 0, &self.name, &__old.name)
-                    && __Walk::property(__walk, 1, &self.legal_name, &__old.legal_name)
-                    && __Walk::property(__walk, 2, &self.domain, &__old.domain)
-                    && __Walk::property(__walk, 3, &self.plan, &__old.plan)
-                    && __Walk::property(
-                        __walk,
-                        4,
-                        &self.plan_interval,
-                        &__old.plan_interval,
-                    ) && __Walk::property(__walk, 5, &self.seats, &__old.seats)
-                    && __Walk::property(__walk, 6, &self.seats_used, &__old.seats_used)
-                    && __Walk::property(__walk, 7, &self.trial_ends, &__old.trial_ends)
-                    && __Walk::property(__walk, 8, &self.coupon, &__old.coupon)
-                    && __Walk::property(__walk, 9, &self.revenue, &__old.revenue)
-                    && __Walk::property(__walk, 10, &self.employees, &__old.employees)
-                    && __Walk::property(__walk, 11, &self.industry, &__old.industry)
-                    && __Walk::property(__walk, 12, &self.country, &__old.country)
-                    && __Walk::property(__walk, 13, &self.city, &__old.city)
-                    && __Walk::property(__walk, 14, &self.timezone, &__old.timezone)
-                    && __Walk::property(__walk, 15, &self.language, &__old.language)
-                    && __Walk::property(__walk, 24, &self.last_seen, &__old.last_seen)
-                    && __Walk::property(__walk, 25, &self.health, &__old.health)
-                    && __Walk::property(
-                        __walk,
-                        26,
-                        &self.is_customer,
-                        &__old.is_customer,
-                    )
-                    && __Walk::property(
-                        __walk,
-                        27,
-                        &self.account_manager,
-                        &__old.account_manager,
-                    )
-                    && __Walk::property(
-                        __walk,
-                        28,
-                        &::mixpanel_groups::__private::unless(
-                            String::is_empty(&self.notes),
-                            &self.notes,
-                        ),
-                        &::mixpanel_groups::__private::unless(
-                            String::is_empty(&__old.notes),
-                            &__old.notes,
-                        ),
-                    )
+                __Values::new(&self.name, &__old.name).__property(__walk, 0)
+                    && __Values::new(&self.legal_name, &__old.legal_name)
+                        .__property(__walk, 1)
+                    && __Values::new(&self.domain, &__old.domain).__property(__walk, 2)
+                    && __Values::new(&self.plan, &__old.plan).__property(__walk, 3)
+                    && __Values::new(&self.plan_interval, &__old.plan_interval)
+                        .__property(__walk, 4)
+                    && __Values::new(&self.seats, &__old.seats).__property(__walk, 5)
+                    && __Values::new(&self.seats_used, &__old.seats_used)
+                        .__property(__walk, 6)
+                    && __Values::new(&self.trial_ends, &__old.trial_ends)
+                        .__property(__walk, 7)
+                    && __Values::new(&self.coupon, &__old.coupon).__property(__walk, 8)
+                    && __Values::new(&self.revenue, &__old.revenue).__property(__walk, 9)
+                    && __Values::new(&self.employees, &__old.employees)
+                        .__property(__walk, 10)
+                    && __Values::new(&self.industry, &__old.industry)
+                        .__property(__walk, 11)
+                    && __Values::new(&self.country, &__old.country)
+                        .__property(__walk, 12)
+                    && __Values::new(&self.city, &__old.city).__property(__walk, 13)
+                    && __Values::new(&self.timezone, &__old.timezone)
+                        .__property(__walk, 14)
+                    && __Values::new(&self.language, &__old.language)
+                        .__property(__walk, 15)
+                    && __Values::new(&self.last_seen, &__old.last_seen)
+                        .__property(__walk, 24)
+                    && __Values::new(&self.health, &__old.health).__property(__walk, 25)
+                    && __Values::new(&self.is_customer, &__old.is_customer)
+                        .__property(__walk, 26)
+                    && __Values::new(&self.account_manager, &__old.account_manager)
+                        .__property(__walk, 27)
+                    && __Values::new(
+                            &::mixpanel_groups::__private::unless(
+                                String::is_empty(&self.notes),
+                                &self.notes,
+                            ),
+                            &::mixpanel_groups::__private::unless(
+                                String::is_empty(&__old.notes),
+                                &__old.notes,
+                            ),
+                        )
+                        .__property(__walk, 28)
             }
             __Operation::SetOnce => {
-                __Walk::property(__walk, 16, &self.created, &__old.created)
-                    && __Walk::property(
-                        __walk,
-                        17,
-                        &self.signup_source,
-                        &__old.signup_source,
-                    )
-                    && __Walk::property(__walk, 18, &self.first_plan, &__old.first_plan)
-                    && __Walk::property(
-                        __walk,
-                        19,
-                        &self.founding_year,
-                        &__old.founding_year,
-                    )
+                __Values::new(&self.created, &__old.created).__property(__walk, 16)
+                    && __Values::new(&self.signup_source, &__old.signup_source)
+                        .__property(__walk, 17)
+                    && __Values::new(&self.first_plan, &__old.first_plan)
+                        .__property(__walk, 18)
+                    && __Values::new(&self.founding_year, &__old.founding_year)
+                        .__property(__walk, 19)
             }
             __Operation::Union => {
-                __Walk::list(__walk, 20, &self.integrations, &__old.integrations)
-                    && __Walk::list(__walk, 21, &self.features, &__old.features)
-                    && __Walk::list(__walk, 22, &self.admins, &__old.admins)
-                    && __Walk::list(__walk, 23, &self.tags, &__old.tags)
+                __Values::new(&self.integrations, &__old.integrations).__list(__walk, 20)
+                    && __Values::new(&self.features, &__old.features).__list(__walk, 21)
+                    && __Values::new(&self.admins, &__old.admins).__list(__walk, 22)
+                    && __Values::new(&self.tags, &__old.tags).__list(__walk, 23)
             }
             _ => true,
         };

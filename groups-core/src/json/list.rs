@@ -69,7 +69,7 @@ where
 /// Serializes a set whose order is random, such as a `HashSet`, as a sorted list: for `#[mixpanel(with = "…")]` and
 /// serde's `serialize_with`.
 ///
-/// A list's order counts when two versions are compared, so an equal `HashSet` under `$set` would differ each time.
+/// A list's order counts when two versions are compared, so an equal `HashSet` under `$set` may differ each time.
 /// `BTreeSet`, or `#[mixpanel(union)]`, needs no such help. Use `BTreeSet` where this function does not fit: for an
 /// `Option` of a set, and for sets in a map or in another struct.
 ///

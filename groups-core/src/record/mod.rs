@@ -7,7 +7,8 @@
 
 // An update or an event is a `Record`: it writes its own JSON (`encode`) into a buffer, and has a `group_hash`, by which
 // connections share groups out. A derived struct is walked by visitors (`visit`): one encodes, one writes `tokens`, by which
-// `unchanged` compares two versions, one compares their properties (`changes`), and `diff` makes updates of what differs.
+// `unchanged` compares two versions where their values are not known to be the `same`, one compares their properties
+// (`changes`), and `diff` makes updates of what differs.
 // Outcomes are in this room because an error gives updates back. Everything in here is plain data: no I/O, no threads, no
 // locks.
 
@@ -27,6 +28,7 @@ mod into;
 pub(crate) mod mixpanel_group;
 pub(crate) mod rejection;
 pub(crate) mod report;
+pub(crate) mod same;
 pub(crate) mod tokens;
 pub(crate) mod unchanged;
 mod undelivered;

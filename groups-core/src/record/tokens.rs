@@ -62,27 +62,24 @@ impl Tokens {
     /// # Errors
     /// If a value cannot be serialized.
     pub(crate) fn push<T: MixpanelGroup>(&mut self, group: &T) -> Result<(), EncodeError> {
-        self.members.clear();
-        let at = self.bytes.len();
-        let mut writer = Writer { to: self, at };
+        let mut writer = self.writer();
         field_operations::<T>()
             .try_for_each(|operation| group.visit_properties(group, operation, &mut writer))?;
-        let end = writer.at;
-        self.bytes.set_len(end);
+        writer.finish();
         Ok(())
     }
 
-    /// Returns whether what is before and what is after `middle` is equal.
-    pub(crate) fn have_equal_halves(&mut self, middle: usize) -> bool {
-        let are_equal = |bytes: &[u8]| bytes[..middle] == bytes[middle..];
-        if are_equal(&self.bytes) {
-            return true; // Of maps that are sorted, or clones, the members are in the same order.
-        }
-        if self.maps.is_empty() || self.bytes.len() != 2 * middle {
-            return false;
-        }
-        self.sort();
-        are_equal(&self.bytes)
+    /// Returns a visitor that appends the tokens of properties. They count once it has finished.
+    #[inline]
+    pub(crate) fn writer(&mut self) -> Writer<'_> {
+        self.members.clear();
+        let at = self.bytes.len();
+        Writer { to: self, at }
+    }
+
+    /// Returns whether there are maps or sets whose order does not count.
+    pub(crate) fn has_maps(&self) -> bool {
+        !self.maps.is_empty()
     }
 
     /// Sorts the members of all maps, in an order that depends on the bytes of their keys only.
@@ -217,12 +214,18 @@ impl fmt::Write for Pieces<'_> {
 }
 
 /// A visitor that writes tokens.
-struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     to: &'a mut Tokens,
     at: usize,
 }
 
 impl Writer<'_> {
+    /// Makes what was written count.
+    #[inline]
+    pub(crate) fn finish(self) {
+        self.to.bytes.set_len(self.at);
+    }
+
     #[inline]
     fn write<T: Serialize + ?Sized>(&mut self, value: &T, is_set: bool) -> Result<(), EncodeError> {
         let (to, at) = (&mut *self.to, self.at);

@@ -2,28 +2,109 @@
 
 use std::cell::Cell;
 
+use serde_core::Serialize;
+
+use crate::group::Property;
+use crate::json::{EncodeError, List};
 use crate::record::MixpanelGroup;
-use crate::record::tokens::Tokens;
+use crate::record::tokens::{Tokens, Writer};
+use crate::record::visit::{Visitor, field_operations};
 use crate::util::lend;
 
 /// The most bytes of tokens, and of what sorts them, that a thread keeps: those of some 3,000 members of maps.
 const MAX_KEPT_TOKENS: usize = 512 << 10;
 
 thread_local! {
-    static TOKENS: Cell<Option<Box<Tokens>>> = const { Cell::new(None) };
+    static VERSIONS: Cell<Option<Box<Versions>>> = const { Cell::new(None) };
+}
+
+/// The tokens of both versions, without the values that certainly are the same.
+#[derive(Default)]
+struct Versions {
+    new: Tokens,
+    old: Tokens,
 }
 
 /// Returns whether all properties certainly have the same value. If it returns `false`, they still may.
 pub(crate) fn is_unchanged<T: MixpanelGroup>(new: &T, old: &T) -> bool {
-    lend(&TOKENS, |tokens| {
-        tokens.clear();
-        let mut walk = |group| tokens.push(group).map(|()| tokens.bytes.len());
-        let is_unchanged = match (walk(old), walk(new)) {
-            (Ok(middle), Ok(_)) => tokens.have_equal_halves(middle),
-            _ => false,
-        };
-        (is_unchanged, tokens.capacity() <= MAX_KEPT_TOKENS)
+    lend(&VERSIONS, |versions| {
+        let is_unchanged = versions.push(new, old).is_ok() && versions.are_equal();
+        let capacity = versions.new.capacity() + versions.old.capacity();
+        (is_unchanged, capacity <= MAX_KEPT_TOKENS)
     })
+}
+
+impl Versions {
+    /// Writes the tokens of all properties that may differ.
+    fn push<T: MixpanelGroup>(&mut self, new: &T, old: &T) -> Result<(), EncodeError> {
+        self.new.clear();
+        self.old.clear();
+        let mut both = Both {
+            new: self.new.writer(),
+            old: self.old.writer(),
+        };
+        field_operations::<T>()
+            .try_for_each(|operation| new.visit_properties(old, operation, &mut both))?;
+        both.new.finish();
+        both.old.finish();
+        Ok(())
+    }
+
+    fn are_equal(&mut self) -> bool {
+        let Self { new, old } = self;
+        if new.bytes == old.bytes {
+            return true; // Of maps that are sorted, or clones, the members are in the same order.
+        }
+        if !new.has_maps() || new.bytes.len() != old.bytes.len() {
+            return false;
+        }
+        new.sort();
+        old.sort();
+        new.bytes == old.bytes
+    }
+}
+
+/// A visitor that writes the tokens of both versions.
+struct Both<'a> {
+    new: Writer<'a>,
+    old: Writer<'a>,
+}
+
+impl Visitor for Both<'_> {
+    const PASSES_OVER_SAME: bool = true;
+
+    #[inline]
+    fn property<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        old: &T,
+    ) -> Result<(), EncodeError> {
+        self.old.property(property, old, old)?;
+        self.new.property(property, new, new)
+    }
+
+    #[inline]
+    fn list<T: List + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        new: &T,
+        old: &T,
+    ) -> Result<(), EncodeError> {
+        self.old.list(property, old, old)?;
+        self.new.list(property, new, new)
+    }
+
+    fn flatten<T: Serialize + ?Sized>(
+        &mut self,
+        property: &'static Property,
+        all: &'static [Property],
+        new: &T,
+        old: &T,
+    ) -> Result<(), EncodeError> {
+        self.old.flatten(property, all, old, old)?;
+        self.new.flatten(property, all, new, new)
+    }
 }
 
 #[cfg(test)]

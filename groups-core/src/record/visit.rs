@@ -1,5 +1,7 @@
 //! What generated code calls: the walk over a struct's properties, and small pieces that it needs.
 
+use std::ops::Deref;
+
 use serde_core::{Serialize, Serializer};
 
 use crate::group::property::operations_of;
@@ -7,12 +9,16 @@ use crate::group::{Id, Operation, Property};
 use crate::json::EncodeError;
 use crate::json::List;
 use crate::record::MixpanelGroup;
+use crate::record::same::Same;
 
 /// Visits the properties of a struct one by one, each with the property of an older version.
 ///
 /// Encoding, comparing and finding what is `null` are visitors, so the derive generates one walk for all of them.
 /// If there is no older version, the struct itself is passed.
 pub trait Visitor {
+    /// Whether the visitor passes over values that certainly are the same.
+    const PASSES_OVER_SAME: bool = false;
+
     /// Visits a property of `$set` or `$set_once`.
     ///
     /// # Errors
@@ -121,6 +127,99 @@ impl<'a, V: Visitor> Walk<'a, V> {
             Some(error) if !is_complete => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// A property's values in two versions of a struct.
+///
+/// Generated code calls the methods by their names alone, and knows the type: if it is one that is compared as it is
+/// (`Same`), they are its own, and otherwise those of `Unknown`.
+pub struct Values<'a, T: ?Sized>(Unknown<'a, T>);
+
+/// Values of a type about which nothing is known.
+pub struct Unknown<'a, T: ?Sized> {
+    new: &'a T,
+    old: &'a T,
+}
+
+impl<'a, T: ?Sized> Values<'a, T> {
+    /// Takes the property of the struct that is visited, and that of the older version.
+    #[inline]
+    pub fn new(new: &'a T, old: &'a T) -> Self {
+        Self(Unknown { new, old })
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Values<'a, T> {
+    type Target = Unknown<'a, T>;
+
+    #[inline]
+    fn deref(&self) -> &Unknown<'a, T> {
+        &self.0
+    }
+}
+
+// No trait of a user's has methods of such names.
+impl<T: Same + ?Sized> Values<'_, T> {
+    #[inline]
+    fn is_passed_over<V: Visitor>(&self) -> bool {
+        V::PASSES_OVER_SAME && self.new.is_same(self.old)
+    }
+
+    /// Calls [`Walk::property`], unless the visitor passes over the values.
+    #[inline]
+    pub fn __property<V: Visitor>(&self, walk: &mut Walk<'_, V>, index: usize) -> bool
+    where
+        T: Serialize,
+    {
+        self.is_passed_over::<V>() || self.0.__property(walk, index)
+    }
+
+    /// Calls [`Walk::list`], unless the visitor passes over the values.
+    #[inline]
+    pub fn __list<V: Visitor>(&self, walk: &mut Walk<'_, V>, index: usize) -> bool
+    where
+        T: List,
+    {
+        self.is_passed_over::<V>() || self.0.__list(walk, index)
+    }
+
+    /// Calls [`Walk::flatten`], unless the visitor passes over the values.
+    #[inline]
+    pub fn __flatten<V: Visitor>(&self, walk: &mut Walk<'_, V>, index: usize) -> bool
+    where
+        T: Serialize,
+    {
+        self.is_passed_over::<V>() || self.0.__flatten(walk, index)
+    }
+}
+
+impl<T: ?Sized> Unknown<'_, T> {
+    /// Calls [`Walk::property`].
+    #[inline]
+    pub fn __property<V: Visitor>(&self, walk: &mut Walk<'_, V>, index: usize) -> bool
+    where
+        T: Serialize,
+    {
+        walk.property(index, self.new, self.old)
+    }
+
+    /// Calls [`Walk::list`].
+    #[inline]
+    pub fn __list<V: Visitor>(&self, walk: &mut Walk<'_, V>, index: usize) -> bool
+    where
+        T: List,
+    {
+        walk.list(index, self.new, self.old)
+    }
+
+    /// Calls [`Walk::flatten`].
+    #[inline]
+    pub fn __flatten<V: Visitor>(&self, walk: &mut Walk<'_, V>, index: usize) -> bool
+    where
+        T: Serialize,
+    {
+        walk.flatten(index, self.new, self.old)
     }
 }
 
