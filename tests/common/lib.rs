@@ -25,7 +25,7 @@ pub use mount::Mount;
 pub use says::{all, says};
 
 /// Long enough for any machine. No test waits for it to pass.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(180);
 
 /// Waits for something that must come true, however slow the machine is.
 #[track_caller]

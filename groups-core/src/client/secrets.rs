@@ -222,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_of_backslashes_is_read_once() {
-        const MIB: usize = 1 << 20;
+    fn many_backslashes_are_read_once() {
+        const MANY: usize = 1 << 17;
         let (done, is_done) = mpsc::channel();
         thread::spawn(move || {
             let secrets = Secrets::new(["0123456789abcdef".to_owned()]);
-            let slashes = "\\".repeat(MIB);
-            assert_eq!(secrets.scrub(slashes.as_bytes()).len(), MIB);
+            let slashes = "\\".repeat(MANY);
+            assert_eq!(secrets.scrub(slashes.as_bytes()).len(), MANY);
             let text = format!("{slashes}0123456789abcdef");
             let scrubbed = secrets.scrub(text.as_bytes());
             assert!(scrubbed.ends_with(b"\\[hidden]"));
@@ -239,12 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_of_what_is_almost_secret_is_read_in_time() {
+    fn much_that_is_almost_secret_is_read_in_time() {
         let (done, is_done) = mpsc::channel();
         thread::spawn(move || {
             let secrets = Secrets::new(["0123456789abcdef".repeat(4), "a".repeat(1_000)]);
             for text in ["0123456 ", "%25", "9abcdef\\", "aaaaaaa "] {
-                let text = text.repeat((1 << 18) / text.len());
+                let text = text.repeat((1 << 15) / text.len());
                 secrets.scrub(text.as_bytes());
             }
             done.send(()).unwrap();

@@ -55,7 +55,7 @@ fn migrating_again_waits_for_no_publisher() {
         .publish_in(&mut transaction, seats("acme", 1))
         .unwrap();
     let mut config = harness.config.clone();
-    config.options("-c lock_timeout=1s");
+    config.options("-c lock_timeout=20s");
     common::postgres::outbox(&config, &harness.schema)
         .migrate()
         .unwrap();
