@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::Batch;
 use crate::group::{Group, Operation};
 use crate::profile::Profile;
-use crate::record::Update;
+use crate::record::{EncodedUpdate, Update};
 
 /// Returns one of a few names, so that updates meet.
 fn name() -> impl Strategy<Value = &'static str> {
@@ -51,7 +51,31 @@ fn update() -> impl Strategy<Value = Update<'static>> {
         2 => (group(), prop::collection::vec(name(), 1..3))
             .prop_map(|(group, names)| group.unset(names)),
         1 => group().prop_map(|group| group.delete()),
+        2 => foreign(),
     ]
+}
+
+/// Returns what another program may have written: `$remove` of several properties, or an operation without any.
+fn foreign() -> impl Strategy<Value = Update<'static>> {
+    let operation = prop::sample::select(vec!["$set", "$set_once", "$union", "$remove", "$remove"]);
+    let items = prop::collection::btree_map(name(), item(), 0..3);
+    (group(), operation, items).prop_map(|(group, operation, items)| {
+        let items = match operation {
+            "$union" => items
+                .into_iter()
+                .map(|(name, item)| (name, json!([item])))
+                .collect(),
+            _ => items,
+        };
+        let mut update =
+            json!({"$group_key": group.key(), "$group_id": group.id(), operation: items});
+        if let Some(company) = group.company_id() {
+            update["$company_id"] = json!(company);
+        }
+        EncodedUpdate::from_json(&update.to_string())
+            .unwrap()
+            .into()
+    })
 }
 
 fn profile() -> impl Strategy<Value = Profile> {
@@ -77,43 +101,14 @@ fn apply(body: &[u8], start: &Profile) -> Profiles {
         assert_eq!(update["$token"], "TOKEN");
         let text = |key: &str| update[key].as_str().unwrap().to_owned();
         let group = (text("$group_key"), text("$group_id"));
-        let profile = profiles
-            .entry(group.clone())
-            .or_insert_with(|| start.clone());
-        for update in updates_of(&group, &update) {
-            profile.apply(&update).unwrap();
+        let profile = profiles.entry(group).or_insert_with(|| start.clone());
+        for operation in Operation::ALL {
+            if let Some(value) = update.get(operation.name()) {
+                profile.change(*operation, value.clone());
+            }
         }
     }
     profiles
-}
-
-/// Returns the update in JSON; for `$remove` one for each property.
-fn updates_of((key, id): &(String, String), update: &Value) -> Vec<Update<'static>> {
-    let group = Group::new(key, id);
-    let operation = Operation::ALL
-        .iter()
-        .copied()
-        .find(|o| update.get(o.name()).is_some())
-        .unwrap();
-    let value = &update[operation.name()];
-    let update = match operation {
-        Operation::Set => group.set(value),
-        Operation::SetOnce => group.set_once(value),
-        Operation::Union => group.union(value),
-        Operation::Unset => group.unset(
-            value
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|name| name.as_str().unwrap()),
-        ),
-        Operation::Delete => group.delete(),
-        Operation::Remove => {
-            let items = value.as_object().unwrap().iter();
-            return items.map(|(name, item)| group.remove(name, item)).collect();
-        }
-    };
-    vec![update]
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl<'a> Segments<'a> {
             return;
         }
         let Some(update) = Parsed::new(records.json(index)) else {
-            // Not an update of ours: none of its group moves across it.
+            // Not an update of ours, or one without a property: none of its group moves across it.
             self.current.remove(head);
             self.all.push(Part::Alone(index));
             return;
@@ -196,6 +196,9 @@ impl<'a> Parsed<'a> {
                     .collect()
             }
         };
+        if entries.is_empty() && operation != Operation::Delete {
+            return None;
+        }
         // The operation is the last member: `,"$set":` … `}`.
         let rest = operation.key().len() + value.len() + "}".len();
         let prefix = json.get(..json.len().checked_sub(rest)?)?;
@@ -732,6 +735,26 @@ mod tests {
                 r#""$set":{"a":2}} [3, 4]"#,
             ]
         );
+    }
+
+    /// Such as from another program. What becomes of it is the server's to say.
+    #[test]
+    fn an_update_without_a_property_stays_and_has_an_outcome_of_its_own() {
+        let acme = Group::new("company", "acme");
+        let set = |value: i32| acme.set(json!({"a": value}));
+        for operation in ["$set", "$set_once", "$union", "$remove"] {
+            let json =
+                format!(r#"{{"$group_key":"company","$group_id":"acme","{operation}":{{}}}}"#);
+            let empty = Update::from(EncodedUpdate::from_json(&json).unwrap());
+            assert_eq!(
+                coalesced(&[set(1), set(2), empty, set(3)]),
+                [
+                    r#""$set":{"a":2}} [0, 1]"#.to_owned(),
+                    format!(r#""{operation}":{{}}}} [2]"#),
+                    r#""$set":{"a":3}} [3]"#.to_owned(),
+                ]
+            );
+        }
     }
 
     #[test]
