@@ -293,7 +293,8 @@ impl<'a> Delivery<'a> {
 
     pub(crate) fn progress(&self) -> Progress {
         let state = self.state();
-        let until = state.lanes.iter().filter_map(|lane| lane.backs_off).max();
+        let next = state.lanes.iter().filter_map(|lane| lane.backs_off).min();
+        let until = next.map(|next| state.resume.map_or(next, |resume| next.max(resume)));
         Progress {
             sent: state.report.sent,
             accepted: state.report.accepted,
@@ -533,6 +534,25 @@ mod tests {
             );
             let undelivered = error.into_undelivered();
             assert_eq!(undelivered.all_positions().collect::<Vec<_>>(), [2, 3]);
+        });
+    }
+
+    #[test]
+    fn progress_has_the_time_until_the_first_of_several_retries() {
+        run_test(|| {
+            let route = route();
+            let connections: Vec<Arc<dyn Transport>> = vec![Arc::new(Idle), Arc::new(Idle)];
+            let delivery = Delivery::new(&route, Resources::of(connections));
+            let [soon, later, last] = [100, 200, 300].map(Duration::from_secs);
+            let backing_off = || delivery.progress().backing_off;
+            assert_eq!(backing_off(), None);
+            let now = Instant::now();
+            delivery.state().lanes[0].backs_off = Some(now + later);
+            delivery.state().lanes[1].backs_off = Some(now + soon);
+            assert!(backing_off().is_some_and(|wait| wait <= soon));
+            // No connection sends before that.
+            delivery.state().resume = Some(now + last);
+            assert!(backing_off().is_some_and(|wait| later < wait && wait <= last));
         });
     }
 
