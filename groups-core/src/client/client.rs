@@ -111,6 +111,9 @@ impl Client {
     /// batches are in memory at a time. One update may have 1,000,000 bytes.
     /// ([Groups API, limits](https://developer.mixpanel.com/reference/group-profiles))
     ///
+    /// A batch is sent when it is full, or when the iterator ends. While an iterator waits for its next update, as on a
+    /// channel, what it has yielded may wait too: [`buffered`](Self::buffered) sends that after a second.
+    ///
     /// While a batch is sent, the next one is filled: each connection has a thread during the call. A call with one batch
     /// sends it on the caller's thread, as does every call over one connection where the process has one core.
     ///

@@ -191,6 +191,10 @@ impl<'de> Visitor<'de> for DurationVisitor {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// A duration is a text with a unit, such as `"30s"` or `"500ms"`, or a number of seconds. `retry` has the methods of
+/// [`RetryPolicy`], and `service_account` has `user`, `secret` and `project_id`. `region` and `endpoint` exclude each other,
+/// as do `proxy` and `no_proxy`.
+///
 /// To keep the token out of the file, leave it out and add it with [`token`](ClientBuilder::token).
 impl<'de> Deserialize<'de> for ClientBuilder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
