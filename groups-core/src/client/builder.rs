@@ -390,10 +390,12 @@ impl ClientBuilder {
                 .iter()
                 .map(|account| account.secret.clone()),
         );
-        if let Some(password) = proxy.and_then(Proxy::password) {
-            let user = proxy.and_then(Proxy::username).unwrap_or_default();
+        if let Some(user) = proxy.and_then(Proxy::username) {
+            let password = proxy.and_then(Proxy::password).unwrap_or_default();
             secrets.push(BASE64_STANDARD.encode(format!("{user}:{password}")));
-            secrets.push(password.to_owned());
+            // Without a password, the user name is the secret.
+            let secret = if password.is_empty() { user } else { password };
+            secrets.push(secret.to_owned());
         }
         Secrets::new(secrets)
     }

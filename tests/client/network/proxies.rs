@@ -136,6 +136,21 @@ fn errors_name_the_proxy_without_its_password() {
     }
 }
 
+/// As of some services, for which the user name is the key.
+#[test]
+fn a_login_without_a_password_is_not_shown_either() {
+    let page = "HTTP/1.1 403 No\r\nconnection: close\r\ncontent-length: 44\r\n\r\n\
+                Basic SFVOVEVSMjo= of HUNTER2 is not allowed";
+    for login in ["HUNTER2", "HUNTER2:"] {
+        let (address, heads) = proxy(OK, page);
+        let error = send_through(&format!("http://{login}@{address}")).unwrap_err();
+        let head = heads.recv().unwrap();
+        assert!(head.contains("Basic SFVOVEVSMjo=\r\n"), "{head}");
+        let page = "\"Basic [hidden] of [hidden] is not allowed\"";
+        assert!(error.to_string().contains(page), "{error}");
+    }
+}
+
 /// Each byte comes in time, and the last one never.
 #[test]
 fn connecting_has_one_deadline_however_it_is_stretched() {
