@@ -3,7 +3,8 @@
 use std::fs;
 use std::io;
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::pki_types::CertificateDer;
+use rustls::{AlertDescription, CertificateError, RootCertStore};
 use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use crate::record::Error;
@@ -64,6 +65,15 @@ fn parse(setting: &str, pem: &[u8]) -> Result<RootCerts, Error> {
         return Err(Error::config(format!(
             "invalid {setting}: it contains no certificate; \
              expected PEM, which begins with -----BEGIN CERTIFICATE-----"
+        )));
+    }
+    // Some, as in a system's bundle, may be of a kind that rustls does not read: these are left out.
+    let all = certificates
+        .iter()
+        .map(|one| CertificateDer::from(one.der()));
+    if RootCertStore::empty().add_parsable_certificates(all).0 == 0 {
+        return Err(Error::config(format!(
+            "invalid {setting}: none of its certificates can be read"
         )));
     }
     Ok(RootCerts::from(certificates))

@@ -264,6 +264,10 @@ fn a_text_that_is_no_certificate_is_an_error() {
             "the text is not PEM",
         ),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n", "the text is not PEM"),
+        (
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "none of its certificates can be read",
+        ),
     ] {
         let error = Client::builder("T")
             .root_certificates(pem)
