@@ -167,7 +167,8 @@ impl Event {
         let id = id.to_string();
         let found = self.groups.iter_mut().find(|(other, _)| other == key);
         if let Some((_, ids)) = found {
-            if !ids.contains(&id) {
+            // One too many shows that there are: more would each be compared with all others.
+            if ids.len() <= MAX_GROUPS && !ids.contains(&id) {
                 ids.push(id);
             }
             return;
@@ -273,11 +274,9 @@ impl Event {
         check_distinct_id(distinct_id).map_err(of("distinct_id"))?;
         check_insert_id(&self.insert_id).map_err(of("$insert_id"))?;
         let too_many = self.groups.iter().find(|(_, ids)| ids.len() > MAX_GROUPS);
-        if let Some((key, ids)) = too_many {
-            let message = format!(
-                "{} groups of one key; the limit is {MAX_GROUPS}, and Mixpanel ignores the others",
-                ids.len()
-            );
+        if let Some((key, _)) = too_many {
+            let message =
+                format!("more than {MAX_GROUPS} groups of one key; Mixpanel ignores the others");
             return Err(EncodeError::new(message).of(key));
         }
         let has = |name| self.names.has(name);
