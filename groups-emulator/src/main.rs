@@ -1,6 +1,7 @@
 //! `mixpanel-emulator`: the emulator as a program, for teams in any language.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -43,14 +44,23 @@ Open the address that it prints in a browser to see what arrives. For tests:
 The README lists the faults, and how to point official SDKs here.";
 
 pub(crate) fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1);
-    match run(arguments.map(|argument| argument.to_string_lossy().into_owned())) {
+    match arguments().and_then(|arguments| run(arguments.into_iter())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(io::stderr(), format_args!("mixpanel-emulator: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns the arguments, of which each is text: the name of a file that is not would be that of another one.
+fn arguments() -> Result<Vec<String>, Box<dyn Error>> {
+    let arguments = std::env::args_os().skip(1);
+    let arguments: Result<_, _> = arguments.map(OsString::into_string).collect();
+    arguments.map_err(|argument| {
+        let argument = argument.display();
+        format!("invalid argument {argument}: not UTF-8").into()
+    })
 }
 
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {

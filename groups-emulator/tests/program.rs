@@ -323,6 +323,17 @@ fn help_version_and_mistakes() {
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
     }
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let file = std::ffi::OsStr::from_bytes(b"--keep=\xFF.json");
+        let output = Command::new(PROGRAM).arg(file).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            "mixpanel-emulator: invalid argument --keep=\u{FFFD}.json: not UTF-8\n"
+        );
+    }
     // A port that is taken.
     let program = Program::start(&[]);
     let port = program.address.rsplit(':').next().unwrap();
