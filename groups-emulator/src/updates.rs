@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mixpanel_groups::{Operation, Profile};
@@ -45,7 +45,8 @@ pub struct PropertyChange {
 impl AppliedUpdate {
     /// Applies the update to a profile and returns it with what it changed.
     pub(crate) fn apply(profile: &mut Profile, operation: Operation, value: Value) -> Self {
-        let names: Vec<String> = match &value {
+        // A `$unset` may name a property twice.
+        let names: BTreeSet<String> = match &value {
             _ if operation == Operation::Delete => {
                 profile.iter().map(|(name, _)| name.to_owned()).collect()
             }
@@ -54,7 +55,7 @@ impl AppliedUpdate {
                 let names = names.iter().filter_map(Value::as_str);
                 names.map(str::to_owned).collect()
             }
-            _ => Vec::new(),
+            _ => BTreeSet::new(),
         };
         let before: Vec<_> = names.iter().map(|n| profile.get(n).cloned()).collect();
         profile.change(operation, value.clone());

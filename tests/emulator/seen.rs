@@ -136,6 +136,17 @@ fn updates_group_by_group_with_what_they_changed() {
 }
 
 #[test]
+fn a_property_that_an_update_names_twice_has_changed_once() {
+    let emulator = Emulator::start().unwrap();
+    let sender = Sender::new(&emulator);
+    sender.send("", &update("a", "$set", json!({"x": 1, "y": 2})));
+    sender.send("", &update("a", "$unset", json!(["y", "x", "y"])));
+    let changes = &emulator.updates()[0].updates[1].changes;
+    let names: Vec<_> = changes.iter().map(|change| &*change.name).collect();
+    assert_eq!(names, ["x", "y"]);
+}
+
+#[test]
 fn waiting_ends_when_it_has_arrived() {
     let emulator = Emulator::start().unwrap();
     let sender = Sender::new(&emulator);
