@@ -224,6 +224,27 @@ fn what_cannot_be_shown_is_an_error_of_the_page() {
     assert_eq!(browser.errors.iter().find(thrown), None);
 }
 
+#[test]
+fn an_id_that_is_too_long_for_an_address_is_an_error_of_the_page_and_no_request() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.build().unwrap();
+    let long = Group::new("company", "€".repeat(22_000));
+    let updates = [&long, &Group::new("company", "acme")].map(|group| group.set(json!({"a": 1})));
+    client.send(updates).unwrap().into_result().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "acme");
+    browser.click("document.querySelectorAll('#groups button')[1]");
+    shows(browser, "#live", "cannot be shown");
+    browser.click("document.querySelectorAll('#groups button')[0]");
+    shows(browser, "#live", "live");
+    assert_eq!(emulator.requests().len(), 1);
+}
+
 /// JavaScript's own numbers have 53 bits, and no `1.0`.
 #[test]
 fn numbers_are_shown_as_they_arrived() {
