@@ -10,7 +10,8 @@ pub type EachRow<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
 /// number and a column of bytes is enough; `SqliteSnapshot` of the crate `mixpanel-groups-sqlite` is an example.
 ///
 /// A row is some 100 to 300 bytes for each group, and more where a group has long lists. The snapshot calls `append`
-/// at most once for each request, and not at all in a run in which nothing changed.
+/// before a request that depends on rows that wait, once 256 KiB of rows wait, and at the end of a run; not at all in a
+/// run in which nothing changed.
 ///
 /// # Two runs at once
 /// A store refuses the second of two runs: `load` fails while another run is open, or `append` fails if another run
