@@ -195,6 +195,22 @@ fn groups_that_are_gone_are_deleted_on_request_only() {
     assert!(snapshot.is_empty());
 }
 
+/// As those of channels do, and of cursors that begin anew.
+#[test]
+fn a_source_that_goes_on_after_its_end_is_read_to_its_end() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    let snapshot = Snapshot::open(folder.file()).unwrap();
+    let mut snapshot = snapshot.delete_gone(true);
+    let report = snapshot.sync(&client, (0..4).map(company)).unwrap();
+    assert_eq!(report.accepted, 4 * 3);
+    let mut rows = [Some(0), None, Some(9), None].into_iter();
+    let source = std::iter::from_fn(|| rows.next().flatten()).map(company);
+    assert_eq!(snapshot.sync(&client, source).unwrap().accepted, 3);
+    assert_eq!((emulator.profiles().len(), snapshot.len()), (1, 1));
+    assert_eq!(rows.next(), Some(Some(9)));
+}
+
 #[test]
 fn the_company_of_a_group_is_known() {
     #[derive(MixpanelGroup)]
