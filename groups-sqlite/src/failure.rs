@@ -139,7 +139,9 @@ where
         ),
         Some(ErrorCode::ReadOnly) => (
             ErrorKind::Io,
-            format!("the {what} {at} is read-only: make the file writable"),
+            format!(
+                "the {what} {at} is read-only: make the file writable, and those beside it whose names begin with its name"
+            ),
         ),
         Some(ErrorCode::CannotOpen) => (
             ErrorKind::Io,
@@ -183,7 +185,10 @@ mod tests {
     #[test]
     fn the_advice_is_about_what_cannot_be_written() {
         for (code, advice) in [
-            (SQLITE_READONLY, "make the file writable"),
+            (
+                SQLITE_READONLY,
+                "make the file writable, and those beside it whose names begin with its name",
+            ),
             (SQLITE_READONLY_DIRECTORY, "make the folder writable"),
             (
                 SQLITE_CANTOPEN,

@@ -85,7 +85,10 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// - **A full disk or quota**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
 ///   whose name ends with `-reserve`, which is empty while they are in use; to fill it, 16 MiB must be free for a
 ///   moment. Until they are back, updates are accepted only as far as the database has free pages. What your own transactions
-///   publish cannot be held back. If 8 MiB do not suffice to remove all that one delivery has sent, the rest of it is sent
+///   publish cannot be held back. If the file was never made, on a volume of less than 32 MiB for instance, nothing is sent
+///   while the disk is full; a warning in the log says so. Set a
+///   [`capacity`](mixpanel_groups::buffered::BufferedClientBuilder::capacity) that is reached before: what waits takes up to
+///   twice the bytes of its JSON on the disk. If 8 MiB do not suffice to remove all that one delivery has sent, the rest of it is sent
 ///   once more. Then [`stats`](mixpanel_groups::BufferedClient::stats) does not count what was removed, and
 ///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error) does not get what was moved to `…_rejected`.
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process

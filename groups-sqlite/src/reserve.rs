@@ -87,7 +87,12 @@ impl Reserve {
         });
         if let Err(error) = filled {
             let _ = fs::remove_file(&twin);
-            log::warn!("cannot reserve room on the disk, to send from when it is full: {error}");
+            log::warn!(
+                "cannot keep {} MiB in {}: without them, nothing is sent while the disk is full; free {} MiB: {error}",
+                SIZE >> 20,
+                self.0.display(),
+                (2 * SIZE) >> 20,
+            );
         }
     }
 }
