@@ -243,6 +243,10 @@ pub(crate) fn failed(what: &str, error: tokio_postgres::Error) -> Error {
             ErrorKind::Io,
             ": its tables are missing, run `migrate` first",
         ),
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => (
+            ErrorKind::Io,
+            ": the role lacks a privilege, the documentation of `PostgresOutbox` lists them",
+        ),
         Some(&SqlState::DATA_CORRUPTED) => (ErrorKind::Damaged, ": run `migrate` again"),
         _ => (ErrorKind::Io, ""),
     };

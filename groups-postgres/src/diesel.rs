@@ -46,7 +46,7 @@ fn failed(error: diesel::result::Error) -> Error {
         }
         _ => (
             ErrorKind::Io,
-            " (if its function is missing, run `migrate` first)",
+            " (if its function is missing, run `migrate` first; if permission is denied, grant EXECUTE on it)",
         ),
     };
     Error::new(kind, format!("cannot publish to the outbox{advice}")).with_source(error)

@@ -146,8 +146,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// ```
 ///
 /// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A relay's role needs
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. In a schema other than `public`, both need `USAGE` on it. Any
-/// transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which slows relays down.
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. In a schema other than `public`, both need `USAGE` on it. To
+/// [`migrate`](Self::migrate), a role needs `CREATE` on the schema, and must own the tables, functions and views that exist:
+/// the other roles cannot call it. Any transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which
+/// slows relays down.
 ///
 /// Triggers on the table of updates count what waits. Where they were disabled for a while, or a part of the tables was
 /// restored, the depth is wrong until nothing waits: then a relay corrects it. [`migrate`](Self::migrate) corrects counts

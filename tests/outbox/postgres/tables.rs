@@ -485,6 +485,10 @@ fn a_role_without_other_rights_will_do() {
         format!("{source:?}").contains("permission denied"),
         "{source:?}"
     );
+    assert!(
+        error.to_string().contains("the role lacks a privilege"),
+        "{error}"
+    );
     client
         .batch_execute(&format!(
             "GRANT EXECUTE ON FUNCTION mixpanel_outbox_publish(text[], boolean) TO {app}"
