@@ -35,6 +35,12 @@ use crate::outbox::OutboxRecord;
 /// An outbox that keeps events too has a second queue for them, [`events`](Self::events): an `Outbox<EncodedEvent>`
 /// with the same promises and a capacity of its own, so that neither kind waits for the other. What is
 /// said of updates holds for events there, except that events have no group and no order.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an outbox",
+    label = "expected an outbox, such as `SqliteOutbox::open(path)?`",
+    note = "outboxes on disk or in a database are in the crates mixpanel-groups-sqlite and mixpanel-groups-postgres; the \
+            default, in memory, needs no call of `outbox`"
+)]
 pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// Appends updates. Returns `false` if they do not all fit within the capacity.
     ///

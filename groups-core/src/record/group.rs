@@ -31,7 +31,8 @@ impl Group<'_> {
         self.object(Operation::Union, properties)
     }
 
-    /// Returns an `$unset`, which removes the properties of these names. Without names it is empty and is not sent.
+    /// Returns an `$unset`, which removes the properties of these names: `acme.unset(["coupon"])`, in brackets also for one.
+    /// Without names it is empty and is not sent.
     pub fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
         self.update(Operation::Unset, |out| {
             let start = out.len();

@@ -74,7 +74,8 @@ pub trait MixpanelGroup {
         Update::derived(self, Operation::Union)
     }
 
-    /// Returns an `$unset`, which removes the properties of these names, as they are in Mixpanel (after `rename`).
+    /// Returns an `$unset`, which removes the properties of these names, as they are in Mixpanel (after `rename`):
+    /// `acme.unset(["coupon"])`, in brackets also for one.
     fn unset<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Update<'static> {
         self.group().unset(names)
     }
@@ -141,7 +142,7 @@ impl<T: MixpanelGroup> MixpanelGroup for &T {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared between threads, which an update that borrows it could be",
     label = "this struct has a field that is not `Sync`, such as an `Rc`, a `Cell` or a `RefCell`",
-    note = "use `Arc` or `Mutex` in the struct, or make the update from values: \
+    note = "use `Arc` (with the feature `rc` of serde) or `Mutex` in the struct, or make the update from values: \
             `company.group().set(properties)`, with any map or struct that serializes"
 )]
 pub trait ThreadSafe: Sync {}
