@@ -313,6 +313,13 @@ impl Shared {
         (!is_over).then_some(&self.cancel)
     }
 
+    /// Waits for another process, which has taken what this one is to send, for that time at most.
+    pub(super) fn wait_for_another(&self, time: Duration) {
+        drop(Self::wait(&self.progress, self.state(), time, |state| {
+            state.phase >= Phase::BrokenOff
+        }));
+    }
+
     /// Waits for the turn to settle or to take back, that long at most: an outbox may hang in the turn of another.
     pub(super) fn turn(&self, time: Duration) -> Option<Turn<'_>> {
         let is_free = |state: &State| !state.is_turn_taken;

@@ -69,8 +69,6 @@ const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(3600);
 enum Outcome {
     /// All that had been published before is settled. The oldest of what is left has waited for so long.
     Done(Duration),
-    /// Another process has taken what a flush or a shutdown waits for.
-    Elsewhere,
     /// Something failed; the pause is the one that the server requested, if any.
     Failed(Option<Duration>),
     /// Nothing of a delivery was accepted in time, and the server requested no pause.
@@ -100,7 +98,7 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
         let outcome = send_all(publisher, &task, &mut portion, &mut suspects);
         failures = match outcome {
             Outcome::Failed(_) | Outcome::TimedOut => failures.saturating_add(1),
-            Outcome::Done(_) | Outcome::Elsewhere => 0,
+            Outcome::Done(_) => 0,
         };
         if !shared.finish_task(&task, matches!(outcome, Outcome::Done(_))) {
             return;
@@ -109,7 +107,6 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
         let longer = longer.min(LONGEST_PAUSE.max(interval));
         pause = match outcome {
             Outcome::Done(waited) => interval.saturating_sub(waited),
-            Outcome::Elsewhere => interval.min(LOOK_AGAIN),
             Outcome::Failed(Some(requested)) => longer.max(requested.min(LONGEST_REQUESTED_PAUSE)),
             Outcome::Failed(None) | Outcome::TimedOut => longer,
         };
@@ -142,7 +139,7 @@ fn send_all<R: Kind>(
                 // There is a line, only not for so much.
                 Outcome::TimedOut if portion.timed_out(taken.len()) => {}
                 Outcome::TimedOut => return Outcome::TimedOut,
-                failed => {
+                failed @ Outcome::Failed(_) => {
                     portion.failed();
                     return failed;
                 }
@@ -153,7 +150,12 @@ fn send_all<R: Kind>(
             Ok(depth) if task.is_older_than(depth, age) => {
                 return Outcome::Done(depth.oldest.unwrap_or_default());
             }
-            Ok(_) if taken.is_empty() => return Outcome::Elsewhere,
+            // Another process has taken what a flush or a shutdown waits for. The task goes on: a new one would wait for what
+            // was published since, and so on.
+            Ok(_) if taken.is_empty() => {
+                let pause = publisher.settings.flush_interval.min(LOOK_AGAIN);
+                publisher.shared.wait_for_another(pause);
+            }
             Ok(_) => {}
             // The next take shows what is left. If it is nothing, a flush or a shutdown waits for the depth.
             Err(error) => {

@@ -299,6 +299,30 @@ fn a_flush_waits_for_what_another_process_sends_and_looks_now_and_then() {
 }
 
 #[test]
+fn a_flush_ends_while_another_process_sends_and_something_always_waits() {
+    simulate_rule(|| {
+        let (script, inner) = (Arc::<Script>::default(), Arc::default());
+        script.is_elsewhere.store(true, Ordering::Relaxed);
+        let buffered = client_over(&inner, &script, true).start().unwrap();
+        buffered.publish(update(0)).unwrap();
+        let other = thread::spawn(move || {
+            for id in 1..=10 {
+                sleep(SECOND / 5);
+                let next = [encoded(id)];
+                assert!(inner.append(&next, Capacity::default()).unwrap());
+                let oldest = inner.take(1).unwrap()[0].id;
+                inner.settle(&[oldest], &[]).unwrap();
+            }
+        });
+        let start = Instant::now();
+        let outcome = buffered.flush(FOREVER);
+        assert_eq!(outcome.waiting, Some(1));
+        assert!(start.elapsed() < SECOND, "what is left was published since");
+        other.join().unwrap();
+    });
+}
+
+#[test]
 fn what_was_published_during_a_delivery_has_waited_for_a_part_of_the_interval() {
     simulate_rule(|| {
         let waits_since_it_was_published = || {

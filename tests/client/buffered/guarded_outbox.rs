@@ -2,15 +2,18 @@
 //! its deadline, the process goes on, and each update is accounted for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::buffered::{BufferedClientBuilder, DeliveryEvent, OverflowPolicy};
-use mixpanel_groups::outbox::OutboxEntry;
-use mixpanel_groups::{BufferedClient, Client, Error, ErrorKind, Group, RetryPolicy, Update};
+use mixpanel_groups::outbox::{Capacity, OutboxEntry};
+use mixpanel_groups::{
+    BufferedClient, Client, EncodedUpdate, Error, ErrorKind, Group, MemoryOutbox, Outbox as _,
+    RetryPolicy, Update,
+};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
@@ -460,6 +463,36 @@ fn publishers_wait_for_room_that_another_process_makes() {
     assert_eq!(error.kind(), ErrorKind::Full);
     let appends = outbox.faults.calls("append");
     assert!(appends <= 6, "{appends}");
+}
+
+/// Another process sends what both publish, and something always waits.
+#[test]
+fn a_flush_and_a_shutdown_end_while_another_process_sends() {
+    let shared = Arc::new(MemoryOutbox::new());
+    let outbox = Faulty::over(Arc::clone(&shared) as _).taking(|_, _| Ok(Vec::new()));
+    let buffered = Client::disabled().buffered().outbox(outbox);
+    let buffered = buffered.start().unwrap();
+    let next = EncodedUpdate::new(&set(1)).unwrap().unwrap();
+    let is_over = AtomicBool::new(false);
+    buffered.publish(set(2)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let next = std::slice::from_ref(&next);
+                assert!(shared.append(next, Capacity::default()).unwrap());
+                let oldest = shared.take(1).unwrap()[0].id;
+                shared.settle(&[oldest], &[]).unwrap();
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let times = [BufferedClient::flush, BufferedClient::shutdown].map(|wait| {
+            let start = Instant::now();
+            drop(wait(&buffered, LONG));
+            start.elapsed()
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(times.iter().all(|time| *time < LONG), "{times:?}");
+    });
 }
 
 #[test]
