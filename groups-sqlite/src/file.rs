@@ -34,7 +34,7 @@ pub(crate) struct OutboxFile {
     identity: Identity,
     /// Something is damaged that could not be set aside.
     is_damaged: AtomicBool,
-    /// How many milliseconds a call waits for another connection that writes.
+    /// How many nanoseconds a call waits for another connection that writes.
     timeout: AtomicU64,
     /// The highest id that this process has taken; every row up to it is taken too. Locked after the file, if both are.
     taken: Mutex<i64>,
@@ -51,18 +51,18 @@ impl OutboxFile {
             identity: Identity::of(&path),
             path,
             is_damaged: AtomicBool::new(false),
-            timeout: AtomicU64::new(millis(BUSY_TIMEOUT)),
+            timeout: AtomicU64::new(nanos(BUSY_TIMEOUT)),
             taken: Mutex::new(0),
         }
     }
 
     pub(crate) fn set_timeout(&self, timeout: Duration) {
-        self.timeout.store(millis(timeout), Ordering::Relaxed);
+        self.timeout.store(nanos(timeout), Ordering::Relaxed);
     }
 
     /// Returns how long a call may wait for others.
     pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
+        Duration::from_nanos(self.timeout.load(Ordering::Relaxed))
     }
 
     /// Returns when a call that begins now is to give up waiting for others.
@@ -91,8 +91,8 @@ impl OutboxFile {
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Opens the file of an outbox or a snapshot, or creates it. Returns its path without symbolic links too, which the names of

@@ -115,6 +115,20 @@ fn a_lease_whose_extension_was_slow_covers_the_request_all_the_same() {
     assert!(left >= REQUEST.as_secs_f64(), "{left} after {took:?}");
 }
 
+/// A call that is given no time to wait for others still does its work.
+#[test]
+fn what_may_not_wait_is_held_all_the_same() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    for timeout in [Duration::from_micros(500), Duration::from_nanos(1)] {
+        assert!(outbox.set_timeout(timeout));
+        assert_eq!(outbox.take(10).unwrap().len(), 1);
+        assert!(outbox.hold(LONG).unwrap(), "within {timeout:?}");
+        outbox.release().unwrap();
+    }
+}
+
 /// Reading what is taken may take longer than a second, too.
 #[test]
 fn a_lease_lasts_as_long_as_a_call_may_take_before_it_is_extended() {
