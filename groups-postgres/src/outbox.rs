@@ -143,13 +143,19 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// SELECT kind, waiting, oldest, sender FROM mixpanel_outbox_status;
 /// SELECT age, body FROM mixpanel_outbox_waiting WHERE group_id = 'acme';
 /// SELECT rejected_at, message, body FROM mixpanel_outbox_rejected ORDER BY rejected_at DESC;
+/// -- Try some of them once more:
+/// WITH again AS (DELETE FROM mixpanel_outbox_rejected WHERE message LIKE 'too many%' RETURNING id, body)
+///     SELECT mixpanel_outbox_publish(array_agg(body::text ORDER BY id)) FROM again;
 /// ```
 ///
+/// Those are sent after newer updates of the same groups, so they may set older values.
+///
 /// To publish, a role needs `EXECUTE` on the functions `…_publish`, and no right on the tables. A relay's role needs
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables. In a schema other than `public`, both need `USAGE` on it. To
-/// [`migrate`](Self::migrate), a role needs `CREATE` on the schema, and must own the tables, functions and views that exist:
-/// the other roles cannot call it. Any transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which
-/// slows relays down.
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables, and one that monitors, `SELECT` on the views alone. In a schema
+/// other than `public`, all need `USAGE` on it. To [`migrate`](Self::migrate), a role needs `CREATE` on the schema, and must
+/// own the tables, functions and views that exist, also where there is nothing to do: the other roles cannot call it.
+///
+/// Any transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which slows relays down.
 ///
 /// Triggers on the table of updates count what waits. Where they were disabled for a while, or a part of the tables was
 /// restored, the depth is wrong until nothing waits: then a relay corrects it. [`migrate`](Self::migrate) corrects counts

@@ -269,6 +269,19 @@ fn rejected_updates_are_kept_with_the_message() {
     assert!(!rejected.get::<_, &str>(1).is_empty());
     assert!(rejected.get::<_, bool>(2));
     assert_eq!(harness.count("mixpanel_outbox_accepted"), 0);
+
+    // They can be tried once more, in plain SQL; none of them is nothing.
+    for waiting in [vec![("acme".to_owned(), 1)], Vec::new()] {
+        harness
+            .client()
+            .batch_execute(
+                "WITH again AS (DELETE FROM mixpanel_outbox_rejected RETURNING id, body)
+                 SELECT mixpanel_outbox_publish(array_agg(body::text ORDER BY id)) FROM again",
+            )
+            .unwrap();
+        assert_eq!(harness.count("mixpanel_outbox_rejected"), 0);
+        assert_eq!(drain(&harness.outbox), waiting);
+    }
 }
 
 #[test]
@@ -495,6 +508,19 @@ fn a_role_without_other_rights_will_do() {
         ))
         .unwrap();
     publish(1).unwrap();
+    // One that monitors reads the views and no table.
+    client
+        .batch_execute(&format!(
+            "GRANT SELECT ON mixpanel_outbox_status, mixpanel_outbox_waiting TO {app}"
+        ))
+        .unwrap();
+    for (table, is_allowed) in [("status", true), ("waiting", true), ("rejected", false)] {
+        let sql = format!("SELECT * FROM {schema}.mixpanel_outbox_{table}");
+        let read = app_config.connect(NoTls).unwrap().batch_execute(&sql);
+        assert_eq!(read.is_ok(), is_allowed, "{table}: {read:?}");
+    }
+    let error = outbox(&relay_config, schema).migrate().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "it is the owner's: {error:#}");
     assert_eq!(
         drain(&outbox(&relay_config, schema)),
         [("acme".to_owned(), 1)]
