@@ -261,7 +261,7 @@ impl Queues {
         };
         let waiting = stats.queued.zip(event_stats.queued);
         FlushOutcome {
-            waiting: waiting.map(|(updates, events)| updates + events),
+            waiting: waiting.map(|(updates, events)| updates.saturating_add(events)),
             undelivered,
             undelivered_events: undelivered_events.into_iter().map(Event::from).collect(),
             stats,
