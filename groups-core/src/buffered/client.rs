@@ -223,8 +223,8 @@ impl BufferedClient {
         self.queues.publish(record)
     }
 
-    /// Queues several updates or events, up to 2,000 at once. With an outbox on disk, that is much faster than one by one. If
-    /// the iterator panics, those since the last 2,000 are not queued.
+    /// Queues several updates or events, up to 2,000 or 32 MiB at once, and half of the capacity at most. With an outbox on
+    /// disk, that is much faster than one by one. If the iterator panics, those since the last ones at once are not queued.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), at the first that is not taken. The error gives back all

@@ -308,6 +308,9 @@ fn hook_publishes() -> Error {
     Error::config("`before_send` cannot publish")
 }
 
+/// The most bytes of JSON that are appended at once: an outbox in a database is to store them in one statement, and in time.
+const MAX_CHUNK: usize = 32 << 20;
+
 /// Records that are appended at once.
 struct Chunk<R> {
     records: Vec<R>,
@@ -333,7 +336,7 @@ impl<R: Kind> Chunk<R> {
     /// cannot be dropped, and to other publishers.
     fn is_full(&self, capacity: Capacity) -> bool {
         self.records.len() >= (capacity.updates / 2).clamp(1, MAX_RECORDS)
-            || self.bytes.saturating_add(MAX_RECORD) > capacity.bytes / 2
+            || self.bytes.saturating_add(MAX_RECORD) > (capacity.bytes / 2).min(MAX_CHUNK)
     }
 
     fn append_to(&mut self, queue: &Publisher<R>) -> Result<(), Error> {
@@ -361,5 +364,9 @@ mod tests {
         assert!(chunk.is_full(Capacity::new(6, 2 * bytes - 1)));
         assert!(chunk.is_full(Capacity::new(5, 2 * bytes)));
         assert!(chunk.is_full(Capacity::new(1, usize::MAX)));
+        let most = Capacity::new(usize::MAX, usize::MAX);
+        assert!(!chunk.is_full(most));
+        chunk.bytes = MAX_CHUNK - MAX_RECORD + 1;
+        assert!(chunk.is_full(most));
     }
 }
