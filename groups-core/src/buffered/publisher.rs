@@ -109,9 +109,14 @@ impl<R: Kind> Publisher<R> {
                 let message = format!("the queue of {} is full", R::NAME);
                 Err(Error::new(ErrorKind::Full, message))
             };
-            let bytes = total_bytes(updates);
-            if !Depth::default().has_room(updates.len(), bytes, self.settings.capacity) {
-                return full(); // Not even an empty outbox has room for them.
+            let (bytes, capacity) = (total_bytes(updates), self.settings.capacity);
+            // Not even an empty outbox has room for them, now or later.
+            if !Depth::default().has_room(updates.len(), bytes, capacity) {
+                let (name, most) = (R::NAME, capacity.bytes);
+                let message = format!(
+                    "{bytes} bytes of {name} do not fit into a capacity of {most}: set a larger one"
+                );
+                return Err(Error::config(message));
             }
             // What fills it may be rows of other processes, or of an earlier run, which are not counted here.
             self.shared.request_send();

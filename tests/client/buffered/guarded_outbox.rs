@@ -504,7 +504,7 @@ fn what_never_has_room_is_not_waited_for() {
     let error = buffered.publish(large).unwrap_err();
     assert_eq!(
         (error.kind(), error.undelivered().len()),
-        (ErrorKind::Full, 1)
+        (ErrorKind::Config, 1)
     );
 }
 

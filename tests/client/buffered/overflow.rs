@@ -132,7 +132,11 @@ fn what_can_never_fit_drops_nothing() {
         .unwrap();
     buffered.publish(set(1, 1)).unwrap();
     let large = Group::new("company", "large").set(json!({"text": "x".repeat(500)}));
-    assert_eq!(buffered.publish(large).unwrap_err().kind(), ErrorKind::Full);
+    let error = buffered.publish(large).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(!error.is_retryable(), "it is the same each time");
+    let why = "563 bytes of updates do not fit into a capacity of 500";
+    assert!(error.to_string().starts_with(why), "{error}");
     let outcome = buffered.shutdown(Duration::from_millis(100));
     assert_eq!((outcome.stats.dropped, outcome.undelivered.len()), (0, 1));
 }
