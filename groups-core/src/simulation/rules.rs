@@ -316,7 +316,7 @@ fn a_flush_ends_while_another_process_sends_and_something_always_waits() {
         });
         let start = Instant::now();
         let outcome = buffered.flush(FOREVER);
-        assert_eq!(outcome.waiting, Some(1));
+        assert!(outcome.waiting > Some(0), "{outcome}");
         assert!(start.elapsed() < SECOND, "what is left was published since");
         other.join().unwrap();
     });
