@@ -212,12 +212,12 @@ impl BufferedClient {
     ///
     /// # Errors
     /// - [`ErrorKind::InvalidUpdate`] if it cannot be sent: the error names group or event, property and cause.
-    /// - [`ErrorKind::Full`] if the outbox has no room (see [`OverflowPolicy`]).
+    /// - [`ErrorKind::Full`] if the outbox has no room (see [`OverflowPolicy`]), or never has, since the update or event has
+    ///   more bytes than the [capacity](BufferedClientBuilder::capacity): the message says so.
     /// - [`ErrorKind::Timeout`] if the outbox does not reply in [time](BufferedClientBuilder::outbox_timeout), or the
     ///   outbox's own error.
     /// - [`ErrorKind::Closed`] if the client was shut down, or this process is a fork of the one that started it.
-    /// - [`ErrorKind::Config`] if it has more bytes than the [capacity](BufferedClientBuilder::capacity), or if it is an event
-    ///   and the outbox keeps only updates.
+    /// - [`ErrorKind::Config`] for an event if the outbox keeps only updates.
     ///
     /// Except for the first, the error gives the update or event [back](Error::undelivered).
     pub fn publish(&self, record: impl IntoRecord) -> Result<(), Error> {

@@ -116,7 +116,7 @@ impl<R: Kind> Publisher<R> {
                 let message = format!(
                     "{bytes} bytes of {name} do not fit into a capacity of {most}: set a larger one"
                 );
-                return Err(Error::config(message));
+                return Err(Error::new(ErrorKind::Full, message));
             }
             // What fills it may be rows of other processes, or of an earlier run, which are not counted here.
             self.shared.request_send();

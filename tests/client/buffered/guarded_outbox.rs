@@ -504,7 +504,7 @@ fn what_never_has_room_is_not_waited_for() {
     let error = buffered.publish(large).unwrap_err();
     assert_eq!(
         (error.kind(), error.undelivered().len()),
-        (ErrorKind::Config, 1)
+        (ErrorKind::Full, 1)
     );
 }
 

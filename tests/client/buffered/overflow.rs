@@ -133,8 +133,7 @@ fn what_can_never_fit_drops_nothing() {
     buffered.publish(set(1, 1)).unwrap();
     let large = Group::new("company", "large").set(json!({"text": "x".repeat(500)}));
     let error = buffered.publish(large).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(!error.is_retryable(), "it is the same each time");
+    assert_eq!(error.kind(), ErrorKind::Full);
     let why = "563 bytes of updates do not fit into a capacity of 500";
     assert!(error.to_string().starts_with(why), "{error}");
     let outcome = buffered.shutdown(Duration::from_millis(100));
