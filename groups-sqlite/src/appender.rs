@@ -1,3 +1,4 @@
+use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use mixpanel_groups::outbox::{Capacity, OutboxRecord};
 
 use crate::failure::Failure;
 use crate::file::{OutboxFile, begin, delete, held, insert, now, size};
-use crate::reserve;
+use crate::reserve::{self, empty_log};
 use crate::schema::Tables;
 
 /// The most rows that one call drops. It is to end by its deadline; the caller comes again.
@@ -35,7 +36,17 @@ impl Appender {
     ) -> Result<Vec<Result<bool, Failure>>, Failure> {
         let transaction = begin(&self.db, deadline)?;
         let appends = take();
-        Ok(match self.try_append_all(transaction, &appends) {
+        let mut appended = self.try_append_all(transaction, &appends);
+        // Into the room of updates that were removed, the log has to grow less.
+        if let Err(failure) = &appended
+            && failure.is_full()
+            && self.file.reserve.is_short()
+        {
+            empty_log(&self.db);
+            let transaction = begin(&self.db, deadline).map_err(Failure::from);
+            appended = transaction.and_then(|again| self.try_append_all(again, &appends));
+        }
+        Ok(match appended {
             Ok(appended) => appended.into_iter().map(Ok).collect(),
             Err(failure) => appends.iter().map(|_| Err(failure.clone())).collect(),
         })
@@ -67,8 +78,24 @@ impl Appender {
         }
         drop(insert);
         self.file.check()?;
+        // What others have appended since the log was emptied is less than that, too.
+        let reserve = &self.file.reserve;
+        if needed(appends) > reserve.log_bytes()
+            && !reserve.has_room_for(self.growth(&transaction)?)
+        {
+            return Err(Failure::Full);
+        }
         transaction.commit()?;
         Ok(appended)
+    }
+
+    /// Returns by how many bytes the file of the database will grow when the log is moved to it.
+    fn growth(&self, transaction: &Transaction<'_>) -> Result<usize, Failure> {
+        let pages = pragma(transaction, "page_count")?;
+        let bytes = pages.saturating_mul(pragma(transaction, "page_size")?);
+        let file = fs::metadata(&self.file.path).ok();
+        let length = file.and_then(|file| usize::try_from(file.len()).ok());
+        Ok(bytes.saturating_sub(length.unwrap_or_default()))
     }
 
     /// Returns an error if the disk was full and the database would grow.
@@ -77,16 +104,15 @@ impl Appender {
         transaction: &Transaction<'_>,
         appends: &[Append<R>],
     ) -> Result<(), Failure> {
-        if !self.file.reserve.is_spent() {
+        if !self.file.reserve.is_short() {
             return Ok(());
         }
-        let pragma = |name| -> rusqlite::Result<usize> {
-            transaction.pragma_query_value(None, name, |row| size(row, 0))
-        };
-        let free = pragma("freelist_count")?.saturating_mul(pragma("page_size")?);
-        // A page holds less than its bytes of updates.
-        let needed: usize = appends.iter().map(Append::bytes).sum::<usize>() * 2;
-        if free < needed.saturating_add(reserve::SIZE) {
+        let page = pragma(transaction, "page_size")?;
+        let free = pragma(transaction, "freelist_count")?.saturating_mul(page);
+        let all = pragma(transaction, "page_count")?.saturating_mul(page);
+        // What is rejected moves to another table.
+        let kept = reserve::MOST.min(all / 2);
+        if free < needed(appends).saturating_add(kept) {
             return Err(Failure::Full);
         }
         Ok(())
@@ -127,12 +153,21 @@ impl Appender {
     }
 }
 
+fn pragma(db: &Connection, name: &str) -> rusqlite::Result<usize> {
+    db.pragma_query_value(None, name, |row| size(row, 0))
+}
+
 /// Returns an error if the oldest row cannot be read: nothing behind it would ever be sent.
 fn check_oldest(db: &Connection, tables: Tables) -> rusqlite::Result<()> {
     let sql = "SELECT body FROM mixpanel_outbox ORDER BY id LIMIT 1";
     let mut oldest = tables.prepare(db, sql)?;
     let read = oldest.query_row([], |row| row.get_ref(0).map(drop));
     read.optional().map(drop)
+}
+
+/// Returns how many bytes the pages of the updates have at most: a page holds less than its bytes of them.
+fn needed<R: OutboxRecord>(appends: &[Append<R>]) -> usize {
+    appends.iter().map(Append::bytes).sum::<usize>() * 2
 }
 
 impl<R: OutboxRecord> Append<R> {

@@ -23,9 +23,6 @@ use crate::schema::{SCHEMA, Tables};
 
 /// The longest wait for another connection that writes to the file, unless the client says otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of the write-ahead log that stay when it is empty.
-const MAX_JOURNAL: i64 = 4 << 20;
-
 /// The file and one queue in it, which several connections of this process share.
 pub(crate) struct OutboxFile {
     pub(crate) tables: Tables,
@@ -43,11 +40,9 @@ pub(crate) struct OutboxFile {
 impl OutboxFile {
     /// Returns the file at that path, which a connection has open and in which the tables are.
     pub(crate) fn of(path: PathBuf, tables: Tables) -> Self {
-        let reserve = Reserve::of(&path);
-        reserve.prepare();
         Self {
             tables,
-            reserve,
+            reserve: Reserve::of(&path).prepare(),
             identity: Identity::of(&path),
             path,
             is_damaged: AtomicBool::new(false),
@@ -204,16 +199,29 @@ fn turn_off_wal(path: &Path) -> rusqlite::Result<()> {
 /// Creates the tables, also on a full disk.
 pub(crate) fn create_tables_in(db: &Connection, path: &Path) -> Result<(), Failure> {
     let reserve = Reserve::of(path);
-    with_reserve(&reserve, || Ok(create_tables(db, path)?))
+    with_reserve(&reserve, db, || Ok(create_tables(db, path)?))
 }
 
-/// Sets what holds for one connection only.
-pub(crate) fn set_up(db: &Connection, durability: Durability) -> rusqlite::Result<()> {
+/// Sets what holds for one connection only. The log is moved to the database when it has so many bytes; as many stay when
+/// it is empty.
+pub(crate) fn set_up(
+    db: &Connection,
+    durability: Durability,
+    log_bytes: usize,
+) -> rusqlite::Result<()> {
     let full = durability == Durability::Full;
     db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
     // On macOS, a plain `fsync` does not reach the disk.
     db.pragma_update(None, "fullfsync", full)?;
-    db.pragma_update_and_check(None, "journal_size_limit", MAX_JOURNAL, |_| Ok(()))
+    let page = db.pragma_query_value(None, "page_size", |row| size(row, 0))?;
+    for (name, limit) in [
+        ("journal_size_limit", log_bytes),
+        ("wal_autocheckpoint", log_bytes / page.max(1)),
+    ] {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        db.pragma_update_and_check(None, name, limit, |_| Ok(()))?;
+    }
+    Ok(())
 }
 
 /// Begins a transaction that holds the write lock from its beginning, so it cannot fail with `SQLITE_BUSY` later.

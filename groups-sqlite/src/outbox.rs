@@ -83,14 +83,18 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///
 /// # What happens to disks and files
 /// - **A full disk or quota**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
-///   whose name ends with `-reserve`, which is empty while they are in use; to fill it, 16 MiB must be free for a
-///   moment. Until they are back, updates are accepted only as far as the database has free pages. What your own transactions
-///   publish cannot be held back. If the file was never made, on a volume of less than 32 MiB for instance, nothing is sent
-///   while the disk is full; a warning in the log says so. Set a
+///   whose name ends with `-reserve`, or half of what is free if that is less. It is empty while they are in use; to fill it,
+///   twice as much must be free for a moment. Until they are back, updates are accepted only as far as the database has free
+///   pages. If less than 512 KiB are free when the outbox is opened, nothing is kept, and nothing is sent while the disk is
+///   full; a warning in the log says so. Set a
 ///   [`capacity`](mixpanel_groups::buffered::BufferedClientBuilder::capacity) that is reached before: what waits takes up to
-///   twice the bytes of its JSON on the disk. If 8 MiB do not suffice to remove all that one delivery has sent, the rest of it is sent
-///   once more. Then [`stats`](mixpanel_groups::BufferedClient::stats) does not count what was removed, and
+///   twice the bytes of its JSON on the disk. If what is kept does not suffice to remove all that one delivery has sent, the
+///   rest of it is sent once more. Then [`stats`](mixpanel_groups::BufferedClient::stats) does not count what was removed, and
 ///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error) does not get what was moved to `…_rejected`.
+/// - **A disk that your own transactions fill**: no capacity holds them back. What they have published is sent too, unless
+///   one of them has written more than is kept: nothing is sent then until so much is free. Afterwards little can be
+///   published there, since SQLite's log has little room. If that may happen, set `PRAGMA wal_autocheckpoint = 100` on your
+///   connections.
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
 ///   lives. (On Windows a file in use cannot be removed.)
 /// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be
@@ -397,7 +401,7 @@ impl<R: OutboxRecord> SqliteOutbox<R> {
     ) -> Result<Self, Failure> {
         let connect = |durability| {
             let db = file::connect(&file.path)?;
-            file::set_up(&db, durability)?;
+            file::set_up(&db, durability, file.reserve.log_bytes())?;
             file::open_files(&db).map(|()| db)
         };
         file::open_files(&reader)?;

@@ -7,7 +7,7 @@ use crate::damage;
 use crate::failure::Failure;
 use crate::file::{OutboxFile, begin, delete, patiently};
 use crate::lease::{Lease, MAX_REQUEST};
-use crate::reserve::with_reserve;
+use crate::reserve::{empty_log, with_reserve};
 use crate::schema::Tables;
 use mixpanel_groups::Rejection;
 
@@ -52,7 +52,7 @@ impl Relay {
         let Self {
             db, file, lease, ..
         } = self;
-        with_reserve(&file.reserve, || {
+        with_reserve(&file.reserve, db, || {
             let transaction = begin(db, file.deadline())?;
             let changed = change(lease, &transaction);
             let committed = changed.and_then(|changed| transaction.commit().map(|()| changed));
@@ -98,6 +98,7 @@ impl Relay {
             self.release()?;
             self.file.set_damaged(false); // What could not be read is gone: another set it aside.
             self.correct_counts()?;
+            self.refill_reserve(true);
             return Ok(Vec::new());
         }
         let other = patiently(self.file.deadline(), || self.lease.other_now(&self.db))?;
@@ -141,7 +142,7 @@ impl Relay {
         }
         let update =
             format!("UPDATE mixpanel_outbox_state SET updates = 0, bytes = 0 WHERE {wrong}");
-        let corrected = with_reserve(&file.reserve, || {
+        let corrected = with_reserve(&file.reserve, db, || {
             let correct = || file.tables.prepare(db, &update)?.execute([]);
             Ok(patiently(file.deadline(), correct)?)
         })?;
@@ -206,7 +207,7 @@ impl Relay {
         if self.lease.is_held() {
             self.change_lease(Lease::release)?;
         }
-        self.refill_reserve();
+        self.refill_reserve(false);
         Ok(())
     }
 
@@ -239,7 +240,7 @@ impl Relay {
         if result.is_ok() {
             self.file.set_damaged(false); // Or it was repaired.
         }
-        self.refill_reserve();
+        self.refill_reserve(result.is_ok());
         result
     }
 
@@ -251,22 +252,16 @@ impl Relay {
             result => return result,
         }
         self.file.reserve.spend();
-        self.checkpoint();
+        empty_log(&self.db);
         if settled.len() <= 1 {
             return self.settle_part(settled);
         }
         // For all of them the log might take all the room of the reserve, and the file may have to grow a little.
         for part in settled.chunks(settled.len().div_ceil(PARTS)) {
             self.settle_in_parts(part)?;
-            self.checkpoint();
+            empty_log(&self.db);
         }
         Ok(())
-    }
-
-    /// Moves what is in the log to where it belongs, so that the log begins anew and needs no more room.
-    fn checkpoint(&self) {
-        let sql = "PRAGMA wal_checkpoint(RESTART)";
-        let _ = self.db.query_row(sql, [], |_| Ok(()));
     }
 
     fn settle_part(&mut self, settled: &[Settled<'_>]) -> Result<(), Failure> {
@@ -318,18 +313,27 @@ impl Relay {
         Ok(())
     }
 
-    /// Keeps room for sending again, when nothing is taken and the room was needed before or the reserve is missing.
-    fn refill_reserve(&mut self) {
+    /// Keeps room for sending again, when nothing is taken and the room was needed before, or is less than it could be. Where
+    /// nothing was sent, it shares no room: what is published then would take it, until none is left to send with.
+    fn refill_reserve(&mut self, is_sent: bool) {
         let reserve = &self.file.reserve;
-        let every = if reserve.is_spent() {
+        if self.lease.is_held() {
+            return;
+        }
+        if is_sent && reserve.is_used() {
+            reserve.share();
+            self.refilled = Some(Instant::now());
+            return;
+        }
+        let every = if reserve.is_short() {
             REFILL_EVERY
-        } else if reserve.is_missing() && self.file.check().is_ok() {
+        } else if reserve.is_small() && self.file.check().is_ok() {
             REPLACE_EVERY
         } else {
             return;
         };
         let is_due = self.refilled.is_none_or(|at| at.elapsed() >= every);
-        if is_due && !self.lease.is_held() {
+        if is_due {
             reserve.refill();
             self.refilled = Some(Instant::now());
         }

@@ -1,106 +1,196 @@
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::Connection;
 
 use crate::failure::Failure;
 
 /// Room on the disk that is kept for sending what waits.
 ///
 /// To remove an update SQLite must write, and an outbox that has filled its disk could never be emptied. So a file beside
-/// it keeps some room. The sender empties it when the disk is full, and fills it again when there is room. While
-/// it is empty, updates are appended only where the database needs no more room for them.
-pub(crate) struct Reserve(PathBuf);
+/// it keeps some room. The sender empties it when the disk is full, and fills it again when it has written. While
+/// it is short, updates are appended only where the database needs no more room for them.
+pub(crate) struct Reserve {
+    path: PathBuf,
+    /// How many bytes it had when the outbox was opened: on a small volume less than [`MOST`]. With fewer it is short.
+    size: usize,
+    /// It was emptied, and the room was not shared since.
+    is_used: AtomicBool,
+}
 
 /// As many bytes as SQLite may have to write for what was appended last, and then to send it.
-pub(crate) const SIZE: usize = 8 << 20;
+pub(crate) const MOST: usize = 8 << 20;
+
+/// With fewer bytes, updates might have to be removed one by one.
+const LEAST: usize = 256 << 10;
+
+/// More than a connection of SQLite has not yet written to the log before a transaction commits: its cache has 2,000 KiB.
+const CACHE: usize = 4 << 20;
 
 impl Reserve {
     /// Returns the reserve of an outbox, which may not have one yet.
     pub(crate) fn of(outbox: &Path) -> Self {
         let mut path = outbox.as_os_str().to_owned();
         path.push("-reserve");
-        Self(path.into())
+        Self {
+            path: path.into(),
+            size: LEAST,
+            is_used: AtomicBool::new(false),
+        }
     }
 
     /// Fills it if it is new.
-    pub(crate) fn prepare(&self) {
+    pub(crate) fn prepare(mut self) -> Self {
         if self.is_missing() {
             self.refill();
         }
+        self.size = self.kept().unwrap_or_default().clamp(LEAST, MOST);
+        self
     }
 
-    /// Returns whether there is no file: it is new, there was no room for it, or somebody has removed it.
-    pub(crate) fn is_missing(&self) -> bool {
-        let file = fs::symlink_metadata(&self.0);
+    /// Returns how many bytes of the write-ahead log may wait to be moved to the database, which grows by them then. On a
+    /// full disk there is only the reserve for that, and for the log to grow meanwhile.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.size / 2
+    }
+
+    /// Returns whether it has less room than it had. Where it was removed, updates are not refused for that.
+    pub(crate) fn is_short(&self) -> bool {
+        let has_less = |file: fs::Metadata| file.len() < self.size as u64;
+        fs::symlink_metadata(&self.path).is_ok_and(has_less) && self.kept().is_some()
+    }
+
+    /// Returns whether it might have more room: there was little on the disk, or somebody has removed it.
+    pub(crate) fn is_small(&self) -> bool {
+        self.kept().is_some_and(|kept| kept < MOST)
+    }
+
+    fn is_missing(&self) -> bool {
+        let file = fs::symlink_metadata(&self.path);
         file.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Returns whether it was emptied and not filled again.
-    pub(crate) fn is_spent(&self) -> bool {
-        self.has_length(0..=0)
-    }
-
-    /// Returns whether it has such a length, and is not a link.
-    fn has_length(&self, lengths: RangeInclusive<usize>) -> bool {
-        let file = fs::symlink_metadata(&self.0);
-        file.is_ok_and(|file| {
-            file.is_file() && usize::try_from(file.len()).is_ok_and(|len| lengths.contains(&len))
-        })
-    }
-
-    /// Gives its room to the sender. Returns whether that is more room than there was. What is not a full reserve is left
-    /// alone: it may be another program's.
-    pub(crate) fn spend(&self) -> bool {
-        // It is longer where another process was still filling it, and was killed.
-        if !self.has_length(SIZE..=2 * SIZE) {
-            return false;
+    /// Returns how many bytes it has. `None` if what is there is not a reserve: it may be another program's, or a link.
+    fn kept(&self) -> Option<usize> {
+        if self.is_missing() {
+            return Some(0);
         }
-        let emptied = File::options().write(true).open(&self.0);
+        let file = fs::symlink_metadata(&self.path).ok()?;
+        let length = usize::try_from(file.len()).ok()?;
+        // It is longer than it should be where another process was still filling it, and was killed.
+        let is_kept = file.is_file() && length <= 2 * MOST && (length == 0 || self.is_filled());
+        is_kept.then_some(length)
+    }
+
+    /// Returns whether its bytes are those that it is filled with. Where they are another user's, they cannot be read.
+    fn is_filled(&self) -> bool {
+        let mut first = [0; 8];
+        let read = File::open(&self.path).and_then(|mut file| file.read_exact(&mut first));
+        match read {
+            Ok(()) => Noise::default().next() == first,
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        }
+    }
+
+    /// Gives its room to the sender.
+    pub(crate) fn spend(&self) {
+        if self.kept().is_none_or(|kept| kept == 0) {
+            return;
+        }
+        let emptied = File::options().write(true).open(&self.path);
         let emptied = match emptied.and_then(|file| file.set_len(0)) {
             // It is another user's.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                fs::remove_file(&self.0).and_then(|()| File::create(&self.0).map(drop))
+                fs::remove_file(&self.path).and_then(|()| File::create(&self.path).map(drop))
             }
             emptied => emptied,
         };
-        if emptied.is_ok() {
+        if emptied.is_ok() && !self.is_used.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "the disk of the outbox, or its quota, is full: what waits is still sent, and little more is accepted"
             );
         }
-        emptied.is_ok()
     }
 
-    /// Fills it, if there is room for it and as much again: else the next write would spend it.
+    /// Returns whether it was emptied, and the room was not [shared](Self::share) since.
+    pub(crate) fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the disk has room for the database to grow by so many bytes, with those that are kept for that. As many
+    /// are in the write-ahead log, and nothing can be removed before they are moved to the database.
+    pub(crate) fn has_room_for(&self, growth: usize) -> bool {
+        let kept = self.kept().unwrap_or_default();
+        if kept == 0 || growth <= kept {
+            return true;
+        }
+        let size = (growth - kept).saturating_add(CACHE);
+        let mut path = self.path.as_os_str().to_owned();
+        path.push("-try");
+        let path = PathBuf::from(path);
+        let filled = fill(&path, size..=size);
+        let _ = fs::remove_file(&path);
+        filled.is_ok()
+    }
+
+    /// Takes back what the sender has not used, and whatever room there is.
+    fn put_back(&self) {
+        let _ = self.fill(1, LEAST);
+    }
+
+    /// Keeps half of the room, once something was sent and removed: the other half is for publishing.
+    pub(crate) fn share(&self) {
+        self.spend();
+        self.is_used.store(false, Ordering::Relaxed);
+        self.warn_of(self.fill(2, LEAST));
+    }
+
+    /// Fills it if there is room for it and as much again: else the next write would spend it.
     pub(crate) fn refill(&self) {
-        let mut twin = self.0.as_os_str().to_owned();
+        self.warn_of(self.fill(2, self.size));
+    }
+
+    fn warn_of(&self, filled: io::Result<()>) {
+        if let Err(error) = filled
+            && self.kept().is_none_or(|kept| kept == 0)
+        {
+            log::warn!(
+                "cannot keep room on the disk in {}: without it, nothing is sent while the disk is full; free {} KiB: {error}",
+                self.path.display(),
+                (2 * self.size) >> 10,
+            );
+        }
+    }
+
+    /// Fills it with that part of the room that there is, if that is more than it has.
+    fn fill(&self, part: usize, least: usize) -> io::Result<()> {
+        let mut twin = self.path.as_os_str().to_owned();
         twin.push("-new");
         let twin = PathBuf::from(twin);
-        let filled = fill(&twin, 2 * SIZE).and_then(|file| {
-            file.set_len(SIZE as u64)?;
-            match fs::rename(&twin, &self.0) {
+        let filled = fill(&twin, part * least..=part * MOST).and_then(|(file, size)| {
+            let size = size / part;
+            if self.kept().is_none_or(|kept| kept >= size) {
+                return fs::remove_file(&twin);
+            }
+            file.set_len(size as u64)?;
+            match fs::rename(&twin, &self.path) {
                 // Another filled it at the same time, with the same bytes.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 renamed => renamed,
             }
         });
-        if let Err(error) = filled {
+        if filled.is_err() {
             let _ = fs::remove_file(&twin);
-            log::warn!(
-                "cannot keep {} MiB in {}: without them, nothing is sent while the disk is full; free {} MiB: {error}",
-                SIZE >> 20,
-                self.0.display(),
-                (2 * SIZE) >> 20,
-            );
         }
+        filled
     }
 }
 
-/// Writes that many bytes, since a file with holes needs no room. On a file system that compresses them, or keeps equal parts
-/// once, others than random ones would need little. They are the same each time: another may be writing them too.
-fn fill(path: &Path, size: usize) -> io::Result<File> {
-    const CHUNK: usize = 1 << 20;
+/// Writes that many bytes, as far as there is room, since a file with holes needs none. Returns how many there are.
+fn fill(path: &Path, sizes: RangeInclusive<usize>) -> io::Result<(File, usize)> {
     // A link that somebody put there is not followed.
     if fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink()) {
         fs::remove_file(path)?;
@@ -111,30 +201,66 @@ fn fill(path: &Path, size: usize) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .open(path)?;
-    let mut chunk = vec![0; CHUNK];
-    let mut random = 1_u64;
-    for _ in 0..size / CHUNK {
+    let mut noise = Noise::default();
+    let mut chunk = vec![0; LEAST];
+    let mut size = 0;
+    while size < *sizes.end() {
         for bytes in chunk.chunks_exact_mut(8) {
-            // Marsaglia's xorshift.
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            bytes.copy_from_slice(&random.to_le_bytes());
+            bytes.copy_from_slice(&noise.next());
         }
-        file.write_all(&chunk)?;
+        match file.write_all(&chunk) {
+            Err(error) if size < *sizes.start() => return Err(error),
+            Err(_) => break,
+            Ok(()) => size += chunk.len(),
+        }
     }
-    Ok(file)
+    Ok((file, size))
 }
 
-/// Calls the function, and once more with the room of the reserve if the disk is full.
+/// What the reserve is filled with. On a file system that compresses, or keeps equal parts once, other bytes than random ones
+/// would need little room. They are the same each time: another may be writing them too.
+struct Noise(u64);
+
+impl Default for Noise {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl Noise {
+    /// Returns the next bytes.
+    fn next(&mut self) -> [u8; 8] {
+        // Marsaglia's xorshift.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.to_le_bytes()
+    }
+}
+
+/// Calls the function, which writes little, and once more with the room of the reserve if the disk is full.
 pub(crate) fn with_reserve<R>(
     reserve: &Reserve,
+    db: &Connection,
     mut call: impl FnMut() -> Result<R, Failure>,
 ) -> Result<R, Failure> {
     match call() {
-        Err(failure) if failure.is_full() && reserve.spend() => call(),
+        Err(failure) if failure.is_full() => {
+            reserve.spend();
+            empty_log(db);
+            let result = call();
+            // Before others use it: more may have to be written before anything is sent and removed.
+            reserve.put_back();
+            result
+        }
         result => result,
     }
+}
+
+/// Moves what is in the write-ahead log to where it belongs. The database may grow by it; then there is room for a log again.
+pub(crate) fn empty_log(db: &Connection) {
+    let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let _ = db.query_row(sql, [], |_| Ok(()));
 }
 
 #[cfg(test)]
@@ -142,23 +268,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_full_reserve_is_spent() {
+    fn only_a_reserve_is_spent() {
         let folder = tempfile::tempdir().unwrap();
-        let reserve = Reserve::of(&folder.path().join("outbox.db"));
-        assert!(reserve.is_missing() && !reserve.spend());
-        fs::write(&reserve.0, "another program's").unwrap();
-        assert!(!reserve.spend() && !reserve.is_spent());
-        assert_eq!(fs::read_to_string(&reserve.0).unwrap(), "another program's");
-        fs::remove_file(&reserve.0).unwrap();
-        reserve.prepare();
+        let reserve = || Reserve::of(&folder.path().join("outbox.db"));
+        let path = reserve().path;
+        reserve().spend();
+        assert!(!path.exists());
+        for foreign in ["another program's".to_owned(), "x".repeat(MOST)] {
+            fs::write(&path, &foreign).unwrap();
+            let reserve = reserve().prepare();
+            reserve.spend();
+            reserve.refill();
+            assert!(!reserve.is_short() && !reserve.is_small());
+            assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+        }
+        fs::remove_file(&path).unwrap();
+        let reserve = reserve().prepare();
         #[cfg(unix)]
         {
             let link = Reserve::of(&folder.path().join("other.db"));
-            std::os::unix::fs::symlink(&reserve.0, &link.0).unwrap();
-            assert!(!link.spend() && !reserve.is_spent());
+            std::os::unix::fs::symlink(&path, &link.path).unwrap();
+            let link = link.prepare();
+            link.spend();
+            link.refill();
+            assert!(link.path.is_symlink() && !reserve.is_short());
         }
-        let file = File::options().write(true).open(&reserve.0).unwrap();
-        file.set_len(SIZE as u64 + (4 << 20)).unwrap();
-        assert!(reserve.spend() && reserve.is_spent());
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(MOST as u64 + (4 << 20)).unwrap();
+        reserve.spend();
+        assert_eq!(reserve.kept(), Some(0));
+        assert!(reserve.is_short());
+        reserve.put_back();
+        assert_eq!(reserve.kept(), Some(MOST));
     }
 }

@@ -20,6 +20,8 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS mixpanel_snapshot (
 )";
 /// What the file is, in errors.
 const WHAT: &str = "snapshot";
+/// The most bytes of a write-ahead log.
+const MAX_LOG: usize = 4 << 20;
 /// The longest wait for another connection that writes to the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -79,7 +81,7 @@ impl SqliteSnapshot {
         let (db, path, opened) = file::open(path.as_ref(), WHAT)?;
         let set_up = || {
             db.busy_timeout(BUSY_TIMEOUT)?;
-            file::set_up(&db, Durability::Full)?;
+            file::set_up(&db, Durability::Full, MAX_LOG)?;
             // A power loss may undo with `FULL` what was committed last, unless the file is in WAL mode.
             db.pragma_update(None, "synchronous", "EXTRA")?;
             db.execute_batch(SCHEMA)

@@ -1,5 +1,6 @@
 //! A full disk: publishing fails, and what waits is sent and makes room again.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use mixpanel_groups::buffered::OverflowPolicy;
 use mixpanel_groups::outbox::Depth;
 use mixpanel_groups::{Client, EncodedUpdate, Error, ErrorKind, Group, Outbox};
 use mixpanel_groups_sqlite::{Durability, SqliteOutbox};
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -142,13 +143,17 @@ fn fill(outbox: &SqliteOutbox, bytes: usize) -> usize {
 
 #[test]
 fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
-    for (bytes, is_opened_again) in [
-        (1_000, false),
-        (1_000, true),
-        (20_000, false),
-        (900_000, true),
+    for (mib, bytes, is_opened_again) in [
+        (30, 1_000, false),
+        (30, 1_000, true),
+        (30, 20_000, false),
+        (30, 900_000, true),
+        (16, 900_000, false),
+        (4, 1_000, false),
+        (4, 20_000, true),
+        (1, 100, true),
     ] {
-        let Some(disk) = SmallDisk::new(30) else {
+        let Some(disk) = SmallDisk::new(mib) else {
             return;
         };
         let path = disk.0.path().join("outbox.db");
@@ -168,15 +173,15 @@ fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
             .overflow(OverflowPolicy::Reject);
         let buffered = buffered.start().unwrap();
         let outcome = buffered.flush(Duration::from_secs(60));
-        assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
-        assert_eq!(outcome.stats.accepted, appended, "{bytes}");
+        assert!(outcome.is_complete(), "{mib} MiB, {bytes}: {outcome:?}");
+        assert_eq!(outcome.stats.accepted, appended, "{mib} MiB, {bytes}");
         // In the room that became free.
         for number in 0..100 {
             let set = Group::new("company", number).set(json!({"number": number}));
             buffered.publish(set).unwrap();
         }
         let outcome = buffered.shutdown(Duration::from_secs(60));
-        assert!(outcome.is_complete(), "{bytes}: {outcome:?}");
+        assert!(outcome.is_complete(), "{mib} MiB, {bytes}: {outcome:?}");
         assert_eq!(outcome.stats.accepted, appended + 100);
     }
 }
@@ -201,6 +206,7 @@ fn the_reserve_of_another_user_is_spent_too() {
     let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
     let appended = fill(&outbox, 1_000);
     drop(outbox);
+    open_to_all(&path.with_extension("db-reserve"), 0o600); // Nor may another read it.
     disk.fill();
     // Another user may not reach the folder of this program.
     let folder = tempfile::tempdir().unwrap();
@@ -219,8 +225,15 @@ fn the_reserve_of_another_user_is_spent_too() {
 /// A rejected update is copied before it is removed: for all of them at once there is not enough room.
 #[test]
 fn what_fills_a_disk_can_be_rejected() {
-    for bytes in [1_000, 20_000, 900_000] {
-        let Some(disk) = SmallDisk::new(40) else {
+    for (mib, bytes) in [
+        (40, 1_000),
+        (40, 20_000),
+        (40, 900_000),
+        (12, 900_000),
+        (4, 1_000),
+        (1, 100),
+    ] {
+        let Some(disk) = SmallDisk::new(mib) else {
             return;
         };
         let path = disk.0.path().join("outbox.db");
@@ -247,21 +260,36 @@ fn what_fills_a_disk_can_be_rejected() {
 
 #[test]
 fn a_disk_may_become_full_again_and_again() {
-    let Some(disk) = SmallDisk::new(30) else {
-        return;
-    };
-    let path = disk.0.path().join("outbox.db");
-    let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
-    for round in 0..4 {
-        let appended = fill(&outbox, 10_000);
-        assert!(appended > 100, "round {round}: {appended}");
-        let mut left = appended;
-        while left > 0 {
-            let taken = outbox.take(500).unwrap();
-            outbox.settle(&ids(&taken), &[]).unwrap();
-            left -= taken.len();
+    for (mib, bytes, is_opened_again) in [
+        (30, 10_000, false),
+        (30, 10_000, true),
+        (4, 1_000, false),
+        (4, 1_000, true),
+    ] {
+        let Some(disk) = SmallDisk::new(mib) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let open = || SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let mut outbox = open();
+        for round in 0..4 {
+            let appended = fill(&outbox, bytes);
+            assert!(appended > 100, "{mib} MiB, round {round}: {appended}");
+            if is_opened_again {
+                drop(outbox);
+                outbox = open();
+            }
+            let mut left = appended;
+            while left > 0 {
+                let taken = outbox.take(500).unwrap();
+                outbox.settle(&ids(&taken), &[]).unwrap();
+                left -= taken.len();
+            }
+            assert!(
+                outbox.take(1).unwrap().is_empty(),
+                "{mib} MiB, round {round}"
+            );
         }
-        assert!(outbox.take(1).unwrap().is_empty(), "round {round}");
     }
 }
 
@@ -343,4 +371,85 @@ fn what_is_settled_on_a_full_disk_gives_up_the_lease() {
     let db = Connection::open(&path).unwrap();
     assert_eq!(count(&db, "mixpanel_outbox"), 0);
     assert_eq!(count(&db, "mixpanel_outbox_lease"), 0);
+}
+
+/// An application publishes in its own transactions, which no capacity holds back, until its disk is full.
+#[test]
+fn what_own_transactions_have_filled_a_disk_with_is_sent() {
+    for (mib, at_once) in [(30, 1), (12, 1), (4, 200)] {
+        let Some(disk) = SmallDisk::new(mib) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let mut own = Connection::open(&path).unwrap();
+        let published = Cell::new(0);
+        let mut fill_the_disk = || while publish_in_one(&mut own, &published, at_once).is_ok() {};
+        fill_the_disk();
+        // Mixpanel cannot be reached, and there is less room after each try.
+        for _ in 0..5 {
+            outbox.take(1_000).unwrap();
+            fill_the_disk();
+            outbox.release().unwrap();
+            fill_the_disk();
+        }
+        assert_eq!(outbox.depth().unwrap().updates, published.get());
+        disk.fill();
+        let mut left = published.get();
+        while left > 0 {
+            let taken = ids(&outbox.take(20_000).unwrap());
+            assert!(
+                !taken.is_empty(),
+                "{mib} MiB, {at_once} at once: {left} left"
+            );
+            outbox.settle(&taken, &[]).unwrap();
+            left -= taken.len();
+        }
+        assert_eq!(outbox.depth().unwrap(), Depth::default());
+        // In the room that became free.
+        publish_in_one(&mut own, &published, 1).unwrap();
+    }
+}
+
+fn publish_in_one(
+    own: &mut Connection,
+    published: &Cell<usize>,
+    updates: usize,
+) -> Result<(), Error> {
+    let failed = |error| Error::new(ErrorKind::Io, "own").with_source(error);
+    let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate);
+    let transaction = transaction.map_err(failed)?;
+    let text = "x".repeat(1_000);
+    for number in published.get()..published.get() + updates {
+        let set = Group::new("company", number).set(json!({"number": number, "text": text}));
+        SqliteOutbox::publish_in(&transaction, set)?;
+    }
+    transaction.commit().map_err(failed)?;
+    published.set(published.get() + updates);
+    Ok(())
+}
+
+/// Many large updates in one transaction: what the log has of them must have room in the database.
+#[test]
+fn a_large_transaction_leaves_room_to_remove_it() {
+    for (mib, at_once) in [(64, 20), (40, 10), (4, 1)] {
+        let Some(disk) = SmallDisk::new(mib) else {
+            return;
+        };
+        let path = disk.0.path().join("outbox.db");
+        let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
+        let all: Vec<_> = (0..at_once).map(|number| large(number, 900_000)).collect();
+        let mut left = 0;
+        while outbox.append(&all, ROOM).is_ok() {
+            left += at_once;
+        }
+        assert!(left > 0, "{mib} MiB");
+        assert_eq!(outbox.depth().unwrap().updates, left);
+        disk.fill();
+        while left > 0 {
+            let taken = ids(&outbox.take(20_000).unwrap());
+            outbox.settle(&taken, &[]).unwrap();
+            left -= taken.len();
+        }
+    }
 }
