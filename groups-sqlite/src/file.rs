@@ -114,8 +114,11 @@ pub(crate) fn open(path: &Path, what: &str) -> Result<(Connection, PathBuf, Open
 }
 
 /// Returns whether something is there that is not a regular file, such as a device: SQLite would leave a journal beside it.
+/// What ends with a separator is a folder, also if it does not exist.
 fn is_special(path: &Path) -> bool {
-    path.metadata().is_ok_and(|file| !file.is_file())
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let last = bytes.last().map(|byte| char::from(*byte));
+    last.is_some_and(std::path::is_separator) || path.metadata().is_ok_and(|file| !file.is_file())
 }
 
 /// Opens a connection. SQLite reads a path that begins with `file:` as a URI, also without the flag for that: the bundled

@@ -29,7 +29,7 @@ fn a_file_that_cannot_be_opened_is_an_error() {
 
 #[test]
 fn a_path_that_keeps_nothing_is_an_error() {
-    for path in ["", ":memory:", "a\0b", "/dev/null"] {
+    for path in ["", ":memory:", "a\0b", "/dev/null", "missing/"] {
         let message = format!("path {path:?} is not a file: name one");
         for error in [
             SqliteOutbox::open(path).unwrap_err(),
