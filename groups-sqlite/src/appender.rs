@@ -37,12 +37,14 @@ impl Appender {
         let transaction = begin(&self.db, deadline)?;
         let appends = take();
         let mut appended = self.try_append_all(transaction, &appends);
-        // Into the room of updates that were removed, the log has to grow less.
         if let Err(failure) = &appended
             && failure.is_full()
-            && self.file.reserve.is_short()
         {
-            empty_log(&self.db);
+            self.file.reserve.wait_until_filled();
+            // It was appended to free pages, so the log, which has little room to grow, can be moved to the database.
+            if self.file.reserve.is_short() {
+                empty_log(&self.db);
+            }
             let transaction = begin(&self.db, deadline).map_err(Failure::from);
             appended = transaction.and_then(|again| self.try_append_all(again, &appends));
         }
@@ -59,7 +61,9 @@ impl Appender {
     ) -> Result<Vec<bool>, Failure> {
         let tables = self.file.tables;
         check_oldest(&transaction, tables)?;
-        self.check_disk(&transaction, appends)?;
+        if self.file.reserve.is_short() && !self.has_free_pages(appends)? {
+            return Err(Failure::Full);
+        }
         let now = now(&transaction)?;
         let mut held = held(&transaction, self.file.tables)?;
         let mut insert = insert(&transaction, tables)?;
@@ -80,9 +84,7 @@ impl Appender {
         self.file.check()?;
         // What others have appended since the log was emptied is less than that, too.
         let reserve = &self.file.reserve;
-        if needed(appends) > reserve.log_bytes()
-            && !reserve.has_room_for(self.growth(&transaction)?)
-        {
+        if needed(appends) > reserve.log_bytes() && !reserve.has_room_for(self.growth()?) {
             return Err(Failure::Full);
         }
         transaction.commit()?;
@@ -90,32 +92,19 @@ impl Appender {
     }
 
     /// Returns by how many bytes the file of the database will grow when the log is moved to it.
-    fn growth(&self, transaction: &Transaction<'_>) -> Result<usize, Failure> {
-        let pages = pragma(transaction, "page_count")?;
-        let bytes = pages.saturating_mul(pragma(transaction, "page_size")?);
+    fn growth(&self) -> rusqlite::Result<usize> {
+        let bytes = pragma(&self.db, "page_count")?.saturating_mul(pragma(&self.db, "page_size")?);
         let file = fs::metadata(&self.file.path).ok();
         let length = file.and_then(|file| usize::try_from(file.len()).ok());
         Ok(bytes.saturating_sub(length.unwrap_or_default()))
     }
 
-    /// Returns an error if the disk was full and the database would grow.
-    fn check_disk<R: OutboxRecord>(
-        &self,
-        transaction: &Transaction<'_>,
-        appends: &[Append<R>],
-    ) -> Result<(), Failure> {
-        if !self.file.reserve.is_short() {
-            return Ok(());
-        }
-        let page = pragma(transaction, "page_size")?;
-        let free = pragma(transaction, "freelist_count")?.saturating_mul(page);
-        let all = pragma(transaction, "page_count")?.saturating_mul(page);
-        // What is rejected moves to another table.
-        let kept = reserve::MOST.min(all / 2);
-        if free < needed(appends).saturating_add(kept) {
-            return Err(Failure::Full);
-        }
-        Ok(())
+    /// Returns whether the updates need no more room in the file of the database, nor their rejection.
+    fn has_free_pages<R: OutboxRecord>(&self, appends: &[Append<R>]) -> rusqlite::Result<bool> {
+        let page = pragma(&self.db, "page_size")?;
+        let free = pragma(&self.db, "freelist_count")?.saturating_mul(page);
+        // What is rejected is copied before it is removed.
+        Ok(free >= needed(appends).saturating_add(reserve::LEAST))
     }
 
     /// Removes some of the oldest rows that are not taken, until there is room. Returns how many were removed.

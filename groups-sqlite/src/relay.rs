@@ -98,7 +98,6 @@ impl Relay {
             self.release()?;
             self.file.set_damaged(false); // What could not be read is gone: another set it aside.
             self.correct_counts()?;
-            self.refill_reserve(true);
             return Ok(Vec::new());
         }
         let other = patiently(self.file.deadline(), || self.lease.other_now(&self.db))?;
@@ -248,7 +247,7 @@ impl Relay {
     /// cannot be settled, and is sent once more, are the last ones.
     fn settle_in_parts(&mut self, settled: &[Settled<'_>]) -> Result<(), Failure> {
         match self.settle_part(settled) {
-            Err(failure) if failure.is_full() => {}
+            Err(failure) if failure.is_full() => self.file.reserve.wait_until_filled(),
             result => return result,
         }
         self.file.reserve.spend();
@@ -313,7 +312,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Keeps room for sending again, when nothing is taken and the room was needed before, or is less than it could be. Where
+    /// Keeps room for sending again, when nothing is taken and the room was needed before, or the reserve is missing. Where
     /// nothing was sent, it shares no room: what is published then would take it, until none is left to send with.
     fn refill_reserve(&mut self, is_sent: bool) {
         let reserve = &self.file.reserve;
@@ -327,7 +326,7 @@ impl Relay {
         }
         let every = if reserve.is_short() {
             REFILL_EVERY
-        } else if reserve.is_small() && self.file.check().is_ok() {
+        } else if reserve.is_missing() && self.file.check().is_ok() {
             REPLACE_EVERY
         } else {
             return;

@@ -1,8 +1,10 @@
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -22,10 +24,10 @@ pub(crate) struct Reserve {
 }
 
 /// As many bytes as SQLite may have to write for what was appended last, and then to send it.
-pub(crate) const MOST: usize = 8 << 20;
+const MOST: usize = 8 << 20;
 
 /// With fewer bytes, updates might have to be removed one by one.
-const LEAST: usize = 256 << 10;
+pub(crate) const LEAST: usize = 256 << 10;
 
 /// More than a connection of SQLite has not yet written to the log before a transaction commits: its cache has 2,000 KiB.
 const CACHE: usize = 4 << 20;
@@ -42,9 +44,10 @@ impl Reserve {
         }
     }
 
-    /// Fills it if it is new.
+    /// Fills it if it is new, or small since there was little room. One that was spent is filled by the sender.
     pub(crate) fn prepare(mut self) -> Self {
-        if self.is_missing() {
+        let is_small = self.kept().is_some_and(|kept| (1..MOST).contains(&kept));
+        if self.is_missing() || is_small {
             self.refill();
         }
         self.size = self.kept().unwrap_or_default().clamp(LEAST, MOST);
@@ -63,12 +66,8 @@ impl Reserve {
         fs::symlink_metadata(&self.path).is_ok_and(has_less) && self.kept().is_some()
     }
 
-    /// Returns whether it might have more room: there was little on the disk, or somebody has removed it.
-    pub(crate) fn is_small(&self) -> bool {
-        self.kept().is_some_and(|kept| kept < MOST)
-    }
-
-    fn is_missing(&self) -> bool {
+    /// Returns whether there is no file: it is new, there was no room for it, or somebody has removed it.
+    pub(crate) fn is_missing(&self) -> bool {
         let file = fs::symlink_metadata(&self.path);
         file.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
@@ -80,8 +79,7 @@ impl Reserve {
         }
         let file = fs::symlink_metadata(&self.path).ok()?;
         let length = usize::try_from(file.len()).ok()?;
-        // It is longer than it should be where another process was still filling it, and was killed.
-        let is_kept = file.is_file() && length <= 2 * MOST && (length == 0 || self.is_filled());
+        let is_kept = file.is_file() && length <= MOST && (length == 0 || self.is_filled());
         is_kept.then_some(length)
     }
 
@@ -93,6 +91,24 @@ impl Reserve {
             Ok(()) => Noise::default().next() == first,
             Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
         }
+    }
+
+    /// Waits until nobody fills it any more: meanwhile there is no room for anything else.
+    pub(crate) fn wait_until_filled(&self) {
+        let twin = self.beside("-new");
+        for _ in 0..20 {
+            if !twin.exists() {
+                return;
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Returns the path of a file beside it.
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(ending);
+        path.into()
     }
 
     /// Gives its room to the sender.
@@ -128,10 +144,9 @@ impl Reserve {
             return true;
         }
         let size = (growth - kept).saturating_add(CACHE);
-        let mut path = self.path.as_os_str().to_owned();
-        path.push("-try");
-        let path = PathBuf::from(path);
-        let filled = fill(&path, size..=size);
+        let path = self.beside("-try");
+        let _ = fs::remove_file(&path);
+        let filled = File::create_new(&path).and_then(|file| fill(&file, size..=size));
         let _ = fs::remove_file(&path);
         filled.is_ok()
     }
@@ -165,42 +180,46 @@ impl Reserve {
         }
     }
 
-    /// Fills it with that part of the room that there is, if that is more than it has.
+    /// Fills it with that part of the room that there is, if that is more than it has, unless another is filling it.
     fn fill(&self, part: usize, least: usize) -> io::Result<()> {
-        let mut twin = self.path.as_os_str().to_owned();
-        twin.push("-new");
-        let twin = PathBuf::from(twin);
-        let filled = fill(&twin, part * least..=part * MOST).and_then(|(file, size)| {
-            let size = size / part;
-            if self.kept().is_none_or(|kept| kept >= size) {
-                return fs::remove_file(&twin);
-            }
-            file.set_len(size as u64)?;
-            match fs::rename(&twin, &self.path) {
-                // Another filled it at the same time, with the same bytes.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                renamed => renamed,
-            }
-        });
+        let twin = self.beside("-new");
+        // A link that somebody put there is not followed.
+        if fs::symlink_metadata(&twin).is_ok_and(|file| file.is_symlink()) {
+            fs::remove_file(&twin)?;
+        }
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false);
+        let file = file.open(&twin)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Ok(());
+        }
+        // Another may have filled it before it was locked.
+        let filled = if twin.exists() {
+            self.fill_locked(&twin, &file, part, least)
+        } else {
+            Ok(())
+        };
         if filled.is_err() {
             let _ = fs::remove_file(&twin);
         }
+        // A child process that is just being started shares the open file, so closing it would not do.
+        let _ = file.unlock();
         filled
+    }
+
+    fn fill_locked(&self, twin: &Path, file: &File, part: usize, least: usize) -> io::Result<()> {
+        file.set_len(0)?;
+        let size = fill(file, part * least..=part * MOST)? / part;
+        if self.kept().is_none_or(|kept| kept >= size) {
+            return fs::remove_file(twin);
+        }
+        file.set_len(size as u64)?;
+        fs::rename(twin, &self.path)
     }
 }
 
 /// Writes that many bytes, as far as there is room, since a file with holes needs none. Returns how many there are.
-fn fill(path: &Path, sizes: RangeInclusive<usize>) -> io::Result<(File, usize)> {
-    // A link that somebody put there is not followed.
-    if fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink()) {
-        fs::remove_file(path)?;
-    }
-    // Not truncated: another may be filling it, and a reserve without a byte is one that was spent.
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+fn fill(mut file: &File, sizes: RangeInclusive<usize>) -> io::Result<usize> {
     let mut noise = Noise::default();
     let mut chunk = vec![0; LEAST];
     let mut size = 0;
@@ -214,11 +233,11 @@ fn fill(path: &Path, sizes: RangeInclusive<usize>) -> io::Result<(File, usize)> 
             Ok(()) => size += chunk.len(),
         }
     }
-    Ok((file, size))
+    Ok(size)
 }
 
 /// What the reserve is filled with. On a file system that compresses, or keeps equal parts once, other bytes than random ones
-/// would need little room. They are the same each time: another may be writing them too.
+/// would need little room. They are the same each time, so that the reserve is known by its first ones.
 struct Noise(u64);
 
 impl Default for Noise {
@@ -244,17 +263,20 @@ pub(crate) fn with_reserve<R>(
     db: &Connection,
     mut call: impl FnMut() -> Result<R, Failure>,
 ) -> Result<R, Failure> {
-    match call() {
-        Err(failure) if failure.is_full() => {
-            reserve.spend();
-            empty_log(db);
-            let result = call();
-            // Before others use it: more may have to be written before anything is sent and removed.
-            reserve.put_back();
-            result
-        }
-        result => result,
+    let is_full = |result: &Result<R, Failure>| result.as_ref().is_err_and(Failure::is_full);
+    let mut result = call();
+    if is_full(&result) {
+        reserve.wait_until_filled();
+        result = call();
     }
+    if is_full(&result) {
+        reserve.spend();
+        empty_log(db);
+        result = call();
+        // Before others use it: more may have to be written before anything is sent and removed.
+        reserve.put_back();
+    }
+    result
 }
 
 /// Moves what is in the write-ahead log to where it belongs. The database may grow by it; then there is room for a log again.
@@ -279,7 +301,7 @@ mod tests {
             let reserve = reserve().prepare();
             reserve.spend();
             reserve.refill();
-            assert!(!reserve.is_short() && !reserve.is_small());
+            assert!(!reserve.is_short());
             assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
         }
         fs::remove_file(&path).unwrap();
@@ -293,8 +315,6 @@ mod tests {
             link.refill();
             assert!(link.path.is_symlink() && !reserve.is_short());
         }
-        let file = File::options().write(true).open(&path).unwrap();
-        file.set_len(MOST as u64 + (4 << 20)).unwrap();
         reserve.spend();
         assert_eq!(reserve.kept(), Some(0));
         assert!(reserve.is_short());
