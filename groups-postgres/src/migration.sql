@@ -80,13 +80,15 @@ CREATE TABLE IF NOT EXISTS public.mixpanel_outbox_count (
     autovacuum_vacuum_insert_threshold = -1
 );
 
--- Ids must not start again below those in use, as they would after a switch to a logical replica, which has the rows but
--- not the state of the sequences. One at a time, so that a sequence never goes back.
+-- Ids must not start again below those in use or kept, as they would after a switch to a logical replica, which has the rows
+-- but not the state of the sequences. One at a time, so that a sequence never goes back.
 DO $do$ BEGIN
     PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
     PERFORM pg_catalog.setval('public.mixpanel_outbox_id_seq', used.last)
     FROM (SELECT GREATEST((SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'update'),
-                          (SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'event')) AS last) AS used
+                          (SELECT pg_catalog.max(id) FROM public.mixpanel_outbox WHERE kind = 'event'),
+                          (SELECT pg_catalog.max(id) FROM public.mixpanel_outbox_rejected),
+                          (SELECT pg_catalog.max(id) FROM public.mixpanel_outbox_accepted)) AS last) AS used
     WHERE used.last > (SELECT last_value - (NOT is_called)::integer FROM public.mixpanel_outbox_id_seq);
     PERFORM pg_catalog.setval('public.mixpanel_outbox_count_id_seq', used.last)
     FROM (SELECT pg_catalog.max(id) AS last FROM public.mixpanel_outbox_count) AS used

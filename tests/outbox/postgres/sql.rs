@@ -446,3 +446,31 @@ fn migrating_sets_each_id_above_those_in_use() {
     let sent = drain(outbox).into_iter().map(|(_, number)| number);
     assert!(sent.eq(1..=3));
 }
+
+/// What was rejected before a switch to a logical replica is kept for its time: no later id replaces it.
+#[test]
+fn migrating_sets_ids_above_what_is_kept() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    for (table, columns, id) in [
+        ("rejected", "id, kind, since, message, body", 7),
+        ("accepted", "id, kind, since, body", 9),
+    ] {
+        let message = if table == "rejected" { "'no', " } else { "" };
+        client
+            .batch_execute(&format!(
+                "INSERT INTO mixpanel_outbox_{table} ({columns}) VALUES ({id}, 'event', now(), {message}'{{}}')"
+            ))
+            .unwrap();
+        harness.outbox.migrate().unwrap();
+        harness
+            .outbox
+            .publish_in(&mut client, seats("acme", 1))
+            .unwrap();
+        let last = "SELECT max(id) FROM mixpanel_outbox";
+        let last: i64 = client.query_one(last, &[]).unwrap().get(0);
+        assert_eq!(last, id + 1, "{table}");
+    }
+}
