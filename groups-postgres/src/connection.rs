@@ -253,6 +253,33 @@ pub(crate) fn failed(what: &str, error: tokio_postgres::Error) -> Error {
     Error::new(kind, format!("cannot {what}{advice}")).with_source(error)
 }
 
+/// Whether row-level security hides all rows of a table from this role, which is not the owner, because there is no policy.
+/// PostgreSQL reports nothing then: the table seems to be empty.
+macro_rules! is_hidden {
+    ($table:literal) => {
+        concat!(
+            "(pg_catalog.row_security_active('",
+            $table,
+            "') AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy WHERE polrelid = '",
+            $table,
+            "'::regclass))"
+        )
+    };
+}
+pub(crate) use is_hidden;
+
+/// Returns an error if the column of the first row says that rows are hidden.
+pub(crate) fn check_hidden(what: &str, rows: &[Row], column: usize) -> Result<(), Error> {
+    let hidden = rows.first().map(|row| row.try_get(column)).transpose();
+    if hidden.map_err(|error| failed(what, error))? != Some(true) {
+        return Ok(());
+    }
+    let message = format!(
+        "cannot {what}: row-level security hides its rows from this role, connect as the owner of the tables or create a policy"
+    );
+    Err(Error::new(ErrorKind::Io, message))
+}
+
 /// Returns the numbers of the first row.
 pub(crate) fn numbers<const N: usize>(what: &str, rows: &[Row]) -> Result<[i64; N], Error> {
     let Some(row) = rows.first() else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
 
-use crate::connection::{Connection, Params, failed, numbers};
+use crate::connection::{Connection, Params, check_hidden, failed, is_hidden, numbers};
 use mixpanel_groups::outbox::Depth;
 use mixpanel_groups::{Error, ErrorKind};
 
@@ -50,6 +50,7 @@ async fn measure_once(
     let params: &Params<'_> = &[(&kind, Type::TEXT)];
     let rows = connection.query(WHAT, DEPTH, params).await?;
     let [updates, bytes, counts] = numbers(WHAT, &rows)?;
+    check_hidden(WHAT, &rows, 5)?;
     let is_read_only = rows.first().map(|row| row.try_get(4)).transpose();
     let is_read_only = is_read_only.map_err(|error| failed(WHAT, error))?;
     let oldest = rows.first().map(|row| row.try_get::<_, Option<f64>>(3));
@@ -88,19 +89,22 @@ pub(crate) async fn correct_counts(connection: &mut Connection) {
     }
 }
 
-const DEPTH: &str =
+const DEPTH: &str = concat!(
     "SELECT coalesce(pg_catalog.sum(updates), 0)::bigint, coalesce(pg_catalog.sum(bytes), 0)::bigint, pg_catalog.count(*),
         (SELECT extract(epoch FROM pg_catalog.clock_timestamp() - since)::float8
          FROM public.mixpanel_outbox WHERE kind = $1 ORDER BY id LIMIT 1),
-        pg_catalog.current_setting('transaction_read_only')::boolean
-     FROM public.mixpanel_outbox_count WHERE kind = $1";
+        pg_catalog.current_setting('transaction_read_only')::boolean, ",
+    is_hidden!("public.mixpanel_outbox_count"),
+    " FROM public.mixpanel_outbox_count WHERE kind = $1"
+);
 
 /// One more row corrects the sum, and waits for no transaction that publishes: of each, a snapshot has both the rows and
 /// their counts, or neither. The lock is that of the migration, which corrects too, and each statement of the block sees
-/// what was committed before it. (At a stricter isolation level than PostgreSQL's default, two at a time may correct twice;
+/// what was committed before it. Where row-level security may hide rows, nothing is corrected. (At a stricter isolation level than PostgreSQL's default, two at a time may correct twice;
 /// the next one corrects that.)
 const CORRECT: &str = "DO $do$ BEGIN
-         IF (SELECT pg_catalog.sum(updates) <> 0 OR pg_catalog.sum(bytes) <> 0 FROM public.mixpanel_outbox_count
+         IF NOT pg_catalog.row_security_active('public.mixpanel_outbox')
+             AND (SELECT pg_catalog.sum(updates) <> 0 OR pg_catalog.sum(bytes) <> 0 FROM public.mixpanel_outbox_count
              WHERE kind = 'update') AND NOT EXISTS (SELECT FROM public.mixpanel_outbox WHERE kind = 'update') THEN
              PERFORM pg_catalog.pg_advisory_xact_lock('public.mixpanel_outbox'::regclass::oid::integer, 0);
              INSERT INTO public.mixpanel_outbox_count (kind, updates, bytes)

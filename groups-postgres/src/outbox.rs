@@ -129,9 +129,12 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// # Replicas
 /// A standby that takes over has what was committed with `synchronous_commit = remote_apply` (or `remote_write` and
 /// `on`, with `synchronous_standby_names`). What was committed without it may be lost. If the lease was among it, two
-/// relays may send at a time until the request of the first has ended. After a switch to a
-/// *logical* replica, run [`migrate`](Self::migrate) there before anything is published: such a replica does not have
-/// the state of the sequences, and new ids must be above those in use.
+/// relays may send at a time until the request of the first has ended. So they may if the clock of the new server is ahead, or
+/// more than ten seconds behind, or if a server's clock is set so while a request is under way.
+///
+/// Create the tables of a *logical* replica with `pg_dump --schema-only`: two of those that `migrate` creates have rows, which
+/// the first copy would not replace. After the switch, run [`migrate`](Self::migrate) there before anything is published:
+/// such a replica does not have the state of the sequences, and new ids must be above those in use.
 ///
 /// # Tables
 /// [`MIGRATION`](Self::MIGRATION) has a comment on each table. `…_rejected` keeps what Mixpanel refused, with its message,
@@ -154,6 +157,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the tables, and one that monitors, `SELECT` on the views alone. In a schema
 /// other than `public`, all need `USAGE` on it. To [`migrate`](Self::migrate), a role needs `CREATE` on the schema, and must
 /// own the tables, functions and views that exist, also where there is nothing to do: the other roles cannot call it.
+///
+/// Row-level security, which some hosts turn on for all tables, hides rows from all roles but the owner of the tables. A
+/// relay of another role then gets an error, unless the role has `BYPASSRLS` or the tables have a policy for it: one for all
+/// commands and all rows, such as `CREATE POLICY relay ON mixpanel_outbox TO relay USING (true)`, on each of them.
 ///
 /// Any transaction that stays open for hours keeps PostgreSQL from vacuuming the table, which slows relays down.
 ///

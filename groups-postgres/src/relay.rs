@@ -10,7 +10,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::builder::OutboxSettings;
-use crate::connection::{Connection, Params, failed, has_code, numbers, random_bits};
+use crate::connection::{
+    Connection, Params, check_hidden, failed, has_code, is_hidden, numbers, random_bits,
+};
 use crate::depth::{correct_counts, merge_counts};
 use crate::portion::Portion;
 use crate::publish::{ascii, unicode};
@@ -158,6 +160,7 @@ impl Relay {
             let rows = self.connection.query(WHAT, TAKE, params);
             let rows = rows.await?;
             let [is_taken, is_there, is_waiting] = numbers(WHAT, &rows)?;
+            check_hidden(WHAT, &rows, 4)?;
             if is_there == 0 {
                 let message = "the outbox's table of the lease is empty: run `migrate` again";
                 return Err(Error::new(ErrorKind::Damaged, message));
@@ -448,7 +451,10 @@ const TAKE: &str = concat!(
         (SELECT pg_catalog.count(*) FROM (SELECT id FROM public.mixpanel_outbox WHERE kind = 'update' ORDER BY id LIMIT 1) AS oldest),
         -- Another's lease that lasts longer than an ordinary request.
         (SELECT pg_catalog.format('%s until %s', holder, until) FROM public.mixpanel_outbox_lease
-         WHERE kind = 'update' AND until > pg_catalog.clock_timestamp() + interval '1 minute')"
+         WHERE kind = 'update' AND until > pg_catalog.clock_timestamp() + interval '1 minute'), ",
+    is_hidden!("public.mixpanel_outbox"),
+    " OR ",
+    is_hidden!("public.mixpanel_outbox_lease"),
 );
 
 /// Of a row that is too large, this reads the beginning.

@@ -549,6 +549,53 @@ fn a_role_without_other_rights_will_do() {
         .unwrap();
 }
 
+/// Nothing says that all is sent while rows wait that the relay's role cannot see.
+#[test]
+fn rows_that_row_level_security_hides_are_an_error() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let role = format!("{}_relay", harness.schema);
+    let mut client = harness.client();
+    let mut execute = |sql: String| client.batch_execute(&sql).unwrap();
+    execute(format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {} TO {role};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO {role}",
+        harness.schema, harness.schema
+    ));
+    let mut config = harness.config.clone();
+    config.user(&role);
+    let relay = outbox(&config, &harness.schema);
+    let is_hidden = |error: mixpanel_groups::Error| {
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("row-level security"), "{error}");
+    };
+    for (number, table) in (1..).zip(["mixpanel_outbox", "mixpanel_outbox_lease"]) {
+        harness
+            .outbox
+            .append(&[stored("acme", number)], NO_LIMIT)
+            .unwrap();
+        execute(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
+        is_hidden(relay.take(1).unwrap_err());
+        assert_eq!(relay.depth().unwrap().updates, 1);
+        // With a policy it sends, and corrects no counts by what it may not see.
+        execute(format!(
+            "CREATE POLICY none ON {table} FOR SELECT TO {role} USING (false)"
+        ));
+        drop(relay.take(1));
+        assert_eq!(relay.depth().unwrap().updates, 1);
+        execute(format!(
+            "CREATE POLICY all_rows ON {table} TO {role} USING (true)"
+        ));
+        assert_eq!(drain(&relay), [("acme".to_owned(), number)]);
+    }
+    let enable = "ALTER TABLE mixpanel_outbox_count ENABLE ROW LEVEL SECURITY";
+    execute(enable.to_owned());
+    is_hidden(relay.depth().unwrap_err());
+    drop(relay);
+    execute(format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
 /// A sequence that somebody set back does not hold up the relay.
 #[test]
 fn an_id_that_was_rejected_before_is_rejected_again() {
