@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use mixpanel_groups::outbox::{Capacity, OutboxRecord};
 
 use crate::failure::Failure;
-use crate::file::{OutboxFile, begin, delete, held, insert, now, size};
+use crate::file::{OutboxFile, delete, held, insert, now, size};
 use crate::reserve::{self, empty_log};
 use crate::schema::Tables;
 
@@ -34,7 +34,7 @@ impl Appender {
         deadline: Option<Instant>,
         take: &mut dyn FnMut() -> Vec<Append<R>>,
     ) -> Result<Vec<Result<bool, Failure>>, Failure> {
-        let transaction = begin(&self.db, deadline)?;
+        let transaction = self.file.begin(&self.db, deadline)?;
         let appends = take();
         let mut appended = self.try_append_all(transaction, &appends);
         if let Err(failure) = &appended
@@ -45,7 +45,7 @@ impl Appender {
             if self.file.reserve.is_short() {
                 empty_log(&self.db);
             }
-            let transaction = begin(&self.db, deadline).map_err(Failure::from);
+            let transaction = self.file.begin(&self.db, deadline);
             appended = transaction.and_then(|again| self.try_append_all(again, &appends));
         }
         Ok(match appended {
@@ -115,7 +115,7 @@ impl Appender {
         capacity: Capacity,
         deadline: Option<Instant>,
     ) -> Result<usize, Failure> {
-        let transaction = begin(&self.db, deadline)?;
+        let transaction = self.file.begin(&self.db, deadline)?;
         let taken = self.file.taken();
         let mut held = held(&transaction, self.file.tables)?;
         // A process with a small capacity does not drop what others with a larger one keep.

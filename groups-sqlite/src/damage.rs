@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::failure::Failure;
-use crate::file::{OutboxFile, begin, held};
+use crate::file::{OutboxFile, held};
 use crate::schema::{SCHEMA, Tables};
 
 /// Sets a damaged table of waiting updates aside, with what of it cannot be read, and copies the rest into a new one.
@@ -23,7 +23,7 @@ pub(crate) fn set_aside(db: &Connection, file: &OutboxFile) -> Result<Option<Str
     }
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let aside = format!("mixpanel_outbox_damaged_{}", since.as_secs());
-    let transaction = begin(db, file.deadline())?;
+    let transaction = file.begin(db, file.deadline())?;
     let name = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = ?1";
     let name = transaction.query_row(name, [root], |row| row.get::<_, String>(0));
     let name = name.optional()?;

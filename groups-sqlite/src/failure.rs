@@ -66,8 +66,8 @@ impl Failure {
             Self::Replaced => (
                 Io,
                 format!(
-                    "the file of the outbox {at} was removed or replaced: what is published would be lost with this \
-                     process; open the outbox again"
+                    "the file of the outbox {at} was removed or replaced: this process would lose what it publishes, and \
+                     sends nothing of a new file; open the outbox again"
                 ),
             ),
             Self::Full => (

@@ -84,6 +84,33 @@ impl OutboxFile {
         }
         Err(Failure::Replaced)
     }
+
+    /// Begins a transaction that holds the write lock, unless it would damage a database that replaced this one.
+    pub(crate) fn begin<'db>(
+        &self,
+        db: &'db Connection,
+        deadline: Option<Instant>,
+    ) -> Result<Transaction<'db>, Failure> {
+        let transaction = begin(db, deadline)?;
+        self.check_log()?;
+        Ok(transaction)
+    }
+
+    /// Returns an error if another database at the path has the log of this one.
+    pub(crate) fn check_log(&self) -> Result<(), Failure> {
+        if self.identity.shares_log_at(&self.path) {
+            return Err(Failure::Replaced);
+        }
+        Ok(())
+    }
+
+    /// Returns an error if another file is at the path: what others publish to it, this process would never send.
+    pub(crate) fn check_replaced(&self) -> Result<(), Failure> {
+        if self.identity.is_replaced_at(&self.path) {
+            return Err(Failure::Replaced);
+        }
+        Ok(())
+    }
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -228,10 +255,7 @@ pub(crate) fn set_up(
 }
 
 /// Begins a transaction that holds the write lock from its beginning, so it cannot fail with `SQLITE_BUSY` later.
-pub(crate) fn begin(
-    db: &Connection,
-    deadline: Option<Instant>,
-) -> rusqlite::Result<Transaction<'_>> {
+fn begin(db: &Connection, deadline: Option<Instant>) -> rusqlite::Result<Transaction<'_>> {
     let begin = || Transaction::new_unchecked(db, TransactionBehavior::Immediate);
     patiently(deadline, begin)
 }

@@ -23,6 +23,19 @@ impl Identity {
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         Self::of(path).0 == self.0
     }
+
+    /// Returns whether one of the files at that path is another one.
+    pub(crate) fn is_replaced_at(&self, path: &Path) -> bool {
+        let mut pairs = Self::of(path).0.into_iter().zip(self.0);
+        pairs.any(|(now, then)| now.is_some() && now != then)
+    }
+
+    /// Returns whether another database at that path has the log of the open one: then what is written to one of them
+    /// damages the other. SQLite itself checks this for a rollback journal only.
+    pub(crate) fn shares_log_at(&self, path: &Path) -> bool {
+        let ([now, log, index], [then, own_log, own_index]) = (Self::of(path).0, self.0);
+        now.is_some() && now != then && (log == own_log || index == own_index)
+    }
 }
 
 #[cfg(unix)]

@@ -96,7 +96,11 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///   published there, since SQLite's log has little room. If that may happen, set `PRAGMA wal_autocheckpoint = 100` on your
 ///   connections.
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
-///   lives. (On Windows a file in use cannot be removed.)
+///   lives. What other processes publish to a new file of that name is not: once nothing is left in the open one,
+///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error) and the log say so, until the outbox is opened
+///   again. Where the new file was put beside the `-wal` and `-shm` of the old one, nothing more is sent, since to write
+///   there would damage it. To restore a backup, end all processes that have the file open, and remove those two with it.
+///   (On Windows a file in use cannot be removed.)
 /// - **A damaged page**: the table of waiting updates is renamed to `mixpanel_outbox_damaged_` and a number, and what can be
 ///   read of it is copied to a new one; an error of the kind [`ErrorKind::Damaged`] says so. Damage elsewhere makes publishing
 ///   fail, and the error says how to copy what can be read to a new file. (That does not copy `PRAGMA user_version`, which
@@ -354,13 +358,16 @@ impl<R: OutboxRecord> Outbox<R> for SqliteOutbox<R> {
         let depth = patiently(self.file.deadline(), || {
             file::depth(&reader, self.file.tables)
         });
-        depth.map_err(|error| {
-            let failure = match self.file.check() {
-                Err(replaced @ Failure::Replaced) => replaced,
-                _ => error.into(),
-            };
-            self.failed("read", failure)
-        })
+        let checked = match &depth {
+            Ok(depth) if depth.updates > 0 => self.file.check_log(),
+            Ok(_) => self.file.check_replaced(),
+            Err(_) => self.file.check(),
+        };
+        let depth = match checked {
+            Err(replaced @ Failure::Replaced) => Err(replaced),
+            _ => depth.map_err(Failure::from),
+        };
+        depth.map_err(|failure| self.failed("read", failure))
     }
 
     fn events(&self) -> Option<Arc<dyn Outbox<EncodedEvent>>> {

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use crate::damage;
 use crate::failure::Failure;
-use crate::file::{OutboxFile, begin, delete, patiently};
+use crate::file::{OutboxFile, delete, patiently};
 use crate::lease::{Lease, MAX_REQUEST};
 use crate::reserve::{empty_log, with_reserve};
 use crate::schema::Tables;
@@ -53,7 +53,7 @@ impl Relay {
             db, file, lease, ..
         } = self;
         with_reserve(&file.reserve, db, || {
-            let transaction = begin(db, file.deadline())?;
+            let transaction = file.begin(db, file.deadline())?;
             let changed = change(lease, &transaction);
             let committed = changed.and_then(|changed| transaction.commit().map(|()| changed));
             if committed.is_err() {
@@ -93,11 +93,13 @@ impl Relay {
     }
 
     fn try_take(&mut self, most: usize) -> Result<Vec<TakenRow>, Failure> {
+        self.file.check_log()?;
         // Most looks find nothing, or the lease of another: they do not write.
         if !patiently(self.file.deadline(), || self.has_rows())? {
             self.release()?;
             self.file.set_damaged(false); // What could not be read is gone: another set it aside.
             self.correct_counts()?;
+            self.file.check_replaced()?;
             return Ok(Vec::new());
         }
         let other = patiently(self.file.deadline(), || self.lease.other_now(&self.db))?;
@@ -267,7 +269,7 @@ impl Relay {
         let Self {
             db, file, lease, ..
         } = self;
-        let transaction = begin(db, file.deadline())?;
+        let transaction = file.begin(db, file.deadline())?;
         if !lease.is_mine(&transaction)? {
             if settled.is_empty() {
                 return Ok(());

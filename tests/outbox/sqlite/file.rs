@@ -107,16 +107,27 @@ fn a_newer_version_is_an_error() {
     );
 }
 
+/// Puts another outbox there.
+fn replace(path: &Path) {
+    let other = path.with_extension("other");
+    drop(SqliteOutbox::open(&other).unwrap());
+    fs::rename(other, path).unwrap();
+}
+
+/// The same without leaving the log of the old one.
+fn replace_all(path: &Path) {
+    for suffix in ["wal", "shm"] {
+        fs::remove_file(format!("{}-{suffix}", path.display())).unwrap();
+    }
+    replace(path);
+}
+
 #[test]
 fn a_file_that_was_removed_or_replaced_is_an_error_before_anything_is_published() {
     type Act = fn(&Path);
     let acts: [Act; 5] = [
         |path| fs::remove_file(path).unwrap(),
-        |path| {
-            let other = path.with_extension("other");
-            drop(SqliteOutbox::open(&other).unwrap());
-            fs::rename(other, path).unwrap();
-        },
+        replace_all,
         |path| fs::rename(path, path.with_extension("moved")).unwrap(),
         |path| fs::remove_file(format!("{}-wal", path.display())).unwrap(),
         |path| fs::remove_dir_all(path.parent().unwrap()).unwrap(),
@@ -169,6 +180,57 @@ fn what_waits_in_a_file_that_was_removed_is_sent_and_a_flush_ends() {
         assert!(outcome.is_complete(), "{outcome:?}");
         assert_eq!(outcome.stats.accepted, 1);
     }
+}
+
+/// What others publish to the file that is there now, this process would never send.
+#[test]
+fn a_sender_whose_file_was_replaced_says_so_when_nothing_is_left_in_the_old_one() {
+    type Act = fn(&Path);
+    let acts: [Act; 2] = [replace_all, |path| {
+        let log = format!("{}-wal", path.display());
+        fs::remove_file(&log).unwrap();
+        fs::write(&log, "").unwrap();
+    }];
+    for act in acts {
+        let (_folder, path) = folder();
+        let outbox = SqliteOutbox::open(&path).unwrap();
+        assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+        act(&path);
+        let taken = outbox.take(10).unwrap();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(outbox.depth().unwrap().updates, 1);
+        outbox.settle(&ids(&taken), &[]).unwrap();
+        for error in [outbox.take(10).unwrap_err(), outbox.depth().unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Io);
+            let text = error.to_string();
+            assert!(text.contains("was removed or replaced"), "{text}");
+        }
+    }
+}
+
+/// What this process wrote to the log would be another database's.
+#[test]
+fn a_database_that_was_put_beside_the_log_of_an_open_one_is_not_written() {
+    let (_folder, path) = folder();
+    let outbox = SqliteOutbox::open(&path).unwrap();
+    assert!(outbox.append(&[update(0, 0)], ROOM).unwrap());
+    let taken = outbox.take(10).unwrap();
+    replace(&path);
+    let files = || ["", "-wal"].map(|suffix| fs::read(format!("{}{suffix}", path.display())));
+    let before = files().map(Result::unwrap);
+    let is_replaced = |error: Error| {
+        let text = error.to_string();
+        assert!(text.contains("was removed or replaced"), "{text}");
+    };
+    is_replaced(outbox.settle(&ids(&taken), &[]).unwrap_err());
+    is_replaced(outbox.hold(LONG).unwrap_err());
+    is_replaced(outbox.release().unwrap_err());
+    is_replaced(outbox.take(10).unwrap_err());
+    is_replaced(outbox.depth().unwrap_err());
+    is_replaced(outbox.append(&[update(0, 1)], ROOM).unwrap_err());
+    is_replaced(outbox.drop_oldest(1, 1, ROOM).unwrap_err());
+    drop(outbox);
+    assert_eq!(files().map(Result::unwrap), before);
 }
 
 /// Opening and closing a file of one's own process drops SQLite's locks on it.
