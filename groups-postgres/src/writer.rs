@@ -173,7 +173,7 @@ impl Writer {
         };
         let outcome = outcome.await.unwrap_or_else(|error| Err(broken_off(error)));
         outcome.map_err(|error| {
-            let shared = Error::new(error.kind(), "cannot publish to the outbox");
+            let shared = Error::new(error.kind(), "the transaction of several calls failed");
             Arc::try_unwrap(error).unwrap_or_else(|error| shared.with_source(error))
         })
     }
