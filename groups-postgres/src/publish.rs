@@ -25,6 +25,7 @@ pub(crate) const PUBLISH: &str = "SELECT public.mixpanel_outbox_publish($1, $2)"
     message = "the outbox cannot publish on a `{Self}`",
     label = "expected a `Client` or `Transaction` of the crate `postgres`, or a connection of Diesel to PostgreSQL",
     note = "a connection of Diesel needs the feature `diesel` of mixpanel-groups-postgres",
+    note = "a connection that a pool has wrapped, such as one of r2d2_postgres, is passed as `&mut *connection`",
     note = "with another driver, such as tokio-postgres or sqlx, call the SQL function `mixpanel_outbox_publish` with \
             `EncodedUpdate::as_json`: see \"With Diesel, sqlx and others\" in the guide"
 )]

@@ -7,6 +7,9 @@ use crate::record::{EncodedUpdate, Event};
 
 /// The counts of a [`BufferedClient`](crate::BufferedClient) since its start, and the depth of its outbox. Updates and
 /// events are counted separately.
+///
+/// The depth is that of now. A delivery is counted when it ends, so one that Mixpanel does not accept is counted after the
+/// last of its retries, by default within five minutes: look at `oldest` for whether Mixpanel can be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -332,6 +332,9 @@ impl<'a> Sender<'a> {
                 }
                 return Err(self.stop(error));
             };
+            if self.delivery.state().stopped.is_some() {
+                return Err(Stopped); // What ended the delivery may have broken the connection too.
+            }
             log::info!("attempt {attempt} failed, retrying in {wait:?}: {error:#}");
             self.back_off(wait, error.is_rate_limited())?;
             self.delivery.state().report.retries += 1;

@@ -1,18 +1,36 @@
-//! A logger that panics, as one that writes to a closed standard output does. Each test has a process of its own, which has
-//! one logger.
+//! What is logged, and a logger that panics, as one that writes to a closed standard output does. Each test has a process of
+//! its own, which has one logger.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use common::faulty::Faulty;
 use common::{LONG, eventually, is_own_process};
-use mixpanel_groups::ErrorKind;
 use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::{Client, ErrorKind};
 use mixpanel_groups_emulator::{Emulator, Fault};
 
 use super::{buffered, set};
+use crate::faults::raw::{Raw, read_request};
+
+/// Keeps the library's lines.
+struct Keeping(Mutex<Vec<String>>);
+
+impl log::Log for Keeping {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("mixpanel_groups")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
 
 /// Panics at the lines of the background client that contain this.
 struct Panicking(&'static str);
@@ -33,7 +51,7 @@ impl log::Log for Panicking {
     fn flush(&self) {}
 }
 
-fn install(logger: &'static Panicking) {
+fn install(logger: &'static dyn log::Log) {
     log::set_logger(logger).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
 }
@@ -95,4 +113,34 @@ fn a_callback_that_panics_before_it_does_is_called_again() {
         buffered.publish(set(dropped, 0)).unwrap();
     }
     outbox.faults.hang(&[]);
+}
+
+#[test]
+fn a_request_that_a_shutdown_aborts_is_not_logged_as_a_failure_of_the_network() {
+    if !is_own_process(
+        a_request_that_a_shutdown_aborts_is_not_logged_as_a_failure_of_the_network,
+        &[],
+    ) {
+        return;
+    }
+    static LINES: Keeping = Keeping(Mutex::new(Vec::new()));
+    install(&LINES);
+    let (arrived, arrives) = mpsc::channel();
+    let mut open = Vec::new();
+    let silent = Raw::start(move |stream, _| {
+        read_request(&stream).unwrap();
+        open.push(stream);
+        arrived.send(()).unwrap();
+    });
+    let client = Client::builder("T").endpoint(&silent.endpoint);
+    let buffered = client.build().unwrap().buffered();
+    let buffered = buffered.flush_interval(Duration::from_millis(5));
+    let buffered = buffered.start().unwrap();
+    buffered.publish(set(0, 0)).unwrap();
+    arrives.recv_timeout(LONG).unwrap();
+    assert_eq!(buffered.shutdown(Duration::ZERO).undelivered.len(), 1);
+    drop(buffered);
+    let lines = LINES.0.lock().unwrap().clone();
+    let cancelled = "updates keep waiting: cancelled while sending (1 undelivered)";
+    assert_eq!(lines, [cancelled]);
 }
