@@ -92,7 +92,9 @@ impl Index {
             index.close_runs(is_whole);
         }
         if was_killed && !index.state.open.is_empty() {
-            log::warn!("a run with {what} was killed: what it had begun is sent again");
+            log::warn!(
+                "a run with {what} was killed, or could not write its end: what it had begun is sent again"
+            );
         }
         Ok(index)
     }
