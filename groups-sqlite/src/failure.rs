@@ -1,4 +1,6 @@
 use std::borrow::Borrow;
+use std::fs;
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -143,12 +145,13 @@ where
                 "the {what} {at} is read-only: make the file writable, and those beside it whose names begin with its name"
             ),
         ),
-        Some(ErrorCode::CannotOpen) => (
-            ErrorKind::Io,
-            format!(
-                "cannot {verb} the {what} {at}: its folder must exist, and the folder and the file must be writable"
-            ),
-        ),
+        Some(ErrorCode::CannotOpen) => {
+            let why = another_reason(path).unwrap_or_else(|| {
+                "its folder must exist, and the folder and the file must be writable".to_owned()
+            });
+            let message = format!("cannot {verb} the {what} {at}: {why}");
+            (ErrorKind::Io, message)
+        }
         // An error without a code of its own means that a table or a column is missing.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
             (ErrorKind::Damaged, format!("cannot {verb} the {what} {at}"))
@@ -160,6 +163,23 @@ where
         Some(_) => (ErrorKind::Io, format!("cannot {verb} the {what} {at}")),
     };
     Error::new(kind, message).with_source(error)
+}
+
+/// Returns why nothing beside the file can be opened, if it is neither permissions nor a missing folder: too many open files, for
+/// instance, which SQLite does not say.
+fn another_reason(path: &Path) -> Option<String> {
+    let folder = path.parent()?;
+    let folder = if folder == Path::new("") {
+        Path::new(".")
+    } else {
+        folder
+    };
+    match fs::read_dir(folder) {
+        Err(error) if ![NotFound, PermissionDenied].contains(&error.kind()) => {
+            Some(error.to_string())
+        }
+        _ => None,
+    }
 }
 
 /// Returns whether an error means that there is no room: on the disk, also for the index of the write-ahead log. Where a quota

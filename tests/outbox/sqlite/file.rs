@@ -28,6 +28,28 @@ fn a_file_that_cannot_be_opened_is_an_error() {
 }
 
 #[test]
+#[cfg(unix)]
+fn too_many_open_files_are_the_reason_in_an_error() {
+    use common::is_own_process;
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    if !is_own_process(too_many_open_files_are_the_reason_in_an_error, &[]) {
+        return;
+    }
+    let (_folder, path) = folder();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 64, most).unwrap();
+    let open: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+    let error = open_error(&path).to_string();
+    let snapshot = SqliteSnapshot::open(&path).unwrap_err().to_string();
+    drop(open);
+    for error in [error, snapshot] {
+        assert!(error.contains(": Too many open files"), "{error}");
+    }
+    SqliteOutbox::open(&path).unwrap();
+}
+
+#[test]
 fn a_path_that_keeps_nothing_is_an_error() {
     for path in ["", ":memory:", "a\0b", "/dev/null", "missing/"] {
         let message = format!("path {path:?} is not a file: name one");
