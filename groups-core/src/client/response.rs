@@ -88,7 +88,7 @@ pub(crate) fn interpret(
         )),
         502 | 503 => Some(Verdict::Again(
             Failure::Overload,
-            error(ErrorKind::Server, "the server is overloaded"),
+            error(ErrorKind::Server, "the server is unavailable"),
         )),
         408 => Some(Verdict::Again(
             Failure::Breakage,
