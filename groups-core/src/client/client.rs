@@ -148,7 +148,7 @@ impl Client {
     /// | no response in time: connecting, waiting for the head or within the body of a 2xx | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
     /// | any other status, whose body ends too early or not in time | what arrived counts, as a body that is cut off; the next request is over a new connection |
     /// | a response, and the connection closed, before the request was read | the response counts, if the system still has it |
-    /// | the proxy requires a user name and password, or rejects them (407, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
+    /// | the proxy requires a user name and password, or rejects them (407 or 401 to `CONNECT`, or the refusal of SOCKS) | stops, [`Network`](crate::ErrorKind::Network) |
     /// | no secure connection: an unknown issuer, another host name, expired (a damaged message, or an internal error of the server, is a connection that broke) | stops, [`Tls`](crate::ErrorKind::Tls); the message says why |
     /// | the iterator panics | requests in progress are aborted, and the panic goes on: no report says what was accepted |
     ///

@@ -50,7 +50,10 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
             (Network, retried, "the connection failed")
         }
         ureq::Error::HostNotFound => (Network, retried, "host not found"),
-        ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
+        // The second one from a proxy that has no other status for it, such as tinyproxy.
+        ureq::Error::ConnectProxyFailed(reason)
+            if reason.contains("407") || reason.contains("401") =>
+        {
             (Network, None, REFUSED_BY_PROXY)
         }
         ureq::Error::ConnectProxyFailed(_) => {

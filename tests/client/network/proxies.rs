@@ -109,6 +109,12 @@ fn errors_name_the_proxy_without_its_password() {
     let page = "HTTP/1.1 403 No\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>";
     for (connect, response, kind, expected) in [
         (
+            "HTTP/1.1 401 Unauthorized\r\n\r\n",
+            "",
+            ErrorKind::Network,
+            "http://mixpanel.test through the proxy http://PROXY: the proxy requires a valid user name and password",
+        ),
+        (
             "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
             "",
             ErrorKind::Network,
