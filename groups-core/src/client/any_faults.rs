@@ -62,7 +62,7 @@ impl Transport for Connection {
                 is_fault.then(|| chance.below(5)),
             )
         };
-        assert!(!is_panic, "as ureq may where it can start no thread");
+        assert!(!is_panic, "as a logger may");
         match fault {
             Some(0) => {
                 return Err(TransportError {

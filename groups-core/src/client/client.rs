@@ -143,7 +143,7 @@ impl Client {
     /// | any other status | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
     /// | a response of more than 1 MiB | the first MiB is read, and counts as cut off |
     /// | a response that is not HTTP, or whose head has 32 KiB or more than 128 headers | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
-    /// | the host is not found; the connection is refused, or reset before, during or after the request, or within the body of a 2xx | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
+    /// | the host is not found; this machine has no thread to look it up, or no socket; the connection is refused, or reset before, during or after the request, or within the body of a 2xx | retried, the first time soon, in the end [`Network`](crate::ErrorKind::Network) |
     /// | a kept connection turns out to be closed | retried at once, but not with [`RetryPolicy::none`](crate::RetryPolicy::none) |
     /// | no response in time: connecting, waiting for the head or within the body of a 2xx | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
     /// | any other status, whose body ends too early or not in time | what arrived counts, as a body that is cut off; the next request is over a new connection |

@@ -9,13 +9,16 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::Instant;
 
 use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 #[cfg(feature = "tls")]
 use ureq::unversioned::transport::RustlsConnector;
 use ureq::unversioned::transport::time::Duration;
@@ -39,6 +42,41 @@ impl Resolver for LaterResolver {
         _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
+    }
+}
+
+/// A resolver that looks a name up in a thread, and waits for it until the timeout. ureq's own panics where no thread can be
+/// started.
+#[derive(Debug)]
+pub(super) struct TimedResolver;
+
+impl Resolver for TimedResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let Duration::Exact(time) = timeout.after else {
+            return DefaultResolver::default().resolve(uri, config, timeout);
+        };
+        let (uri, config) = (uri.clone(), config.clone());
+        let (found, addresses) = sync_channel(1);
+        let look_up = move || {
+            let forever = NextTimeout {
+                after: Duration::NotHappening,
+                ..timeout
+            };
+            let resolved = DefaultResolver::default().resolve(&uri, &config, forever);
+            let _ = found.send(resolved); // Nobody waits for what comes too late.
+        };
+        thread::Builder::new().spawn(look_up).map_err(|error| {
+            let message = format!("cannot start the thread that looks up the name: {error}");
+            io::Error::other(message)
+        })?;
+        addresses
+            .recv_timeout(time)
+            .unwrap_or(Err(Error::Timeout(timeout.reason)))
     }
 }
 

@@ -359,8 +359,7 @@ impl<'a> Delivery<'a> {
 
     /// Delivers a batch.
     ///
-    /// A panic, of a logger for instance or of ureq where it can start no thread, must not lose
-    /// what is not delivered yet.
+    /// A panic, of a logger for instance, must not lose what is not delivered yet.
     fn run_batch<R: Record>(&self, sender: &mut Sender<'_>, mut batch: Records) {
         let lane = sender.lane();
         let mut settled = 0;

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use ureq::config::Config;
 #[cfg(feature = "tls")]
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::resolver::{DefaultResolver, Resolver};
+use ureq::unversioned::resolver::Resolver;
 use ureq::{Agent, Body, Proxy, http};
 
-use crate::client::connector::{LaterResolver, connector};
+use crate::client::connector::{LaterResolver, TimedResolver, connector};
 use crate::client::endpoint::Endpoint;
 use crate::client::proxy;
 use crate::client::secrets::Secrets;
@@ -137,7 +137,7 @@ impl HttpConfig {
             peer,
             proxy: proxy_name,
             secrets: options.secrets,
-            resolver: Arc::new(DefaultResolver::default()),
+            resolver: Arc::new(TimedResolver),
             config: config.build(),
         }
     }

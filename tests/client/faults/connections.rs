@@ -49,6 +49,23 @@ fn a_host_that_is_not_known_is_retried() {
     assert_eq!(error.kind(), ErrorKind::Network, "{error}");
 }
 
+/// Where panics abort, one within the HTTP library ended the whole program.
+#[test]
+fn a_name_that_no_thread_can_look_up_is_retried() {
+    // With one thread for tests, which is the main thread.
+    let no_stack = (1_u64 << 60).to_string();
+    if is_own_process(
+        a_name_that_no_thread_can_look_up_is_retried,
+        &[("RUST_MIN_STACK", &no_stack)],
+    ) {
+        let error = error_after_two_attempts("http://localhost:9");
+        assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+        let chain = format!("{error:#}");
+        let reason = "cannot start the thread that looks up the name: ";
+        assert!(chain.contains(reason), "{chain}");
+    }
+}
+
 #[test]
 fn a_refused_connection_is_retried() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
