@@ -139,7 +139,7 @@ impl Client {
     /// | 502, 503 | retried, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 500, 504, other 5xx | retried, the first time soon, in the end [`Server`](crate::ErrorKind::Server) |
     /// | 408 | retried, the first time soon, in the end [`Timeout`](crate::ErrorKind::Timeout) |
-    /// | `Retry-After`, in seconds or as a date | the retry is not before that; if it is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after). Only the parts of a blocked request do not wait for it |
+    /// | `Retry-After`, in seconds, or as a date by the clock of the server (`Date`) | the retry is not before that; if it is after [`RetryPolicy::deadline`](crate::RetryPolicy::deadline), the error at once, with [`retry_after`](Error::retry_after). Only the parts of a blocked request do not wait for it |
     /// | any other status | retried, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |
     /// | a response of more than 1 MiB | the first MiB is read, and counts as cut off |
     /// | a response that is not HTTP, or whose head has 32 KiB or more than 128 headers | retried, the first time soon, in the end [`UnexpectedResponse`](crate::ErrorKind::UnexpectedResponse) |

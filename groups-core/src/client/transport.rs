@@ -215,10 +215,11 @@ impl Transport for NoopTransport {
 /// A refusal counts although its body ends too early or not in time: its status says what to do next. Of a success, the
 /// body is needed.
 pub(crate) fn read(mut response: http::Response<Body>) -> io::Result<(Response, bool)> {
-    let header = response.headers().get("Retry-After");
-    let retry_after = header
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| parse_retry_after(value, SystemTime::now()));
+    let header = |name| response.headers().get(name)?.to_str().ok();
+    // By the server's clock: this machine's may be off by more than the wait.
+    let date = header("Date").and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = date.unwrap_or_else(SystemTime::now);
+    let retry_after = header("Retry-After").and_then(|value| parse_retry_after(value, now));
     let mut body = Vec::new();
     let mut reader = response.body_mut().as_reader().take(MAX_RESPONSE);
     let read = reader.read_to_end(&mut body);

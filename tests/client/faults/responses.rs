@@ -365,6 +365,17 @@ fn a_retry_after_beyond_the_deadline_gives_up_at_once() {
 }
 
 #[test]
+fn a_retry_after_as_a_date_is_by_the_servers_clock() {
+    let raw = Raw::responding(|_| {
+        let head = "date: Fri, 31 Dec 2055 23:00:00 GMT\r\n\
+                    retry-after: Sat, 01 Jan 2056 00:00:00 GMT\r\n";
+        response(429, head, "")
+    });
+    let wait = first_wait(&raw.endpoint);
+    assert!(wait > HOUR / 2 && wait <= HOUR, "{wait:?}");
+}
+
+#[test]
 fn a_retry_after_that_says_nothing_is_ignored() {
     for after in [
         "",
