@@ -60,23 +60,31 @@ impl Resolver for TimedResolver {
         let Duration::Exact(time) = timeout.after else {
             return DefaultResolver::default().resolve(uri, config, timeout);
         };
-        let (uri, config) = (uri.clone(), config.clone());
         let (found, addresses) = sync_channel(1);
-        let look_up = move || {
+        let look_up = {
+            let (uri, config) = (uri.clone(), config.clone());
             let forever = NextTimeout {
                 after: Duration::NotHappening,
                 ..timeout
             };
-            let resolved = DefaultResolver::default().resolve(&uri, &config, forever);
-            let _ = found.send(resolved); // Nobody waits for what comes too late.
+            move || {
+                let resolved = DefaultResolver::default().resolve(&uri, &config, forever);
+                let _ = found.send(resolved); // Nobody waits for what comes too late.
+            }
         };
         thread::Builder::new().spawn(look_up).map_err(|error| {
-            let message = format!("cannot start the thread that looks up the name: {error}");
+            let message = format!("cannot start the thread that looks up a name: {error}");
             io::Error::other(message)
         })?;
-        addresses
-            .recv_timeout(time)
-            .unwrap_or(Err(Error::Timeout(timeout.reason)))
+        match addresses.recv_timeout(time) {
+            // The name may be the endpoint's or the proxy's.
+            Ok(Err(Error::Io(error))) => {
+                let name = uri.host().unwrap_or_default();
+                Err(io::Error::other(format!("cannot look up {name}: {error}")).into())
+            }
+            Ok(resolved) => resolved,
+            Err(_) => Err(Error::Timeout(timeout.reason)),
+        }
     }
 }
 

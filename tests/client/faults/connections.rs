@@ -61,7 +61,7 @@ fn a_name_that_no_thread_can_look_up_is_retried() {
         let error = error_after_two_attempts("http://localhost:9");
         assert_eq!(error.kind(), ErrorKind::Network, "{error}");
         let chain = format!("{error:#}");
-        let reason = "cannot start the thread that looks up the name: ";
+        let reason = "cannot start the thread that looks up a name: ";
         assert!(chain.contains(reason), "{chain}");
     }
 }

@@ -142,6 +142,21 @@ fn errors_name_the_proxy_without_its_password() {
     }
 }
 
+/// Both are in the message, and either may be the one that is not found.
+#[test]
+fn an_error_names_the_host_that_is_not_found() {
+    for (proxy, host) in [
+        ("http://user:HUNTER2@proxy.invalid:1", "proxy.invalid"),
+        ("socks5h://proxy.invalid", "proxy.invalid"),
+        ("socks5://127.0.0.1:1", "mixpanel.test"),
+    ] {
+        let error = format!("{:#}", send_through(proxy).unwrap_err());
+        let expected = format!("cannot look up {host}: ");
+        assert!(error.contains(&expected), "{error}");
+        assert!(!error.contains("HUNTER2"), "{error}");
+    }
+}
+
 /// As of some services, for which the user name is the key.
 #[test]
 fn a_login_without_a_password_is_not_shown_either() {
