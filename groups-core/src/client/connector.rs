@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Instant;
+use std::time::{self, Instant};
 
 use ureq::Error;
 use ureq::config::Config;
@@ -23,11 +23,12 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::RustlsConnector;
 use ureq::unversioned::transport::time::Duration;
 use ureq::unversioned::transport::{
-    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector,
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout,
 };
 
 use crate::client::early_response::EarlyResponseConnector;
 use crate::client::one_write::OneWriteConnector;
+use crate::client::socks::EachAddressConnector;
 use crate::client::tcp::TcpConnector;
 
 /// A resolver that returns no address.
@@ -140,6 +141,43 @@ pub(super) fn left_until(
     Ok(timeout)
 }
 
+/// The least time for an address.
+const LEAST: time::Duration = time::Duration::from_millis(10);
+
+/// Returns the timeout for one of several addresses: half of what is left until that time, and all of it for the last one.
+pub(super) fn share(
+    deadline: Option<Instant>,
+    timeout: NextTimeout,
+    is_last: bool,
+) -> Result<NextTimeout, Error> {
+    let mut left = left_until(deadline, timeout)?;
+    if let (Duration::Exact(time), false) = (left.after, is_last) {
+        left.after = (time / 2).max(LEAST).into();
+    }
+    Ok(left)
+}
+
+/// Returns the details of a connection to these addresses within that time.
+pub(super) fn narrowed<'a>(
+    details: &ConnectionDetails<'a>,
+    resolver: &'a dyn Resolver,
+    addrs: ResolvedSocketAddrs,
+    timeout: NextTimeout,
+) -> ConnectionDetails<'a> {
+    ConnectionDetails {
+        uri: details.uri,
+        addrs,
+        config: details.config,
+        request_level: details.request_level,
+        resolver,
+        now: (details.current_time)(),
+        timeout,
+        current_time: Arc::clone(&details.current_time),
+        run_connector: Arc::clone(&details.run_connector),
+        register_shutdown: Arc::clone(&details.register_shutdown),
+    }
+}
+
 /// A connector that resolves the name for each new connection.
 pub(super) struct ResolvingConnector<C> {
     resolver: Arc<dyn Resolver>,
@@ -149,7 +187,7 @@ pub(super) struct ResolvingConnector<C> {
 /// Returns a connector for all that a client needs: to a proxy or the host, and TLS.
 pub(super) fn connector(resolver: Arc<dyn Resolver>) -> impl Connector {
     let connector =
-        ().chain(SocksConnector::default())
+        ().chain(EachAddressConnector::default())
             .chain(ConnectProxyConnector::default())
             .chain(TcpConnector)
             .chain(EarlyResponseConnector);
@@ -183,18 +221,7 @@ impl<C: Connector> Connector for ResolvingConnector<C> {
         } else {
             details.addrs.clone()
         };
-        let details = ConnectionDetails {
-            uri: details.uri,
-            addrs,
-            config: details.config,
-            request_level: details.request_level,
-            resolver: &*self.resolver,
-            now: (details.current_time)(),
-            timeout: left(details.timeout)?,
-            current_time: Arc::clone(&details.current_time),
-            run_connector: Arc::clone(&details.run_connector),
-            register_shutdown: Arc::clone(&details.register_shutdown),
-        };
+        let details = narrowed(details, &*self.resolver, addrs, left(details.timeout)?);
         self.connector.connect(&details, chained)
     }
 }

@@ -39,6 +39,7 @@ mod response;
 pub(crate) mod retry;
 mod secrets;
 mod sender;
+mod socks;
 mod tcp;
 #[cfg(feature = "tls")]
 mod tls;

@@ -15,7 +15,7 @@ use ureq::unversioned::transport::{
     Transport,
 };
 
-use crate::client::connector::{deadline, left_until};
+use crate::client::connector::{deadline, left_until, share};
 
 /// Connects to the host, unless there is a connection through a proxy already.
 #[derive(Debug)]
@@ -47,9 +47,6 @@ impl<In: Transport> Connector<In> for TcpConnector {
     }
 }
 
-/// The least time for an address.
-const LEAST: Duration = Duration::from_millis(10);
-
 /// Connects to the first address that accepts. Each one may take half of the time that is left, and the last one all of
 /// it.
 fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, Error> {
@@ -57,10 +54,8 @@ fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, 
     let mut failed = Error::HostNotFound;
     for (position, address) in addresses.iter().enumerate() {
         let is_last = position + 1 == addresses.len();
-        let left = time_left(deadline, timeout)?;
-        let share = |left: Duration| if is_last { left } else { left / 2 };
-        let connected = match left.map(|left| share(left).max(LEAST)) {
-            Some(time) => TcpStream::connect_timeout(address, time),
+        let connected = match share(deadline, timeout, is_last)?.not_zero() {
+            Some(time) => TcpStream::connect_timeout(address, *time),
             None => TcpStream::connect(address),
         };
         match connected {

@@ -297,11 +297,15 @@ mod tests {
         }
 
         fn open(self: &Arc<Self>) -> Http {
+            self.open_through(None)
+        }
+
+        fn open_through(self: &Arc<Self>, proxy: Option<Proxy>) -> Http {
             let endpoint = Endpoint::parse("http://mixpanel.test", true).expect("it is one");
             let options = HttpOptions {
                 timeout: Duration::from_secs(60),
                 connect_timeout: Duration::from_secs(10),
-                proxy: None,
+                proxy,
                 #[cfg(feature = "tls")]
                 roots: RootCerts::WebPki,
                 secrets: Secrets::default(),
@@ -394,5 +398,33 @@ mod tests {
         }
         thread::spawn(move || serve(&listener));
         post(&Counting::new(addresses.to_vec()).open()).expect("a response");
+    }
+
+    /// As of a host with an IPv6 address, and a proxy whose network has IPv4 alone.
+    #[test]
+    fn an_address_that_a_socks_proxy_cannot_reach_is_passed_over() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let first = listener.local_addr().expect("it is bound");
+        // The name of the proxy has these addresses too.
+        let second = (Ipv4Addr::LOCALHOST, 1).into();
+        let counting = Counting::new(vec![first, second]);
+        thread::spawn(move || {
+            for is_reached in [false, true] {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                // Version, command, port, address and an empty user name; and the reply.
+                stream.read_exact(&mut [0; 9]).expect("a request");
+                let status = if is_reached { 90 } else { 91 };
+                let reply = [0, status, 0, 0, 0, 0, 0, 0];
+                stream.write_all(&reply).expect("it listens");
+                if is_reached {
+                    let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                    while lines.next().is_some_and(|line| !line.is_empty()) {}
+                    let response = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1";
+                    (&stream).write_all(response).expect("it listens");
+                }
+            }
+        });
+        let proxy = Proxy::new("socks4://proxy.test:1080").expect("it is one");
+        post(&counting.open_through(Some(proxy))).expect("a response");
     }
 }

@@ -44,7 +44,7 @@ fn meaning(error: &ureq::Error, was_open: bool) -> (ErrorKind, Option<Failure>, 
             let stale = Some(Failure::StaleConnection);
             (Network, stale, "the connection broke")
         }
-        ureq::Error::Io(io) if is_refused_by_socks(io) => (Network, None, REFUSED_BY_PROXY),
+        ureq::Error::Io(io) if is_login_refused(io) => (Network, None, REFUSED_BY_PROXY),
         // The last: the response ends within the length of a chunk.
         ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => {
             (Network, retried, "the connection failed")
@@ -87,7 +87,7 @@ const REFUSED_BY_PROXY: &str = "the proxy requires a valid user name and passwor
 const NO_METHOD: [&str; 2] = ["no acceptable auth methods", "unknown auth method"];
 
 /// Returns whether an error is ureq's for a SOCKS proxy's refusal. The system's own errors have a number.
-fn is_refused_by_socks(error: &io::Error) -> bool {
+pub(super) fn is_login_refused(error: &io::Error) -> bool {
     let is_refusal = match error.kind() {
         io::ErrorKind::PermissionDenied => true,
         io::ErrorKind::Other => NO_METHOD.contains(&&*error.to_string()),
