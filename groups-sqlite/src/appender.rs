@@ -41,10 +41,8 @@ impl Appender {
             && failure.is_full()
         {
             self.file.reserve.wait_until_filled();
-            // It was appended to free pages, so the log, which has little room to grow, can be moved to the database.
-            if self.file.reserve.is_short() {
-                empty_log(&self.db);
-            }
+            // What is appended to free pages needs no more room in the database, and the log may have little room to grow.
+            empty_log(&self.db);
             let transaction = self.file.begin(&self.db, deadline);
             appended = transaction.and_then(|again| self.try_append_all(again, &appends));
         }
@@ -84,7 +82,9 @@ impl Appender {
         self.file.check()?;
         // What others have appended since the log was emptied is less than that, too.
         let reserve = &self.file.reserve;
-        if needed(appends) > reserve.log_bytes() && !reserve.has_room_for(self.growth()?) {
+        if needed(appends) > reserve.log_bytes()
+            && !reserve.has_room_for(self.growth()?, needed(appends))
+        {
             return Err(Failure::Full);
         }
         transaction.commit()?;

@@ -85,14 +85,15 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 /// - **A full disk or quota**: publishing fails, and what waits is still sent. For this, 8 MiB are kept in a file beside the outbox
 ///   whose name ends with `-reserve`, or half of what is free if that is less. It is empty while they are in use; to fill it,
 ///   twice as much must be free for a moment. Until they are back, updates are accepted only as far as the database has free
-///   pages. If less than 512 KiB are free when the outbox is opened, nothing is kept, and nothing is sent while the disk is
+///   pages. If less than 128 KiB are free when the outbox is opened, nothing is kept, and nothing is sent while the disk is
 ///   full; a warning in the log says so. Set a
 ///   [`capacity`](mixpanel_groups::buffered::BufferedClientBuilder::capacity) that is reached before: what waits takes up to
 ///   twice the bytes of its JSON on the disk. If what is kept does not suffice to remove all that one delivery has sent, the
 ///   rest of it is sent once more. Then [`stats`](mixpanel_groups::BufferedClient::stats) does not count what was removed, and
 ///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error) does not get what was moved to `…_rejected`.
 /// - **A disk that your own transactions fill**: no capacity holds them back. What they have published is sent too, unless
-///   one of them has written more than is kept: nothing is sent then until so much is free. Afterwards SQLite's log has little
+///   one of them has written more than is kept, or a long one that reads has kept the log from being emptied meanwhile: nothing
+///   is sent then until so much is free. Afterwards SQLite's log has little
 ///   room to grow, so little can be published at a time, unless you set `PRAGMA wal_autocheckpoint = 100` on your connections.
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
 ///   lives. What other processes publish to a new file of that name is not: once nothing is left in the open one,

@@ -326,14 +326,17 @@ impl Relay {
             self.refilled = Some(Instant::now());
             return;
         }
-        let every = if reserve.is_short() {
-            REFILL_EVERY
-        } else if reserve.is_missing() && self.file.check().is_ok() {
-            REPLACE_EVERY
+        let is_due = if reserve.is_short() {
+            self.refilled.is_none_or(|at| at.elapsed() >= REFILL_EVERY)
+        } else if self.file.check().is_err() {
+            false
+        } else if reserve.is_missing() {
+            self.refilled.is_none_or(|at| at.elapsed() >= REPLACE_EVERY)
         } else {
-            return;
+            // Not at each start of a program: others cannot write meanwhile.
+            let last = *self.refilled.get_or_insert_with(Instant::now);
+            reserve.is_small() && last.elapsed() >= REPLACE_EVERY
         };
-        let is_due = self.refilled.is_none_or(|at| at.elapsed() >= every);
         if is_due {
             reserve.refill();
             self.refilled = Some(Instant::now());

@@ -2,7 +2,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::failure::Failure;
 /// it is short, updates are appended only where the database needs no more room for them.
 pub(crate) struct Reserve {
     path: PathBuf,
-    /// How many bytes it had when the outbox was opened: on a small volume less than [`MOST`]. With fewer it is short.
-    size: usize,
+    /// How many bytes it had when it was filled: on a small volume less than [`MOST`]. With fewer it is short.
+    size: AtomicUsize,
     /// It was emptied, and the room was not shared since.
     is_used: AtomicBool,
 }
@@ -26,8 +26,11 @@ pub(crate) struct Reserve {
 /// As many bytes as SQLite may have to write for what was appended last, and then to send it.
 const MOST: usize = 8 << 20;
 
-/// With fewer bytes, updates might have to be removed one by one.
-pub(crate) const LEAST: usize = 256 << 10;
+/// With fewer bytes, not even one update might be removed.
+pub(crate) const LEAST: usize = 64 << 10;
+
+/// As many bytes are written at once.
+const CHUNK: usize = 16 << 10;
 
 /// More than a connection of SQLite has not yet written to the log before a transaction commits: its cache has 2,000 KiB.
 const CACHE: usize = 4 << 20;
@@ -39,31 +42,45 @@ impl Reserve {
         path.push("-reserve");
         Self {
             path: path.into(),
-            size: LEAST,
+            size: AtomicUsize::new(LEAST),
             is_used: AtomicBool::new(false),
         }
     }
 
-    /// Fills it if it is new, or small since there was little room. One that was spent is filled by the sender.
-    pub(crate) fn prepare(mut self) -> Self {
-        let is_small = self.kept().is_some_and(|kept| (1..MOST).contains(&kept));
-        if self.is_missing() || is_small {
+    /// Fills it if it is new.
+    pub(crate) fn prepare(self) -> Self {
+        if self.is_missing() {
             self.refill();
         }
-        self.size = self.kept().unwrap_or_default().clamp(LEAST, MOST);
+        self.set_size();
         self
+    }
+
+    fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many bytes it has.
+    fn set_size(&self) {
+        let size = self.kept().unwrap_or_default().clamp(LEAST, MOST);
+        self.size.store(size, Ordering::Relaxed);
     }
 
     /// Returns how many bytes of the write-ahead log may wait to be moved to the database, which grows by them then. On a
     /// full disk there is only the reserve for that, and for the log to grow meanwhile.
     pub(crate) fn log_bytes(&self) -> usize {
-        self.size / 2
+        self.size() / 2
     }
 
     /// Returns whether it has less room than it had. Where it was removed, updates are not refused for that.
     pub(crate) fn is_short(&self) -> bool {
-        let has_less = |file: fs::Metadata| file.len() < self.size as u64;
+        let has_less = |file: fs::Metadata| file.len() < self.size() as u64;
         fs::symlink_metadata(&self.path).is_ok_and(has_less) && self.kept().is_some()
+    }
+
+    /// Returns whether there was little room for it.
+    pub(crate) fn is_small(&self) -> bool {
+        self.size() < MOST
     }
 
     /// Returns whether there is no file: it is new, there was no room for it, or somebody has removed it.
@@ -96,8 +113,14 @@ impl Reserve {
     /// Waits until nobody fills it any more: meanwhile there is no room for anything else.
     pub(crate) fn wait_until_filled(&self) {
         let twin = self.beside("-new");
+        let is_filling = || {
+            let is_file = fs::symlink_metadata(&twin).is_ok_and(|file| file.is_file());
+            let is_locked =
+                |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+            is_file && File::open(&twin).is_ok_and(is_locked)
+        };
         for _ in 0..20 {
-            if !twin.exists() {
+            if !is_filling() {
                 return;
             }
             sleep(Duration::from_millis(10));
@@ -138,12 +161,13 @@ impl Reserve {
 
     /// Returns whether the disk has room for the database to grow by so many bytes, with those that are kept for that. As many
     /// are in the write-ahead log, and nothing can be removed before they are moved to the database.
-    pub(crate) fn has_room_for(&self, growth: usize) -> bool {
+    pub(crate) fn has_room_for(&self, growth: usize, needed: usize) -> bool {
         let kept = self.kept().unwrap_or_default();
         if kept == 0 || growth <= kept {
             return true;
         }
-        let size = (growth - kept).saturating_add(CACHE);
+        // Beside a long transaction that reads, the log grows and grows.
+        let size = needed.min(growth - kept).saturating_add(CACHE);
         let path = self.beside("-try");
         let _ = fs::remove_file(&path);
         let filled = File::create_new(&path).and_then(|file| fill(&file, size..=size));
@@ -161,11 +185,15 @@ impl Reserve {
         self.spend();
         self.is_used.store(false, Ordering::Relaxed);
         self.warn_of(self.fill(2, LEAST));
+        self.set_size();
     }
 
     /// Fills it if there is room for it and as much again: else the next write would spend it.
     pub(crate) fn refill(&self) {
-        self.warn_of(self.fill(2, self.size));
+        self.warn_of(self.fill(2, self.size()));
+        if !self.is_short() {
+            self.set_size();
+        }
     }
 
     fn warn_of(&self, filled: io::Result<()>) {
@@ -175,7 +203,7 @@ impl Reserve {
             log::warn!(
                 "cannot keep room on the disk in {}: without it, nothing is sent while the disk is full; free {} KiB: {error}",
                 self.path.display(),
-                (2 * self.size) >> 10,
+                (2 * self.size()) >> 10,
             );
         }
     }
@@ -183,8 +211,8 @@ impl Reserve {
     /// Fills it with that part of the room that there is, if that is more than it has, unless another is filling it.
     fn fill(&self, part: usize, least: usize) -> io::Result<()> {
         let twin = self.beside("-new");
-        // A link that somebody put there is not followed.
-        if fs::symlink_metadata(&twin).is_ok_and(|file| file.is_symlink()) {
+        // A link that somebody put there is not followed, and a pipe is not written.
+        if fs::symlink_metadata(&twin).is_ok_and(|file| !file.is_file()) {
             fs::remove_file(&twin)?;
         }
         let mut options = File::options();
@@ -209,7 +237,9 @@ impl Reserve {
 
     fn fill_locked(&self, twin: &Path, file: &File, part: usize, least: usize) -> io::Result<()> {
         file.set_len(0)?;
-        let size = fill(file, part * least..=part * MOST)? / part;
+        let size = fill(file, part * least..=part * MOST)?;
+        // A log that takes all of the other half adds somewhat less to the database, beside the log of the sender.
+        let size = (size / part + (part - 1) * LEAST).min(size).min(MOST);
         if self.kept().is_none_or(|kept| kept >= size) {
             return fs::remove_file(twin);
         }
@@ -221,7 +251,7 @@ impl Reserve {
 /// Writes that many bytes, as far as there is room, since a file with holes needs none. Returns how many there are.
 fn fill(mut file: &File, sizes: RangeInclusive<usize>) -> io::Result<usize> {
     let mut noise = Noise::default();
-    let mut chunk = vec![0; LEAST];
+    let mut chunk = vec![0; CHUNK];
     let mut size = 0;
     while size < *sizes.end() {
         for bytes in chunk.chunks_exact_mut(8) {

@@ -253,7 +253,6 @@ fn what_fills_a_disk_can_be_rejected() {
         }
         // In the room that became free.
         let appended = fill(&outbox, bytes);
-        assert!(appended < accepted, "{mib} MiB: {appended} of {accepted}");
         assert!(appended > 0, "{mib} MiB");
         drop(outbox);
         let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
@@ -397,7 +396,7 @@ fn what_is_settled_on_a_full_disk_gives_up_the_lease() {
 /// An application publishes in its own transactions, which no capacity holds back, until its disk is full.
 #[test]
 fn what_own_transactions_have_filled_a_disk_with_is_sent() {
-    for (mib, at_once, tries) in [(30, 1, 3), (4, 200, 3), (4, 1, 100)] {
+    for (mib, at_once, tries) in [(30, 1, 3), (4, 200, 3), (4, 1, 100), (2, 60, 3), (1, 60, 3)] {
         let Some(disk) = SmallDisk::new(mib) else {
             return;
         };
