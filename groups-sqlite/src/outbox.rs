@@ -93,8 +93,8 @@ use mixpanel_groups::{EncodedUpdate, Error, ErrorKind, Rejection};
 ///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error) does not get what was moved to `…_rejected`.
 /// - **A disk that your own transactions fill**: no capacity holds them back. What they have published is sent too, unless
 ///   one of them has written more than is kept, or a long one that reads has kept the log from being emptied meanwhile: nothing
-///   is sent then until so much is free. Afterwards SQLite's log has little
-///   room to grow, so little can be published at a time, unless you set `PRAGMA wal_autocheckpoint = 100` on your connections.
+///   is sent then until so much is free. Afterwards SQLite's log has little room to grow, so little can be published at a time,
+///   unless you set `PRAGMA wal_autocheckpoint = 100` on your connections.
 /// - **A file that was removed or replaced**: publishing fails. What waits in the open file is sent while the process
 ///   lives. What other processes publish to a new file of that name is not: once nothing is left in the open one,
 ///   [`on_error`](mixpanel_groups::buffered::BufferedClientBuilder::on_error) and the log say so, until the outbox is opened

@@ -148,6 +148,19 @@ fn fill(outbox: &SqliteOutbox, bytes: usize) -> usize {
     unreachable!()
 }
 
+/// Accepts all that waits, so many at once; how many there were.
+fn accept_all(outbox: &SqliteOutbox, at_once: usize) -> usize {
+    let mut accepted = 0;
+    loop {
+        let taken = ids(&outbox.take(at_once).unwrap());
+        if taken.is_empty() {
+            return accepted;
+        }
+        outbox.settle(&taken, &[]).unwrap();
+        accepted += taken.len();
+    }
+}
+
 #[test]
 fn an_outbox_that_has_filled_its_disk_is_sent_and_takes_updates_again() {
     for (mib, bytes, is_opened_again) in [
@@ -246,11 +259,7 @@ fn what_fills_a_disk_can_be_rejected() {
         let path = disk.0.path().join("outbox.db");
         let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
         let accepted = fill(&outbox, bytes);
-        while let taken = ids(&outbox.take(20_000).unwrap())
-            && !taken.is_empty()
-        {
-            outbox.settle(&taken, &[]).unwrap();
-        }
+        assert_eq!(accept_all(&outbox, 20_000), accepted, "{mib} MiB");
         // In the room that became free.
         let appended = fill(&outbox, bytes);
         assert!(appended > 0, "{mib} MiB");
@@ -299,14 +308,9 @@ fn a_disk_may_become_full_again_and_again() {
                 drop(outbox);
                 outbox = open();
             }
-            let mut left = appended;
-            while left > 0 {
-                let taken = outbox.take(500).unwrap();
-                outbox.settle(&ids(&taken), &[]).unwrap();
-                left -= taken.len();
-            }
-            assert!(
-                outbox.take(1).unwrap().is_empty(),
+            assert_eq!(
+                accept_all(&outbox, 500),
+                appended,
                 "{mib} MiB, round {round}"
             );
         }
@@ -415,16 +419,8 @@ fn what_own_transactions_have_filled_a_disk_with_is_sent() {
         }
         assert_eq!(outbox.depth().unwrap().updates, published.get());
         disk.fill();
-        let mut left = published.get();
-        while left > 0 {
-            let taken = ids(&outbox.take(20_000).unwrap());
-            assert!(
-                !taken.is_empty(),
-                "{mib} MiB, {at_once} at once: {left} left"
-            );
-            outbox.settle(&taken, &[]).unwrap();
-            left -= taken.len();
-        }
+        let sent = accept_all(&outbox, 20_000);
+        assert_eq!(sent, published.get(), "{mib} MiB, {at_once} at once");
         assert_eq!(outbox.depth().unwrap(), Depth::default());
         // In the room that became free.
         publish_in_one(&mut own, &published, 1).unwrap();
@@ -475,17 +471,13 @@ fn a_large_transaction_leaves_room_to_remove_it() {
         let path = disk.0.path().join("outbox.db");
         let outbox = SqliteOutbox::open_with(&path, Durability::Normal).unwrap();
         let all: Vec<_> = (0..at_once).map(|number| large(number, 900_000)).collect();
-        let mut left = 0;
+        let mut appended = 0;
         while outbox.append(&all, ROOM).is_ok() {
-            left += at_once;
+            appended += at_once;
         }
-        assert!(left > 0, "{mib} MiB");
-        assert_eq!(outbox.depth().unwrap().updates, left);
+        assert!(appended > 0, "{mib} MiB");
+        assert_eq!(outbox.depth().unwrap().updates, appended);
         disk.fill();
-        while left > 0 {
-            let taken = ids(&outbox.take(20_000).unwrap());
-            outbox.settle(&taken, &[]).unwrap();
-            left -= taken.len();
-        }
+        assert_eq!(accept_all(&outbox, 20_000), appended, "{mib} MiB");
     }
 }
