@@ -10,6 +10,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -58,16 +59,17 @@ impl Resolver for TimedResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let Duration::Exact(time) = timeout.after else {
-            return DefaultResolver::default().resolve(uri, config, timeout);
+        let forever = NextTimeout {
+            after: Duration::NotHappening,
+            ..timeout
+        };
+        let time = match timeout.after {
+            Duration::Exact(time) if !is_address(uri) => time,
+            _ => return DefaultResolver::default().resolve(uri, config, forever),
         };
         let (found, addresses) = sync_channel(1);
         let look_up = {
             let (uri, config) = (uri.clone(), config.clone());
-            let forever = NextTimeout {
-                after: Duration::NotHappening,
-                ..timeout
-            };
             move || {
                 let resolved = DefaultResolver::default().resolve(&uri, &config, forever);
                 let _ = found.send(resolved); // Nobody waits for what comes too late.
@@ -92,6 +94,12 @@ impl Resolver for TimedResolver {
 thread_local! {
     /// When the connection that this thread is opening must be open.
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Returns whether the host is an address, so that there is nothing to look up.
+fn is_address(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
 /// Sets the deadline, unless this is the connection to a proxy for one that has a deadline. Dropped, it puts back what was

@@ -154,7 +154,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     ///
     /// The first one decides where the lane's requests run: on this thread if it `is_last`, or if there is one lane
     /// and one core, where a second thread would only take turns with this one. But a thread that cancels or reports
-    /// progress must not wait for a response.
+    /// progress must not wait for a response, unless there is no other.
     fn offer<R: Record>(
         &mut self,
         lane: usize,
@@ -165,10 +165,10 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         if matches!(self.filling[lane].runs, Runs::Nowhere) {
             let must_look = self.sending.cancel.is_some() || self.sending.progress.is_some();
             let is_alone = is_last || self.filling.len() == 1 && self.sending.client.has_one_core();
-            self.filling[lane].runs = if is_alone && !must_look {
+            let runs_here = is_alone && !must_look || !self.start_thread::<R>(lane);
+            self.filling[lane].runs = if runs_here {
                 Runs::Here(Box::new(Sender::new(delivery, lane)))
             } else {
-                self.start_thread::<R>(lane);
                 Runs::OnItsThread
             };
         }
@@ -179,14 +179,16 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         Ok(())
     }
 
-    fn start_thread<R: Record>(&self, lane: usize) {
+    /// Starts the thread of a lane. Returns whether there is one now: the system may refuse it.
+    fn start_thread<R: Record>(&self, lane: usize) -> bool {
         let delivery = self.delivery;
         let name = format!("mixpanel-groups lane {lane}");
         let run = move || delivery.run_lane::<R>(lane);
-        if let Err(error) = spawn_scoped(self.scope, name, run) {
-            let message = "cannot start a sending thread";
-            delivery.stop(Error::new(ErrorKind::Io, message).with_source(error));
+        let started = spawn_scoped(self.scope, name, run);
+        if let Err(error) = &started {
+            log::warn!("cannot start a sending thread, so the caller's sends: {error}");
         }
+        started.is_ok()
     }
 
     /// Waits for the lanes to finish.
