@@ -95,6 +95,9 @@ pub(super) fn problem(error: &io::Error) -> Option<&'static str> {
             | AlertDescription::InternalError
             | AlertDescription::UserCanceled,
         ) => return None,
+        rustls::Error::InvalidMessage(_) => {
+            return Some("the response is not TLS; is `https` right for this port?");
+        }
         _ => return Some("no secure connection"),
     };
     Some(match certificate {

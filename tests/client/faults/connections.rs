@@ -67,6 +67,27 @@ fn a_name_that_no_thread_can_look_up_is_retried() {
 }
 
 #[test]
+fn where_no_thread_can_be_started_the_callers_sends() {
+    const ENDPOINT: &str = "ENDPOINT_OF_THE_OTHER_PROCESS";
+    if let Ok(endpoint) = std::env::var(ENDPOINT) {
+        let client = builder(&endpoint).connections(4).max_batch(10);
+        let client = client.build().unwrap();
+        let looking = client.with_options().on_progress(|_| {});
+        let report = looking.send(updates(100)).unwrap();
+        assert_eq!((report.accepted, report.retries), (100, 0));
+        assert_eq!(client.send(updates(100)).unwrap().accepted, 100);
+        return;
+    }
+    let emulator = Emulator::start().unwrap();
+    // With one thread for tests, which is the main thread.
+    let no_stack = (1_u64 << 60).to_string();
+    let endpoint = emulator.endpoint();
+    let variables = [("RUST_MIN_STACK", &*no_stack), (ENDPOINT, &*endpoint)];
+    is_own_process(where_no_thread_can_be_started_the_callers_sends, &variables);
+    assert_eq!(emulator.profiles().len(), 100);
+}
+
+#[test]
 fn a_refused_connection_is_retried() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -222,6 +243,8 @@ fn a_tls_failure_stops() {
         .send(updates(3))
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    let expected = "the response is not TLS; is `https` right for this port?";
+    assert!(error.to_string().contains(expected), "{error}");
     assert!(!error.is_retryable());
     assert_eq!(error.report().unwrap().requests, 1);
     assert_eq!(undelivered(&error), [0, 1, 2]);
