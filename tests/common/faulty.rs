@@ -30,6 +30,8 @@ pub struct Faulty<R = EncodedUpdate> {
     take: Arc<Take<R>>,
     pub is_durable: bool,
     pub keeps_events: bool,
+    /// It says that what is settled is removed, and keeps it.
+    pub keeps_settled: bool,
     pub on_append: Arc<OnceLock<Hook>>,
 }
 
@@ -41,6 +43,7 @@ impl<R> Faulty<R> {
             take: Arc::new(|inner, most| inner.take(most)),
             is_durable: false,
             keeps_events: false,
+            keeps_settled: false,
             on_append: Arc::default(),
         }
     }
@@ -84,6 +87,7 @@ impl<R> Clone for Faulty<R> {
             on_append: Arc::clone(&self.on_append),
             is_durable: self.is_durable,
             keeps_events: self.keeps_events,
+            keeps_settled: self.keeps_settled,
         }
     }
 }
@@ -197,6 +201,9 @@ impl<R> Outbox<R> for Faulty<R> {
 
     fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
         self.faults.check("settle")?;
+        if self.keeps_settled {
+            return Ok(());
+        }
         self.inner.settle(accepted, rejected)
     }
 

@@ -121,6 +121,8 @@ fn send_all<R: Kind>(
     portion: &mut Portion,
     suspects: &mut Suspects,
 ) -> Outcome {
+    // The first entry of the last delivery, if it was settled.
+    let mut gone = None;
     while let Some(cancel) = publisher.shared.start_delivery() {
         let taken = match take(publisher, portion.now()) {
             Ok(taken) => taken,
@@ -134,7 +136,15 @@ fn send_all<R: Kind>(
             return Outcome::Done(Duration::ZERO);
         }
         if !taken.is_empty() {
-            match send(publisher, &taken, cancel, suspects) {
+            let first = taken.first().map(|entry| entry.id);
+            if first == gone {
+                // For instance a database in which others may not delete. At least not without a pause.
+                let message = "what was settled is still there, and will be sent again";
+                let error = Error::new(ErrorKind::Io, message);
+                publisher.notify(&DeliveryEvent::Outbox(&error));
+                return Outcome::Failed(None);
+            }
+            match send(publisher, &taken, cancel, suspects, &mut gone) {
                 Outcome::Done(_) => portion.succeeded(),
                 // There is a line, only not for so much.
                 Outcome::TimedOut if portion.timed_out(taken.len()) => {}
@@ -169,12 +179,14 @@ fn send_all<R: Kind>(
     Outcome::Failed(None)
 }
 
-/// Sends entries, and settles those whose fate is known: it is done if that is all of them.
+/// Sends entries, and settles those whose fate is known: it is done if that is all of them. Sets `gone` to the first one if
+/// that was settled.
 fn send<R: Kind>(
     publisher: &Publisher<R>,
     taken: &[OutboxEntry<R>],
     cancel: &AtomicBool,
     suspects: &mut Suspects,
+    gone: &mut Option<i64>,
 ) -> Outcome {
     let is_cancelled = || cancel.load(Ordering::Relaxed);
     let most = R::route(&publisher.client).most_bytes_a_record();
@@ -242,6 +254,8 @@ fn send<R: Kind>(
     let stopped = stopped.into_iter().flat_map(|record| members.of(record));
     suspects.set_apart(stopped.copied(), taken, &fates);
     let settled = settle(publisher, taken, &fates, report);
+    let is_first_settled = settled.is_ok() && !matches!(fates[0], Fate::Undelivered);
+    *gone = is_first_settled.then(|| taken[0].id);
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
     }

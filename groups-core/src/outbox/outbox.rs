@@ -58,7 +58,7 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
     /// If the outbox cannot be read.
     fn take(&self, most: usize) -> Result<Vec<OutboxEntry<R>>, Error>;
 
-    /// Removes taken updates whose outcome is known.
+    /// Removes taken updates whose outcome is known. What is still there after it returned `Ok` is sent again, after a pause.
     ///
     /// If another process has taken them since, because the lease had ended, this removes nothing and fails: the other
     /// process may have sent some of them again, and must be able to continue.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::LONG;
+use common::{LONG, eventually};
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::outbox::{Capacity, OutboxEntry};
 use mixpanel_groups::{EncodedUpdate, Outbox};
@@ -155,6 +155,30 @@ fn garbage_in_an_outbox_is_rejected_and_reported() {
     assert!(outcome.is_complete(), "{outcome:?}");
     assert_eq!((outcome.stats.accepted, outcome.stats.rejected), (50, 50));
     assert_eq!(reported.load(Ordering::SeqCst), 50);
+}
+
+/// For instance a database in which this process may not delete.
+#[test]
+fn what_an_outbox_does_not_remove_is_not_sent_without_a_pause() {
+    let emulator = Emulator::start().unwrap();
+    let mut outbox = Faulty::durable();
+    outbox.keeps_settled = true;
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let its_reported = Arc::clone(&reported);
+    let hour = Duration::from_secs(3600);
+    let buffered = buffered(&emulator)
+        .flush_interval(hour)
+        .outbox(outbox)
+        .on_error(move |event| its_reported.lock().unwrap().push(event.to_string()))
+        .start()
+        .unwrap();
+    buffered.publish(set(1, 1)).unwrap();
+    let outcome = buffered.flush(Duration::from_millis(10));
+    assert!(!outcome.is_complete(), "{outcome:?}");
+    eventually("reported", || !reported.lock().unwrap().is_empty());
+    assert_eq!(emulator.requests().len(), 1);
+    let kept = "the outbox failed: what was settled is still there, and will be sent again";
+    assert_eq!(*reported.lock().unwrap(), [kept]);
 }
 
 #[test]
