@@ -213,6 +213,11 @@ fn groups_become_properties() {
             r#""team": more than 300 groups of one key; Mixpanel ignores the others"#
         );
     }
+    for count in [256, 100_000] {
+        let keys = (0..count).map(|key| Group::new(format!("key_{key}"), 1));
+        let many = keys.fold(purchase(), Event::group);
+        assert_eq!(refused(many), "more than 254 properties");
+    }
     let nowhere = purchase().group(Group::new("company", ""));
     assert_eq!(
         refused(nowhere),

@@ -7,7 +7,7 @@ use serde_core::{Serialize, Serializer as _};
 use serde_json::value::RawValue;
 
 use super::rules::{
-    COMPANY, MAX_GROUPS, MAX_ITEMS, RESERVED, USER, check_distinct_id, check_insert_id,
+    COMPANY, MAX_GROUPS, MAX_ITEMS, MAX_KEYS, RESERVED, USER, check_distinct_id, check_insert_id,
     check_properties, check_time,
 };
 use super::time::Time;
@@ -172,6 +172,9 @@ impl Event {
                 ids.push(id);
             }
             return;
+        }
+        if self.groups.len() > MAX_KEYS {
+            return self.set_wrong(EncodeError::new(format!("more than {MAX_KEYS} properties")));
         }
         match self.names.claim(key.to_owned()) {
             Ok(()) => self.groups.push((key.to_owned(), vec![id])),

@@ -26,7 +26,7 @@ pub(crate) const USER: &str = "$user_id";
 pub(crate) const MAX_GROUPS: usize = 300;
 
 /// "Fewer than 255 properties", and as many keys in each object.
-const MAX_KEYS: usize = 254;
+pub(super) const MAX_KEYS: usize = 254;
 
 /// "Fewer than 255 elements". A list of groups may have [`MAX_GROUPS`].
 pub(super) const MAX_ITEMS: usize = 254;
