@@ -42,9 +42,26 @@ fn literal(expr: &Expr) -> Option<String> {
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
             ..
-        }) => Some(text.value()),
+        }) => Some(without_stars(text.value())),
         _ => None,
     }
+}
+
+/// Returns the text of a comment without the star with which each line of a block but its first begins by custom. Rustdoc
+/// leaves them out too. Without a space before them, as in an attribute, they are the text's own.
+fn without_stars(text: String) -> String {
+    let mut lines = text.split('\n');
+    let mut cleaned = lines.next().unwrap_or("").to_owned();
+    for line in lines {
+        cleaned.push('\n');
+        let rest = line.trim_start();
+        match rest.strip_prefix('*') {
+            Some(rest) if line.starts_with([' ', '\t']) => cleaned.push_str(rest),
+            _ if rest.is_empty() => {}
+            _ => return text,
+        }
+    }
+    cleaned
 }
 
 /// Removes the invisible parentheses that macros leave.

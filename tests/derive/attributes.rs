@@ -610,6 +610,23 @@ fn doc_comments_are_kept_without_their_indentation() {
               of lines.
         */
         block: u8,
+        /**
+         * A block with stars,
+         *
+         * - `*`
+         *   * deeper
+         */
+        stars: u8,
+        /** Begun at once,
+         *  ended so. */
+        begun: u8,
+        /**
+            Stars of its own:
+             * one
+        */
+        own: u8,
+        #[doc = "Of an attribute:\n* one\n* two"]
+        list_of_attribute: u8,
         #[doc = "An attribute"]
         #[doc(hidden)]
         #[doc = "in two."]
@@ -622,6 +639,10 @@ fn doc_comments_are_kept_without_their_indentation() {
             "No indentation,\n  but one.",
             "A list:\n\n- `\"a\" \\ b`\n  - deeper é",
             "A block\n  of lines.",
+            "A block with stars,\n\n- `*`\n  * deeper",
+            "Begun at once,\n ended so.",
+            "Stars of its own:\n * one",
+            "Of an attribute:\n* one\n* two",
             "An attribute\nin two.",
         ]
     );
