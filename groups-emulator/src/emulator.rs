@@ -136,7 +136,7 @@ impl EmulatorBuilder {
     }
 
     /// Keeps profiles, their history and events in a file. The emulator reads the file when it starts,
-    /// if there is one, and writes it on each [`save`](Emulator::save) and when it is dropped. Everything
+    /// or makes an empty one, and writes it on each [`save`](Emulator::save) and when it is dropped. Everything
     /// that was replied to before the drop is in the file then.
     ///
     /// One emulator can keep a file at a time. It locks an empty file beside it, with `.lock` after the name, which stays.
@@ -153,7 +153,7 @@ impl EmulatorBuilder {
     ///   largest body of 0 bytes, an empty token, secret or file name, a host that is not a name, an
     ///   origin without a scheme, or with a path, a wildcard or the scheme's default port.
     /// - [`Io`](mixpanel_groups::ErrorKind::Io) if the emulator cannot listen on the port, or cannot read
-    ///   the file to [`keep`](Self::keep), or if another emulator keeps it.
+    ///   or make the file to [`keep`](Self::keep), or if another emulator keeps it.
     /// - [`Damaged`](mixpanel_groups::ErrorKind::Damaged) if that file was not written by an emulator. It
     ///   stays as it is.
     pub fn start(self) -> Result<Emulator, Error> {

@@ -205,7 +205,7 @@ fn nothing_new_is_not_written() {
     let kept = Kept::new("nothing");
     let emulator = kept.start().unwrap();
     emulator.save().unwrap();
-    assert!(!kept.0.exists());
+    assert_eq!(fs::read(&kept.0).unwrap(), b"", "what a start makes");
     client(&emulator)
         .send([Group::new("company", "acme").set(json!({"a": 1}))])
         .unwrap()
@@ -215,6 +215,16 @@ fn nothing_new_is_not_written() {
     fs::remove_file(&kept.0).unwrap();
     emulator.save().unwrap();
     assert!(!kept.0.exists());
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_an_error_at_once() {
+    let kept = Kept::new("missing");
+    fs::remove_dir_all(kept.0.parent().unwrap()).unwrap();
+    let error = kept.start().unwrap_err();
+    let message = format!("cannot write the emulator's file {}", kept.0.display());
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Io, message));
+    assert!(error.source().unwrap().is::<std::io::Error>());
 }
 
 #[test]
@@ -246,6 +256,7 @@ fn a_file_that_cannot_take_its_place_is_not_left_behind() {
         .unwrap()
         .into_result()
         .unwrap();
+    fs::remove_file(&kept.0).unwrap();
     fs::create_dir(&kept.0).unwrap();
     assert!(emulator.save().is_err());
     assert_eq!(files_of(&kept), ["state.json", "state.json.lock"]);

@@ -41,12 +41,16 @@ impl MemoryFile {
         })
     }
 
-    /// Reads the file. If there is none yet, or an empty one, as it is made to be mounted, the memory is empty.
+    /// Reads the file. If there is none yet, it makes an empty one, so that a path that cannot be written is known at once. Of
+    /// an empty one, as it is also made to be mounted, the memory is empty.
     pub(crate) fn load(&self) -> Result<Memory, Error> {
         let json = match fs::read(&self.path) {
             Ok(json) if json.is_empty() => return Ok(Memory::new()),
             Ok(json) => json,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Memory::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                replace(&self.path, b"").map_err(|error| self.failed("write", error))?;
+                return Ok(Memory::new());
+            }
             Err(error) => return Err(self.failed("read", error)),
         };
         let damaged = || {
