@@ -137,12 +137,10 @@ impl Queues {
         // What it took would be rejected when it is sent.
         let client = &self.updates.client;
         let checked = match &prepared {
-            Some(EncodedRecord::Update(update)) => client
-                .groups_route()
-                .check_size::<EncodedUpdate>(update.as_json()),
-            Some(EncodedRecord::Event(event)) => client
-                .import_route()
-                .check_size::<EncodedEvent>(event.as_json()),
+            Some(EncodedRecord::Update(update)) => {
+                client.groups_route().check_size(update.members())
+            }
+            Some(EncodedRecord::Event(event)) => client.import_route().check_size(event.members()),
             None => Ok(()),
         };
         checked.map_err(|rejection| Error::invalid(&rejection))?;

@@ -49,7 +49,7 @@ impl Suspects {
             let count = before + u32::from(before > 0 || are_others_accepted);
             match &entry.update {
                 Ok(update) if count >= MAX_BLOCKED => {
-                    let record = R::name(&update.as_json().as_bytes()[1..]);
+                    let record = update.name();
                     let message = format!("blocked while others are accepted: {error:#}");
                     let mut rejection = Rejection::new(record, None, message);
                     rejection.position = position;

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use crate::buffered::kind::Kind;
 use crate::client::coalesce::{Members, coalesce_with_members};
-use crate::client::records::{Limits, Records};
+use crate::client::records::Records;
 use crate::outbox::OutboxEntry;
 use crate::record::Rejection;
 
@@ -45,13 +45,9 @@ impl TakenBatch {
                 refused,
             });
         };
-        let unlimited = Limits {
-            records: usize::MAX,
-            bytes: usize::MAX,
-        };
         let mut records = Records::default();
         for (position, update) in readable(taken) {
-            if let Err(rejection) = records.push(position, OPENING, update, unlimited) {
+            if let Err(rejection) = records.push(position, OPENING, update) {
                 refused.push(*rejection);
             }
         }

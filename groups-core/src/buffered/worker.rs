@@ -213,7 +213,7 @@ fn send<R: Kind>(
     let options = options.cancel_on(cancel).permit(&permit);
     let route = R::route(&publisher.client);
     let result = match &merged {
-        Some(records) => options.run(route, records.written::<R>(OPENING)),
+        Some(records) => options.run(route, records.written(OPENING)),
         None => options.run(route, readable(taken).map(|(_, update)| Borrowed(update))),
     };
     let (report, undelivered) = outcome(&result);

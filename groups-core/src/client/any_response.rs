@@ -34,6 +34,7 @@ pub fn check(responses: Vec<AnyResponse>, updates: usize) {
         url: String::new(),
         authorization: None,
         opening: opening("TOKEN"),
+        name: Update::name,
         limits: Limits::default(),
         compression: Compression::None,
         retry: RetryPolicy::default()
@@ -47,13 +48,13 @@ pub fn check(responses: Vec<AnyResponse>, updates: usize) {
     for position in 0..updates {
         let update = Group::new("company", position).delete();
         batch
-            .push(position, &route.opening, &update, route.limits)
+            .push(position, &route.opening, &update)
             .expect("the update is valid");
     }
     let delivery = Delivery::new(&route, Resources::of(vec![server.clone()]));
     delivery.offer(0, batch).expect("the lane has room");
     delivery.close();
-    delivery.run_lane::<Update<'_>>(0);
+    delivery.run_lane(0);
     let (_, result) = delivery.finish();
 
     let panicked = result.as_ref().map_err(Error::kind) == Err(ErrorKind::Io);

@@ -62,7 +62,7 @@ impl Batch {
     fn push_update(&mut self, update: &Update<'_>) -> Result<(), Error> {
         let (position, opening, limits) = (self.records.len(), &self.opening, Limits::default());
         self.records
-            .push(position, opening, update, limits)
+            .push_within(position, opening, update, limits, Update::name)
             .map_err(|rejection| Error::invalid(&rejection))?;
         if self.records.fits(limits) {
             return Ok(());

@@ -22,7 +22,7 @@ use crate::client::secrets::Secrets;
 use crate::client::tls::Roots;
 use crate::client::transport::{HttpConfig, HttpOptions};
 use crate::client::{Client, Compression, Region, RetryPolicy};
-use crate::record::Error;
+use crate::record::{Error, Event, Update};
 use crate::util::sync::{LONGEST_WAIT, Mutex};
 
 /// The most bytes of events in a request, before compression: 10 MB.
@@ -350,6 +350,7 @@ impl ClientBuilder {
             url: endpoint.url(&format!("/groups?ip=0&strict={strict}&verbose=1")),
             authorization: None,
             opening: opening(&self.token),
+            name: Update::name,
             limits: self.limits(Limits::default().bytes),
             compression: self.compression.unwrap_or_default(),
             retry: self.retry,
@@ -369,6 +370,7 @@ impl ClientBuilder {
             url: endpoint.url(&format!("/import?strict={strict}{query}")),
             authorization: Some(format!("Basic {credentials}")),
             opening: b"{".to_vec(),
+            name: Event::name,
             limits: self.limits(MAX_IMPORT),
             compression: self.compression.unwrap_or(Compression::OF_EVENTS),
             retry: self.retry,

@@ -540,14 +540,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::client::records::Limits;
     use crate::group::Group;
     use crate::record::{EncodedUpdate, Update};
-
-    const UNLIMITED: Limits = Limits {
-        records: usize::MAX,
-        bytes: usize::MAX,
-    };
 
     /// Returns updates of one group, each with so many properties.
     fn of_one_group(kind: &str, updates: usize, properties: usize) -> Records {
@@ -573,7 +567,7 @@ mod tests {
             };
             let json = format!(r#"{{"$group_key":"k","$group_id":"1","{operation}":{value}}}"#);
             let update = EncodedUpdate::from_json(&json).unwrap();
-            let pushed = records.push(number, b"{", &Update::from(&update), UNLIMITED);
+            let pushed = records.push(number, b"{", &Update::from(&update));
             pushed.unwrap();
         }
         records
@@ -598,7 +592,7 @@ mod tests {
     fn records(updates: &[Update<'_>]) -> Records {
         let mut records = Records::default();
         for (position, update) in updates.iter().enumerate() {
-            let pushed = records.push(position, b"{", update, UNLIMITED);
+            let pushed = records.push(position, b"{", update);
             pushed.unwrap();
         }
         records

@@ -16,12 +16,10 @@ use crate::client::Compression;
 use crate::client::Progress;
 use crate::client::RetryPolicy;
 use crate::client::options::Permit;
-use crate::client::records::{Limits, Records, check_size};
+use crate::client::records::{Limits, Records};
 use crate::client::sender::Sender;
 use crate::client::transport::Transport;
-use crate::record::Record;
-use crate::record::Rejection;
-use crate::record::{Error, ErrorKind, Report, Undelivered};
+use crate::record::{Error, ErrorKind, RecordRef, Rejection, Report, Undelivered};
 use crate::util::panic::catch;
 use crate::util::sync::{Condvar, Instant, Mutex, MutexGuard};
 
@@ -33,6 +31,8 @@ pub(crate) struct Route {
     pub(crate) authorization: Option<String>,
     /// The beginning of every record: its bracket and, for updates, the token; a secret.
     pub(crate) opening: Vec<u8>,
+    /// Returns what identifies a record that was written with these members.
+    pub(crate) name: fn(&[u8]) -> RecordRef,
     pub(crate) limits: Limits,
     pub(crate) compression: Compression,
     pub(crate) retry: RetryPolicy,
@@ -45,9 +45,15 @@ impl Route {
         self.limits.most_bytes_a_record().saturating_sub(added)
     }
 
-    /// Returns a rejection if the record with this JSON is too large to be sent.
-    pub(crate) fn check_size<R: Record>(&self, json: &str) -> Result<(), Box<Rejection>> {
-        check_size::<R>(&json.as_bytes()[1..], self.opening.len(), self.limits)
+    /// Returns a rejection if a record of these members is too large to be sent.
+    pub(crate) fn check_size(&self, members: &[u8]) -> Result<(), Box<Rejection>> {
+        let bytes = self.opening.len() + members.len();
+        let most = self.limits.most_bytes_a_record();
+        if bytes <= most {
+            return Ok(());
+        }
+        let name = (self.name)(members);
+        Err(Box::new(Rejection::too_large(name, bytes, most)))
     }
 }
 
@@ -341,29 +347,29 @@ impl<'a> Delivery<'a> {
     }
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
-    pub(crate) fn run_lane<R: Record>(&self, lane: usize) {
+    pub(crate) fn run_lane(&self, lane: usize) {
         let mut sender = Sender::new(self, lane);
         while let Some(batch) = self.next(lane) {
-            self.run_batch::<R>(&mut sender, batch);
+            self.run_batch(&mut sender, batch);
         }
     }
 
     /// Delivers the batches that wait for a lane, on the caller's thread.
-    pub(super) fn run_queue<R: Record>(&self, sender: &mut Sender<'a>) {
+    pub(super) fn run_queue(&self, sender: &mut Sender<'a>) {
         loop {
             let next = self.state().take_queued(sender.lane());
             let Some(batch) = next else { return };
-            self.run_batch::<R>(sender, batch);
+            self.run_batch(sender, batch);
         }
     }
 
     /// Delivers a batch.
     ///
     /// A panic, of a logger for instance, must not lose what is not delivered yet.
-    fn run_batch<R: Record>(&self, sender: &mut Sender<'_>, mut batch: Records) {
+    fn run_batch(&self, sender: &mut Sender<'_>, mut batch: Records) {
         let lane = sender.lane();
         let mut settled = 0;
-        let deliver = || sender.deliver::<R>(&mut batch, &mut settled);
+        let deliver = || sender.deliver(&mut batch, &mut settled);
         if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
             self.abort(Error::new(ErrorKind::Io, "a sending thread panicked"));
         }
@@ -474,6 +480,7 @@ mod tests {
             url: String::new(),
             authorization: None,
             opening: opening("TOKEN"),
+            name: Update::name,
             limits: Limits::default(),
             compression: Compression::None,
             retry: RetryPolicy::default(),
@@ -484,7 +491,7 @@ mod tests {
     fn batch(route: &Route, position: usize) -> Records {
         let mut batch = Records::default();
         let update = Group::new("company", position).delete();
-        let pushed = batch.push(position, &route.opening, &update, route.limits);
+        let pushed = batch.push(position, &route.opening, &update);
         pushed.unwrap();
         batch
     }
@@ -518,8 +525,8 @@ mod tests {
             delivery.stop(Error::new(ErrorKind::Network, "a later one"));
             delivery.offer(1, batch(&route, 2)).unwrap();
             delivery.close();
-            delivery.run_lane::<Update<'_>>(0);
-            delivery.run_lane::<Update<'_>>(1);
+            delivery.run_lane(0);
+            delivery.run_lane(1);
             assert!(delivery.is_done());
             assert_eq!(delivery.spare().len(), 0);
             let (resources, result) = delivery.finish();
@@ -590,7 +597,7 @@ mod tests {
         let connection: Arc<dyn Transport> = Arc::new(Panicking(Mutex::new(0)));
         let delivery = Delivery::new(&route, Resources::of(vec![connection]));
         std::thread::scope(|scope| {
-            scope.spawn(|| delivery.run_lane::<Update<'_>>(0));
+            scope.spawn(|| delivery.run_lane(0));
             for position in 0..3 {
                 let mut batch = batch(&route, position);
                 while let Err(back) = delivery.offer(0, batch) {

@@ -76,8 +76,9 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
                 0
             };
             let batch = &mut self.filling[lane].batch;
-            match batch.push(position, &route.opening, &record, route.limits) {
-                Ok(true) => self.pushed::<R>(lane),
+            let (opening, limits, name) = (&route.opening, route.limits, route.name);
+            match batch.push_within(position, opening, &record, limits, name) {
+                Ok(true) => self.pushed(lane),
                 Ok(false) => {}
                 Err(rejection) => self.delivery.reject(*rejection),
             }
@@ -86,7 +87,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             self.coalesce(lane);
         }
         // A lane that is full does not keep the others waiting for their last batch.
-        while !self.ship_the_rest::<R>() {
+        while !self.ship_the_rest() {
             self.wait();
         }
     }
@@ -94,13 +95,13 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     /// Ships each lane's last batch if there is room for it. Returns whether all are shipped.
     ///
     /// The very last one needs no thread: the caller's has nothing else to do.
-    fn ship_the_rest<R: Record>(&mut self) -> bool {
+    fn ship_the_rest(&mut self) -> bool {
         let is_left = |lane: &usize| !self.filling[*lane].batch.is_empty();
         let rest: Vec<_> = (0..self.filling.len()).filter(is_left).collect();
         let mut left = rest.len();
         for lane in rest {
             let batch = std::mem::take(&mut self.filling[lane].batch);
-            match self.offer::<R>(lane, batch, left == 1) {
+            match self.offer(lane, batch, left == 1) {
                 Ok(()) => left -= 1,
                 Err(back) => self.filling[lane].batch = back,
             }
@@ -109,7 +110,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     }
 
     /// Ships the batch that a record was added to if that is full.
-    fn pushed<R: Record>(&mut self, lane: usize) {
+    fn pushed(&mut self, lane: usize) {
         let limits = self.delivery.route().limits;
         if self.filling[lane].batch.fits(limits) || self.coalesce(lane) {
             return;
@@ -123,7 +124,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             batch.move_rest_to(batch.fitting(limits), &mut next);
             let is_last = next.fits(limits);
             let full = std::mem::replace(batch, next);
-            self.ship::<R>(lane, full);
+            self.ship(lane, full);
             if is_last {
                 return;
             }
@@ -143,8 +144,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         batch.is_half_empty(route.limits)
     }
 
-    fn ship<R: Record>(&mut self, lane: usize, mut batch: Records) {
-        while let Err(back) = self.offer::<R>(lane, batch, false) {
+    fn ship(&mut self, lane: usize, mut batch: Records) {
+        while let Err(back) = self.offer(lane, batch, false) {
             batch = back;
             self.wait();
         }
@@ -155,17 +156,12 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     /// The first one decides where the lane's requests run: on this thread if it `is_last`, or if there is one lane
     /// and one core, where a second thread would only take turns with this one. But a thread that cancels or reports
     /// progress must not wait for a response, unless there is no other.
-    fn offer<R: Record>(
-        &mut self,
-        lane: usize,
-        batch: Records,
-        is_last: bool,
-    ) -> Result<(), Records> {
+    fn offer(&mut self, lane: usize, batch: Records, is_last: bool) -> Result<(), Records> {
         let delivery = self.delivery;
         if matches!(self.filling[lane].runs, Runs::Nowhere) {
             let must_look = self.sending.cancel.is_some() || self.sending.progress.is_some();
             let is_alone = is_last || self.filling.len() == 1 && self.sending.client.has_one_core();
-            let runs_here = is_alone && !must_look || !self.start_thread::<R>(lane);
+            let runs_here = is_alone && !must_look || !self.start_thread(lane);
             self.filling[lane].runs = if runs_here {
                 Runs::Here(Box::new(Sender::new(delivery, lane)))
             } else {
@@ -174,16 +170,16 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         }
         delivery.offer(lane, batch)?;
         if let Runs::Here(sender) = &mut self.filling[lane].runs {
-            delivery.run_queue::<R>(sender);
+            delivery.run_queue(sender);
         }
         Ok(())
     }
 
     /// Starts the thread of a lane. Returns whether there is one now: the system may refuse it.
-    fn start_thread<R: Record>(&self, lane: usize) -> bool {
+    fn start_thread(&self, lane: usize) -> bool {
         let delivery = self.delivery;
         let name = format!("mixpanel-groups lane {lane}");
-        let run = move || delivery.run_lane::<R>(lane);
+        let run = move || delivery.run_lane(lane);
         let started = spawn_scoped(self.scope, name, run);
         if let Err(error) = &started {
             log::warn!("cannot start a sending thread, so the caller's sends: {error}");

@@ -1,6 +1,5 @@
 //! One request's body: records written straight into one byte buffer, within limits.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::group::Operation;
@@ -54,14 +53,13 @@ struct RecordSpan {
     encoded: Encoded,
 }
 
-/// A record of a kind that was written before.
-pub(crate) struct Written<'a, R> {
+/// A record that was written before.
+pub(crate) struct Written<'a> {
     members: &'a [u8],
     encoded: Encoded,
-    kind: PhantomData<R>,
 }
 
-impl<R: Record> Record for Written<'_, R> {
+impl Record for Written<'_> {
     fn write(&self, out: &mut Buffer) -> Result<Option<Encoded>, Box<Rejection>> {
         out.extend_from_slice(self.members);
         Ok(Some(self.encoded))
@@ -69,10 +67,6 @@ impl<R: Record> Record for Written<'_, R> {
 
     fn group_hash(&self) -> u64 {
         hash_written(&self.members[..self.encoded.head])
-    }
-
-    fn name(json: &[u8]) -> RecordRef {
-        R::name(json)
     }
 }
 
@@ -106,27 +100,6 @@ impl<R: Record> Record for Borrowed<'_, R> {
     fn group_hash(&self) -> u64 {
         self.0.group_hash()
     }
-
-    fn name(json: &[u8]) -> RecordRef {
-        R::name(json)
-    }
-}
-
-/// Returns a rejection if a record of these members is too large, with its `opening` of that length.
-pub(super) fn check_size<R: Record>(
-    members: &[u8],
-    opening: usize,
-    limits: Limits,
-) -> Result<(), Box<Rejection>> {
-    let (bytes, most) = (opening + members.len(), limits.most_bytes_a_record());
-    if bytes <= most {
-        return Ok(());
-    }
-    Err(Box::new(Rejection::too_large(
-        R::name(members),
-        bytes,
-        most,
-    )))
 }
 
 impl Records {
@@ -144,16 +117,12 @@ impl Records {
         self.entries.is_empty()
     }
 
-    /// Returns the records, all of that kind, without what they were opened with.
-    pub(crate) fn written<R: Record>(
-        &self,
-        opening: &[u8],
-    ) -> impl Iterator<Item = Written<'_, R>> {
+    /// Returns the records without what they were opened with.
+    pub(crate) fn written(&self, opening: &[u8]) -> impl Iterator<Item = Written<'_>> {
         let opening = opening.len();
         (0..self.len()).map(move |index| Written {
             members: &self.json(index)[opening..],
             encoded: self.encoded(index),
-            kind: PhantomData,
         })
     }
 
@@ -165,19 +134,12 @@ impl Records {
         position: usize,
         opening: &[u8],
         record: &R,
-        limits: Limits,
     ) -> Result<bool, Box<Rejection>> {
         let start = self.begin();
         let end = start + 1;
         let out = Unfinished(&mut self.buffer, end);
         out.0.extend_from_slice(opening);
-        let written = record.write(out.0).and_then(|written| {
-            if written.is_some() {
-                check_size::<R>(&out.0[end + opening.len()..], opening.len(), limits)?;
-            }
-            Ok(written)
-        });
-        match written {
+        match record.write(out.0) {
             Ok(Some(encoded)) => {
                 out.finish();
                 self.entries.push(RecordSpan {
@@ -193,6 +155,42 @@ impl Records {
                 Err(rejection)
             }
         }
+    }
+
+    /// Appends one record as [`push`](Self::push) does, unless it is too large. Then the rejection has the record's `name`.
+    #[inline]
+    pub(crate) fn push_within<R: Record>(
+        &mut self,
+        position: usize,
+        opening: &[u8],
+        record: &R,
+        limits: Limits,
+        name: fn(&[u8]) -> RecordRef,
+    ) -> Result<bool, Box<Rejection>> {
+        // The byte before it is there, or is the first one.
+        let before = self.buffer.len().max(1);
+        let is_there = self.push(position, opening, record)?;
+        let most = limits.most_bytes_a_record();
+        if is_there && self.buffer.len() - before - 1 > most {
+            return Err(self.too_large(opening.len(), most, name));
+        }
+        Ok(is_there)
+    }
+
+    /// Takes the last record, with an opening of that length, out again.
+    #[cold]
+    fn too_large(
+        &mut self,
+        opening: usize,
+        most: usize,
+        name: fn(&[u8]) -> RecordRef,
+    ) -> Box<Rejection> {
+        let last = self.len() - 1;
+        let json = self.json(last);
+        let mut rejection = Rejection::too_large(name(&json[opening..]), json.len(), most);
+        rejection.position = self.position(last);
+        self.pop();
+        Box::new(rejection)
     }
 
     /// Returns where the byte before the next record is: the one behind the last record, if there is one.
@@ -405,7 +403,7 @@ mod tests {
             match self {
                 // Without the hook, which would print it.
                 Self::Panics => std::panic::resume_unwind(Box::new(())),
-                Self::Fails => Err(Box::new(Rejection::too_large(Self::name(b""), 0, 0))),
+                Self::Fails => Err(Box::new(Rejection::too_large(name(b""), 0, 0))),
                 _ => Ok(Some(Encoded { operation, head })),
             }
         }
@@ -413,12 +411,12 @@ mod tests {
         fn group_hash(&self) -> u64 {
             0
         }
+    }
 
-        fn name(_json: &[u8]) -> RecordRef {
-            RecordRef::Update {
-                group: crate::group::Group::new("company", "acme"),
-                operation: Operation::Delete,
-            }
+    fn name(_members: &[u8]) -> RecordRef {
+        RecordRef::Update {
+            group: crate::group::Group::new("company", "acme"),
+            operation: Operation::Delete,
         }
     }
 
@@ -473,7 +471,7 @@ mod tests {
                 let len = is.len();
                 match step {
                     Step::Push(record) => {
-                        let push = || one.push(position, OPENING, &record, limits);
+                        let push = || one.push_within(position, OPENING, &record, limits, name);
                         let Ok(pushed) = catch_unwind(AssertUnwindSafe(push)) else {
                             continue;
                         };

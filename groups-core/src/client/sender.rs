@@ -12,7 +12,6 @@ use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
 use crate::client::retry::{Failure, Step};
 use crate::client::transport::{Request, Transport, TransportError};
-use crate::record::Record;
 use crate::record::Rejection;
 use crate::record::report::BlockedRecord;
 use crate::record::{Error, ErrorKind};
@@ -66,7 +65,7 @@ impl<'a> Sender<'a> {
 
     /// Delivers the records of a batch, one run after the other. When it returns, the first `settled` records are accepted,
     /// rejected or handed back, and no others that are left in the batch.
-    pub(super) fn deliver<R: Record>(
+    pub(super) fn deliver(
         &mut self,
         batch: &mut Records,
         settled: &mut usize,
@@ -79,7 +78,7 @@ impl<'a> Sender<'a> {
         // Runs of records that wait for their turn, the next one last.
         let mut runs = Vec::new();
         self.take_out_held(batch, 0);
-        self.check_for_wall::<R>(batch, 0, &mut sent)?;
+        self.check_for_wall(batch, 0, &mut sent)?;
         runs.extend(whole(0..batch.len()));
         while let Some(run) = runs.pop() {
             let (records, bytes) = (run.len(), batch.bytes(&run));
@@ -96,7 +95,7 @@ impl<'a> Sender<'a> {
             }
             match failed_records(verdict, records) {
                 Ok(failed_records) => {
-                    self.settle::<R>(batch, &run, failed_records);
+                    self.settle(batch, &run, failed_records);
                     *settled = run.end;
                 }
                 Err(Verdict::Blocked(error)) if records == 1 => {
@@ -112,7 +111,7 @@ impl<'a> Sender<'a> {
                     if self.set_aside < MAX_SET_ASIDE {
                         continue;
                     }
-                    self.check_for_wall::<R>(batch, *settled, &mut sent)?;
+                    self.check_for_wall(batch, *settled, &mut sent)?;
                     runs.clear();
                     runs.extend(whole(*settled..batch.len()));
                 }
@@ -146,7 +145,7 @@ impl<'a> Sender<'a> {
 
     /// Stops all lanes if whatever is sent is blocked: as many records in a row were set aside as may be, and one of the rest
     /// is blocked too. Without a rest, the next batch shows it.
-    fn check_for_wall<R: Record>(
+    fn check_for_wall(
         &mut self,
         batch: &mut Records,
         rest: usize,
@@ -154,7 +153,7 @@ impl<'a> Sender<'a> {
     ) -> Result<(), Stopped> {
         if self.set_aside < MAX_SET_ASIDE
             || rest == batch.len()
-            || self.is_another_delivered::<R>(batch, rest, sent)?
+            || self.is_another_delivered(batch, rest, sent)?
         {
             return Ok(());
         }
@@ -173,7 +172,7 @@ impl<'a> Sender<'a> {
     ///
     /// Any of them, since the next ones may have such a text too, and those at the end: so a caller that sends
     /// again what comes back gets on. But no record is sent before another one of its group.
-    fn is_another_delivered<R: Record>(
+    fn is_another_delivered(
         &mut self,
         batch: &mut Records,
         rest: usize,
@@ -192,7 +191,7 @@ impl<'a> Sender<'a> {
         let Ok(failed_records) = failed_records(verdict, 1) else {
             return Ok(false);
         };
-        self.settle::<R>(batch, &run, failed_records);
+        self.settle(batch, &run, failed_records);
         self.set_aside = 0;
         batch.remove(&[index]);
         *sent -= usize::from(index < *sent);
@@ -221,7 +220,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Rejects the records of a run that failed, and accepts the others.
-    fn settle<R: Record>(
+    fn settle(
         &mut self,
         batch: &Records,
         run: &Range<usize>,
@@ -234,7 +233,7 @@ impl<'a> Sender<'a> {
                 let index = run.start + index;
                 Rejection {
                     position: batch.position(index),
-                    record: R::name(&batch.json(index)[opening..]),
+                    record: (self.delivery.route.name)(&batch.json(index)[opening..]),
                     field: failed.field,
                     message: failed.message,
                     by_server: true,

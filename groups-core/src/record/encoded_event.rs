@@ -7,7 +7,7 @@ use crate::record::encoded_record::check_limit;
 use crate::record::encoded_update::text;
 use crate::record::event::shown;
 use crate::record::group_hash::hash_written;
-use crate::record::{Encoded, Error, ErrorKind, Event, Record, RecordRef, Rejection};
+use crate::record::{Encoded, Error, ErrorKind, Event, Record, Rejection};
 use crate::util::Buffer;
 
 /// An event as JSON, which can be stored, in memory or in a database, and sent to another thread. Cheap to clone.
@@ -28,7 +28,7 @@ impl EncodedEvent {
     /// If it cannot be imported, also because it is too large: the error names event, property and cause.
     pub fn new(event: &Event) -> Result<Self, Error> {
         let encoded = Self::written(|json| Record::write(&event, json))?;
-        check_limit::<Self>(&encoded.json).map(|()| encoded)
+        check_limit(&encoded.json, Event::name).map(|()| encoded)
     }
 
     /// Parses an event: what [`as_json`](Self::as_json) returned, or what another program wrote in Mixpanel's format. Every
@@ -103,10 +103,6 @@ impl Record for EncodedEvent {
 
     fn group_hash(&self) -> u64 {
         hash_written(&self.members()[..self.encoded.head])
-    }
-
-    fn name(json: &[u8]) -> RecordRef {
-        <&Event as Record>::name(json)
     }
 }
 

@@ -1,7 +1,7 @@
 use serde_json::{Map, Value};
 
 use crate::json::members::Members;
-use crate::record::{EncodedEvent, EncodedUpdate, Error, MAX_RECORD, Record, Rejection};
+use crate::record::{EncodedEvent, EncodedUpdate, Error, MAX_RECORD, RecordRef, Rejection};
 
 /// An update or an event as JSON: what [`publish`](crate::BufferedClient::publish) makes of its argument.
 ///
@@ -73,13 +73,13 @@ impl From<EncodedEvent> for EncodedRecord {
     }
 }
 
-/// Returns an error if a record with this JSON is too large to be sent.
-pub(super) fn check_limit<R: Record>(json: &str) -> Result<(), Error> {
+/// Returns an error, with the record's `name`, if one with this JSON is too large to be sent.
+pub(super) fn check_limit(json: &str, name: fn(&[u8]) -> RecordRef) -> Result<(), Error> {
     let bytes = json.len();
     if bytes <= MAX_RECORD {
         return Ok(());
     }
-    let name = R::name(&json.as_bytes()[1..]);
+    let name = name(&json.as_bytes()[1..]);
     Err(Error::invalid(&Rejection::too_large(
         name, bytes, MAX_RECORD,
     )))

@@ -11,7 +11,7 @@ use crate::record::Record;
 use crate::record::encoded_record::check_limit;
 use crate::record::foreign_update::ForeignUpdate;
 use crate::record::group_hash::hash_written;
-use crate::record::{Error, ErrorKind, RecordRef, Rejection, Update};
+use crate::record::{Error, ErrorKind, Rejection, Update};
 use crate::util::{Buffer, with_scratch};
 
 /// An update as JSON, which borrows nothing: it can be stored, in memory or in a database, and sent to another thread.
@@ -38,7 +38,7 @@ impl EncodedUpdate {
                 return Ok(None);
             };
             let json = std::str::from_utf8(json).map_err(not_text)?;
-            check_limit::<Self>(json)?;
+            check_limit(json, Update::name)?;
             Ok(Some(Self {
                 json: json.into(),
                 encoded,
@@ -136,10 +136,6 @@ impl Record for EncodedUpdate {
 
     fn group_hash(&self) -> u64 {
         hash_written(self.group_bytes())
-    }
-
-    fn name(json: &[u8]) -> RecordRef {
-        Update::name(json)
     }
 }
 

@@ -64,7 +64,4 @@ pub(crate) trait Record {
 
     /// Returns a hash of an update's group, the same however the update is kept. An event has one of its own.
     fn group_hash(&self) -> u64;
-
-    /// Returns what identifies the record that was written with these members.
-    fn name(json: &[u8]) -> RecordRef;
 }

@@ -182,17 +182,18 @@ impl Record for Update<'_> {
             Repr::Encoded(_, None) | Repr::Invalid(_) => 0, // Nothing is sent.
         }
     }
-
-    fn name(json: &[u8]) -> RecordRef {
-        match Update::read(json) {
-            Some((group, operation)) => RecordRef::update(&group, operation),
-            // The properties come from the user's code: that they are JSON is checked, and not assumed here.
-            None => RecordRef::unreadable(&String::from_utf8_lossy(json)),
-        }
-    }
 }
 
 impl Update<'_> {
+    /// Returns what identifies the update that was written with these members.
+    pub(crate) fn name(members: &[u8]) -> RecordRef {
+        match Update::read(members) {
+            Some((group, operation)) => RecordRef::update(&group, operation),
+            // The properties come from the user's code: that they are JSON is checked, and not assumed here.
+            None => RecordRef::unreadable(&String::from_utf8_lossy(members)),
+        }
+    }
+
     /// Returns the group and the operation of an update that was written with these members, whatever its
     /// properties hold; `None` if they are not JSON.
     pub(crate) fn read(members: &[u8]) -> Option<(Group<'static>, Operation)> {
@@ -346,6 +347,6 @@ mod tests {
             assert_eq!(name(&json), RecordRef::unreadable(&json[1..]));
         }
         let unreadable = RecordRef::unreadable("\u{FFFD}");
-        assert_eq!(<Update<'_> as Record>::name(b"\xFF"), unreadable);
+        assert_eq!(Update::name(b"\xFF"), unreadable);
     }
 }

@@ -303,6 +303,18 @@ impl Event {
         Self::parse(json).expect(WRITTEN)
     }
 
+    /// Returns what identifies the event that was written with these members.
+    pub(crate) fn name(members: &[u8]) -> RecordRef {
+        let json = [b"{", members].concat();
+        let parts = std::str::from_utf8(&json).expect(WRITTEN);
+        let Parts { name, properties } = Parts::parse(parts).expect(WRITTEN);
+        let mut properties = properties.0.iter();
+        let insert_id = properties.find(|(name, _)| name == "$insert_id");
+        let (name_of_id, value) = insert_id.expect(WRITTEN);
+        let insert_id = read_text(name_of_id, value).expect(WRITTEN);
+        RecordRef::event(&name, &insert_id)
+    }
+
     /// Parses an event. Returns a message if the JSON is not one.
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
         let Parts { name, properties } = Parts::parse(json)?;
@@ -401,17 +413,6 @@ impl<E: Borrow<Event>> Record for E {
 
     fn group_hash(&self) -> u64 {
         hash(self.borrow().insert_id.as_bytes())
-    }
-
-    fn name(json: &[u8]) -> RecordRef {
-        let json = [b"{", json].concat();
-        let parts = std::str::from_utf8(&json).expect(WRITTEN);
-        let Parts { name, properties } = Parts::parse(parts).expect(WRITTEN);
-        let mut properties = properties.0.iter();
-        let insert_id = properties.find(|(name, _)| name == "$insert_id");
-        let (name_of_id, value) = insert_id.expect(WRITTEN);
-        let insert_id = read_text(name_of_id, value).expect(WRITTEN);
-        RecordRef::event(&name, &insert_id)
     }
 }
 
