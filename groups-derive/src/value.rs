@@ -1,6 +1,7 @@
 //! Reads the value of a key.
 
 use proc_macro2::{Group, Ident, TokenTree};
+use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
 use syn::{ExprPath, LitStr, Token, WherePredicate, token};
@@ -11,11 +12,25 @@ use crate::keys::usage;
 
 /// Skips the tokens up to the next key.
 pub(crate) fn skip_value(input: ParseStream<'_>) {
-    while !input.is_empty() && !input.peek(Token![,]) {
+    while !input.is_empty() && !is_at_end(input) {
         if input.parse::<TokenTree>().is_err() {
             return;
         }
     }
+}
+
+/// Returns whether the comma after a value is next: one that a key follows. That in `|seats, serializer| …` is not.
+fn is_at_end(input: ParseStream<'_>) -> bool {
+    let ahead = input.fork();
+    let is_comma = ahead.parse::<Token![,]>().is_ok();
+    let is_name = |ahead: ParseStream<'_>| ahead.call(Ident::parse_any).is_ok();
+    let is_after_key = |ahead: ParseStream<'_>| {
+        ahead.is_empty()
+            || ahead.peek(Token![,])
+            || ahead.peek(Token![=])
+            || ahead.peek(token::Paren)
+    };
+    is_comma && (ahead.is_empty() || is_name(&ahead) && is_after_key(&ahead))
 }
 
 /// Reads `key` alone.

@@ -138,12 +138,13 @@ impl<T: MixpanelGroup> MixpanelGroup for &T {
 }
 
 /// A struct that several threads can read at once, so that an update that borrows it can be sent to another thread.
-/// Implemented for every type that is [`Sync`].
+/// Implemented for every type that is [`Sync`], which is the bound to write in generic code.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be shared between threads, which an update that borrows it could be",
-    label = "this struct has a field that is not `Sync`, such as an `Rc`, a `Cell` or a `RefCell`",
+    label = "not `Sync`: a struct with a field such as an `Rc`, a `Cell` or a `RefCell`, or a type parameter without that bound",
     note = "use `Arc` (with the feature `rc` of serde) or `Mutex` in the struct, or make the update from values: \
-            `company.group().set(properties)`, with any map or struct that serializes"
+            `company.group().set(properties)`, with any map or struct that serializes",
+    note = "in a function for any group, write the bound `T: MixpanelGroup + Sync`"
 )]
 pub trait ThreadSafe: Sync {}
 

@@ -15,4 +15,8 @@ fn send(client: &Client, company: &Company) {
     let _ = client.send(company.set());
 }
 
+fn send_any<T: MixpanelGroup>(client: &Client, group: &T) {
+    let _ = client.send(group.updates());
+}
+
 fn main() {}

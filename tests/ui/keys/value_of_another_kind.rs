@@ -22,6 +22,8 @@ struct Team {
     seats: u32,
     #[mixpanel(skip_if = is_empty::<fn(u8 u8)>)]
     plan: String,
+    #[mixpanel(with = |size, serializer| serializer.collect_str(size), rename = 1,5)]
+    size: f64,
 }
 
 fn main() {}
