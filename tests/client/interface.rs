@@ -41,7 +41,7 @@ fn is_thread_safe<T: Send + Sync>() {}
 fn updates_cross_threads() {
     is_thread_safe::<Update<'_>>();
     is_thread_safe::<Updates<'_>>();
-    is_thread_safe::<Changes>();
+    is_thread_safe::<Changes<'_>>();
     is_thread_safe::<EncodedUpdate>();
     is_thread_safe::<Event>();
     is_thread_safe::<Error>();

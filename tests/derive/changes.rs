@@ -560,3 +560,42 @@ fn an_error_names_the_operation_of_its_property() {
         assert_eq!(error, whole.unwrap().to_string());
     }
 }
+
+/// A job sends what changed of the groups that it knew, and everything of the others.
+#[test]
+fn changes_go_together_with_updates_that_borrow() {
+    #[derive(Clone, MixpanelGroup)]
+    #[mixpanel(group_key = "company")]
+    struct Company {
+        #[mixpanel(group_id)]
+        id: u8,
+        seats: u8,
+    }
+    let known = Company { id: 1, seats: 2 };
+    let now = [Company { id: 1, seats: 3 }, Company { id: 2, seats: 4 }];
+    let before = [Some(&known), None];
+
+    let mut all = Vec::new();
+    for (company, before) in now.iter().zip(before) {
+        match before {
+            Some(before) => all.extend(company.changes_since(before)),
+            None => all.extend(company.updates()),
+        }
+    }
+    assert_eq!(all, [now[0].set(), now[1].set()]);
+    let chained = now[0].changes_since(&known).chain(now[1].updates());
+    assert_eq!(chained.collect::<Vec<_>>(), all);
+    let chained = now[1].updates().chain(now[0].changes_since(&known));
+    assert_eq!(chained.count(), 2);
+    let updates_of = |company, before| -> Box<dyn Iterator<Item = Update<'_>>> {
+        match before {
+            Some(before) => Box::new(Company::changes_since(company, before)),
+            None => Box::new(Company::updates(company)),
+        }
+    };
+    let boxed = now
+        .iter()
+        .zip(before)
+        .flat_map(|(company, before)| updates_of(company, before));
+    assert_eq!(boxed.collect::<Vec<_>>(), all);
+}

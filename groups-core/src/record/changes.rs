@@ -15,11 +15,13 @@ use crate::record::{MixpanelGroup, Update};
 use crate::util::{Buffer, with_scratch};
 
 /// The updates between two versions of a struct, returned by [`MixpanelGroup::changes_since`].
+///
+/// They borrow nothing. The lifetime is for iterators and lists that have updates of [`Updates`](crate::record::Updates) as well.
 #[derive(Clone, Debug)]
 #[must_use = "updates do nothing until they are sent"]
-pub struct Changes(std::vec::IntoIter<Update<'static>>);
+pub struct Changes<'a>(std::vec::IntoIter<Update<'a>>);
 
-impl Changes {
+impl Changes<'static> {
     pub(crate) fn between<T: MixpanelGroup>(new: &T, old: &T) -> Self {
         let (group, before) = (new.group(), old.group());
         // The key is the struct's.
@@ -40,10 +42,10 @@ impl Changes {
     }
 }
 
-impl Iterator for Changes {
-    type Item = Update<'static>;
+impl<'a> Iterator for Changes<'a> {
+    type Item = Update<'a>;
 
-    fn next(&mut self) -> Option<Update<'static>> {
+    fn next(&mut self) -> Option<Update<'a>> {
         self.0.next()
     }
 
@@ -52,7 +54,7 @@ impl Iterator for Changes {
     }
 }
 
-impl ExactSizeIterator for Changes {}
+impl ExactSizeIterator for Changes<'_> {}
 
 /// Returns what differs between the properties of two versions. An error has the operation of its property.
 fn differences<T: MixpanelGroup>(

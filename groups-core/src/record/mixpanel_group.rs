@@ -109,7 +109,7 @@ pub trait MixpanelGroup {
     ///
     /// If `old` is another group, or the versions differ and a value cannot be serialized, the only
     /// update is one that cannot be sent: its `to_json` is the error, and `Client::send` reports it as rejected.
-    fn changes_since(&self, old: &Self) -> Changes
+    fn changes_since(&self, old: &Self) -> Changes<'static>
     where
         Self: Sized,
     {
