@@ -23,8 +23,10 @@ pub(crate) fn expand(group: &Group<'_>) -> TokenStream {
     let group_value = group_value(group);
     let visit = visit(group);
     let with = serialize_with(group).map(|(index, body)| {
+        // Not in the documentation of the user's crate.
         quote! {
             #[automatically_derived]
+            #[doc(hidden)]
             impl #impl_generics #krate::__private::SerializeField<#index> for #ident #ty_generics
             #where_clause
             {

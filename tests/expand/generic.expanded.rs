@@ -78,6 +78,7 @@ where
     }
 }
 #[automatically_derived]
+#[doc(hidden)]
 impl<'a, I, T: ?Sized, L> analytics::groups::__private::SerializeField<2>
 for Team<'a, I, T, L>
 where
@@ -93,6 +94,7 @@ where
     }
 }
 #[automatically_derived]
+#[doc(hidden)]
 impl<'a, I, T: ?Sized, L> analytics::groups::__private::SerializeField<3>
 for Team<'a, I, T, L>
 where
