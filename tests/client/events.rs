@@ -642,10 +642,21 @@ fn names_and_numbers_of_properties() {
         refused(purchase().property("a", 1).property("a", 2)),
         format!(r#""a": {twice}"#)
     );
-    assert_eq!(
-        refused(purchase().property("time", 1)),
-        format!(r#""time": {twice}"#)
-    );
+    for (name, method) in [
+        ("time", "time"),
+        ("distinct_id", "distinct_id"),
+        ("$insert_id", "insert_id"),
+    ] {
+        let why = format!("a property cannot have this name: call `Event::{method}` instead");
+        assert_eq!(
+            refused(purchase().properties(json!({name: 1}))),
+            format!("\"{name}\": {why}")
+        );
+        assert_eq!(
+            refused(purchase().group(Group::new(name, "a"))),
+            format!("\"{name}\": {why}")
+        );
+    }
     let linked = purchase().group(&ACME);
     assert_eq!(
         refused(linked.property("company", 1)),

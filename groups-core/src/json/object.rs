@@ -45,8 +45,7 @@ pub(crate) fn write_value<T: Serialize + ?Sized>(
 pub(crate) struct Names {
     /// The properties of the struct's own fields.
     fixed: &'static [Property],
-    /// Names that no property can have.
-    reserved: &'static [&'static str],
+    reserved: &'static [Reserved],
     seen: HashSet<String>,
 }
 
@@ -60,12 +59,12 @@ impl Names {
         }
     }
 
-    /// Returns a set of these names.
-    pub(crate) fn of<const N: usize>(names: [&str; N], reserved: &'static [&'static str]) -> Self {
+    /// Returns an empty set.
+    pub(crate) fn without(reserved: &'static [Reserved]) -> Self {
         Self {
             fixed: &[],
             reserved,
-            seen: names.map(str::to_owned).into(),
+            seen: HashSet::new(),
         }
     }
 
@@ -89,8 +88,13 @@ impl Names {
     }
 }
 
+/// A name that no property can have, and the reason or what to do instead.
+pub(crate) type Reserved = (&'static str, &'static str);
+
+pub(crate) const BY_MIXPANEL: &str = "Mixpanel uses it";
+
 /// The names of members beside an update's operation, which no property can have.
-const RESERVED: [&str; 2] = ["$group_key", "$group_id"];
+const RESERVED: [Reserved; 2] = [("$group_key", BY_MIXPANEL), ("$group_id", BY_MIXPANEL)];
 
 /// Checks the name of a group's property.
 pub(crate) fn check_name(name: &str) -> Result<(), EncodeError> {
@@ -98,13 +102,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), EncodeError> {
     check_reserved(name, &RESERVED)
 }
 
-fn check_reserved(name: &str, reserved: &[&str]) -> Result<(), EncodeError> {
-    if reserved.contains(&name) {
-        return Err(
-            EncodeError::new("a property cannot have this name: Mixpanel uses it").of(name),
-        );
-    }
-    Ok(())
+fn check_reserved(name: &str, reserved: &[Reserved]) -> Result<(), EncodeError> {
+    let found = reserved.iter().find(|(other, _)| *other == name);
+    found.map_or(Ok(()), |(_, why)| {
+        let message = format!("a property cannot have this name: {why}");
+        Err(EncodeError::new(message).of(name))
+    })
 }
 
 fn check_length(name: &str) -> Result<(), EncodeError> {

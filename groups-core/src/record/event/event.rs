@@ -101,7 +101,7 @@ impl Event {
             insert_id: uuid(),
             groups: Vec::new(),
             properties: Buffer::default(),
-            names: Names::of(["time", "distinct_id", "$insert_id"], &RESERVED),
+            names: Names::without(&RESERVED),
             wrong: None,
         }
     }

@@ -10,10 +10,17 @@ use serde_json::value::RawValue;
 
 use super::time::{Since1970, Time};
 use crate::json::EncodeError;
+use crate::json::object::{BY_MIXPANEL, Reserved};
 use crate::util::printable::Name;
 
-/// Properties with which Mixpanel drops an event without a word, or hides other events.
-pub(crate) const RESERVED: [&str; 2] = ["$ignore", "bucket"];
+/// What each event has already, and properties with which Mixpanel drops an event without a word, or hides other events.
+pub(crate) const RESERVED: [Reserved; 5] = [
+    ("time", "call `Event::time` instead"),
+    ("distinct_id", "call `Event::distinct_id` instead"),
+    ("$insert_id", "call `Event::insert_id` instead"),
+    ("$ignore", BY_MIXPANEL),
+    ("bucket", BY_MIXPANEL),
+];
 
 /// The property that links an event to its company, in projects with Hierarchical Groups.
 pub(crate) const COMPANY: &str = "$company_id";
