@@ -246,6 +246,9 @@ fn updates_are_compared_by_what_is_sent() {
         (Some(Operation::Set), &acme.set())
     );
     assert_eq!(Update::from(&encoded), owned);
+    let client = Client::disabled();
+    assert_eq!(client.send(&encoded).unwrap().accepted, 1);
+    assert_eq!(client.send(encoded).unwrap().accepted, 1);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::borrow::Borrow;
 
 use crate::record::{EncodedEvent, EncodedRecord, EncodedUpdate, Error, Event, Update};
 
-/// The argument of [`send`](crate::Client::send): one update, or several. Implemented for every iterator, list or set of
-/// values that implement `Into<Update>`.
+/// The argument of [`send`](crate::Client::send): one update, or several. Implemented for [`EncodedUpdate`], for references to
+/// it, and for every iterator, list or set of values that implement `Into<Update>`, as one [`Update`] is.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an update nor an iterator of updates",
     label = "expected updates, such as `company.updates()` or `company.set()`",
@@ -27,6 +27,20 @@ where
 {
     fn into_updates(self) -> impl Iterator<Item = Update<'u>> {
         self.into_iter().map(Into::into)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'u> IntoUpdates<'u> for EncodedUpdate {
+    fn into_updates(self) -> impl Iterator<Item = Update<'u>> {
+        Update::from(self).into_iter()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'u> IntoUpdates<'u> for &'u EncodedUpdate {
+    fn into_updates(self) -> impl Iterator<Item = Update<'u>> {
+        Update::from(self).into_iter()
     }
 }
 
