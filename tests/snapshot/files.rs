@@ -146,7 +146,7 @@ fn a_file_that_was_written_anew_has_lost_nothing_or_is_damaged() {
 }
 
 /// Runs for so many nights that the file is written anew. Returns its greatest length and its last one.
-fn many_nights(file: &Path, client: &Client) -> (u64, u64) {
+pub(crate) fn many_nights(file: &Path, client: &Client) -> (u64, u64) {
     let mut longest = 0;
     let length = || fs::metadata(file).unwrap().len();
     for night in 0..60 {

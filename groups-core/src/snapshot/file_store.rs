@@ -92,10 +92,10 @@ impl FileStore {
 
     /// Puts another file, which is written and synced, in the place of this one, and opens that.
     ///
-    /// Where a rename is refused, as for a file that is mounted into a container, the content is written in place. A
-    /// process that is killed meanwhile leaves the other file, which is complete.
+    /// Where a rename is refused, as for a file that is mounted into a container, or the file is another user's, the content
+    /// is written in place. A process that is killed meanwhile leaves the other file, which is complete.
     fn put(&mut self, other: &Path) -> Result<(), Error> {
-        if fs::rename(other, &self.path).is_err() {
+        if atomic_file::replace(other, &self.path).is_err() {
             self.open_to_write()?;
             self.write_in_place(other)
                 .and_then(|()| fs::remove_file(other))

@@ -57,8 +57,9 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 /// # The file
 /// [`open`](Self::open) keeps the snapshot in a file. A run appends to it, and not at all if nothing changed. When more
 /// than half of it is outdated, it is written anew: another file beside it, named with `.tmp`, takes its place, with the
-/// same mode. A symbolic link stays. A file that cannot be replaced, such as one that is mounted into a container, is
-/// written in place; if the process is killed meanwhile, the next run needs the other file. So mount the folder instead.
+/// same mode and owner. A symbolic link stays. A file that cannot be replaced is written in place, such as one that is
+/// mounted into a container, or another user's, unless root replaces it. If the process is killed meanwhile, the next run
+/// needs the other file. So mount the folder instead.
 /// [`open_in`](Self::open_in) keeps the snapshot in a database.
 pub struct Snapshot {
     store: Box<dyn SnapshotStore>,

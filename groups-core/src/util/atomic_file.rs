@@ -2,9 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Creates a file anew, with the mode of another one, if that exists. A link of that name is removed, not followed.
+/// Creates a file anew, with the mode of another one and, where that is allowed, its owner, if that exists. A link of that
+/// name is removed, not followed.
 pub(crate) fn create_like(path: &Path, other: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -12,9 +15,26 @@ pub(crate) fn create_like(path: &Path, other: &Path) -> io::Result<File> {
     }
     let file = File::create_new(path)?;
     if let Ok(metadata) = fs::metadata(other) {
+        #[cfg(unix)]
+        // Only root may give a file to somebody else: `replace` writes in place where that was refused.
+        let _ = std::os::unix::fs::fchown(&file, Some(metadata.uid()), Some(metadata.gid()));
         file.set_permissions(metadata.permissions())?;
     }
     Ok(file)
+}
+
+/// Puts a file in the place of another one, which keeps its owner.
+///
+/// # Errors
+/// If it cannot, or if the file is somebody else's, who might not be able to read it then.
+pub(crate) fn replace(file: &Path, other: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    if let (Ok(new), Ok(old)) = (fs::metadata(file), fs::metadata(other))
+        && (new.uid(), new.gid()) != (old.uid(), old.gid())
+    {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    fs::rename(file, other)
 }
 
 /// The most symbolic links that are followed one after the other, as in Linux.
