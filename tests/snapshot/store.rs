@@ -218,6 +218,32 @@ fn a_store_that_cannot_be_written_is_found_out_before_the_first_request() {
     assert_eq!(emulator.requests().len(), 0);
 }
 
+/// A write waits for the disk, so one for each of them would take minutes.
+#[test]
+fn groups_that_come_twice_take_no_writes_of_their_own() {
+    let (emulator, store) = (Emulator::start().unwrap(), Memory::default());
+    let client = Client::builder("T").endpoint(emulator.endpoint());
+    let client = client.connections(1).build().unwrap();
+    let last = |id| Company {
+        plan: 2,
+        ..company(id)
+    };
+    let report = store
+        .open()
+        .sync(&client, (0..100).flat_map(|id| [company(id), last(id)]));
+    assert_eq!(report.unwrap().accepted, 400);
+    assert_eq!(store.writes(), 2, "before the request, and at the end");
+    for (id, profile) in emulator.profiles() {
+        let id = id.1.parse().unwrap();
+        assert_eq!(
+            comparable(Some(profile)),
+            comparable(Some(expected(&last(id))))
+        );
+    }
+    let again = store.open().sync(&client, (0..100).map(last)).unwrap();
+    assert_eq!(again, Report::default());
+}
+
 #[test]
 fn outdated_rows_are_removed_and_the_order_of_the_groups_stays() {
     let (emulator, store) = (Emulator::start().unwrap(), Memory::default());

@@ -69,6 +69,13 @@ impl<'s> Journal<'s> {
         row.map_err(|error| rows.fail(error)).ok()
     }
 
+    /// Returns the last row of a group, if that waits. To write it for that would take a write for each group that comes twice.
+    pub(super) fn waiting(&self, slot: u32) -> Option<Vec<u8>> {
+        let rows = self.rows();
+        let last = rows.slots.iter().rposition(|of| *of == Some(slot))?;
+        Some(rows.waiting[last].clone())
+    }
+
     /// Keeps an error, which ends the run.
     pub(super) fn fail(&self, error: Error) {
         self.rows().fail(error);
@@ -202,6 +209,9 @@ mod tests {
             assert_eq!(store.writes(), [3, many]);
             assert!(journal.add(Some(7), vec![0; 1024]));
             assert_eq!(store.writes(), [3, many], "it begins anew");
+            assert!(journal.add(Some(7), vec![8]));
+            assert_eq!(journal.waiting(7), Some(vec![8]), "the last one");
+            assert_eq!(journal.waiting(8), None);
             assert_eq!(journal.read(0).as_deref(), Some(&b"row"[..]));
             assert!(journal.into_failed().is_none());
         });
