@@ -431,7 +431,7 @@ mod tests {
             let error = rows(&mut store).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged);
             let message = format!(
-                "the snapshot {} cannot be used, and is left as it is: {expected}; restore it, or move it away to send all anew",
+                "the snapshot {} cannot be used, and is left as it is: {expected}; move it away to send all anew; an older copy of it does not know what was sent since",
                 path.display(),
             );
             assert_eq!(error.to_string(), message);

@@ -201,7 +201,7 @@ impl Project {
 /// Returns the error of a snapshot that cannot be used.
 pub(super) fn damaged(what: &str, why: &str) -> Error {
     let message = format!(
-        "{what} cannot be used, and is left as it is: {why}; restore it, or move it away to send all anew"
+        "{what} cannot be used, and is left as it is: {why}; move it away to send all anew; an older copy of it does not know what was sent since"
     );
     Error::new(ErrorKind::Damaged, message)
 }

@@ -41,7 +41,8 @@ use crate::record::{Error, ErrorKind, MixpanelGroup, Report};
 /// A snapshot belongs to one project: the first one that accepts an update. A client with another token is refused; the
 /// endpoint may change. The token is kept as a hash. A snapshot knows only what it has sent itself, not what other code
 /// sends or deletes, nor what somebody deletes in Mixpanel. To send everything again, move it away while no `Snapshot` of it
-/// is open; then it does not know which groups are gone.
+/// is open; then it does not know which groups are gone. An older copy, as from a backup, does not know what was sent since:
+/// do not put it in its place.
 ///
 /// Use one struct for each group key: a property that the struct does not have, or no longer has, is removed, unless it
 /// was set once. So two structs that map different properties of the same groups need a snapshot each. With one, each
@@ -81,7 +82,7 @@ impl Snapshot {
     /// # Errors
     /// - [`ErrorKind::Damaged`] if the file is not a snapshot, is damaged, or was written by a newer version of this
     ///   library. It is left as it is: to begin anew, move it away.
-    /// - [`ErrorKind::Io`] if it cannot be read, or another snapshot of the same file is open, in this process or in
+    /// - [`ErrorKind::Io`] if it cannot be read or locked, or another snapshot of the same file is open, in this process or in
     ///   another one on this machine: wait for its end. For that, the file is locked, and another one beside it, `….lock`,
     ///   which stays.
     ///
