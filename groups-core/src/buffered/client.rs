@@ -142,7 +142,8 @@ impl BufferedClientBuilder {
     /// The function may call any method of the client, and of others. A failure within such a call is logged and does not call
     /// this function again, nor that of another client; a panic in the function is logged. `publish` does not wait for room in
     /// the outbox, since deliveries wait for the function. On a worker thread, which cannot send meanwhile, `flush`, `shutdown`
-    /// and dropping the last clone do not wait either: `shutdown` ends the client at once and returns what is not delivered.
+    /// and dropping the last clone do not wait either: `shutdown` ends the client at once and returns what is not delivered,
+    /// and `flush` keeps the pause after a failure.
     pub fn on_error(
         mut self,
         callback: impl Fn(&DeliveryEvent<'_>) + Send + Sync + 'static,

@@ -177,8 +177,12 @@ impl<R: Kind> Publisher<R> {
         let capacity = self.settings.capacity;
         let dropped = self.outbox.drop_oldest(time, updates, bytes, capacity)?;
         if dropped > 0 {
-            self.shared.count(|stats| stats.dropped += dropped);
-            self.notify(&R::dropped(dropped));
+            let event = R::dropped(dropped);
+            // In an outage, each `publish` drops one: the worker logs the others together.
+            if self.shared.count_dropped(dropped) {
+                log::error!("{event}");
+            }
+            self.notify(&event);
         }
         Ok(dropped)
     }
@@ -187,11 +191,12 @@ impl<R: Kind> Publisher<R> {
     /// call it again.
     pub(super) fn notify(&self, event: &DeliveryEvent<'_>) {
         match event {
-            DeliveryEvent::Rejected(..) => {} // Logged where it was refused.
+            // Logged where it was refused or dropped.
+            DeliveryEvent::Rejected(..)
+            | DeliveryEvent::Dropped(_)
+            | DeliveryEvent::DroppedEvents(_) => {}
             DeliveryEvent::Undelivered(_) => log::warn!("{event}"),
-            DeliveryEvent::Dropped(_)
-            | DeliveryEvent::DroppedEvents(_)
-            | DeliveryEvent::Outbox(_) => log::error!("{event}"),
+            DeliveryEvent::Outbox(_) => log::error!("{event}"),
         }
         let Some(hook) = &self.settings.on_error else {
             return;

@@ -205,12 +205,11 @@ impl Queues {
             return FlushOutcome::unknown();
         }
         let start = Instant::now();
-        let wait = if self.is_worker() {
-            Duration::ZERO
-        } else {
-            timeout
-        };
-        let flushes: Vec<_> = self.states().map(Shared::request_flush).collect();
+        let is_worker = self.is_worker();
+        let wait = if is_worker { Duration::ZERO } else { timeout };
+        // What `on_error` requests keeps the pause after a failure: each failure would be followed by the next at once.
+        let request = |state: &Shared| state.request_flush(!is_worker);
+        let flushes: Vec<_> = self.states().map(request).collect();
         for (state, flush) in self.states().zip(flushes) {
             state.wait_for_flush(flush, wait.saturating_sub(start.elapsed()));
         }

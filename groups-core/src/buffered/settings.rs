@@ -22,9 +22,10 @@ pub enum OverflowPolicy {
     /// Publishing returns an error, which gives the update [back](Error::undelivered).
     Reject,
     /// The oldest updates are dropped, counted and reported to [`on_error`], except for those that are being sent. If the
-    /// others are too few to make room, publishing returns an error, as with `Reject`. Where other processes fill the outbox
-    /// too, the capacity should be well above what all of them publish in a flush interval, because each counts only its own
-    /// updates towards a batch.
+    /// others are too few to make room, publishing returns an error, as with `Reject`. The log has one line for the first
+    /// that is dropped, and one for those that follow until the delivery in progress ends. Where other processes fill the
+    /// outbox too, the capacity should be well above what all of them publish in a flush interval, because each counts only
+    /// its own updates towards a batch.
     ///
     /// [`on_error`]: crate::buffered::BufferedClientBuilder::on_error
     DropOldest,

@@ -64,7 +64,7 @@ fn a_task_is_over_when_what_is_left_is_newer() {
         assert!(!is_older(&timer, depth(Some(SECOND))));
         let nanosecond = Duration::from_nanos(1);
         assert!(is_older(&timer, depth(Some(SECOND - nanosecond))));
-        let flush = shared.request_flush();
+        let flush = shared.request_flush(true);
         let task = shared.take_task(HOUR, false);
         assert!(task.is_awaited);
         sleep(SECOND);
@@ -121,7 +121,7 @@ fn after_a_failure_only_who_waits_ends_the_pause() {
         let shared = Shared::new();
         shared.request_send();
         assert!(time_of(|| drop(shared.take_task(SECOND, true))) == SECOND);
-        shared.request_flush();
+        shared.request_flush(true);
         shared.request_send();
         assert!(time_of(|| drop(shared.take_task(SECOND, true))).is_zero());
         assert!(time_of(|| drop(shared.take_task(SECOND, false))) == SECOND);
@@ -131,9 +131,12 @@ fn after_a_failure_only_who_waits_ends_the_pause() {
             let wait = move |shared: &Shared| drop(shared.take_task(time, after_failure));
             time_of_wait_until(&shared, wait, request)
         };
-        let flush: fn(&Shared) = |shared| _ = shared.request_flush();
+        let flush: fn(&Shared) = |shared| _ = shared.request_flush(true);
         assert_eq!(pause(FOREVER, false, Shared::request_send), SECOND);
         assert_eq!(pause(FOREVER, true, flush), SECOND);
+        let by_worker: fn(&Shared) = |shared| _ = shared.request_flush(false);
+        assert_eq!(pause(FOREVER, false, by_worker), SECOND);
+        assert!(pause(HOUR, true, by_worker) >= HOUR);
         assert!(pause(HOUR, true, Shared::request_send) >= HOUR);
     });
 }
@@ -142,9 +145,9 @@ fn after_a_failure_only_who_waits_ends_the_pause() {
 fn each_flush_is_waited_for_until_it_is_done() {
     simulate_rule(|| {
         let shared = Arc::new(Shared::new());
-        let one = shared.request_flush();
+        let one = shared.request_flush(true);
         let task = shared.take_task(HOUR, false);
-        let two = shared.request_flush();
+        let two = shared.request_flush(true);
         let waited = time_of_wait_until(
             &shared,
             move |shared| shared.wait_for_flush(one, FOREVER),
@@ -163,7 +166,7 @@ fn each_flush_is_waited_for_until_it_is_done() {
             |shared| _ = shared.finish_task(&task, true),
         );
         assert_eq!(waited, SECOND);
-        let three = shared.request_flush();
+        let three = shared.request_flush(true);
         assert!(three > two && two > one);
         let waited = time_of_wait_until(
             &shared,
@@ -327,7 +330,7 @@ fn a_worker_that_ended_by_itself_lets_nobody_publish_and_was_not_shut_down() {
         assert!(shared.has_ended() && shared.is_closed() && !shared.is_shut_down());
         assert_eq!(shared.while_open(|| ()), None);
         assert!(!delivery.load(Ordering::Relaxed), "there is none to abort");
-        let flush = shared.request_flush();
+        let flush = shared.request_flush(true);
         assert!(time_of(|| shared.wait_for_flush(flush, SECOND)).is_zero());
     });
 }
@@ -381,10 +384,14 @@ fn deliveries_add_up() {
         };
         shared.record_report(&report, 4, 1);
         shared.record_report(&report, 3, 2);
-        shared.count(|stats| stats.dropped += 1);
+        assert!(shared.count_dropped(1));
+        assert_eq!(shared.take_dropped(), 0, "the first is logged at once");
+        assert!(shared.count_dropped(1) && !shared.count_dropped(2) && !shared.count_dropped(3));
+        assert_eq!(shared.take_dropped(), 5);
+        assert_eq!(shared.take_dropped(), 0);
         let stats = shared.stats();
         assert_eq!((stats.sent, stats.accepted, stats.rejected), (10, 7, 3));
         assert_eq!((stats.requests, stats.retries, stats.bytes), (6, 4, 1_400));
-        assert_eq!(stats.dropped, 1);
+        assert_eq!(stats.dropped, 7);
     });
 }

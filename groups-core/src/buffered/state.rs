@@ -35,6 +35,8 @@ struct State {
     flushes: u64,
     flushes_done: u64,
     stats: Stats,
+    /// How many entries were dropped after the first that was logged since the worker's last task; `None` without one.
+    dropped_unlogged: Option<usize>,
     /// The thread of the worker, once it runs.
     worker: Option<thread::ThreadId>,
     /// A thread is settling or taking back.
@@ -122,6 +124,7 @@ impl Shared {
                 flushes: 0,
                 flushes_done: 0,
                 stats: Stats::default(),
+                dropped_unlogged: None,
                 worker: None,
                 is_turn_taken: false,
                 is_taken_back: false,
@@ -195,11 +198,17 @@ impl Shared {
 
     // Callers of `flush` and `shutdown`.
 
-    /// Requests the worker to send everything that waits now, and returns the number of this flush.
-    pub(super) fn request_flush(&self) -> u64 {
+    /// Requests the worker to send everything that waits now, also in the pause after a failure if that is set. Returns the
+    /// number of this flush.
+    pub(super) fn request_flush(&self, ends_pause: bool) -> u64 {
+        let request = if ends_pause {
+            Request::SendNow
+        } else {
+            Request::Send
+        };
         let mut state = self.state();
         state.flushes += 1;
-        self.request(&mut state, Request::SendNow);
+        self.request(&mut state, request);
         state.flushes
     }
 
@@ -365,6 +374,21 @@ impl Shared {
 
     pub(super) fn count(&self, count: impl FnOnce(&mut Stats)) {
         count(&mut self.state().stats);
+    }
+
+    /// Counts entries that were dropped. Returns whether they are the first since the worker's last task.
+    pub(super) fn count_dropped(&self, count: usize) -> bool {
+        let mut state = self.state();
+        state.stats.dropped += count;
+        let is_first = state.dropped_unlogged.is_none();
+        let unlogged = state.dropped_unlogged.get_or_insert(0);
+        *unlogged += if is_first { 0 } else { count };
+        is_first
+    }
+
+    /// Returns how many were dropped after the first, and begins again.
+    pub(super) fn take_dropped(&self) -> usize {
+        self.state().dropped_unlogged.take().unwrap_or_default()
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -19,7 +19,7 @@ pub struct Stats {
     pub queued_bytes: Option<usize>,
     /// The age of the oldest of them. `None` if the outbox is empty or cannot be read.
     pub oldest: Option<Duration>,
-    /// Updates that were in at least one request, each counted once per delivery.
+    /// Updates that were in at least one request, each counted once per delivery. Those coalesced into one count as one.
     pub sent: usize,
     /// Updates that Mixpanel accepted, including those coalesced into others.
     pub accepted: usize,
@@ -102,8 +102,8 @@ impl FlushOutcome {
         }
     }
 
-    /// Returns whether everything that was published is known to be accepted or rejected: nothing waits, and nothing was
-    /// handed back, by this call or an earlier one.
+    /// Returns whether everything that was published is known to be accepted, rejected or dropped: nothing waits, and nothing
+    /// was handed back, by this call or an earlier one.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.waiting == Some(0) && self.stats.handed_back == 0 && self.event_stats.handed_back == 0

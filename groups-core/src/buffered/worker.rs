@@ -96,6 +96,10 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
     loop {
         let task = shared.take_task(pause, failures > 0);
         let outcome = send_all(publisher, &task, &mut portion, &mut suspects);
+        let dropped = shared.take_dropped();
+        if dropped > 0 {
+            log::error!("{}", R::dropped(dropped));
+        }
         failures = match outcome {
             Outcome::Failed(_) | Outcome::TimedOut => failures.saturating_add(1),
             Outcome::Done(_) => 0,

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -275,6 +275,34 @@ fn a_flush_does_not_wait_for_the_pause_after_a_failure() {
     fail();
     let _ = buffered.flush(Duration::from_secs(1));
     assert_eq!(buffered.shutdown(LONG).stats.accepted, 2);
+}
+
+/// Otherwise a callback that does so sends again and again, without a pause, to a server that fails.
+#[test]
+fn a_flush_within_on_error_keeps_the_pause_after_a_failure() {
+    let emulator = Emulator::start().unwrap();
+    emulator.fail_always(Fault::Status(503));
+    let slot: Arc<Mutex<Option<BufferedClient>>> = Arc::default();
+    let its_slot = Arc::clone(&slot);
+    let (told, is_told) = mpsc::channel();
+    let buffered = buffered(&emulator)
+        .flush_interval(Duration::from_secs(3_600))
+        .on_error(move |_| {
+            if let Some(buffered) = &*its_slot.lock().unwrap() {
+                let _ = buffered.flush(LONG);
+            }
+            told.send(()).unwrap();
+        });
+    let buffered = buffered.start().unwrap();
+    *slot.lock().unwrap() = Some(buffered.clone());
+    buffered.publish(set(1, 1)).unwrap();
+    let _ = buffered.flush(Duration::ZERO);
+    is_told.recv_timeout(LONG).unwrap();
+    let again = is_told.recv_timeout(Duration::from_millis(100));
+    *slot.lock().unwrap() = None;
+    assert!(again.is_err(), "it was sent again at once");
+    emulator.recover();
+    assert!(buffered.shutdown(LONG).is_complete());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::faulty::Faulty;
 use common::{LONG, eventually, is_own_process};
-use mixpanel_groups::buffered::OverflowPolicy;
+use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
 use mixpanel_groups::{Client, ErrorKind};
 use mixpanel_groups_emulator::{Emulator, Fault};
 
@@ -143,4 +143,48 @@ fn a_request_that_a_shutdown_aborts_is_not_logged_as_a_failure_of_the_network() 
     let lines = LINES.0.lock().unwrap().clone();
     let cancelled = "updates keep waiting: cancelled while sending (1 undelivered)";
     assert_eq!(lines, [cancelled]);
+}
+
+/// In an outage, a service that publishes a thousand updates a second logged as many errors a second.
+#[test]
+fn what_is_dropped_while_a_delivery_is_in_progress_is_two_lines() {
+    if !is_own_process(
+        what_is_dropped_while_a_delivery_is_in_progress_is_two_lines,
+        &[],
+    ) {
+        return;
+    }
+    static LINES: Keeping = Keeping(Mutex::new(Vec::new()));
+    install(&LINES);
+    let emulator = Emulator::start().unwrap();
+    let outbox = Faulty::in_memory();
+    outbox.faults.hang(&["take"]);
+    let told = Arc::new(AtomicUsize::new(0));
+    let its_told = Arc::clone(&told);
+    let buffered = buffered(&emulator)
+        .outbox(outbox.clone())
+        .capacity(10, 1 << 20)
+        .overflow(OverflowPolicy::DropOldest)
+        .on_error(move |event| {
+            assert!(matches!(event, DeliveryEvent::Dropped(1)));
+            its_told.fetch_add(1, Ordering::Relaxed);
+        });
+    let buffered = buffered.start().unwrap();
+    for id in 0..110 {
+        buffered.publish(set(id, 0)).unwrap();
+    }
+    assert_eq!(told.load(Ordering::Relaxed), 100);
+    let lines = || {
+        let lines = LINES.0.lock().unwrap().clone();
+        let dropped = lines.into_iter().filter(|line| line.contains("dropped"));
+        dropped.collect::<Vec<_>>()
+    };
+    let first = "dropped 1 of the oldest updates to make room";
+    assert_eq!(lines(), [first]);
+    outbox.faults.hang(&[]);
+    let outcome = buffered.shutdown(LONG);
+    assert!(outcome.is_complete());
+    assert_eq!(outcome.stats.dropped, 100);
+    let others = "dropped 99 of the oldest updates to make room";
+    assert_eq!(lines(), [first, others]);
 }
