@@ -1,6 +1,6 @@
 use std::future::Future;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, mem, process};
@@ -541,11 +541,18 @@ impl<R: OutboxRecord> Outbox<R> for PostgresOutbox<R> {
         let writer = Arc::clone(&self.0.shared.writer);
         let last_taken = Arc::clone(&self.0.last_taken);
         let time = self.0.timeout();
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&dropped);
         let drop = async move {
-            let dropped = writer.drop_oldest(&last_taken, updates, bytes, capacity, time);
-            dropped.await
+            let drop = writer.drop_oldest(&last_taken, updates, bytes, capacity, time, &count);
+            drop.await
         };
-        self.0.shared.wait(time, drop)
+        let outcome = self.0.shared.wait(time, drop);
+        // What is gone counts, whatever became of the rest.
+        match dropped.load(Ordering::Relaxed) {
+            0 => outcome.map(|()| 0),
+            dropped => Ok(dropped),
+        }
     }
 
     fn depth(&self) -> Result<Depth, Error> {

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -275,7 +275,7 @@ impl Writer {
     }
 
     /// Removes the oldest updates behind the last one that is taken, until there is room, and where much may wait, for
-    /// some more. Returns how many were removed.
+    /// some more. Counts how many were removed, also if it fails or is given up after that.
     pub(crate) async fn drop_oldest(
         &self,
         last_taken: &AtomicI64,
@@ -283,7 +283,8 @@ impl Writer {
         bytes: usize,
         capacity: Capacity,
         time: Duration,
-    ) -> Result<usize, Error> {
+        dropped: &AtomicUsize,
+    ) -> Result<(), Error> {
         const WHAT: &str = "drop updates from the outbox";
         let start = Instant::now();
         let mut state = self.state.lock().await;
@@ -294,7 +295,7 @@ impl Writer {
             || is_foreign(depth.updates, capacity.updates)
             || is_foreign(depth.bytes, capacity.bytes)
         {
-            return Ok(0);
+            return Ok(());
         }
         let over = |depth: usize, more: usize, most: usize| {
             let over = depth.saturating_add(more).saturating_sub(most);
@@ -302,11 +303,11 @@ impl Writer {
         };
         let mut excess = over(depth.updates, updates, capacity.updates);
         let mut excess_bytes = over(depth.bytes, bytes, capacity.bytes);
-        let mut dropped = 0;
         // If that does not suffice, the caller comes again: each call is to end by its deadline.
         for _ in 0..MAX_CHUNKS {
             let left = time.saturating_sub(start.elapsed());
-            if (excess == 0 && excess_bytes == 0) || (dropped > 0 && left < time / 2) {
+            let is_first = dropped.load(Ordering::Relaxed) == 0;
+            if (excess == 0 && excess_bytes == 0) || (!is_first && left < time / 2) {
                 break;
             }
             let attempt = state.drops.begin(left);
@@ -333,12 +334,12 @@ impl Writer {
             if gone == 0 {
                 break;
             }
-            dropped += gone;
+            dropped.fetch_add(gone, Ordering::Relaxed);
             excess = excess.saturating_sub(gone);
             excess_bytes = excess_bytes.saturating_sub(gone_bytes);
         }
         state.measured = None;
-        Ok(dropped)
+        Ok(())
     }
 }
 

@@ -110,6 +110,41 @@ fn what_takes_too_long_to_drop_is_dropped_in_parts() {
     assert_eq!(drain(&harness.outbox)[0], ("acme".to_owned(), 200));
 }
 
+/// Each part is a transaction of its own.
+#[test]
+fn what_was_dropped_counts_although_a_later_part_fails() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let updates: Vec<_> = (0..40).map(|number| stored("acme", number)).collect();
+    assert!(harness.outbox.append(&updates, NO_LIMIT).unwrap());
+    let mut client = harness.client();
+    let mut keep = |from: i64| {
+        let sql = format!(
+            "CREATE OR REPLACE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF old.id >= {from} THEN RAISE 'it stays'; END IF;
+                 RETURN old;
+             END $$;
+             CREATE OR REPLACE TRIGGER keep BEFORE DELETE ON mixpanel_outbox
+                 FOR EACH ROW EXECUTE FUNCTION keep()"
+        );
+        client.batch_execute(&sql).unwrap();
+    };
+    let capacity = Capacity::new(20, usize::MAX);
+    let drop_oldest = || harness.outbox.drop_oldest(1, 0, capacity);
+    let waiting = || harness.outbox.depth().unwrap().updates;
+    keep(0);
+    // With each failure, the parts become smaller.
+    (0..10).for_each(|_| drop(drop_oldest().unwrap_err()));
+    assert_eq!(waiting(), updates.len());
+    let sql = "SELECT min(id) FROM mixpanel_outbox";
+    let first: i64 = harness.client().query_one(sql, &[]).unwrap().get(0);
+    keep(first + 15);
+    let dropped = drop_oldest().unwrap();
+    assert!((1..=15).contains(&dropped), "{dropped}");
+    assert_eq!(waiting(), updates.len() - dropped);
+}
+
 /// The function that publishes does not check sizes.
 #[test]
 fn a_row_that_takes_too_long_to_read_is_rejected_and_holds_no_other_up() {
