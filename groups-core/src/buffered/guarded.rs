@@ -137,18 +137,6 @@ impl<R: OutboxRecord> GuardedOutbox<R> {
         calls.run(time, &slot, Call::Append(append))
     }
 
-    pub(super) fn drop_oldest(
-        &self,
-        time: Duration,
-        updates: usize,
-        bytes: usize,
-        capacity: Capacity,
-    ) -> Result<usize, Error> {
-        self.call_within(time, move |outbox| {
-            outbox.drop_oldest(updates, bytes, capacity)
-        })
-    }
-
     pub(super) fn depth_within(&self, time: Duration) -> Result<Depth, Error> {
         self.call_within(time, |outbox| outbox.depth())
     }

@@ -172,14 +172,18 @@ impl<R: Kind> Publisher<R> {
         is_taken_out
     }
 
-    /// Drops the oldest updates to make room, and returns how many.
+    /// Drops the oldest updates to make room, and returns how many. What is dropped too late for that is counted too.
     fn drop_oldest(&self, time: Duration, updates: usize, bytes: usize) -> Result<usize, Error> {
-        let capacity = self.settings.capacity;
-        let dropped = self.outbox.drop_oldest(time, updates, bytes, capacity)?;
+        let (capacity, shared) = (self.settings.capacity, Arc::clone(&self.shared));
+        let dropped = self.outbox.call_within(time, move |outbox| {
+            let dropped = outbox.drop_oldest(updates, bytes, capacity)?;
+            shared.count(|stats| stats.dropped += dropped);
+            Ok(dropped)
+        })?;
         if dropped > 0 {
             let event = R::dropped(dropped);
             // In an outage, each `publish` drops one: the worker logs the others together.
-            if self.shared.count_dropped(dropped) {
+            if self.shared.note_dropped(dropped) {
                 log::error!("{event}");
             }
             self.notify(&event);

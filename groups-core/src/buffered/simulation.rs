@@ -384,14 +384,23 @@ fn deliveries_add_up() {
         };
         shared.record_report(&report, 4, 1);
         shared.record_report(&report, 3, 2);
-        assert!(shared.count_dropped(1));
-        assert_eq!(shared.take_dropped(), 0, "the first is logged at once");
-        assert!(shared.count_dropped(1) && !shared.count_dropped(2) && !shared.count_dropped(3));
-        assert_eq!(shared.take_dropped(), 5);
-        assert_eq!(shared.take_dropped(), 0);
+        shared.count(|stats| stats.dropped += 1);
         let stats = shared.stats();
         assert_eq!((stats.sent, stats.accepted, stats.rejected), (10, 7, 3));
         assert_eq!((stats.requests, stats.retries, stats.bytes), (6, 4, 1_400));
-        assert_eq!(stats.dropped, 7);
+        assert_eq!(stats.dropped, 1);
+    });
+}
+
+#[test]
+fn of_what_is_dropped_the_first_is_logged_at_once_and_the_others_together() {
+    simulate_rule(|| {
+        let shared = Shared::new();
+        assert_eq!(shared.take_dropped(), 0);
+        assert!(shared.note_dropped(1));
+        assert_eq!(shared.take_dropped(), 0, "it is logged");
+        assert!(shared.note_dropped(1) && !shared.note_dropped(2) && !shared.note_dropped(3));
+        assert_eq!(shared.take_dropped(), 5);
+        assert_eq!(shared.take_dropped(), 0);
     });
 }

@@ -376,10 +376,9 @@ impl Shared {
         count(&mut self.state().stats);
     }
 
-    /// Counts entries that were dropped. Returns whether they are the first since the worker's last task.
-    pub(super) fn count_dropped(&self, count: usize) -> bool {
+    /// Notes for the log that entries were dropped. Returns whether they are the first since the worker's last task.
+    pub(super) fn note_dropped(&self, count: usize) -> bool {
         let mut state = self.state();
-        state.stats.dropped += count;
         let is_first = state.dropped_unlogged.is_none();
         let unlogged = state.dropped_unlogged.get_or_insert(0);
         *unlogged += if is_first { 0 } else { count };

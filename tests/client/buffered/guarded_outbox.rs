@@ -66,6 +66,26 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
 }
 
 #[test]
+fn what_is_dropped_too_late_is_counted() {
+    let outbox = Faulty::in_memory();
+    // What is being sent is not dropped.
+    outbox.faults.hang(&["take", "drop_oldest"]);
+    let buffered = start(&outbox)
+        .outbox_timeout(Duration::from_secs(1))
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::DropOldest);
+    let buffered = buffered.start().unwrap();
+    buffered.publish(set(0)).unwrap();
+    let error = buffered.publish(set(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    outbox.faults.hang(&["take"]);
+    eventually("counted", || buffered.stats().dropped == 1);
+    outbox.faults.hang(&[]);
+    let outcome = buffered.shutdown(LONG);
+    assert_eq!((outcome.waiting, outcome.stats.accepted), (Some(0), 0));
+}
+
+#[test]
 fn dropping_the_last_clone_does_not_wait_for_an_outbox_that_hangs() {
     let outbox = Faulty::in_memory();
     let buffered = start(&outbox).start().unwrap();
