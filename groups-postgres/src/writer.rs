@@ -18,6 +18,9 @@ use mixpanel_groups::{Error, ErrorKind};
 /// How long a measured depth is good enough.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often it is logged that the depth is not known. Without a right to count, that is so for each transaction.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
 /// How long a measurement may hold up publishing.
 const MEASURE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -54,6 +57,8 @@ struct WriterState {
     /// The measured depth, and what this process has appended since.
     depth: Depth,
     measured: Option<Instant>,
+    /// When it was last logged that the depth is not known.
+    warned: Option<Instant>,
     /// How many calls the last transaction was for.
     last_calls: usize,
     /// How much to drop at once.
@@ -85,6 +90,7 @@ impl Writer {
                 connection,
                 depth: Depth::default(),
                 measured: None,
+                warned: None,
                 last_calls: 0,
                 drops: Portion::ALL,
             }),
@@ -263,7 +269,13 @@ impl Writer {
             Err(_) => format!("the database did not respond within {time:?}"),
         };
         state.measured = Some(Instant::now());
-        log::warn!("publishing to the outbox without checking the capacity: {why}");
+        if state
+            .warned
+            .is_none_or(|warned| warned.elapsed() >= WARN_EVERY)
+        {
+            state.warned = Some(Instant::now());
+            log::warn!("publishing to the outbox without checking the capacity: {why}");
+        }
         true
     }
 
