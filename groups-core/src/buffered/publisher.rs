@@ -1,6 +1,7 @@
 //! From an update to the outbox: what runs on the callers' threads, and the callbacks.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -274,10 +275,16 @@ impl<R: Kind> Publisher<R> {
         }
         // Only now that they are here: what is settled and not here would be lost.
         let (entries, settled) = match entries {
-            Ok(entries) => {
+            Ok(mut entries) => {
                 let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+                let taken = ids.iter().copied().collect();
                 let settle = move |outbox: &dyn Outbox<R>| outbox.settle(&ids, &[]);
-                (entries, self.outbox.call_within(GRACE, settle))
+                let settled = self.outbox.call_within(GRACE, settle);
+                // What cannot be removed is not handed back by the next shutdown too.
+                let left = settled.as_ref().map_or(taken, |()| HashSet::new());
+                let before = turn.replace_handed_back(left);
+                entries.retain(|entry| !before.contains(&entry.id));
+                (entries, settled)
             }
             Err(error) => (Vec::new(), Err(error)),
         };

@@ -1,5 +1,6 @@
 //! The state that a client shares with its worker. Every transition is a method here.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,6 +44,8 @@ struct State {
     is_turn_taken: bool,
     /// A shutdown has taken back what was left.
     is_taken_back: bool,
+    /// What it handed back and could not remove.
+    handed_back: HashSet<i64>,
 }
 
 /// The turn to settle or to take back: what is in the outbox is either counted or handed back, and handed back once.
@@ -128,6 +131,7 @@ impl Shared {
                 worker: None,
                 is_turn_taken: false,
                 is_taken_back: false,
+                handed_back: HashSet::new(),
             }),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -402,6 +406,11 @@ impl Turn<'_> {
 
     pub(super) fn set_taken_back(&self) {
         self.0.state().is_taken_back = true;
+    }
+
+    /// Remembers which entries were handed back and are still in the outbox, and returns which were before.
+    pub(super) fn replace_handed_back(&self, ids: HashSet<i64>) -> HashSet<i64> {
+        std::mem::replace(&mut self.0.state().handed_back, ids)
     }
 }
 

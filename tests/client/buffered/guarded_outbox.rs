@@ -440,6 +440,19 @@ fn what_is_taken_back_and_removed_too_late_is_handed_back() {
 
 /// What is sent again is told when it is known to be the last time.
 #[test]
+fn what_is_taken_back_and_cannot_be_removed_is_handed_back_once() {
+    let outbox = Faulty::in_memory();
+    outbox.faults.fail(&["settle"]);
+    let buffered = start(&outbox).outbox_timeout(LONG).start().unwrap();
+    buffered.publish(set(0)).unwrap();
+    assert_eq!(buffered.shutdown(Duration::ZERO).undelivered.len(), 1);
+    outbox.faults.fail(&[]);
+    let again = buffered.shutdown(LONG);
+    assert_eq!((again.undelivered.len(), again.stats.handed_back), (0, 1));
+    assert_eq!(again.waiting, Some(0), "it is removed now");
+}
+
+#[test]
 fn a_rejection_is_told_once_however_often_settling_fails() {
     let emulator = Emulator::start().unwrap();
     emulator.fail_always(Fault::Reject(vec![0]));
