@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use crate::client::records::Limits;
 use crate::outbox::{Depth, Outbox, OutboxEntry, total_bytes};
 use crate::record::{Error, ErrorKind};
 use crate::util::panic::catch;
+use crate::util::process;
 use crate::util::sync::Instant;
 
 /// How long a shutdown waits for an aborted delivery to end, and then for the outbox.

@@ -1,12 +1,13 @@
 //! Tools that do not depend on other modules: random numbers, a buffer for each thread, a keyed hash and a checksum that are
-//! the same in all versions, files that are replaced atomically, panics as values, texts in one line, and the locks and the
-//! clock that a simulation can replace. There are no threads, and the buffers are the only state.
+//! the same in all versions, files that are replaced atomically, panics as values, texts in one line, the process, and
+//! the locks and the clock that a simulation can replace. There are no threads, and the only state is what each thread keeps.
 
 pub(crate) mod atomic_file;
 mod buffer;
 pub(crate) mod checksum;
 pub(crate) mod panic;
 pub(crate) mod printable;
+pub(crate) mod process;
 pub(crate) mod random;
 #[cfg(simulation)]
 pub(crate) mod simulated;

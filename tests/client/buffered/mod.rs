@@ -3,6 +3,8 @@
 mod delivery;
 mod events;
 mod faulty_outbox;
+#[cfg(unix)]
+mod forks;
 mod guarded_outbox;
 mod logger;
 mod model;
