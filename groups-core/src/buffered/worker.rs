@@ -145,7 +145,10 @@ fn send_all<R: Kind>(
                 // For instance a database in which others may not delete. At least not without a pause.
                 let message = "what was settled is still there, and will be sent again";
                 let error = Error::new(ErrorKind::Io, message);
-                publisher.notify(&DeliveryEvent::Outbox(&error));
+                let released = release(publisher, &taken).err();
+                for error in std::iter::once(&error).chain(&released) {
+                    publisher.notify(&DeliveryEvent::Outbox(error));
+                }
                 return Outcome::Failed(None);
             }
             match send(publisher, &taken, cancel, suspects, &mut gone) {
@@ -196,8 +199,7 @@ fn send<R: Kind>(
     let most = R::route(&publisher.client).most_bytes_a_record();
     let most = publisher.settings.coalesce.then_some(most);
     let Some(batch) = TakenBatch::new(taken, most, &suspects.apart, &is_cancelled) else {
-        let undelivered = vec![Fate::Undelivered; taken.len()];
-        let _ = settle(publisher, taken, &undelivered, &Report::default());
+        let _ = release(publisher, taken);
         return Outcome::Failed(None);
     };
     let TakenBatch {
@@ -290,6 +292,12 @@ fn send<R: Kind>(
             pause => Outcome::Failed(pause),
         },
     }
+}
+
+/// Makes available again what was taken and not sent.
+fn release<R: Kind>(publisher: &Publisher<R>, taken: &[OutboxEntry<R>]) -> Result<(), Error> {
+    let undelivered = vec![Fate::Undelivered; taken.len()];
+    settle(publisher, taken, &undelivered, &Report::default())
 }
 
 fn settle<R: Kind>(

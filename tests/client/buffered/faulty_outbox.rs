@@ -1,7 +1,7 @@
 //! An outbox that fails, panics or yields garbage for a while, and one that wakes the worker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{LONG, eventually};
@@ -179,6 +179,30 @@ fn what_an_outbox_does_not_remove_is_not_sent_without_a_pause() {
     assert_eq!(emulator.requests().len(), 1);
     let kept = "the outbox failed: what was settled is still there, and will be sent again";
     assert_eq!(*reported.lock().unwrap(), [kept]);
+}
+
+/// An outbox yields again what was taken, and drops it, only once it is released.
+#[test]
+fn what_an_outbox_does_not_remove_is_released() {
+    let emulator = Emulator::start().unwrap();
+    let mut outbox = Faulty::durable();
+    outbox.keeps_settled = true;
+    let (told, is_told) = mpsc::channel();
+    let buffered = buffered(&emulator)
+        .flush_interval(Duration::from_secs(3600))
+        .capacity(1, 1 << 20)
+        .overflow(OverflowPolicy::DropOldest)
+        .outbox(outbox)
+        .on_error(move |event| {
+            if let DeliveryEvent::Outbox(_) = event {
+                told.send(()).unwrap();
+            }
+        });
+    let buffered = buffered.start().unwrap();
+    buffered.publish(set(1, 1)).unwrap();
+    is_told.recv_timeout(LONG).unwrap();
+    buffered.publish(set(2, 2)).unwrap();
+    assert_eq!(buffered.stats().dropped, 1);
 }
 
 #[test]
