@@ -348,7 +348,7 @@ impl<'a> Delivery<'a> {
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
     pub(crate) fn run_lane(&self, lane: usize) {
-        let mut sender = Sender::new(self, lane);
+        let mut sender = Sender::new(self, lane, None);
         while let Some(batch) = self.next(lane) {
             self.run_batch(&mut sender, batch);
         }

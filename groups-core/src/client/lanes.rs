@@ -16,7 +16,8 @@ use crate::util::sync::{Instant, Scope, spawn_scoped};
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the caller's thread waits between checks for cancellation.
-const LOOK_EVERY: Duration = Duration::from_millis(if cfg!(simulation) { 1_000 } else { 10 });
+pub(super) const LOOK_EVERY: Duration =
+    Duration::from_millis(if cfg!(simulation) { 1_000 } else { 10 });
 
 /// Reads the records and fills a batch for each lane.
 pub(super) struct Lanes<'scope, 'env> {
@@ -163,7 +164,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             let is_alone = is_last || self.filling.len() == 1 && self.sending.client.has_one_core();
             let runs_here = is_alone && !must_look || !self.start_thread(lane);
             self.filling[lane].runs = if runs_here {
-                Runs::Here(Box::new(Sender::new(delivery, lane)))
+                Runs::Here(Box::new(Sender::new(delivery, lane, self.sending.cancel)))
             } else {
                 Runs::OnItsThread
             };
@@ -215,8 +216,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
                 .is_some_and(|flag| flag.load(Ordering::Relaxed))
         {
             self.cancelled = true;
-            self.delivery
-                .abort(Error::new(ErrorKind::Cancelled, "cancelled while sending"));
+            self.delivery.abort(cancelled());
         }
         if let Some(callback) = &mut self.sending.progress
             && self.progressed.elapsed() >= PROGRESS_EVERY
@@ -225,6 +225,11 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             self.progressed = Instant::now();
         }
     }
+}
+
+/// Returns the error of a delivery that the caller cancelled.
+pub(super) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "cancelled while sending")
 }
 
 /// Returns the lane of a group, the same for all of its records: the upper bits of the hash, which depend on all bytes, as

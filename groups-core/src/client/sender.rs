@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::compression::Packer;
 use crate::client::delivery::{Delivery, Stopped, hand_back};
+use crate::client::lanes::{LOOK_EVERY, cancelled};
 use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
 use crate::client::retry::{Failure, Step};
@@ -22,6 +24,8 @@ use crate::util::sync::{Instant, LONGEST_WAIT};
 pub(super) struct Sender<'a> {
     delivery: &'a Delivery<'a>,
     lane: usize,
+    /// The flag of the caller, where its thread is this one, and nobody else looks.
+    cancel: Option<&'a AtomicBool>,
     connection: Arc<dyn Transport>,
     packer: Packer,
     /// The heads of groups of which an update was set aside: their later ones are not sent before it.
@@ -45,10 +49,15 @@ const MAX_SET_ASIDE: usize = 3;
 const NO_SUCH_ENCODING: u16 = 415;
 
 impl<'a> Sender<'a> {
-    pub(super) fn new(delivery: &'a Delivery<'a>, lane: usize) -> Self {
+    pub(super) fn new(
+        delivery: &'a Delivery<'a>,
+        lane: usize,
+        cancel: Option<&'a AtomicBool>,
+    ) -> Self {
         Self {
             delivery,
             lane,
+            cancel,
             connection: Arc::clone(&delivery.state().lanes[lane].connection),
             packer: Packer::new(delivery.route.compression),
             held: HashSet::new(),
@@ -407,12 +416,17 @@ impl<'a> Sender<'a> {
             if state.stopped.is_some() {
                 return Err(Stopped);
             }
+            if self.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                drop(state);
+                return Err(self.stop(cancelled()));
+            }
             let until = until.max(state.resume);
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 return Ok(());
             };
-            state = self.delivery.wait_in_lane(state, self.lane, left);
+            let look = self.cancel.map_or(left, |_| left.min(LOOK_EVERY));
+            state = self.delivery.wait_in_lane(state, self.lane, look);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,36 @@ fn where_no_thread_can_be_started_the_callers_sends() {
     let variables = [("RUST_MIN_STACK", &*no_stack), (ENDPOINT, &*endpoint)];
     is_own_process(where_no_thread_can_be_started_the_callers_sends, &variables);
     assert_eq!(emulator.profiles().len(), 100);
+}
+
+#[test]
+fn where_the_callers_thread_sends_a_cancellation_ends_the_pause_before_a_retry() {
+    if is_own_process(
+        where_the_callers_thread_sends_a_cancellation_ends_the_pause_before_a_retry,
+        // The stack of a thread that is started without saying how large.
+        &[("RUST_MIN_STACK", &(1_u64 << 60).to_string())],
+    ) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let hour = Duration::from_secs(3600);
+        let patient = RetryPolicy::default().base_delay(hour).max_delay(hour);
+        let client = builder(&endpoint).retry(patient.attempts(2).deadline(hour * 3));
+        let client = client.build().unwrap();
+        let cancel = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let own = thread::Builder::new().stack_size(1 << 20);
+            let stop = || {
+                drop(listener.accept().unwrap());
+                thread::sleep(Duration::from_millis(100));
+                cancel.store(true, Ordering::Relaxed);
+            };
+            own.spawn_scoped(scope, stop).unwrap();
+            let cancelling = client.with_options().cancel_on(&cancel);
+            let error = cancelling.send(updates(3)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+            assert_eq!(undelivered(&error), [0, 1, 2]);
+        });
+    }
 }
 
 #[test]
