@@ -47,17 +47,21 @@ fn literal(expr: &Expr) -> Option<String> {
     }
 }
 
-/// Returns the text of a comment without the star with which each line of a block but its first begins by custom. Rustdoc
-/// leaves them out too. Without a space before them, as in an attribute, they are the text's own.
+/// Returns the text of a comment without the star with which each line of a block but its first begins by custom, all in one
+/// column. Rustdoc leaves them out too. Without a space before them, as in an attribute, they are the text's own.
 fn without_stars(text: String) -> String {
     let mut lines = text.split('\n');
     let mut cleaned = lines.next().unwrap_or("").to_owned();
+    let mut column = None;
     for line in lines {
         cleaned.push('\n');
         let rest = line.trim_start();
+        let indentation = line.len() - rest.len();
         match rest.strip_prefix('*') {
-            Some(rest) if line.starts_with([' ', '\t']) => cleaned.push_str(rest),
-            _ if rest.is_empty() => {}
+            Some(rest) if indentation > 0 && *column.get_or_insert(indentation) == indentation => {
+                cleaned.push_str(rest);
+            }
+            None if rest.is_empty() => {}
             _ => return text,
         }
     }

@@ -625,6 +625,8 @@ fn doc_comments_are_kept_without_their_indentation() {
              * one
         */
         own: u8,
+        #[doc = "A list:\n  * one\n    * deeper"]
+        list_at_once: u8,
         #[doc = "Of an attribute:\n* one\n* two"]
         list_of_attribute: u8,
         #[doc = "An attribute"]
@@ -642,6 +644,7 @@ fn doc_comments_are_kept_without_their_indentation() {
             "A block with stars,\n\n- `*`\n  * deeper",
             "Begun at once,\n ended so.",
             "Stars of its own:\n * one",
+            "A list:\n  * one\n    * deeper",
             "Of an attribute:\n* one\n* two",
             "An attribute\nin two.",
         ]
