@@ -4,15 +4,12 @@ use crate::buffered::DeliveryEvent;
 use crate::client::Client;
 use crate::client::delivery::Route;
 use crate::outbox::OutboxRecord;
-use crate::record::{EncodedEvent, EncodedUpdate, Event, Record, RecordRef, Update};
+use crate::record::{EncodedEvent, EncodedUpdate, Record};
 
 /// A kind of records, which has a queue of its own.
 pub(super) trait Kind: OutboxRecord + Record {
     /// Returns where the client sends them.
     fn route(client: &Client) -> &Route;
-
-    /// Returns what identifies the record.
-    fn name(&self) -> RecordRef;
 
     /// Returns the event for so many of the oldest records that were dropped.
     fn dropped(count: usize) -> DeliveryEvent<'static>;
@@ -23,10 +20,6 @@ impl Kind for EncodedUpdate {
         client.groups_route()
     }
 
-    fn name(&self) -> RecordRef {
-        Update::name(self.members())
-    }
-
     fn dropped(count: usize) -> DeliveryEvent<'static> {
         DeliveryEvent::Dropped(count)
     }
@@ -35,10 +28,6 @@ impl Kind for EncodedUpdate {
 impl Kind for EncodedEvent {
     fn route(client: &Client) -> &Route {
         client.import_route()
-    }
-
-    fn name(&self) -> RecordRef {
-        Event::name(self.members())
     }
 
     fn dropped(count: usize) -> DeliveryEvent<'static> {

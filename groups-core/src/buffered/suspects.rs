@@ -5,7 +5,7 @@ use crate::buffered::kind::Kind;
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
 use crate::record::report::BlockedRecord;
-use crate::record::{Error, Rejection, Report};
+use crate::record::{Error, RecordRef, Rejection, Report};
 
 /// In how many deliveries an update is blocked, while others are accepted, before it is rejected.
 const MAX_BLOCKED: u32 = 3;
@@ -24,12 +24,13 @@ pub(super) struct Suspects {
 }
 
 impl Suspects {
-    /// Counts the entries, and returns the rejections of those that were blocked often enough.
+    /// Counts the entries, and returns the rejections, each with the record's `name`, of those that were blocked often enough.
     pub(super) fn give_up<R: Kind>(
         &mut self,
         blocked: impl Iterator<Item = BlockedRecord>,
         taken: &[OutboxEntry<R>],
         result: &Result<Report, Error>,
+        name: fn(&[u8]) -> RecordRef,
     ) -> Vec<Rejection> {
         let (report, _) = outcome(result);
         let mut given_up = Vec::new();
@@ -49,7 +50,7 @@ impl Suspects {
             let count = before + u32::from(before > 0 || are_others_accepted);
             match &entry.update {
                 Ok(update) if count >= MAX_BLOCKED => {
-                    let record = update.name();
+                    let record = name(&update.as_json().as_bytes()[1..]);
                     let message = format!("blocked while others are accepted: {error:#}");
                     let mut rejection = Rejection::new(record, None, message);
                     rejection.position = position;
@@ -120,7 +121,7 @@ fn group_of<R: Kind>(entry: &OutboxEntry<R>) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use crate::buffered::fate::tests::entry;
-    use crate::record::{EncodedUpdate, ErrorKind};
+    use crate::record::{EncodedUpdate, ErrorKind, Update};
 
     #[test]
     fn what_is_blocked_while_others_are_accepted_is_given_up_in_the_third_delivery() {
@@ -138,7 +139,7 @@ mod tests {
                 ..Report::default()
             };
             let result = Err(Error::new(ErrorKind::Server, "blocked").with_report(report));
-            let given_up = suspects.give_up(blocked, &taken, &result);
+            let given_up = suspects.give_up(blocked, &taken, &result, Update::name);
             let given_up = given_up.into_iter().map(|rejection| rejection.position);
             given_up.collect::<Vec<_>>()
         };

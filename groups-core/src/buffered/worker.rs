@@ -233,7 +233,7 @@ fn send<R: Kind>(
         position: members.of(blocked.position)[0],
         ..*blocked
     });
-    let given_up = suspects.give_up(blocked, taken, &result);
+    let given_up = suspects.give_up(blocked, taken, &result, route.name);
     let rejected = report.rejected.iter().map(|rejection| rejection.position);
     let blocked = report.blocked.iter().map(|blocked| blocked.position);
     let stopped = rejected.filter(is_merged).chain(blocked);
