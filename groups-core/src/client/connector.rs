@@ -91,15 +91,15 @@ impl Resolver for TimedResolver {
     }
 }
 
-thread_local! {
-    /// When the connection that this thread is opening must be open.
-    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
 /// Returns whether the host is an address, so that there is nothing to look up.
 fn is_address(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+thread_local! {
+    /// When the connection that this thread is opening must be open.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Sets the deadline, unless this is the connection to a proxy for one that has a deadline. Dropped, it puts back what was

@@ -23,6 +23,15 @@ use crate::record::{Error, ErrorKind, RecordRef, Rejection, Report, Undelivered}
 use crate::util::panic::catch;
 use crate::util::sync::{Condvar, Instant, Mutex, MutexGuard};
 
+/// How long a thread waits between checks of its caller's flag for cancellation.
+pub(super) const LOOK_EVERY: Duration =
+    Duration::from_millis(if cfg!(simulation) { 1_000 } else { 10 });
+
+/// Returns the error of a delivery that the caller cancelled.
+pub(super) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "cancelled while sending")
+}
+
 /// The route of a kind of records.
 #[derive(Clone)]
 pub(crate) struct Route {

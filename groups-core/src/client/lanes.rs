@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::client::SendOptions;
 use crate::client::coalesce::coalesce;
-use crate::client::delivery::Delivery;
+use crate::client::delivery::{Delivery, LOOK_EVERY, cancelled};
 use crate::client::records::Records;
 use crate::client::sender::Sender;
 use crate::record::Record;
@@ -14,10 +14,6 @@ use crate::util::sync::{Instant, Scope, spawn_scoped};
 
 /// The shortest time between two calls of [`SendOptions::on_progress`].
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-
-/// How long the caller's thread waits between checks for cancellation.
-pub(super) const LOOK_EVERY: Duration =
-    Duration::from_millis(if cfg!(simulation) { 1_000 } else { 10 });
 
 /// Reads the records and fills a batch for each lane.
 pub(super) struct Lanes<'scope, 'env> {
@@ -225,11 +221,6 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
             self.progressed = Instant::now();
         }
     }
-}
-
-/// Returns the error of a delivery that the caller cancelled.
-pub(super) fn cancelled() -> Error {
-    Error::new(ErrorKind::Cancelled, "cancelled while sending")
 }
 
 /// Returns the lane of a group, the same for all of its records: the upper bits of the hash, which depend on all bytes, as

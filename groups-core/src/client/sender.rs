@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::compression::Packer;
-use crate::client::delivery::{Delivery, Stopped, hand_back};
-use crate::client::lanes::{LOOK_EVERY, cancelled};
+use crate::client::delivery::{Delivery, LOOK_EVERY, Stopped, cancelled, hand_back};
 use crate::client::records::Records;
 use crate::client::response::{FailedRecord, Verdict, interpret};
 use crate::client::retry::{Failure, Step};
