@@ -6,3 +6,4 @@ mod soak;
 #[cfg(unix)]
 mod sqlite;
 mod suite;
+mod warnings;

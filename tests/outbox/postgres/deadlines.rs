@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::process::Command;
-use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,8 @@ use postgres::{Config, NoTls};
 
 use common::postgres::{Harness, NO_LIMIT, drain, stored};
 use common::{eventually, is_own_process};
+
+use crate::warnings::Warnings;
 
 /// Far more than all timeouts of the tests together, and far less than forever.
 const SOON: Duration = Duration::from_secs(20);
@@ -243,23 +244,6 @@ fn keeps_working(outbox: &PostgresOutbox) {
     assert_eq!(sent, [("acme".to_owned(), 0), ("acme".to_owned(), 2)]);
 }
 
-/// The warnings that were logged.
-struct Warnings(Mutex<Vec<String>>);
-
-impl log::Log for Warnings {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() == log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 /// What counts may fail, and publishing does not, nor is each transaction a line of the log.
 #[test]
 fn a_count_that_fails_does_not_fail_the_publish() {
@@ -267,9 +251,7 @@ fn a_count_that_fails_does_not_fail_the_publish() {
     if !is_own_process(a_count_that_fails_does_not_fail_the_publish, &[]) {
         return;
     }
-    static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
-    log::set_logger(&WARNINGS).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
+    let warnings = Warnings::keep();
     let Some(harness) = Harness::new() else {
         return;
     };
@@ -293,7 +275,7 @@ fn a_count_that_fails_does_not_fail_the_publish() {
         assert!(outbox.append(&[stored("acme", number)], capacity).unwrap());
     }
     let minutes = usize::try_from(start.elapsed().as_secs() / 60).unwrap();
-    let lines = WARNINGS.0.lock().unwrap().clone();
+    let lines = warnings.lines();
     let of_capacity = |line: &&String| line.contains("without checking the capacity");
     let logged = lines.iter().filter(of_capacity).count();
     assert!((1..=1 + minutes).contains(&logged), "{lines:?}");

@@ -1,7 +1,7 @@
 //! Who sends, and when: the lease, how it passes on, and clocks that are set back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::{ROOM, folder, ids, spawn, take_when_free, update};
+use crate::warnings::Warnings;
 
 #[test]
 fn one_process_takes_at_a_time_and_its_turn_ends_with_it() {
@@ -247,33 +248,13 @@ fn a_lease_of_far_more_than_an_hour_holds_nobody_up() {
     assert_eq!(successor.take(10).unwrap().len(), 1);
 }
 
-/// What the library has logged.
-struct Logged(Mutex<Vec<String>>);
-
-static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
-
-impl log::Log for Logged {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() == log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn a_long_wait_for_another_process_is_logged_once() {
     // In a process of its own, which has one logger.
     if !is_own_process(a_long_wait_for_another_process_is_logged_once, &[]) {
         return;
     }
-    log::set_logger(&LOGGED).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
+    let warnings = Warnings::keep();
     let (_folder, path) = folder();
     let [gone, successor] = [(); 2].map(|()| SqliteOutbox::open(&path).unwrap());
     assert!(gone.append(&[update(0, 0)], ROOM).unwrap());
@@ -281,9 +262,9 @@ fn a_long_wait_for_another_process_is_logged_once() {
     for (time, lines) in [(30, 0), (600, 1), (1_200, 1)] {
         assert!(gone.hold(Duration::from_secs(time)).unwrap());
         assert!(successor.take(10).unwrap().is_empty());
-        assert_eq!(LOGGED.0.lock().unwrap().len(), lines, "{time}");
+        assert_eq!(warnings.lines().len(), lines, "{time}");
     }
-    let line = LOGGED.0.lock().unwrap()[0].clone();
+    let line = &warnings.lines()[0];
     let holder = format!("its row \"{}-", std::process::id());
     for part in [path.to_str().unwrap(), " s more: ", &holder] {
         assert!(line.contains(part), "{line}");
