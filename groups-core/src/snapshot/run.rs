@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::comparison::compare;
 use super::fingerprint::Fingerprints;
-use super::index::{Index, KIND, WAITING};
+use super::index::{Index, KIND};
 use super::journal::Journal;
 use super::known::{GroupName, Known, uncertain};
 use super::row::{DELETED, Head, Row, damaged};
@@ -169,16 +169,18 @@ impl<'r, 's> Run<'r, 's> {
 
     /// Returns what is known of a group from before.
     fn before(&mut self, slot: u32) -> Result<Before, Failed> {
-        if self.index.get(slot).place == WAITING {
-            self.place();
-        }
         let entry = *self.index.get(slot);
-        let row = if entry.place == WAITING {
-            self.journal.waiting(slot)
+        let is_ours = entry.run == self.number;
+        // A thread that sends may write the rows at any moment: after the waiting ones, all that were written are placed,
+        // also where the group has a place, which may be that of an earlier row.
+        let waiting = is_ours.then(|| self.journal.waiting(slot)).flatten();
+        let row = if let Some(row) = waiting {
+            row
         } else {
-            self.journal.read(entry.place)
+            self.place();
+            let place = self.index.get(slot).place;
+            self.journal.read(place).ok_or(Failed)?
         };
-        let row = row.ok_or(Failed)?;
         // A name that is not that of the hash would be another group's, which is deleted as one that is gone.
         let mut is_of = |(key, id): &GroupName| self.fingerprints.name(key, id) == entry.name;
         let row = Row::decode(&row).filter(|(_, row)| is_of(&row.name));
@@ -187,7 +189,6 @@ impl<'r, 's> Run<'r, 's> {
             self.journal.fail(error);
             return Err(Failed);
         };
-        let is_ours = entry.run == self.number;
         let is_certain = !is_ours && self.index.is_certain(&entry);
         let may_be = if is_certain {
             row.after.clone().unwrap_or_default()
