@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::buffered::Stats;
+use crate::client::canceller::Canceller;
 use crate::client::records::Limits;
 use crate::outbox::Depth;
 use crate::record::Report;
@@ -23,8 +24,8 @@ pub(super) struct Shared {
     /// Updates published since the worker took its last request, and their bytes.
     published: AtomicUsize,
     published_bytes: AtomicUsize,
-    /// Aborts the delivery in progress.
-    cancel: AtomicBool,
+    /// Cancels the delivery in progress.
+    canceller: Canceller,
 }
 
 struct State {
@@ -138,7 +139,7 @@ impl Shared {
             gate: AtomicUsize::new(0),
             published: AtomicUsize::new(0),
             published_bytes: AtomicUsize::new(0),
-            cancel: AtomicBool::new(false),
+            canceller: Canceller::default(),
         }
     }
 
@@ -245,6 +246,7 @@ impl Shared {
     /// Aborts what the worker is doing.
     pub(super) fn break_off(&self) {
         self.enter(&mut self.state(), Phase::BrokenOff);
+        self.canceller.cancel();
     }
 
     /// Waits until the worker has ended, for that time at most.
@@ -270,9 +272,6 @@ impl Shared {
         // A publisher that is refused leaves the gate too, and ends no pause.
         if phase > state.phase {
             state.phase = phase;
-            if phase == Phase::BrokenOff {
-                self.cancel.store(true, Ordering::Relaxed);
-            }
             self.request(state, Request::SendNow);
         }
         self.progress.notify_all();
@@ -320,10 +319,10 @@ impl Shared {
         !(is_done && task.is_last) && state.phase < Phase::BrokenOff
     }
 
-    /// Starts a delivery and returns the flag that aborts it, or `None` if there is no time for another.
-    pub(super) fn start_delivery(&self) -> Option<&AtomicBool> {
+    /// Starts a delivery and returns what cancels it, or `None` if there is no time for another.
+    pub(super) fn start_delivery(&self) -> Option<&Canceller> {
         let is_over = self.state().phase >= Phase::BrokenOff;
-        (!is_over).then_some(&self.cancel)
+        (!is_over).then_some(&self.canceller)
     }
 
     /// Waits for another process, which has taken what this one is to send, for that time at most.

@@ -1,7 +1,6 @@
 //! The worker: the thread that takes from the outbox, sends, and settles.
 
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::buffered::fate::{Fate, keep_order};
@@ -13,6 +12,7 @@ use crate::buffered::state::{LOOK_AGAIN, Task, Turn};
 use crate::buffered::suspects::Suspects;
 use crate::buffered::taken_batch::{OPENING, TakenBatch, readable};
 use crate::buffered::{DeliveryEvent, OverflowPolicy};
+use crate::client::canceller::Canceller;
 use crate::client::records::Borrowed;
 use crate::outbox::OutboxEntry;
 use crate::record::error::outcome;
@@ -127,7 +127,7 @@ fn send_all<R: Kind>(
 ) -> Outcome {
     // The first entry of the last delivery, if it was settled.
     let mut gone = None;
-    while let Some(cancel) = publisher.shared.start_delivery() {
+    while let Some(canceller) = publisher.shared.start_delivery() {
         let taken = match take(publisher, portion.now()) {
             Ok(taken) => taken,
             Err(error) => {
@@ -151,7 +151,7 @@ fn send_all<R: Kind>(
                 }
                 return Outcome::Failed(None);
             }
-            match send(publisher, &taken, cancel, suspects, &mut gone) {
+            match send(publisher, &taken, canceller, suspects, &mut gone) {
                 Outcome::Done(_) => portion.succeeded(),
                 // There is a line, only not for so much.
                 Outcome::TimedOut if portion.timed_out(taken.len()) => {}
@@ -191,11 +191,11 @@ fn send_all<R: Kind>(
 fn send<R: Kind>(
     publisher: &Publisher<R>,
     taken: &[OutboxEntry<R>],
-    cancel: &AtomicBool,
+    canceller: &Canceller,
     suspects: &mut Suspects,
     gone: &mut Option<i64>,
 ) -> Outcome {
-    let is_cancelled = || cancel.load(Ordering::Relaxed);
+    let is_cancelled = || canceller.is_cancelled();
     let most = R::route(&publisher.client).most_bytes_a_record();
     let most = publisher.settings.coalesce.then_some(most);
     let Some(batch) = TakenBatch::new(taken, most, &suspects.apart, &is_cancelled) else {
@@ -216,7 +216,7 @@ fn send<R: Kind>(
         })
     };
     let options = publisher.client.with_options();
-    let options = options.cancel_on(cancel).permit(&permit);
+    let options = options.cancelled_by(canceller).permit(&permit);
     let route = R::route(&publisher.client);
     let result = match &merged {
         Some(records) => options.run(route, records.written(OPENING)),

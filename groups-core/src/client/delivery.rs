@@ -15,12 +15,12 @@ use std::time::Duration;
 use crate::client::Compression;
 use crate::client::Progress;
 use crate::client::RetryPolicy;
+use crate::client::canceller::abort_all;
 use crate::client::options::Permit;
 use crate::client::records::{Limits, Records};
 use crate::client::sender::Sender;
 use crate::client::transport::Transport;
 use crate::record::{Error, ErrorKind, RecordRef, Rejection, Report, Undelivered};
-use crate::util::panic::catch;
 use crate::util::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// How long a thread waits between checks of its caller's flag for cancellation.
@@ -71,6 +71,8 @@ pub(crate) struct Delivery<'a> {
     pub(super) route: &'a Route,
     /// Returns whether a request may start that takes up to that time.
     pub(super) permit: Option<(&'a Permit<'a>, Duration)>,
+    /// The flag that cancels it.
+    pub(super) cancel: Option<&'a AtomicBool>,
     /// Set once nothing more is sent.
     pub(super) is_stopped: Option<&'a AtomicBool>,
     state: Mutex<State>,
@@ -157,6 +159,7 @@ impl<'a> Delivery<'a> {
         Self {
             route,
             permit: None,
+            cancel: None,
             is_stopped: None,
             caller: Condvar::new(),
             lanes: state.lanes.iter().map(|_| Condvar::new()).collect(),
@@ -245,10 +248,11 @@ impl<'a> Delivery<'a> {
             .map(|lane| Arc::clone(&lane.connection))
             .collect();
         drop(state);
-        for connection in connections {
-            // It panics where a logger has panicked within ureq: that request runs to its end.
-            let _ = catch(|| connection.abort());
-        }
+        abort_all(&connections);
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// Returns whether the next request may start.
@@ -357,7 +361,7 @@ impl<'a> Delivery<'a> {
 
     /// Delivers a lane's batches until there are no more: the body of its thread.
     pub(crate) fn run_lane(&self, lane: usize) {
-        let mut sender = Sender::new(self, lane, None);
+        let mut sender = Sender::new(self, lane, false);
         while let Some(batch) = self.next(lane) {
             self.run_batch(&mut sender, batch);
         }

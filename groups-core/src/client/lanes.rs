@@ -1,6 +1,5 @@
 //! The caller's side of a delivery.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::client::SendOptions;
@@ -151,16 +150,21 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
     /// Hands a batch to a lane; gives it back if there is no room.
     ///
     /// The first one decides where the lane's requests run: on this thread if it `is_last`, or if there is one lane
-    /// and one core, where a second thread would only take turns with this one. But a thread that cancels or reports
-    /// progress must not wait for a response, unless there is no other.
+    /// and one core, where a second thread would only take turns with this one. But a thread that looks at a flag or
+    /// reports progress must not wait for a response, unless there is no other.
     fn offer(&mut self, lane: usize, batch: Records, is_last: bool) -> Result<(), Records> {
         let delivery = self.delivery;
         if matches!(self.filling[lane].runs, Runs::Nowhere) {
-            let must_look = self.sending.cancel.is_some() || self.sending.progress.is_some();
+            let cancels = self.sending.cancel.is_some() && self.sending.canceller.is_none();
+            let must_look = cancels || self.sending.progress.is_some();
             let is_alone = is_last || self.filling.len() == 1 && self.sending.client.has_one_core();
             let runs_here = is_alone && !must_look || !self.start_thread(lane);
             self.filling[lane].runs = if runs_here {
-                Runs::Here(Box::new(Sender::new(delivery, lane, self.sending.cancel)))
+                Runs::Here(Box::new(Sender::new(
+                    delivery,
+                    lane,
+                    self.sending.cancel.is_some(),
+                )))
             } else {
                 Runs::OnItsThread
             };
@@ -205,12 +209,7 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
 
     /// Checks for cancellation and reports progress.
     fn check_caller(&mut self) {
-        if !self.cancelled
-            && self
-                .sending
-                .cancel
-                .is_some_and(|flag| flag.load(Ordering::Relaxed))
-        {
+        if !self.cancelled && self.delivery.is_cancelled() {
             self.cancelled = true;
             self.delivery.abort(cancelled());
         }
@@ -283,12 +282,12 @@ mod tests {
 #[cfg(all(test, not(simulation)))]
 mod thread_tests {
     use std::collections::{BTreeSet, HashSet};
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
     use std::thread::{self, ThreadId};
 
-    use super::*;
     use crate::client::ClientBuilder;
+    use crate::client::canceller::Canceller;
     use crate::client::endpoint::Endpoint;
     use crate::client::transport::{Request, Response, Transport, TransportError};
     use crate::group::Group;
@@ -313,13 +312,22 @@ mod thread_tests {
         fn abort(&self) {}
     }
 
+    /// What is said or asked while it sends.
+    #[derive(Clone, Copy)]
+    enum Watches {
+        Nothing,
+        Progress,
+        Flag,
+        Canceller,
+    }
+
     /// Returns how many connections and how many other threads a call with that many batches uses, and how many of its
     /// requests run on this thread.
     fn places(
         connections: usize,
         has_one_core: bool,
         batches: usize,
-        looks: bool,
+        watches: Watches,
     ) -> (usize, usize, usize) {
         let requests = Arc::new(Mutex::default());
         let next = AtomicUsize::new(0);
@@ -337,10 +345,14 @@ mod thread_tests {
         let client = builder.connect(Endpoint::nowhere(), open);
         assert!(client.0.has_one_core.set(has_one_core).is_ok());
         let updates = (0..10 * batches).map(|id| Group::new("company", id).delete());
-        let mut sending = client.with_options();
-        if looks {
-            sending = sending.on_progress(|_| {});
-        }
+        let (flag, canceller) = (AtomicBool::new(false), Canceller::default());
+        let sending = client.with_options();
+        let sending = match watches {
+            Watches::Nothing => sending,
+            Watches::Progress => sending.on_progress(|_| {}),
+            Watches::Flag => sending.cancel_on(&flag),
+            Watches::Canceller => sending.cancelled_by(&canceller),
+        };
         assert_eq!(sending.send(updates).unwrap().accepted, 10 * batches);
         let this = thread::current().id();
         let requests = requests.lock().unwrap();
@@ -355,22 +367,29 @@ mod thread_tests {
 
     #[test]
     fn a_lane_has_a_thread_only_where_the_caller_has_something_else_to_do() {
-        assert_eq!(places(1, false, 1, false), (1, 0, 1), "one batch");
-        assert_eq!(places(1, false, 1, true), (1, 1, 0), "progress is reported");
-        assert_eq!(
-            places(1, false, 5, false),
-            (1, 1, 0),
-            "the next one is filled"
-        );
-        assert_eq!(places(1, true, 5, false), (1, 0, 5), "there is one core");
-        assert_eq!(places(1, true, 5, true), (1, 1, 0));
+        for (watches, one_batch) in [
+            (Watches::Nothing, (1, 0, 1)),
+            (Watches::Progress, (1, 1, 0)),
+            (Watches::Flag, (1, 1, 0)),
+            (Watches::Canceller, (1, 0, 1)),
+        ] {
+            assert_eq!(places(1, false, 1, watches), one_batch);
+            let next_is_filled = (1, 1, 0);
+            assert_eq!(places(1, false, 5, watches), next_is_filled);
+            let on_one_core = if one_batch.1 == 0 {
+                (1, 0, 5)
+            } else {
+                one_batch
+            };
+            assert_eq!(places(1, true, 5, watches), on_one_core);
+        }
     }
 
     #[test]
     fn groups_take_all_connections() {
-        let (connections, threads, _) = places(3, false, 30, false);
+        let (connections, threads, _) = places(3, false, 30, Watches::Nothing);
         assert_eq!((connections, threads), (3, 3));
-        let (connections, threads, here) = places(3, false, 1, false);
+        let (connections, threads, here) = places(3, false, 1, Watches::Nothing);
         assert_eq!(
             (connections, threads, here),
             (3, 2, 1),

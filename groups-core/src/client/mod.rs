@@ -18,6 +18,7 @@ pub mod any_response;
 mod any_updates;
 pub(crate) mod batch;
 mod builder;
+pub(crate) mod canceller;
 mod client;
 pub(crate) mod coalesce;
 mod compression;

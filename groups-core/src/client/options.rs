@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::client::canceller::Canceller;
 use crate::client::delivery::{Delivery, Route};
 use crate::client::lanes::Lanes;
 use crate::record::Record;
@@ -17,6 +18,7 @@ pub struct SendOptions<'a> {
     pub(super) client: &'a Client,
     pub(super) coalesce: bool,
     pub(super) cancel: Option<&'a AtomicBool>,
+    pub(super) canceller: Option<&'a Canceller>,
     pub(super) progress: Option<Callback<'a>>,
     permit: Option<&'a Permit<'a>>,
     is_stopped: Option<&'a AtomicBool>,
@@ -31,6 +33,7 @@ impl<'a> SendOptions<'a> {
             client,
             coalesce: false,
             cancel: None,
+            canceller: None,
             progress: None,
             permit: None,
             is_stopped: None,
@@ -65,6 +68,12 @@ impl<'a> SendOptions<'a> {
         self
     }
 
+    /// Cancels as [`cancel_on`](Self::cancel_on) does, without a flag that must be looked at.
+    pub(crate) fn cancelled_by(mut self, canceller: &'a Canceller) -> Self {
+        self.canceller = Some(canceller);
+        self.cancel_on(canceller.flag())
+    }
+
     /// Sets the flag once nothing more is sent.
     pub(crate) fn note_stop(mut self, flag: &'a AtomicBool) -> Self {
         self.is_stopped = Some(flag);
@@ -78,7 +87,9 @@ impl<'a> SendOptions<'a> {
     /// After a cancellation the iterator is read to its end, to collect what is undelivered.
     ///
     /// Name resolution and connecting cannot be aborted; they end after the client's
-    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout). The server may still apply an aborted request.
+    /// [`connect_timeout`](crate::ClientBuilder::connect_timeout). The server may still apply an aborted request. Where the
+    /// system refuses to start a thread, as at a container's limit, the request in progress is not aborted either, and ends
+    /// after the client's [`timeout`](crate::ClientBuilder::timeout).
     pub fn cancel_on(mut self, flag: &'a AtomicBool) -> Self {
         self.cancel = Some(flag);
         self
@@ -115,7 +126,13 @@ impl<'a> SendOptions<'a> {
         records: impl Iterator<Item = R>,
     ) -> Result<Report, Error> {
         let client = self.client;
-        let mut delivery = Delivery::new(route, client.take_idle());
+        let canceller = self.canceller;
+        let resources = client.take_idle();
+        if let Some(canceller) = canceller {
+            canceller.begin(&resources.connections);
+        }
+        let mut delivery = Delivery::new(route, resources);
+        delivery.cancel = self.cancel;
         delivery.permit = self.permit.map(|permit| (permit, client.0.timeout));
         delivery.is_stopped = self.is_stopped;
         thread::scope(|scope| {
@@ -123,7 +140,10 @@ impl<'a> SendOptions<'a> {
             lanes.fill(records);
             lanes.finish();
         });
-        let (resources, result) = delivery.finish();
+        let (mut resources, result) = delivery.finish();
+        if canceller.is_some_and(|canceller| !canceller.end()) {
+            resources.connections.clear();
+        }
         client.keep_idle(resources);
         if let Ok(report) = &result {
             log::debug!("{report}");

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::compression::Packer;
@@ -23,8 +22,8 @@ use crate::util::sync::{Instant, LONGEST_WAIT};
 pub(super) struct Sender<'a> {
     delivery: &'a Delivery<'a>,
     lane: usize,
-    /// The flag of the caller, where its thread is this one, and nobody else looks.
-    cancel: Option<&'a AtomicBool>,
+    /// Whether nobody else looks whether the delivery is cancelled: the caller's thread is this one.
+    looks: bool,
     connection: Arc<dyn Transport>,
     packer: Packer,
     /// The heads of groups of which an update was set aside: their later ones are not sent before it.
@@ -48,15 +47,11 @@ const MAX_SET_ASIDE: usize = 3;
 const NO_SUCH_ENCODING: u16 = 415;
 
 impl<'a> Sender<'a> {
-    pub(super) fn new(
-        delivery: &'a Delivery<'a>,
-        lane: usize,
-        cancel: Option<&'a AtomicBool>,
-    ) -> Self {
+    pub(super) fn new(delivery: &'a Delivery<'a>, lane: usize, looks: bool) -> Self {
         Self {
             delivery,
             lane,
-            cancel,
+            looks,
             connection: Arc::clone(&delivery.state().lanes[lane].connection),
             packer: Packer::new(delivery.route.compression),
             held: HashSet::new(),
@@ -375,6 +370,7 @@ impl<'a> Sender<'a> {
             self.request.set(report.requests);
         }
         match self.connection.post(request) {
+            Err(_) if self.delivery.is_cancelled() => Verdict::Final(cancelled()),
             Err(broken) => broken.into(),
             Ok(response) => match interpret(&response, records, &*self.connection) {
                 Verdict::Again(failure, error) => {
@@ -415,7 +411,7 @@ impl<'a> Sender<'a> {
             if state.stopped.is_some() {
                 return Err(Stopped);
             }
-            if self.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            if self.delivery.is_cancelled() {
                 drop(state);
                 return Err(self.stop(cancelled()));
             }
@@ -424,7 +420,11 @@ impl<'a> Sender<'a> {
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 return Ok(());
             };
-            let look = self.cancel.map_or(left, |_| left.min(LOOK_EVERY));
+            let look = if self.looks {
+                left.min(LOOK_EVERY)
+            } else {
+                left
+            };
             state = self.delivery.wait_in_lane(state, self.lane, look);
         }
     }

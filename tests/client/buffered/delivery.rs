@@ -1,6 +1,7 @@
 //! What is published arrives: in batches, in order, again after a failure, without a flush and with one.
 
 use std::cell::RefCell;
+use std::fs;
 use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -190,6 +191,31 @@ fn a_thread_that_ends_may_publish() {
         thread.join().unwrap();
         assert_eq!(buffered.shutdown(LONG).stats.accepted, 3);
     }
+}
+
+/// A service that publishes now and then does not start a thread for each request.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_request_needs_no_thread_beside_the_worker() {
+    if !is_own_process(a_request_needs_no_thread_beside_the_worker, &[]) {
+        return;
+    }
+    let (counted, counts) = mpsc::channel();
+    let raw = Raw::start(move |stream, _| {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
+        let is_ours =
+            |name: &io::Result<String>| matches!(name, Ok(name) if name.starts_with("mixpanel"));
+        counted.send(names.filter(is_ours).count()).unwrap();
+        read_request(&stream).unwrap();
+        let _ = (&stream).write_all(&response(200, "", "1"));
+    });
+    let client = Client::builder("TOKEN").endpoint(&raw.endpoint);
+    let buffered = client.build().unwrap().buffered().start().unwrap();
+    buffered.publish(set(1, 1)).unwrap();
+    let outcome = buffered.flush(LONG);
+    assert_eq!(outcome.stats.accepted, 1);
+    assert_eq!(counts.recv(), Ok(2), "the workers of updates and events");
 }
 
 #[test]
