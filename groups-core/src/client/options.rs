@@ -83,7 +83,8 @@ impl<'a> SendOptions<'a> {
     /// Stops soon after the flag is set, for instance by a handler of Ctrl-C. The request in progress is aborted, and
     /// everything undelivered comes back in an error of the kind [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     ///
-    /// While the iterator that was passed waits for its next item, as on a channel or a database cursor, the flag is not checked.
+    /// While the iterator that was passed waits for its next item, as on a channel or a database cursor, the request in progress
+    /// is not aborted, but no other starts.
     /// After a cancellation the iterator is read to its end, to collect what is undelivered.
     ///
     /// Name resolution and connecting cannot be aborted; they end after the client's

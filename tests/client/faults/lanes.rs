@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +14,7 @@ use mixpanel_groups::{Client, Error, Group, RetryPolicy};
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
 
+use super::raw::{Raw, read_request, response};
 use super::{HOUR, builder, client, patient, quick, undelivered, update, updates};
 
 /// The updates of 0 and on that go over one of two connections, and those that go over the other.
@@ -160,6 +164,30 @@ fn cancelling_breaks_off_a_request_under_way() {
     assert_eq!(error.report().unwrap().retries, 0);
     emulator.recover();
     assert_works(&client);
+}
+
+#[test]
+fn while_the_iterator_waits_a_cancellation_lets_no_other_request_start() {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (begun, begins) = mpsc::channel();
+    let stops = Arc::clone(&stop);
+    let raw = Raw::start(move |stream, _| {
+        read_request(&stream).unwrap();
+        let _ = begun.send(());
+        stops.store(true, Ordering::Relaxed);
+        let _ = (&stream).write_all(&response(200, "", "1"));
+    });
+    let waits = iter::from_fn(|| {
+        begins.recv().unwrap();
+        let another = begins.recv_timeout(Duration::from_millis(300));
+        assert!(another.is_err(), "another request started");
+        None
+    });
+    let client = builder(&raw.endpoint).max_batch(1).build().unwrap();
+    let sending = client.with_options().cancel_on(&stop);
+    let error = sending.send(updates(3).chain(waits)).unwrap_err();
+    assert!(error.is_cancelled());
+    assert_eq!(undelivered(&error), [1, 2]);
 }
 
 #[test]
