@@ -147,6 +147,8 @@ impl Relay {
         // While it reads, no other is to take over.
         if !self.covers(time.min(longest)) {
             self.until = None;
+            // Without a connection, no lease was requested, so there is nothing to release.
+            self.connection.ensure_open().await?;
             self.may_hold = true;
             self.leases += 1;
             self.holder = format!("{}/{:020}", self.process, self.leases);

@@ -338,3 +338,18 @@ fn a_drop_ends() {
     drop(buffered);
     assert!(start.elapsed() < SOON);
 }
+
+/// Nothing is said about a lease where no database could give one.
+#[test]
+fn a_database_that_was_never_reached_has_no_lease() {
+    // In a process of its own, which has one logger.
+    if !is_own_process(a_database_that_was_never_reached_has_no_lease, &[]) {
+        return;
+    }
+    let warnings = Warnings::keep();
+    let (silent, config) = silent();
+    drop(impatient(&config, "public").take(1).unwrap_err());
+    drop(silent);
+    drop(impatient(&config, "public").take(1).unwrap_err());
+    assert_eq!(warnings.lines(), [""; 0]);
+}
