@@ -253,16 +253,22 @@ pub(crate) fn failed(what: &str, error: tokio_postgres::Error) -> Error {
     Error::new(kind, format!("cannot {what}{advice}")).with_source(error)
 }
 
-/// Whether row-level security hides all rows of a table from this role, which is not the owner, because there is no policy.
-/// PostgreSQL reports nothing then: the table seems to be empty.
+/// Whether row-level security hides all rows of a table from one of these commands of this role, because there is no policy
+/// for it. PostgreSQL reports nothing then: the table seems to be empty, or a command changes nothing. The commands are as
+/// in `polcmd`.
 macro_rules! is_hidden {
-    ($table:literal) => {
+    ($table:literal, $commands:literal) => {
         concat!(
             "(pg_catalog.row_security_active('",
             $table,
-            "') AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy WHERE polrelid = '",
+            "') AND EXISTS (SELECT FROM pg_catalog.unnest('",
+            $commands,
+            "'::\"char\"[]) AS command WHERE NOT EXISTS (
+                SELECT FROM pg_catalog.pg_policy WHERE polrelid = '",
             $table,
-            "'::regclass))"
+            "'::regclass AND polpermissive AND polcmd IN (command, '*') AND EXISTS (
+                    SELECT FROM pg_catalog.unnest(polroles) AS role
+                    WHERE role = 0 OR pg_catalog.pg_has_role(role, 'USAGE')))))"
         )
     };
 }
@@ -275,7 +281,7 @@ pub(crate) fn check_hidden(what: &str, rows: &[Row], column: usize) -> Result<()
         return Ok(());
     }
     let message = format!(
-        "cannot {what}: row-level security hides its rows from this role, connect as the owner of the tables or create a policy"
+        "cannot {what}: row-level security hides its rows from this role, connect as the owner of the tables or create a policy for all commands"
     );
     Err(Error::new(ErrorKind::Io, message))
 }

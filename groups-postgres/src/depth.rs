@@ -94,7 +94,7 @@ const DEPTH: &str = concat!(
         (SELECT extract(epoch FROM pg_catalog.clock_timestamp() - since)::float8
          FROM public.mixpanel_outbox WHERE kind = $1 ORDER BY id LIMIT 1),
         pg_catalog.current_setting('transaction_read_only')::boolean, ",
-    is_hidden!("public.mixpanel_outbox_count"),
+    is_hidden!("public.mixpanel_outbox_count", "{r}"),
     " FROM public.mixpanel_outbox_count WHERE kind = $1"
 );
 

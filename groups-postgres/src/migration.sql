@@ -122,6 +122,9 @@ CREATE OR REPLACE FUNCTION public.mixpanel_outbox_count_truncate() RETURNS trigg
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 BEGIN
     DELETE FROM public.mixpanel_outbox_count;
+    -- With RESTART IDENTITY, ids come again: who was sending must not settle what was published since. With a name that no
+    -- lease has, it settles no more. Its process may take again at once, others when its requests have ended.
+    UPDATE public.mixpanel_outbox_lease SET holder = split_part(holder, '/', 1);
     RETURN NULL;
 END $function$;
 

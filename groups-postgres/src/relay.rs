@@ -321,7 +321,7 @@ impl Relay {
             self.until = until;
         }
         if is_mine == 0 {
-            let message = "another relay has taken over the outbox, and sends these updates again";
+            let message = "another relay has taken over the outbox, and sends these updates again, or its table was truncated";
             return Err(Error::new(ErrorKind::Io, message));
         }
         self.set_taken(left);
@@ -454,9 +454,9 @@ const TAKE: &str = concat!(
         -- Another's lease that lasts longer than an ordinary request.
         (SELECT pg_catalog.format('%s until %s', holder, until) FROM public.mixpanel_outbox_lease
          WHERE kind = 'update' AND until > pg_catalog.clock_timestamp() + interval '1 minute'), ",
-    is_hidden!("public.mixpanel_outbox"),
+    is_hidden!("public.mixpanel_outbox", "{r,d}"),
     " OR ",
-    is_hidden!("public.mixpanel_outbox_lease"),
+    is_hidden!("public.mixpanel_outbox_lease", "{r,w}"),
 );
 
 /// Of a row that is too large, this reads the beginning.

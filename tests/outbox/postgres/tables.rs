@@ -596,6 +596,71 @@ fn rows_that_row_level_security_hides_are_an_error() {
     execute(format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
+/// A policy for some commands alone would let a relay send the same update in each round, or nothing at all, and PostgreSQL
+/// reports neither.
+#[test]
+fn policies_that_lack_a_command_of_the_relay_are_an_error() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let mut client = harness.client();
+    let mut execute = |sql: String| client.batch_execute(&sql).unwrap();
+    let user = harness.config.get_user().unwrap();
+    let role = format!("{}_relay", harness.schema);
+    execute(format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {} TO {role};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO {role}",
+        harness.schema, harness.schema
+    ));
+    let mut config = harness.config.clone();
+    config.user(&role);
+    let relay = outbox(&config, &harness.schema);
+    for (number, (table, commands)) in (1..).zip([
+        ("mixpanel_outbox", ["SELECT", "DELETE"]),
+        ("mixpanel_outbox_lease", ["SELECT", "UPDATE"]),
+    ]) {
+        harness
+            .outbox
+            .append(&[stored("acme", number)], NO_LIMIT)
+            .unwrap();
+        execute(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
+        // One for another role does not count.
+        execute(format!("CREATE POLICY others ON {table} TO {user}"));
+        for command in commands {
+            let error = relay.take(1).unwrap_err();
+            assert!(error.to_string().contains("row-level security"), "{error}");
+            execute(format!(
+                "CREATE POLICY of_{command} ON {table} FOR {command} USING (true)"
+            ));
+        }
+        assert_eq!(drain(&relay), [("acme".to_owned(), number)]);
+    }
+    drop(relay);
+    execute(format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+/// A table that somebody emptied, with its ids, while a relay was sending: what was published since is not what was sent.
+#[test]
+fn ids_that_start_again_while_a_relay_sends() {
+    let Some(harness) = Harness::new() else {
+        return;
+    };
+    let taken_again = |sql: &str| {
+        let outbox = &harness.outbox;
+        assert!(outbox.append(&[stored("acme", 1)], NO_LIMIT).unwrap());
+        let sent = outbox.take(1).unwrap();
+        harness.client().batch_execute(sql).unwrap();
+        assert!(outbox.append(&[stored("acme", 2)], NO_LIMIT).unwrap());
+        // Another relay does not overtake the request of this one.
+        let other = harness.another();
+        assert!(other.take(1).unwrap().is_empty());
+        drop(outbox.settle(&[sent[0].id], &[]));
+        assert_eq!(drain(outbox), [("acme".to_owned(), 2)]);
+    };
+    taken_again("TRUNCATE mixpanel_outbox RESTART IDENTITY");
+    taken_again("TRUNCATE mixpanel_outbox");
+}
+
 /// A sequence that somebody set back does not hold up the relay.
 #[test]
 fn an_id_that_was_rejected_before_is_rejected_again() {
