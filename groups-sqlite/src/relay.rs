@@ -19,8 +19,10 @@ const REFILL_EVERY: Duration = Duration::from_secs(60);
 const REPLACE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// In how many parts to settle on a full disk what is too much at once.
 const PARTS: usize = 8;
-/// How many seconds the lease of another lasts that are worth a line in the log: more than an ordinary request takes.
+/// How many seconds the lease of another lasts that are worth a warning: more than an ordinary request takes.
 const LONG_WAIT: f64 = 60.0;
+/// How often shorter ones are logged, where several processes send in turn.
+const LOG_WAIT_EVERY: Duration = Duration::from_secs(60);
 /// The most rejected updates that are kept.
 const MAX_REJECTED: i64 = 100_000;
 
@@ -31,10 +33,17 @@ pub(crate) struct Relay {
     pub(crate) lease: Lease,
     /// When it was last tried to fill the reserve again.
     pub(crate) refilled: Option<Instant>,
-    /// The other process of whose long lease the log has a line.
-    pub(crate) logged: Option<String>,
+    /// The last line of the log about the lease of another process.
+    pub(crate) logged: Option<LoggedWait>,
     /// What was set aside by a `settle` that succeeded then: the next `take` reports it.
     pub(crate) unreported: Option<Failure>,
+}
+
+/// A line of the log about the lease of another process.
+pub(crate) struct LoggedWait {
+    other: String,
+    is_long: bool,
+    at: Instant,
 }
 
 /// A row whose fate is known: its id, and why it was rejected, if it was.
@@ -117,18 +126,31 @@ impl Relay {
         Ok(rows)
     }
 
-    /// Logs once that another process, which may have been killed, keeps this one from sending for long.
+    /// Logs once that another process, which may have been killed, keeps this one from sending: as a warning, if for long.
     fn log_wait(&mut self, other: String, seconds: f64) {
-        if seconds <= LONG_WAIT || self.logged.as_ref() == Some(&other) {
+        let is_long = seconds > LONG_WAIT;
+        let is_logged = self.logged.as_ref().is_some_and(|logged| {
+            let is_same = logged.other == other && (logged.is_long || !is_long);
+            is_same || !is_long && logged.at.elapsed() < LOG_WAIT_EVERY
+        });
+        if is_logged {
             return;
         }
-        log::warn!(
-            "the outbox {} is leased to another process for up to {seconds:.0} s more: nothing is sent here meanwhile; if \
-             that process was killed, delete its row {other:?} of {}",
-            self.file.path.display(),
-            self.file.tables.sql("mixpanel_outbox_lease"),
-        );
-        self.logged = Some(other);
+        let path = self.file.path.display();
+        let table = self.file.tables.sql("mixpanel_outbox_lease");
+        if is_long {
+            log::warn!(
+                "the outbox {path} is leased to another process for up to {seconds:.0} s more: nothing is sent here meanwhile; \
+                 if that process was killed, delete its row {other:?} of {table}",
+            );
+        } else {
+            log::info!(
+                "the outbox {path} is leased to another process, row {other:?} of {table}, for up to {seconds:.0} s more: \
+                 nothing is sent here meanwhile",
+            );
+        }
+        let at = Instant::now();
+        self.logged = Some(LoggedWait { other, is_long, at });
     }
 
     /// Sets the counts to zero if nothing waits: a flush would wait for that. `OR REPLACE` of another program, for example,

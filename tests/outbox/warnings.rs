@@ -10,8 +10,13 @@ static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
 impl Warnings {
     /// Begins to keep them.
     pub fn keep() -> &'static Self {
+        Self::keep_from(log::LevelFilter::Warn)
+    }
+
+    /// Begins to keep them, with what is logged at lower levels.
+    pub fn keep_from(level: log::LevelFilter) -> &'static Self {
         log::set_logger(&WARNINGS).unwrap();
-        log::set_max_level(log::LevelFilter::Warn);
+        log::set_max_level(level);
         &WARNINGS
     }
 
@@ -22,7 +27,7 @@ impl Warnings {
 
 impl log::Log for Warnings {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() == log::Level::Warn
+        (log::Level::Warn..).contains(&metadata.level()) && metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &log::Record<'_>) {
