@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::buffered::guarded::{GuardedOutbox, panicked};
@@ -39,6 +39,8 @@ pub(super) struct Publisher<R> {
     pub(super) shared: Arc<Shared>,
     /// The process in which the worker runs. A fork has no worker, and locks that nobody may ever release.
     process: u32,
+    /// How many records were dropped to make room, and are not yet reported.
+    dropped: Arc<AtomicUsize>,
 }
 
 thread_local! {
@@ -63,6 +65,7 @@ impl<R: Kind> Publisher<R> {
             settings: Arc::clone(settings),
             shared,
             process: process::id(),
+            dropped: Arc::default(),
         })
     }
 
@@ -173,14 +176,24 @@ impl<R: Kind> Publisher<R> {
         is_taken_out
     }
 
-    /// Drops the oldest updates to make room, and returns how many. What is dropped too late for that is counted too.
+    /// Drops the oldest updates to make room, and returns how many. What is dropped too late for that is counted too, and
+    /// reported by the worker.
     fn drop_oldest(&self, time: Duration, updates: usize, bytes: usize) -> Result<usize, Error> {
         let (capacity, shared) = (self.settings.capacity, Arc::clone(&self.shared));
+        let unreported = Arc::clone(&self.dropped);
         let dropped = self.outbox.call_within(time, move |outbox| {
             let dropped = outbox.drop_oldest(updates, bytes, capacity)?;
             shared.count(|stats| stats.dropped += dropped);
+            unreported.fetch_add(dropped, Ordering::Relaxed);
             Ok(dropped)
-        })?;
+        });
+        self.report_dropped();
+        dropped
+    }
+
+    /// Logs what was dropped since the last time, and calls `on_error`.
+    pub(super) fn report_dropped(&self) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let event = R::dropped(dropped);
             // In an outage, each `publish` drops one: the worker logs the others together.
@@ -189,7 +202,6 @@ impl<R: Kind> Publisher<R> {
             }
             self.notify(&event);
         }
-        Ok(dropped)
     }
 
     /// Logs what went wrong and calls `on_error`. What goes wrong within that call is logged and does not

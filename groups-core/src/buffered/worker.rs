@@ -96,6 +96,7 @@ fn work<R: Kind>(publisher: &Publisher<R>) {
     loop {
         let task = shared.take_task(pause, failures > 0);
         let outcome = send_all(publisher, &task, &mut portion, &mut suspects);
+        publisher.report_dropped();
         let dropped = shared.take_dropped();
         if dropped > 0 {
             log::error!("{}", R::dropped(dropped));

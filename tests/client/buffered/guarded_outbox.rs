@@ -66,14 +66,21 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
 }
 
 #[test]
-fn what_is_dropped_too_late_is_counted() {
+fn what_is_dropped_too_late_is_counted_and_reported() {
     let outbox = Faulty::in_memory();
+    let reported = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&reported);
     // What is being sent is not dropped.
     outbox.faults.hang(&["take", "drop_oldest"]);
     let buffered = start(&outbox)
         .outbox_timeout(Duration::from_secs(1))
         .capacity(1, 1 << 20)
-        .overflow(OverflowPolicy::DropOldest);
+        .overflow(OverflowPolicy::DropOldest)
+        .on_error(move |event| {
+            if let DeliveryEvent::Dropped(count) = event {
+                counter.fetch_add(*count, Ordering::Relaxed);
+            }
+        });
     let buffered = buffered.start().unwrap();
     buffered.publish(set(0)).unwrap();
     let error = buffered.publish(set(1)).unwrap_err();
@@ -81,6 +88,7 @@ fn what_is_dropped_too_late_is_counted() {
     outbox.faults.hang(&["take"]);
     eventually("counted", || buffered.stats().dropped == 1);
     outbox.faults.hang(&[]);
+    eventually("reported", || reported.load(Ordering::Relaxed) == 1);
     let outcome = buffered.shutdown(LONG);
     assert_eq!((outcome.waiting, outcome.stats.accepted), (Some(0), 0));
 }
