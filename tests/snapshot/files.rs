@@ -429,6 +429,7 @@ fn a_volume_that_is_full_in_the_middle_of_a_write_makes_no_other_group_uncertain
     let error = snapshot.sync(&client, changed()).unwrap_err();
     let text = format!("{error:#}");
     assert!(text.contains("No space left on device"), "{text}");
+    assert!(text.contains(" bytes to the snapshot "), "{text}");
     drop(snapshot);
     let full = length();
     fs::remove_file(other).unwrap();
@@ -448,4 +449,36 @@ fn a_volume_that_is_full_in_the_middle_of_a_write_makes_no_other_group_uncertain
         Report::default()
     );
     drop((snapshot, mount));
+}
+
+/// As after damage of the disk since the file was opened.
+#[test]
+fn a_row_that_is_invalid_when_it_is_needed_is_an_error_that_names_the_file() {
+    let (emulator, folder) = (Emulator::start().unwrap(), Folder::new());
+    let client = client(&emulator);
+    run(&folder, &client, &[company(1)]).into_result().unwrap();
+    let mut snapshot = Snapshot::open(folder.file()).unwrap();
+    let mut bytes = fs::read(folder.file()).unwrap();
+    let key = bytes.windows(7).position(|text| text == b"company");
+    bytes[key.unwrap()] = 0xFF;
+    fs::write(folder.file(), bytes).unwrap();
+    let changed = Company {
+        plan: 2,
+        ..company(1)
+    };
+    let error = snapshot.sync(&client, [changed]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    let file = folder.file().display().to_string();
+    assert!(error.to_string().contains(&file), "{error}");
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_file_is_an_error_and_gets_nothing_beside_it() {
+    let folder = Folder::new();
+    fs::create_dir(folder.file()).unwrap();
+    let error = Snapshot::open(folder.file()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let file = folder.file().display().to_string();
+    assert!(error.to_string().contains(&file), "{error}");
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
 }

@@ -36,6 +36,10 @@ impl FileStore {
     /// Locks the file, which need not exist. A symbolic link is followed.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
         let path = atomic_file::resolve(path);
+        // Before there is a lock beside it, which stays.
+        if path.is_dir() {
+            return Err(io_error("read", &path, io::ErrorKind::IsADirectory.into()));
+        }
         Ok(Self {
             _beside: Locked::beside(&path)?,
             path,
@@ -236,8 +240,11 @@ impl SnapshotStore for FileStore {
         let places = rows.iter().map(|row| start + frame.push(row)).collect();
         let frame = frame.finish()?;
         self.open_to_write()?;
-        self.write_frame(&frame)
-            .map_err(|error| self.failed("write", error))?;
+        self.write_frame(&frame).map_err(|error| {
+            let (bytes, path) = (frame.len(), self.path.display());
+            let message = format!("cannot write {bytes} bytes to the snapshot {path}");
+            Error::new(ErrorKind::Io, message).with_source(error)
+        })?;
         Ok(places)
     }
 

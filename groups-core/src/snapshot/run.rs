@@ -18,6 +18,8 @@ use crate::record::{Error, MixpanelGroup, Report, Update};
 pub(super) struct Run<'r, 's> {
     index: &'r mut Index,
     journal: &'r Journal<'s>,
+    /// What error messages call the snapshot.
+    snapshot: &'r str,
     fingerprints: Fingerprints,
     /// The kind of the struct's groups.
     kind: u32,
@@ -46,6 +48,7 @@ impl<'r, 's> Run<'r, 's> {
     pub(super) fn new<T: MixpanelGroup>(
         index: &'r mut Index,
         journal: &'r Journal<'s>,
+        snapshot: &'r str,
         is_dry: bool,
     ) -> Self {
         index.begin();
@@ -57,6 +60,7 @@ impl<'r, 's> Run<'r, 's> {
             number: index.state.next_run,
             index,
             journal,
+            snapshot,
             is_dry,
             positions: Vec::new(),
             next_position: 0,
@@ -185,7 +189,7 @@ impl<'r, 's> Run<'r, 's> {
         let mut is_of = |(key, id): &GroupName| self.fingerprints.name(key, id) == entry.name;
         let row = Row::decode(&row).filter(|(_, row)| is_of(&row.name));
         let Some((_, row)) = row else {
-            let error = damaged("the snapshot", "the row of a group is invalid");
+            let error = damaged(self.snapshot, "the row of a group is invalid");
             self.journal.fail(error);
             return Err(Failed);
         };

@@ -223,7 +223,7 @@ impl Snapshot {
         begin.open.push(begin.next_run);
         begin.next_run += 1;
         let journal = Journal::new(&mut *self.store, begin);
-        let mut run = Run::new::<T>(&mut self.index, &journal, via.is_disabled());
+        let mut run = Run::new::<T>(&mut self.index, &journal, &self.name, via.is_disabled());
         let mut groups = groups.into_iter().fuse();
         let mut failed = None;
         let mut gone = None;
