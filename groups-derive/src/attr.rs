@@ -147,6 +147,13 @@ fn read_keys<A: Attrs>(ctxt: &mut Ctxt, input: ParseStream<'_>, read: &mut A) ->
         let not_a_key = |_| input.error(format!("expected a key; {}", A::KEYS.all()));
         let key = input.call(Ident::parse_any).map_err(not_a_key)?;
         match A::KEYS.check(&key.to_string()) {
+            // It does not count as given: another one would be reported as the second.
+            Ok(()) if input.peek(Token![::]) => {
+                let usage = A::KEYS.usage(&key.to_string()).unwrap_or_default();
+                let message = format!("expected a key, not a path: write `{usage}`");
+                ctxt.misread(syn::Error::new(key.span(), message));
+                skip_value(input);
+            }
             Ok(()) => read.read_key(ctxt, &key, input),
             Err(message) => {
                 ctxt.misread(syn::Error::new(key.span(), message));
