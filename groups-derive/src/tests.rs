@@ -1,6 +1,7 @@
 //! Tests of the derive as a function of tokens: what typical structs expand to, and that no input
 //! makes it panic.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
@@ -36,6 +37,11 @@ fn derive(input: &str) -> (Vec<ItemImpl>, usize) {
 #[test]
 fn typical_structs_expand_as_recorded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/expand");
+    if !folder.exists() {
+        // Past the harness, which keeps what a test that passes prints.
+        let line = "\nSKIPPED what structs expand to: the records are in the repository, not in the package\n";
+        return std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
     for name in ["company", "generic", "wide"] {
         let input = fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();
         let input: TokenStream = input.parse().unwrap();
