@@ -224,6 +224,28 @@ fn what_cannot_be_shown_is_an_error_of_the_page() {
     assert_eq!(browser.errors.iter().find(thrown), None);
 }
 
+/// As when its process is paused, and then goes on.
+#[test]
+fn an_emulator_that_does_not_respond_is_not_live() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let browser = &mut browser;
+    let emulator = Emulator::start().unwrap();
+    browser.open(&emulator.endpoint());
+    shows(browser, "main", "Nothing has arrived yet");
+    browser.eval(
+        "const fetched = window.fetch;
+         const resumed = new Promise(resume => { window.resume = resume; });
+         window.fetch = async (...request) => { await resumed; return fetched(...request); };
+         true",
+    );
+    shows(browser, "#live", "no response since ");
+    browser.eval("window.resume(); true");
+    shows(browser, "#live", "live");
+    assert_eq!(browser.errors, Vec::<serde_json::Value>::new());
+}
+
 #[test]
 fn an_id_that_is_too_long_for_an_address_is_an_error_of_the_page_and_no_request() {
     let Some(mut browser) = Browser::start() else {
