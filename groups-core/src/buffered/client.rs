@@ -252,7 +252,8 @@ impl BufferedClient {
     /// them, or may still do so: no client can know.
     ///
     /// From then on, [`publish`](Self::publish) of any clone returns [`ErrorKind::Closed`]. A second call is harmless, and
-    /// does not return the same updates again.
+    /// does not return the same updates again. It returns what an outbox of your own in memory failed to give back in the first:
+    /// [`waiting`](FlushOutcome::waiting) is not zero then.
     pub fn shutdown(&self, timeout: Duration) -> FlushOutcome {
         self.queues.shut_down(timeout)
     }

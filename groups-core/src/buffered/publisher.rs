@@ -273,8 +273,15 @@ impl<R: Kind> Publisher<R> {
         let is_late = Arc::new(AtomicBool::new(false));
         let may_be_late = Arc::clone(&is_late);
         let entries = self.outbox.call_within(time, move |outbox| {
-            outbox.release()?;
-            let entries = outbox.take(usize::MAX)?;
+            let take = || {
+                outbox.release()?;
+                outbox.take(usize::MAX)
+            };
+            // There may be no other shutdown.
+            let entries = take().or_else(|error| {
+                log::warn!("cannot return queued records, so this is tried once more: {error:#}");
+                take()
+            })?;
             if may_be_late.load(Ordering::Relaxed) {
                 outbox.release()?;
                 return Ok(Vec::new());

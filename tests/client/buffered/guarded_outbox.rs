@@ -431,6 +431,26 @@ fn what_a_shutdown_takes_back_and_cannot_read_is_rejected_and_told() {
     assert_eq!(*told.lock().unwrap(), ["garbage"]);
 }
 
+/// There may be no other shutdown that could hand it back.
+#[test]
+fn what_cannot_be_taken_back_at_once_is_tried_once_more() {
+    let failures = Arc::new(AtomicUsize::new(0));
+    let failed = Arc::clone(&failures);
+    let outbox = Faulty::in_memory().taking(move |inner, most| {
+        if most < usize::MAX || failed.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err(Error::new(
+                ErrorKind::Io,
+                "not for the worker, nor at first",
+            ));
+        }
+        inner.take(most)
+    });
+    let buffered = start(&outbox).outbox_timeout(LONG).start().unwrap();
+    (0..3).for_each(|id| buffered.publish(set(id)).unwrap());
+    let outcome = buffered.shutdown(SHORT);
+    assert_eq!((outcome.undelivered.len(), outcome.waiting), (3, Some(0)));
+}
+
 /// A shutdown that cannot wait for what it takes back to be removed hands it back all the same.
 #[test]
 fn what_is_taken_back_and_removed_too_late_is_handed_back() {
