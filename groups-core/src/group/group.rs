@@ -39,6 +39,9 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// Returns the group `id` of the group key `key` (`"company"`, `"workspace"`), which must be listed in
     /// the project's settings under Group Keys.
+    ///
+    /// The id is text, an integer, or with the feature `uuid` a `uuid::Uuid`. Of another type that implements
+    /// [`GroupId`](crate::GroupId), pass `id.group_id()`.
     pub fn new(key: impl Into<Cow<'a, str>>, id: impl Into<Id<'a>>) -> Self {
         Self {
             key: key.into(),
