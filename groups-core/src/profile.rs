@@ -1,8 +1,9 @@
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde_core::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::group::Operation;
 use crate::record::{Error, ErrorKind, Update};
@@ -106,7 +107,8 @@ impl Profile {
                 for (name, item) in items.into_iter().filter(|(_, item)| is_item(item)) {
                     let property = self.properties.as_mut().and_then(|all| all.get_mut(&name));
                     if let Some(Value::Array(list)) = property {
-                        list.retain(|other| *other != item);
+                        let item = comparable(&item);
+                        list.retain(|other| comparable(other) != item);
                     }
                 }
             }
@@ -141,9 +143,19 @@ impl Profile {
 /// Removes each item that is in the list before.
 fn keep_unique(list: &mut Vec<Value>) {
     let mut seen = HashSet::with_capacity(list.len());
-    let is_first: Vec<bool> = list.iter().map(|item| seen.insert(item)).collect();
+    let is_first = |item| seen.insert(comparable(item));
+    let is_first: Vec<bool> = list.iter().map(is_first).collect();
     let mut is_first = is_first.into_iter();
     list.retain(|_| is_first.next() == Some(true));
+}
+
+/// Returns an item as it is compared: a fraction by its value, also if another crate enables `arbitrary_precision` of
+/// `serde_json`, which compares it as it is written.
+fn comparable(item: &Value) -> Cow<'_, Value> {
+    let fraction = item.as_number().filter(|number| number.is_f64());
+    // Zero has one sign.
+    let value = fraction.and_then(|number| Number::from_f64(number.as_f64()? + 0.0));
+    value.map_or(Cow::Borrowed(item), |value| Cow::Owned(value.into()))
 }
 
 /// The profile of a group that exists.
@@ -198,4 +210,26 @@ impl PartialEq<Value> for Profile {
             _ => false,
         }
     }
+}
+
+// Also where another crate enables `arbitrary_precision` of `serde_json`, which keeps them as they are written.
+#[cfg(test)]
+#[test]
+fn fractions_are_equal_if_their_values_are() {
+    let mut profile = Profile::default();
+    let mut list_after = |operation, json| {
+        let value = serde_json::from_str(json).unwrap();
+        profile.change(operation, value);
+        profile.get("list").unwrap().to_string()
+    };
+    list_after(
+        Operation::Set,
+        r#"{"list": [0.0, -0.0, 1.5, 1.50, 1, "0.0"]}"#,
+    );
+    let without_zero = list_after(Operation::Remove, r#"{"list": 0.0}"#);
+    assert!(without_zero.starts_with("[1.5,1.5"), "{without_zero}");
+    let without_fractions = list_after(Operation::Remove, r#"{"list": 15e-1}"#);
+    assert_eq!(without_fractions, r#"[1,"0.0"]"#);
+    let united = list_after(Operation::Union, r#"{"list": [2.5, 2.50, 25e-1]}"#);
+    assert_eq!(united, r#"[1,"0.0",2.5]"#);
 }
