@@ -212,24 +212,28 @@ impl PartialEq<Value> for Profile {
     }
 }
 
-// Also where another crate enables `arbitrary_precision` of `serde_json`, which keeps them as they are written.
 #[cfg(test)]
-#[test]
-fn fractions_are_equal_if_their_values_are() {
-    let mut profile = Profile::default();
-    let mut list_after = |operation, json| {
-        let value = serde_json::from_str(json).unwrap();
-        profile.change(operation, value);
-        profile.get("list").unwrap().to_string()
-    };
-    list_after(
-        Operation::Set,
-        r#"{"list": [0.0, -0.0, 1.5, 1.50, 1, "0.0"]}"#,
-    );
-    let without_zero = list_after(Operation::Remove, r#"{"list": 0.0}"#);
-    assert!(without_zero.starts_with("[1.5,1.5"), "{without_zero}");
-    let without_fractions = list_after(Operation::Remove, r#"{"list": 15e-1}"#);
-    assert_eq!(without_fractions, r#"[1,"0.0"]"#);
-    let united = list_after(Operation::Union, r#"{"list": [2.5, 2.50, 25e-1]}"#);
-    assert_eq!(united, r#"[1,"0.0",2.5]"#);
+mod tests {
+    use super::*;
+
+    // Also where another crate enables `arbitrary_precision` of `serde_json`, which keeps them as they are written.
+    #[test]
+    fn fractions_are_equal_if_their_values_are() {
+        let mut profile = Profile::default();
+        let mut list_after = |operation, json| {
+            let value = serde_json::from_str(json).unwrap();
+            profile.change(operation, value);
+            profile.get("list").unwrap().to_string()
+        };
+        list_after(
+            Operation::Set,
+            r#"{"list": [0.0, -0.0, 1.5, 1.50, 1, "0.0"]}"#,
+        );
+        let without_zero = list_after(Operation::Remove, r#"{"list": 0.0}"#);
+        assert!(without_zero.starts_with("[1.5,1.5"), "{without_zero}");
+        let without_fractions = list_after(Operation::Remove, r#"{"list": 15e-1}"#);
+        assert_eq!(without_fractions, r#"[1,"0.0"]"#);
+        let united = list_after(Operation::Union, r#"{"list": [2.5, 2.50, 25e-1]}"#);
+        assert_eq!(united, r#"[1,"0.0",2.5]"#);
+    }
 }
