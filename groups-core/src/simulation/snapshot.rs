@@ -1,5 +1,6 @@
 //! A snapshot whose processes are killed at any moment, over a disk that fails.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,31 +52,35 @@ fn whatever_is_killed_the_next_good_run_ends_in_sync() {
         let client = server.client(Some(&process));
         let snapshot = Snapshot::open_in(disk.handle(&process));
         let mut snapshot = snapshot.expect("the disk is well").delete_gone(true);
-        let mut companies: Vec<_> = (0..4).filter(|_| percent(60)).map(Company::any).collect();
+        let mut companies: Vec<_> = any_rows().into_iter().flatten().collect();
         companies.iter_mut().for_each(Company::make_acceptable);
         let report = snapshot.sync(&client, &companies);
         let report = report.expect("a server that is well takes all");
         assert_eq!(report.rejected, []);
-        let again = snapshot.sync(&client, &companies);
+        // Of a group that comes several times, the last one counts.
+        let last: BTreeMap<_, _> = companies
+            .iter()
+            .map(|company| (company.id, company))
+            .collect();
+        let again = snapshot.sync(&client, last.values().copied());
         assert_eq!(again.expect("there is nothing to do").sent, 0);
         if !server.is_ever_late() {
             let mut model = Model::default();
-            companies
-                .iter()
-                .for_each(|company| company.apply(&mut model));
+            last.values().for_each(|company| company.apply(&mut model));
             server.assert_is(&model);
         }
     });
 }
 
-/// Some groups, perhaps one of them twice, from a source that may fail.
+/// Some groups, some of them several times, from a source that may fail.
 fn any_rows() -> Vec<Result<Company, &'static str>> {
-    let rows = 0..thread_rng().gen_range(0..6);
+    let (rows, groups) = if percent(50) { (0..6, 4) } else { (6..16, 3) };
+    let rows = 0..thread_rng().gen_range(rows);
     rows.map(|_| {
         if percent(5) {
             return Err("the cursor failed");
         }
-        Ok(Company::any(thread_rng().gen_range(0..4)))
+        Ok(Company::any(thread_rng().gen_range(0..groups)))
     })
     .collect()
 }

@@ -323,3 +323,8 @@ pub(crate) fn sleep(time: Duration) {
 pub(crate) fn has_one_core() -> bool {
     thread_rng().gen_range(0..2) == 0
 }
+
+/// Returns whether the system has no thread left, which it now and then has not.
+pub(crate) fn refuses_a_thread() -> bool {
+    thread_rng().gen_range(0..8) == 0
+}

@@ -32,6 +32,10 @@ pub(crate) fn spawn_scoped<'scope, 'env>(
         .name(name)
         .spawn_scoped(scope, body)?;
     #[cfg(simulation)]
+    if crate::util::simulated::refuses_a_thread() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    #[cfg(simulation)]
     drop((name, scope.spawn(body)));
     Ok(())
 }
