@@ -164,14 +164,29 @@ impl<R: Kind> Publisher<R> {
         if turn.as_ref().is_some_and(|turn| !turn.is_taken_back()) {
             return Ok(false);
         }
-        let updates = updates.to_vec();
-        let is_taken_out = self.outbox.call_within(GRACE, move |outbox| {
+        let (updates, handed_back) = (updates.to_vec(), self.shared.handed_back());
+        let taken_out = self.outbox.call_within(GRACE, move |outbox| {
             let mut entries = outbox.take(usize::MAX)?;
-            entries.retain(|entry| matches!(&entry.update, Ok(update) if updates.contains(update)));
+            entries.retain(|entry| {
+                let is_one = matches!(&entry.update, Ok(update) if updates.contains(update));
+                is_one && !handed_back.contains(&entry.id)
+            });
+            entries.truncate(updates.len());
             let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-            outbox.settle(&ids[..ids.len().min(updates.len())], &[])?;
-            Ok(!ids.is_empty())
+            // The shutdown handed them back.
+            if ids.is_empty() {
+                return Ok((ids, Ok(false)));
+            }
+            let settled = outbox.settle(&ids, &[]);
+            Ok((ids, settled.map(|()| true)))
         });
+        let (ids, is_taken_out) = taken_out?;
+        if is_taken_out.is_err() {
+            // An error gives them back. The next shutdown does not, too.
+            let mut handed_back = self.shared.handed_back();
+            handed_back.extend(ids);
+            self.shared.set_handed_back(handed_back);
+        }
         drop(turn);
         is_taken_out
     }
@@ -301,7 +316,8 @@ impl<R: Kind> Publisher<R> {
                 let settled = self.outbox.call_within(GRACE, settle);
                 // What cannot be removed is not handed back by the next shutdown too.
                 let left = settled.as_ref().map_or(taken, |()| HashSet::new());
-                let before = turn.replace_handed_back(left);
+                let before = self.shared.handed_back();
+                self.shared.set_handed_back(left);
                 entries.retain(|entry| !before.contains(&entry.id));
                 (entries, settled)
             }

@@ -45,7 +45,7 @@ struct State {
     is_turn_taken: bool,
     /// A shutdown has taken back what was left.
     is_taken_back: bool,
-    /// What it handed back and could not remove.
+    /// What it, or an error of `publish` after it, handed back and could not remove.
     handed_back: HashSet<i64>,
 }
 
@@ -339,6 +339,16 @@ impl Shared {
         (!std::mem::replace(&mut state.is_turn_taken, true)).then(|| Turn(self))
     }
 
+    /// Returns which entries were handed back and are still in the outbox.
+    pub(super) fn handed_back(&self) -> HashSet<i64> {
+        self.state().handed_back.clone()
+    }
+
+    /// Remembers which entries were handed back and are still in the outbox. Only the thread that has the turn changes them.
+    pub(super) fn set_handed_back(&self, ids: HashSet<i64>) {
+        self.state().handed_back = ids;
+    }
+
     /// Records that this thread is the worker.
     pub(super) fn begin(&self) {
         self.state().worker = Some(thread::current().id());
@@ -405,11 +415,6 @@ impl Turn<'_> {
 
     pub(super) fn set_taken_back(&self) {
         self.0.state().is_taken_back = true;
-    }
-
-    /// Remembers which entries were handed back and are still in the outbox, and returns which were before.
-    pub(super) fn replace_handed_back(&self, ids: HashSet<i64>) -> HashSet<i64> {
-        std::mem::replace(&mut self.0.state().handed_back, ids)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The background client over the outbox in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use shuttle::rand::{Rng as _, thread_rng};
@@ -11,6 +11,7 @@ use crate::buffered::{DeliveryEvent, OverflowPolicy};
 use crate::record::{ErrorKind, Update};
 use crate::simulation::events::Happened;
 use crate::simulation::server::Server;
+use crate::simulation::unreliable::Unreliable;
 use crate::simulation::updates::{Model, Said};
 use crate::simulation::{percent, simulate};
 use crate::util::simulated::sleep;
@@ -31,10 +32,13 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
             1 => OverflowPolicy::DropOldest,
             _ => OverflowPolicy::Block(Duration::from_secs(random.gen_range(0..30))),
         };
+        // Where it fails, `settle` removes nothing, and what was to be removed is handed back all the same.
+        let faults = Arc::new(AtomicU32::new(if percent(30) { 20 } else { 0 }));
         let has_panicked = Arc::new(AtomicBool::new(false));
         let noted = Arc::clone(&has_panicked);
         let buffered = client
             .buffered()
+            .outbox(Unreliable::new(&faults))
             .flush_interval(Duration::from_millis(random.gen_range(1..5_000)))
             .capacity(capacity, 1 << 20)
             .overflow(overflow)
@@ -88,23 +92,37 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
                 happened.extend(events);
             }
         };
-        let time = Duration::from_millis(random.gen_range(0..60_000));
-        let outcome = if percent(50) {
-            join(publishers);
-            buffered.shutdown(time)
-        } else {
-            let outcome = buffered.shutdown(time);
-            join(publishers);
-            outcome
+        let shut_down = || {
+            let most = if percent(50) { 60_000 } else { 1_000 };
+            buffered.shutdown(Duration::from_millis(thread_rng().gen_range(0..most)))
         };
+        let mut outcomes = Vec::new();
+        if percent(50) {
+            join(publishers);
+            outcomes.push(shut_down());
+        } else {
+            outcomes.push(shut_down());
+            if percent(30) {
+                outcomes.push(shut_down());
+            }
+            join(publishers);
+        }
+        // What was handed back, or could not be, because the outbox failed.
+        faults.store(0, Ordering::Relaxed);
+        outcomes.push(shut_down());
+        let (mut undelivered, mut undelivered_events) = (Vec::new(), Vec::new());
+        for outcome in outcomes {
+            undelivered.extend(outcome.undelivered);
+            undelivered_events.extend(outcome.undelivered_events);
+        }
 
         assert!(!has_panicked.load(Ordering::Relaxed), "a thread panicked");
         let stats = buffered.stats();
         assert_eq!(stats.queued, Some(0), "what was in memory is handed back");
         assert_eq!(
-            stats.accepted + stats.rejected + stats.dropped + outcome.undelivered.len(),
+            stats.accepted + stats.rejected + stats.dropped + undelivered.len(),
             published.len(),
-            "each update ends in one place: {outcome:?}",
+            "each update ends in one place: {stats:?}, {undelivered:?}",
         );
         let may_be_rejected = published.iter().filter(|said| said.may_be_rejected());
         assert!(
@@ -115,9 +133,9 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
         let stats = buffered.event_stats();
         assert_eq!(stats.queued, Some(0), "what was in memory is handed back");
         assert_eq!(
-            stats.accepted + stats.rejected + stats.dropped + outcome.undelivered_events.len(),
+            stats.accepted + stats.rejected + stats.dropped + undelivered_events.len(),
             happened.len(),
-            "each event ends in one place: {outcome:?}",
+            "each event ends in one place: {stats:?}, {undelivered_events:?}",
         );
         let dropped_events = stats.dropped;
         let stats = buffered.stats();
@@ -130,7 +148,7 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
             && stats.dropped == 0;
         // The rest goes out as a user would send it.
         server.recover();
-        let mut left: Vec<Update<'_>> = outcome.undelivered.iter().map(Update::from).collect();
+        let mut left: Vec<Update<'_>> = undelivered.iter().map(Update::from).collect();
         while !left.is_empty() {
             left = match client.send(left) {
                 Ok(_) => Vec::new(),
@@ -144,7 +162,7 @@ fn what_is_published_is_accepted_rejected_dropped_or_handed_back() {
         if is_exact {
             server.assert_is(&Model::of(&published));
         }
-        let mut left = outcome.undelivered_events;
+        let mut left = undelivered_events;
         while !left.is_empty() {
             left = match client.import(left) {
                 Ok(_) => Vec::new(),

@@ -15,6 +15,7 @@ mod send;
 mod server;
 mod snapshot;
 mod store;
+mod unreliable;
 mod updates;
 
 use shuttle::rand::{Rng as _, thread_rng};

@@ -466,7 +466,6 @@ fn what_is_taken_back_and_removed_too_late_is_handed_back() {
     assert_eq!(outcome.undelivered.len(), 3);
 }
 
-/// What is sent again is told when it is known to be the last time.
 #[test]
 fn what_is_taken_back_and_cannot_be_removed_is_handed_back_once() {
     let outbox = Faulty::in_memory();
@@ -480,6 +479,7 @@ fn what_is_taken_back_and_cannot_be_removed_is_handed_back_once() {
     assert_eq!(again.waiting, Some(0), "it is removed now");
 }
 
+/// What is sent again is told when it is known to be the last time.
 #[test]
 fn a_rejection_is_told_once_however_often_settling_fails() {
     let emulator = Emulator::start().unwrap();
