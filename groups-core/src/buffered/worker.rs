@@ -141,8 +141,7 @@ fn send_all<R: Kind>(
             return Outcome::Done(Duration::ZERO);
         }
         if !taken.is_empty() {
-            let first = taken.first().map(|entry| entry.id);
-            if first == gone {
+            if taken.first() == gone.as_ref() {
                 // For instance a database in which others may not delete. At least not without a pause.
                 let message = "what was settled is still there, and will be sent again";
                 let error = Error::new(ErrorKind::Io, message);
@@ -194,7 +193,7 @@ fn send<R: Kind>(
     taken: &[OutboxEntry<R>],
     canceller: &Canceller,
     suspects: &mut Suspects,
-    gone: &mut Option<i64>,
+    gone: &mut Option<OutboxEntry<R>>,
 ) -> Outcome {
     let is_cancelled = || canceller.is_cancelled();
     let most = R::route(&publisher.client).most_bytes_a_record();
@@ -262,7 +261,7 @@ fn send<R: Kind>(
     suspects.set_apart(stopped.copied(), taken, &fates);
     let settled = settle(publisher, taken, &fates, report);
     let is_first_settled = settled.is_ok() && !matches!(fates[0], Fate::Undelivered);
-    *gone = is_first_settled.then(|| taken[0].id);
+    *gone = is_first_settled.then(|| taken[0].clone());
     if let Err(error) = &result {
         publisher.notify(&DeliveryEvent::Undelivered(error));
     }

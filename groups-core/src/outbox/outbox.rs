@@ -144,7 +144,7 @@ pub trait Outbox<R = EncodedUpdate>: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxEntry<R = EncodedUpdate> {
-    /// The id of the entry in the outbox.
+    /// The id of the entry in the outbox, which no later entry gets.
     pub id: i64,
     /// The update, or the content that cannot be read as one. The worker rejects such an entry, with the reason, as
     /// Mixpanel would reject an update.

@@ -463,6 +463,54 @@ fn the_oldest_are_dropped_at_once_and_only_if_there_are_any() {
     });
 }
 
+/// An outbox that gives one update at a time, each with the same id.
+#[derive(Default)]
+struct OneId(MemoryOutbox);
+
+impl Outbox for OneId {
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        self.0.append(updates, capacity)
+    }
+
+    fn take(&self, _most: usize) -> Result<Vec<OutboxEntry>, Error> {
+        let mut taken = self.0.take(1)?;
+        taken.iter_mut().for_each(|entry| entry.id = 1);
+        Ok(taken)
+    }
+
+    fn settle(&self, accepted: &[i64], _rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+        let oldest = self.0.take(accepted.len())?;
+        let ids: Vec<_> = oldest.iter().map(|entry| entry.id).collect();
+        self.0.settle(&ids, &[])
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        self.0.release()
+    }
+
+    fn drop_oldest(&self, updates: usize, bytes: usize, most: Capacity) -> Result<usize, Error> {
+        self.0.drop_oldest(updates, bytes, most)
+    }
+
+    fn depth(&self) -> Result<Depth, Error> {
+        self.0.depth()
+    }
+
+    fn set_timeout(&self, _timeout: Duration) -> bool {
+        true
+    }
+}
+
+#[test]
+fn another_update_with_the_id_of_one_that_was_settled_is_not_taken_for_that() {
+    simulate_rule(|| {
+        let buffered = Client::disabled().buffered().outbox(OneId::default());
+        let buffered = buffered.flush_interval(FOREVER).start().unwrap();
+        buffered.publish_all((0..5).map(update)).unwrap();
+        assert_eq!(buffered.flush(FOREVER).stats.accepted, 5);
+    });
+}
+
 #[test]
 fn publishers_do_not_wait_for_a_worker_that_settles() {
     simulate_rule(|| {
