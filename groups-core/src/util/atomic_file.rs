@@ -15,10 +15,11 @@ pub(crate) fn create_like(path: &Path, other: &Path) -> io::Result<File> {
     }
     let file = File::create_new(path)?;
     if let Ok(metadata) = fs::metadata(other) {
+        // Before it is somebody else's: who may give it away may not be allowed to change its mode then.
+        file.set_permissions(metadata.permissions())?;
         #[cfg(unix)]
         // Only root may give a file to somebody else: `replace` writes in place where that was refused.
         let _ = std::os::unix::fs::fchown(&file, Some(metadata.uid()), Some(metadata.gid()));
-        file.set_permissions(metadata.permissions())?;
     }
     Ok(file)
 }
@@ -89,6 +90,24 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_like_another_ones() {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+
+        let folder = tempfile::tempdir().unwrap();
+        let [new, other] = ["new", "other"].map(|name| folder.path().join(name));
+        fs::write(&other, "").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o640)).unwrap();
+        let _ = chown(&other, Some(1), Some(1)); // Only root may.
+        drop(create_like(&new, &other).unwrap());
+        let of = |path: &Path| {
+            let file = fs::metadata(path).unwrap();
+            (file.uid(), file.gid(), file.mode())
+        };
+        assert_eq!(of(&new), of(&other));
+    }
 
     #[test]
     fn a_path_beside_another() {
