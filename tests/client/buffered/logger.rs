@@ -2,8 +2,9 @@
 //! its own, which has one logger.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::faulty::Faulty;
@@ -187,4 +188,54 @@ fn what_is_dropped_while_a_delivery_is_in_progress_is_two_lines() {
     assert_eq!(outcome.stats.dropped, 100);
     let others = "dropped 99 of the oldest updates to make room";
     assert_eq!(lines(), [first, others]);
+}
+
+/// Hangs at a line of ureq that is logged while its connections are locked, as one that writes to a pipe that nobody reads.
+struct Hanging {
+    hangs: AtomicBool,
+    hung: AtomicBool,
+}
+
+impl log::Log for Hanging {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.args().to_string().contains("Use pooled") {
+            self.hung.store(true, Ordering::Relaxed);
+            while self.hangs.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_logger_that_hangs() {
+    if !is_own_process(a_shutdown_does_not_wait_for_a_logger_that_hangs, &[]) {
+        return;
+    }
+    static LOGGER: Hanging = Hanging {
+        hangs: AtomicBool::new(true),
+        hung: AtomicBool::new(false),
+    };
+    install(&LOGGER);
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    buffered.publish(set(0, 0)).unwrap();
+    assert!(buffered.flush(LONG).is_complete());
+    buffered.publish(set(1, 1)).unwrap();
+    eventually("the second request", || LOGGER.hung.load(Ordering::Relaxed));
+    let (ended, ends) = mpsc::channel();
+    let its_buffered = buffered.clone();
+    thread::spawn(move || {
+        let outcome = its_buffered.shutdown(Duration::ZERO);
+        ended.send(outcome.undelivered.len())
+    });
+    let undelivered = ends.recv_timeout(LONG);
+    LOGGER.hangs.store(false, Ordering::Relaxed);
+    assert_eq!(undelivered, Ok(1));
 }
