@@ -162,7 +162,11 @@ impl Relay {
             let rows = self.connection.query(WHAT, TAKE, params);
             let rows = rows.await?;
             let [is_taken, is_there, is_waiting] = numbers(WHAT, &rows)?;
-            check_hidden(WHAT, &rows, 4)?;
+            if let Err(hidden) = check_hidden(WHAT, &rows, 4) {
+                // It may have the lease, for which others that can send would wait.
+                self.release().await?;
+                return Err(hidden);
+            }
             if is_there == 0 {
                 let message = "the outbox's table of the lease is empty: run `migrate` again";
                 return Err(Error::new(ErrorKind::Damaged, message));
