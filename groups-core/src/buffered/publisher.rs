@@ -164,14 +164,16 @@ impl<R: Kind> Publisher<R> {
         if turn.as_ref().is_some_and(|turn| !turn.is_taken_back()) {
             return Ok(false);
         }
-        let (updates, handed_back) = (updates.to_vec(), self.shared.handed_back());
+        let (mut updates, handed_back) = (updates.to_vec(), self.shared.handed_back());
         let taken_out = self.outbox.call_within(GRACE, move |outbox| {
             let mut entries = outbox.take(usize::MAX)?;
             entries.retain(|entry| {
-                let is_one = matches!(&entry.update, Ok(update) if updates.contains(update));
-                is_one && !handed_back.contains(&entry.id)
+                // Each of its own once: another publisher may have an equal one.
+                let is_one = |update| entry.update.as_ref() == Ok(update);
+                let own = updates.iter().position(is_one);
+                let own = own.filter(|_| !handed_back.contains(&entry.id));
+                own.map(|own| updates.swap_remove(own)).is_some()
             });
-            entries.truncate(updates.len());
             let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
             // The shutdown handed them back.
             if ids.is_empty() {

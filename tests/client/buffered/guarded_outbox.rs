@@ -3,16 +3,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::buffered::{BufferedClientBuilder, DeliveryEvent, OverflowPolicy};
-use mixpanel_groups::outbox::{Capacity, OutboxEntry};
+use mixpanel_groups::outbox::{Capacity, Depth, OutboxEntry};
 use mixpanel_groups::{
-    BufferedClient, Client, EncodedUpdate, Error, ErrorKind, Group, MemoryOutbox, Outbox as _,
-    RetryPolicy, Update,
+    BufferedClient, Client, EncodedUpdate, Error, ErrorKind, Group, MemoryOutbox, Outbox,
+    Rejection, RetryPolicy, Update,
 };
 use mixpanel_groups_emulator::{Emulator, Fault};
 use serde_json::json;
@@ -477,6 +477,74 @@ fn what_is_taken_back_and_cannot_be_removed_is_handed_back_once() {
     let again = buffered.shutdown(LONG);
     assert_eq!((again.undelivered.len(), again.stats.handed_back), (0, 1));
     assert_eq!(again.waiting, Some(0), "it is removed now");
+}
+
+/// In memory, and called on the publishing threads. The first publisher's update is appended after a shutdown, with those of
+/// a second publisher, which comes back before the first.
+#[derive(Clone, Default)]
+struct TwoLate {
+    inner: Arc<MemoryOutbox>,
+    client: Arc<OnceLock<BufferedClient>>,
+    appends: Arc<AtomicUsize>,
+    second: Arc<Mutex<Option<Error>>>,
+}
+
+impl Outbox for TwoLate {
+    fn append(&self, updates: &[EncodedUpdate], capacity: Capacity) -> Result<bool, Error> {
+        let client = self.client.get().unwrap();
+        if self.appends.fetch_add(1, Ordering::Relaxed) == 0 {
+            let second = client.publish_all([set(0), set(1)]);
+            *self.second.lock().unwrap() = second.err();
+            return Ok(true);
+        }
+        assert!(client.shutdown(SHORT).undelivered.is_empty());
+        assert!(self.inner.append(&updates[..1], capacity)?);
+        self.inner.append(updates, capacity)
+    }
+
+    fn take(&self, most: usize) -> Result<Vec<OutboxEntry>, Error> {
+        self.inner.take(most)
+    }
+
+    fn settle(&self, accepted: &[i64], rejected: &[(i64, &Rejection)]) -> Result<(), Error> {
+        self.inner.settle(accepted, rejected)
+    }
+
+    fn release(&self) -> Result<(), Error> {
+        self.inner.release()
+    }
+
+    fn drop_oldest(&self, _: usize, _: usize, _: Capacity) -> Result<usize, Error> {
+        Ok(0)
+    }
+
+    fn depth(&self) -> Result<Depth, Error> {
+        self.inner.depth()
+    }
+
+    fn set_timeout(&self, _: Duration) -> bool {
+        true
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn of_equal_updates_that_came_too_late_each_publisher_gets_its_own() {
+    let outbox = TwoLate::default();
+    let buffered = Client::disabled().buffered().outbox(outbox.clone());
+    let buffered = buffered.start().unwrap();
+    assert!(outbox.client.set(buffered.clone()).is_ok());
+    let first = buffered.publish(set(0)).unwrap_err();
+    let second = outbox.second.lock().unwrap().take().unwrap();
+    for (error, updates) in [(first, 1), (second, 2)] {
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert_eq!(error.undelivered().len(), updates);
+    }
+    let outcome = buffered.shutdown(LONG);
+    assert_eq!((outcome.undelivered.len(), outcome.waiting), (0, Some(0)));
 }
 
 /// What is sent again is told when it is known to be the last time.
