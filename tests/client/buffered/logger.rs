@@ -3,14 +3,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::faulty::Faulty;
 use common::{LONG, eventually, is_own_process};
 use mixpanel_groups::buffered::{DeliveryEvent, OverflowPolicy};
-use mixpanel_groups::{Client, ErrorKind};
+use mixpanel_groups::{BufferedClient, Client, ErrorKind};
 use mixpanel_groups_emulator::{Emulator, Fault};
 
 use super::{buffered, set};
@@ -190,45 +190,48 @@ fn what_is_dropped_while_a_delivery_is_in_progress_is_two_lines() {
     assert_eq!(lines(), [first, others]);
 }
 
-/// Hangs at a line of ureq that is logged while its connections are locked, as one that writes to a pipe that nobody reads.
-struct Hanging {
-    hangs: AtomicBool,
-    hung: AtomicBool,
-}
+/// Does this at a line of ureq that is logged while its connections are locked.
+struct Locked(fn());
 
-impl log::Log for Hanging {
+impl log::Log for Locked {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if record.args().to_string().contains("Use pooled") {
-            self.hung.store(true, Ordering::Relaxed);
-            while self.hangs.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(1));
-            }
+            self.0();
         }
     }
 
     fn flush(&self) {}
 }
 
-#[test]
-fn a_shutdown_does_not_wait_for_a_logger_that_hangs() {
-    if !is_own_process(a_shutdown_does_not_wait_for_a_logger_that_hangs, &[]) {
-        return;
-    }
-    static LOGGER: Hanging = Hanging {
-        hangs: AtomicBool::new(true),
-        hung: AtomicBool::new(false),
-    };
-    install(&LOGGER);
-    let emulator = Emulator::start().unwrap();
-    let buffered = buffered(&emulator).start().unwrap();
+/// Publishes two updates, each of which is a request. At the second one, the connection is used again.
+fn publish_two(buffered: &BufferedClient) {
     buffered.publish(set(0, 0)).unwrap();
     assert!(buffered.flush(LONG).is_complete());
     buffered.publish(set(1, 1)).unwrap();
-    eventually("the second request", || LOGGER.hung.load(Ordering::Relaxed));
+}
+
+/// As one does that writes to a pipe that nobody reads.
+#[test]
+fn a_shutdown_does_not_wait_for_one_that_hangs() {
+    if !is_own_process(a_shutdown_does_not_wait_for_one_that_hangs, &[]) {
+        return;
+    }
+    static HANGS: AtomicBool = AtomicBool::new(true);
+    static HUNG: AtomicBool = AtomicBool::new(false);
+    install(&Locked(|| {
+        HUNG.store(true, Ordering::Relaxed);
+        while HANGS.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }));
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    publish_two(&buffered);
+    eventually("the second request", || HUNG.load(Ordering::Relaxed));
     let (ended, ends) = mpsc::channel();
     let its_buffered = buffered.clone();
     thread::spawn(move || {
@@ -236,6 +239,25 @@ fn a_shutdown_does_not_wait_for_a_logger_that_hangs() {
         ended.send(outcome.undelivered.len())
     });
     let undelivered = ends.recv_timeout(LONG);
-    LOGGER.hangs.store(false, Ordering::Relaxed);
+    HANGS.store(false, Ordering::Relaxed);
     assert_eq!(undelivered, Ok(1));
+}
+
+#[test]
+fn one_that_shuts_the_client_down_does_not_wait_for_itself() {
+    if !is_own_process(one_that_shuts_the_client_down_does_not_wait_for_itself, &[]) {
+        return;
+    }
+    static CLIENT: OnceLock<BufferedClient> = OnceLock::new();
+    static UNDELIVERED: OnceLock<usize> = OnceLock::new();
+    install(&Locked(|| {
+        let outcome = CLIENT.get().map(|client| client.shutdown(LONG));
+        let undelivered = outcome.map(|outcome| outcome.undelivered.len());
+        UNDELIVERED.set(undelivered.unwrap()).unwrap();
+    }));
+    let emulator = Emulator::start().unwrap();
+    let buffered = buffered(&emulator).start().unwrap();
+    assert!(CLIENT.set(buffered.clone()).is_ok());
+    publish_two(&buffered);
+    eventually("shut down", || UNDELIVERED.get() == Some(&1));
 }
