@@ -194,14 +194,16 @@ impl<R: Kind> Publisher<R> {
     }
 
     /// Drops the oldest updates to make room, and returns how many. What is dropped too late for that is counted too, and
-    /// reported by the worker.
+    /// reported by the worker or a shutdown.
     fn drop_oldest(&self, time: Duration, updates: usize, bytes: usize) -> Result<usize, Error> {
         let (capacity, shared) = (self.settings.capacity, Arc::clone(&self.shared));
         let unreported = Arc::clone(&self.dropped);
         let dropped = self.outbox.call_within(time, move |outbox| {
             let dropped = outbox.drop_oldest(updates, bytes, capacity)?;
-            shared.count(|stats| stats.dropped += dropped);
-            unreported.fetch_add(dropped, Ordering::Relaxed);
+            shared.count(|stats| {
+                stats.dropped += dropped;
+                unreported.fetch_add(dropped, Ordering::Relaxed);
+            });
             Ok(dropped)
         });
         self.report_dropped();

@@ -240,7 +240,12 @@ impl Queues {
         let updates = self.updates.left_over(left(timeout));
         let events = self.events.as_ref();
         let events = events.map(|events| events.left_over(left(timeout)));
-        self.outcome(|| left(timeout), updates, events.unwrap_or_default())
+        let outcome = self.outcome(|| left(timeout), updates, events.unwrap_or_default());
+        self.updates.report_dropped();
+        if let Some(events) = &self.events {
+            events.report_dropped();
+        }
+        outcome
     }
 
     /// Returns what was handed back and what is queued, if the outbox replies within that time or shortly after.

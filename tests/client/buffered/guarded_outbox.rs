@@ -65,14 +65,14 @@ fn every_call_returns_by_its_deadline_whatever_hangs() {
     }
 }
 
-#[test]
-fn what_is_dropped_too_late_is_counted_and_reported() {
-    let outbox = Faulty::in_memory();
+/// Returns a client with two updates of which the second's `publish` gave up before the first was dropped for it, and how many
+/// it has reported as dropped. Its worker hangs.
+fn dropped_too_late(outbox: &Faulty) -> (BufferedClient, Arc<AtomicUsize>) {
     let reported = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&reported);
     // What is being sent is not dropped.
     outbox.faults.hang(&["take", "drop_oldest"]);
-    let buffered = start(&outbox)
+    let buffered = start(outbox)
         .outbox_timeout(Duration::from_secs(1))
         .capacity(1, 1 << 20)
         .overflow(OverflowPolicy::DropOldest)
@@ -87,10 +87,27 @@ fn what_is_dropped_too_late_is_counted_and_reported() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     outbox.faults.hang(&["take"]);
     eventually("counted", || buffered.stats().dropped == 1);
+    (buffered, reported)
+}
+
+#[test]
+fn what_is_dropped_too_late_is_counted_and_reported() {
+    let outbox = Faulty::in_memory();
+    let (buffered, reported) = dropped_too_late(&outbox);
     outbox.faults.hang(&[]);
     eventually("reported", || reported.load(Ordering::Relaxed) == 1);
     let outcome = buffered.shutdown(LONG);
     assert_eq!((outcome.waiting, outcome.stats.accepted), (Some(0), 0));
+}
+
+#[test]
+fn what_is_dropped_too_late_for_the_worker_is_reported_by_a_shutdown() {
+    let outbox = Faulty::in_memory();
+    let (buffered, reported) = dropped_too_late(&outbox);
+    let outcome = buffered.shutdown(SHORT);
+    assert_eq!(outcome.stats.dropped, 1);
+    assert_eq!(reported.load(Ordering::Relaxed), 1);
+    outbox.faults.hang(&[]);
 }
 
 #[test]
