@@ -240,11 +240,8 @@ impl SnapshotStore for FileStore {
         let places = rows.iter().map(|row| start + frame.push(row)).collect();
         let frame = frame.finish()?;
         self.open_to_write()?;
-        self.write_frame(&frame).map_err(|error| {
-            let (bytes, path) = (frame.len(), self.path.display());
-            let message = format!("cannot write {bytes} bytes to the snapshot {path}");
-            Error::new(ErrorKind::Io, message).with_source(error)
-        })?;
+        self.write_frame(&frame)
+            .map_err(|error| self.failed(&format!("write {} bytes to", frame.len()), error))?;
         Ok(places)
     }
 

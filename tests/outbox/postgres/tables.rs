@@ -549,23 +549,30 @@ fn a_role_without_other_rights_will_do() {
         .unwrap();
 }
 
+/// A new role that may use the tables, and does not own them, and an outbox of it.
+fn of_another_role(harness: &Harness) -> (String, PostgresOutbox) {
+    let schema = &harness.schema;
+    let role = format!("{schema}_relay");
+    let sql = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}"
+    );
+    harness.client().batch_execute(&sql).unwrap();
+    let mut config = harness.config.clone();
+    config.user(&role);
+    let relay = outbox(&config, schema);
+    (role, relay)
+}
+
 /// Nothing says that all is sent while rows wait that the relay's role cannot see.
 #[test]
 fn rows_that_row_level_security_hides_are_an_error() {
     let Some(harness) = Harness::new() else {
         return;
     };
-    let role = format!("{}_relay", harness.schema);
     let mut client = harness.client();
     let mut execute = |sql: String| client.batch_execute(&sql).unwrap();
-    execute(format!(
-        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {} TO {role};
-         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO {role}",
-        harness.schema, harness.schema
-    ));
-    let mut config = harness.config.clone();
-    config.user(&role);
-    let relay = outbox(&config, &harness.schema);
+    let (role, relay) = of_another_role(&harness);
     let is_hidden = |error: mixpanel_groups::Error| {
         assert_eq!(error.kind(), ErrorKind::Io);
         assert!(error.to_string().contains("row-level security"), "{error}");
@@ -606,15 +613,7 @@ fn policies_that_lack_a_command_of_the_relay_are_an_error() {
     let mut client = harness.client();
     let mut execute = |sql: String| client.batch_execute(&sql).unwrap();
     let user = harness.config.get_user().unwrap();
-    let role = format!("{}_relay", harness.schema);
-    execute(format!(
-        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {} TO {role};
-         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {} TO {role}",
-        harness.schema, harness.schema
-    ));
-    let mut config = harness.config.clone();
-    config.user(&role);
-    let relay = outbox(&config, &harness.schema);
+    let (role, relay) = of_another_role(&harness);
     for (number, (table, commands)) in (1..).zip([
         ("mixpanel_outbox", ["SELECT", "DELETE"]),
         ("mixpanel_outbox_lease", ["SELECT", "UPDATE"]),
